@@ -1,0 +1,79 @@
+"""The tree of errors whose message is meant for the user: what, where, how to mend.
+
+The maps to exit codes and HTTP statuses live here as class attributes; the two edges (command line, service)
+read them, the code between only raises. Anything that is not an ExpectedError is a bug. Every class takes plain
+positional arguments, because Ray carries errors between processes by pickling them.
+"""
+
+from __future__ import annotations
+
+
+class ExpectedError(Exception):
+    """A failure that the user can understand and mend; its message is one line of text."""
+
+    exit_code = 1
+    http_status = 500
+
+    def __str__(self) -> str:
+        return " ".join(str(self.args[0]).split()) if self.args else self.__class__.__name__
+
+
+class UsageError(ExpectedError):
+    """A flag, a configuration file or a combination of options is wrong."""
+
+    exit_code = 2
+    http_status = 422
+
+
+class InputError(ExpectedError):
+    """An input file or column cannot be used. A single bad row is quarantined instead."""
+
+    http_status = 422
+
+
+class ModelError(ExpectedError):
+    """A masked LM, word vectors or a teacher is missing or of the wrong kind."""
+
+    http_status = 503
+
+
+class OutputError(ExpectedError):
+    """What stands in an output folder cannot be used."""
+
+
+class ShardError(OutputError):
+    """A shard's checksum, rows or schema differ from its commit."""
+
+
+class ManifestError(OutputError):
+    """An output folder belongs to another job or another format version."""
+
+
+class StoreError(ExpectedError):
+    """Disk or object store failed. `is_transient` says whether trying again may help."""
+
+    http_status = 503
+
+    def __init__(self, message: str, is_transient: bool = False) -> None:
+        super().__init__(message, is_transient)
+        self.is_transient = is_transient
+
+
+class ClusterError(ExpectedError):
+    """Ray is out of reach, refused the token, or lost an actor beyond the retries."""
+
+    http_status = 503
+
+
+class OverloadError(ExpectedError):
+    """The queue is full; try again after `retry_after_seconds`."""
+
+    http_status = 503
+
+    def __init__(self, message: str, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message, retry_after_seconds)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class TrainingError(ExpectedError):
+    """Training cannot go on: a loss that is not finite, or data that stopped coming."""

@@ -1,0 +1,40 @@
+"""What decides the samples of one text: one class, used by the job, the service, the commands and the trainer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from shared.config import what
+
+Conditioning = Literal["original", "sequential"]
+Context = Literal["single", "pair", "unmasked"]
+Words = Literal["reference", "all-letters", "all"]
+TextForm = Literal["preserve", "reference"]
+Filter = Literal["reference", "whole-words"]
+Pairs = Literal["both", "each"]
+
+
+class AugmentParams(BaseModel):
+    """Algorithm 1's numbers (arXiv 1909.10351) and the switches between the paper and its released code."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+
+    n_a: int = what(20, "N_a: samples per source text.", ge=0, le=10_000)
+    k: int = what(15, "K: candidates per word.", ge=1, le=1_000)
+    p_t: float = what(0.4, "P_t: a word is replaced when p <= P_t.", ge=0.0, le=1.0)
+    seed: int = what(0, "Seed of the counter-based draws.", ge=0, lt=2**63)
+    conditioning: Conditioning = what(
+        "original",
+        "Candidates from the unmodified text, or from the sample as replaced so far (Algorithm 1 as printed).",
+    )
+    context: Context = what("single", "Masked LM input: masked text; masked and original; or the text unmasked (fast).")
+    words: Words = what(
+        "reference", "Words that may be replaced: [a-z]+ outside the stop list; any letters; all but punctuation."
+    )
+    text: TextForm = what("preserve", "Replace inside the original string, or emit normalised words joined by spaces.")
+    filter: Filter = what("reference", "K best of the whole vocabulary, then pieces dropped; or K best whole words.")
+    pairs: Pairs = what(
+        "both", "Text pairs: one sample changes both texts, or each sample changes one of them in turn."
+    )
