@@ -1,0 +1,92 @@
+"""What the entries of a tokenizer's vocabulary mean: asked of the tokenizer itself, not of `##`."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import ModelError
+
+_UNUSED = re.compile(r"\[unused\d+\]|<unused\d+>|madeupword\d+|<extra_id_\d+>|\|\|\|[A-Z_]+\|\|\|")
+_METASPACE = "▁"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Per vocabulary id: `surfaces`, the text it stands for, and which entries can never be a candidate."""
+
+    surfaces: tuple[str, ...]
+    is_continuation: NDArray[np.bool_]
+    is_special: NDArray[np.bool_]
+
+    @cached_property
+    def is_usable_after_ranking(self) -> NDArray[np.bool_]:
+        """Filter `reference`: everything but continuation pieces and entries that are no text."""
+        return ~self.is_continuation & np.asarray([bool(surface) for surface in self.surfaces])
+
+    @cached_property
+    def is_whole_word(self) -> NDArray[np.bool_]:
+        """Filter `whole-words`: no continuation pieces, special or unused entries, punctuation or control characters."""
+        words = np.asarray([is_word(surface) for surface in self.surfaces])
+        return words & ~self.is_continuation & ~self.is_special
+
+
+def is_word(surface: str) -> bool:
+    """Whether a text is more than punctuation, symbols and unused entries."""
+    if not surface or _UNUSED.fullmatch(surface):
+        return False
+    return all(unicodedata.category(letter)[0] in "LMN" or letter in "'’-" for letter in surface) and any(
+        unicodedata.category(letter)[0] in "LN" for letter in surface
+    )
+
+
+def read_vocabulary(tokenizer: Any) -> Vocabulary:
+    """The vocabulary of a fast tokenizer. Raises ModelError when it is not fast."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ModelError("the tokenizer has no fast version (tokenizer.json or vocab.txt); offsets need one")
+    size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
+    pieces = [backend.id_to_token(index) or "" for index in range(size)]
+    special = np.zeros(size, np.bool_)
+    special[[index for index in tokenizer.all_special_ids if index is not None]] = True
+    kind = type(backend.model).__name__
+    if kind == "WordPiece":
+        prefix = backend.model.continuing_subword_prefix
+        continues = np.asarray([piece.startswith(prefix) for piece in pieces])
+        return Vocabulary(tuple(pieces), continues, special)
+    if uses_byte_level(backend):
+        surfaces = [_decode_bytes(piece) for piece in pieces]
+        starts = np.asarray([surface.startswith(" ") for surface in surfaces])
+        return Vocabulary(tuple(surface.strip() for surface in surfaces), ~starts & ~special, special)
+    starts = np.asarray([piece.startswith(_METASPACE) for piece in pieces])
+    return Vocabulary(tuple(piece.replace(_METASPACE, " ").strip() for piece in pieces), ~starts & ~special, special)
+
+
+def uses_byte_level(backend: Any) -> bool:
+    """Whether pieces are bytes written as letters (RoBERTa, ModernBERT)."""
+    return "ByteLevel" in str(backend.decoder or "") or "ByteLevel" in str(backend.pre_tokenizer or "")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's letters for the 256 bytes."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {chr(byte): byte for byte in plain}
+    others = [byte for byte in range(256) if byte not in plain]
+    return letters | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTES = _byte_alphabet()
+
+
+def _decode_bytes(piece: str) -> str:
+    """The text of a byte-level piece; empty when its bytes are no whole characters."""
+    try:
+        return bytes(_BYTES[letter] for letter in piece).decode("utf-8")
+    except (KeyError, UnicodeDecodeError):
+        return ""

@@ -1,0 +1,60 @@
+"""Counter-based randomness: Philox 4x32-10 (Salmon et al., SC'11), vectorised with numpy.
+
+A draw is a function of (seed, source id, draw number, word index) and of nothing else: not of the worker, the batch or
+the time. So a row gives the same samples in any shard, on any node, after any number of restarts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+UInt32 = NDArray[np.uint32]
+
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_LOW = np.uint64(0xFFFFFFFF)
+_SHIFT = np.uint64(32)
+
+
+def philox4x32(counter: tuple[ArrayLike, ...], key: tuple[int, int]) -> tuple[UInt32, UInt32, UInt32, UInt32]:
+    """Four uint32 arrays of random bits for four broadcastable uint32 counter arrays and a key of two uint32."""
+    c0, c1, c2, c3 = np.broadcast_arrays(*(np.asarray(part, np.uint64) for part in counter))
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            (product_1 >> _SHIFT) ^ c1 ^ np.uint64(k0),
+            product_1 & _LOW,
+            (product_0 >> _SHIFT) ^ c3 ^ np.uint64(k1),
+            product_0 & _LOW,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    return c0.astype(np.uint32), c1.astype(np.uint32), c2.astype(np.uint32), c3.astype(np.uint32)
+
+
+def uniforms(
+    seed: int, source_id: ArrayLike, draw: ArrayLike, word_index: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Two independent float64 arrays for broadcastable integer arrays: p in (0, 1], and a pick in [0, 1).
+
+    p lies in (0, 1], so that `p <= P_t` never holds for P_t = 0 and always for P_t = 1. Both have 53 random bits.
+    """
+    ids = np.asarray(source_id, np.int64).astype(np.uint64)
+    key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
+    r0, r1, r2, r3 = philox4x32((ids & _LOW, ids >> _SHIFT, draw, word_index), key)
+    return (_bits53(r0, r1) + 1.0) * 2.0**-53, _bits53(r2, r3) * 2.0**-53
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Seed of one pass over candidate sets: pass 0 draws what the job itself would have drawn."""
+    if epoch == 0:
+        return seed
+    low, high, _, _ = philox4x32((epoch & 0xFFFFFFFF, epoch >> 32, 0, 0), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    return (int(high) << 32 | int(low)) & (2**63 - 1)
+
+
+def _bits53(high: UInt32, low: UInt32) -> NDArray[np.float64]:
+    bits = (high.astype(np.uint64) << np.uint64(21)) | (low.astype(np.uint64) >> np.uint64(11))
+    return bits.astype(np.float64)

@@ -1,0 +1,164 @@
+"""A BERT encoder with a trainable masked-LM head and a low-rank change of its tied embeddings.
+
+The head is BERT's (transform, layer norm, tied decoder, bias). A new head starts as the identity with the log of the
+pieces' frequencies as bias, so that the first predictions are already a unigram model. The embedding table of a small
+encoder is half of its weights; changing it only by A B^T, A (pieces, r), B (r, hidden), keeps what must be shipped
+small, and trains faster than the whole table. Gave up: architectures other than BERT.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertModel
+from transformers.utils import logging as transformers_logging
+
+from shared.errors import ModelError
+
+LINEAR_LAYERS = ["query", "key", "value", "dense"]
+ATTENTION = "eager"
+"""At these lengths two batched products beat the fused kernel, whose backward pass is slow on CPUs (20% of a step)."""
+
+
+class TrainableMaskedLM(nn.Module):
+    """Encoder, low-rank embedding change and head; `forward` gives the loss over the asked positions only."""
+
+    def __init__(self, encoder: BertModel, head: dict[str, Tensor] | None, embedding_rank: int) -> None:
+        super().__init__()
+        config = encoder.config
+        self.encoder = encoder
+        self.table = encoder.embeddings.word_embeddings.weight
+        self.table.requires_grad_(False)
+        self.embedding_rank = embedding_rank
+        self.transform = nn.Linear(config.hidden_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        with torch.no_grad():
+            self.transform.weight.copy_(torch.eye(config.hidden_size))
+            self.transform.bias.zero_()
+            # A tied table and normalised states make logits of sqrt(hidden) scale; that is far too sure at the start.
+            self.norm.weight.fill_(1.0 / math.sqrt(float(self.table.pow(2).sum(1).mean())) / 2)
+        self.has_head = head is not None
+        if head is not None:
+            self.transform.load_state_dict({"weight": head["dense.weight"], "bias": head["dense.bias"]})
+            self.norm.load_state_dict({"weight": head["norm.weight"], "bias": head["norm.bias"]})
+            self.bias.data.copy_(head["bias"])
+        self.delta_a = nn.Parameter(torch.zeros(config.vocab_size, max(embedding_rank, 1)))
+        self.delta_b = nn.Parameter(torch.randn(max(embedding_rank, 1), config.hidden_size) * 0.02)
+        if embedding_rank == 0:
+            self.delta_a.requires_grad_(False)
+            self.delta_b.requires_grad_(False)
+
+    def set_unigram_bias(self, ids: Iterable[NDArray[np.int32]]) -> None:
+        """Start a new head from piece frequencies (add-one smoothed)."""
+        counts = np.ones(self.bias.shape[0])
+        for part in ids:
+            counts += np.bincount(part, minlength=len(counts))
+        log_share = np.log(counts / counts.sum())
+        self.bias.data.copy_(torch.from_numpy(log_share - log_share.mean()).float())
+
+    def hidden_states(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """(B, L) ids and (B,) lengths -> (B, L, hidden) output of the last layer."""
+        embedded = functional.embedding(ids, self.table)
+        if self.embedding_rank:
+            embedded = embedded + functional.embedding(ids, self.delta_a) @ self.delta_b
+        mask = None
+        if bool((lengths != ids.shape[1]).any()):
+            mask = (torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]).long()
+        states: Tensor = self.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
+        return states
+
+    def logits(self, states: Tensor) -> Tensor:
+        """(P, hidden) states -> (P, pieces) logits."""
+        transformed = self.norm(functional.gelu(self.transform(states)))
+        scores = functional.linear(transformed, self.table, self.bias)
+        if self.embedding_rank:
+            scores = scores + (transformed @ self.delta_b.t()) @ self.delta_a.t()
+        return scores
+
+    def forward(self, ids: Tensor, lengths: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy at flat `positions` (P,) of the (B, L) batch, whose pieces are `labels` (P,)."""
+        states = self.hidden_states(ids, lengths)
+        asked = states.reshape(-1, states.shape[-1]).index_select(0, positions)
+        return functional.cross_entropy(self.logits(asked).float(), labels)
+
+    def merged(self) -> BertForMaskedLM:
+        """A plain `BertForMaskedLM` with the same answers, in fp32."""
+        config = BertConfig(**self.encoder.config.to_dict())
+        config.architectures = ["BertForMaskedLM"]
+        config.tie_word_embeddings = True
+        plain = BertForMaskedLM(config)
+        table = self.table.detach().float()
+        if self.embedding_rank:
+            table = table + self.delta_a.detach().float() @ self.delta_b.detach().float()
+        encoder = {name: value.detach().float() for name, value in _merged_encoder(self.encoder).items()}
+        encoder["embeddings.word_embeddings.weight"] = table
+        plain.bert.load_state_dict(encoder, strict=False)
+        head = plain.cls.predictions
+        head.transform.dense.load_state_dict(self.transform.state_dict())
+        head.transform.LayerNorm.load_state_dict(self.norm.state_dict())
+        head.decoder.weight = plain.bert.embeddings.word_embeddings.weight
+        head.bias.data.copy_(self.bias.detach())
+        head.decoder.bias = head.bias
+        return plain.eval()
+
+
+def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMaskedLM:
+    """The model to train from a folder or hub id. Raises ModelError when it is no BERT.
+
+    An encoder without a head gets a new one; a masked LM keeps its own.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--encoder {path}: {str(error).splitlines()[0]}") from error
+    if config.model_type != "bert":
+        raise ModelError(f"--encoder {path} is a {config.model_type}; trainer mlm adapts BERT encoders")
+    # Dropout only slows a run that sees its text about once.
+    options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    head = None
+    if any("MaskedLM" in name or "PreTraining" in name for name in config.architectures or []):
+        whole = BertForMaskedLM.from_pretrained(path, dtype=torch.float32, attn_implementation=ATTENTION, **options)
+        encoder, predictions = whole.bert, whole.cls.predictions
+        head = {
+            "dense.weight": predictions.transform.dense.weight.detach(),
+            "dense.bias": predictions.transform.dense.bias.detach(),
+            "norm.weight": predictions.transform.LayerNorm.weight.detach(),
+            "norm.bias": predictions.transform.LayerNorm.bias.detach(),
+            "bias": predictions.bias.detach(),
+        }
+    else:
+        encoder = BertModel.from_pretrained(
+            path, add_pooling_layer=False, dtype=torch.float32, attn_implementation=ATTENTION, **options
+        )
+    if adapters:
+        from peft import LoraConfig, inject_adapter_in_model
+
+        lora = LoraConfig(r=adapters, lora_alpha=adapters, target_modules=LINEAR_LAYERS)
+        encoder = inject_adapter_in_model(lora, encoder)
+    return TrainableMaskedLM(encoder, head, embedding_rank)
+
+
+def _merged_encoder(encoder: nn.Module) -> dict[str, Tensor]:
+    """The encoder's weights under their plain names, adapters added in."""
+    from peft.tuners.lora import Linear as LoraLinear
+
+    adapted = {name: module for name, module in encoder.named_modules() if isinstance(module, LoraLinear)}
+    weights: dict[str, Tensor] = {}
+    for name, value in encoder.state_dict().items():
+        if ".lora_" in name:
+            continue
+        owner = name.rsplit(".base_layer.", 1)[0]
+        if owner in adapted and name.endswith("base_layer.weight"):
+            value = value + adapted[owner].get_delta_weight("default")
+        weights[name.replace(".base_layer.", ".")] = value
+    return weights
