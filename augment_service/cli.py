@@ -7,12 +7,30 @@ from collections.abc import Sequence
 from shared.command_line import Command
 from shared.command_line import main as run_command_line
 
+_CONFIG = "augment_service.config"
+
 COMMANDS = (
+    Command("run", "Augment a corpus into Arrow shards.", f"{_CONFIG}:RunConfig", "augment_service.job:run_command"),
     Command(
-        "run",
-        "Augment a corpus into Arrow shards.",
-        "augment_service.config:RunConfig",
-        "augment_service.job:run_command",
+        "candidates",
+        "Show the candidate sets of texts, JSONL in and out.",
+        f"{_CONFIG}:CandidatesConfig",
+        "augment_service.candidates:run_command",
+    ),
+    Command(
+        "status", "How far a run is.", f"{_CONFIG}:OutputConfig", "augment_service.inspect_output:status_command"
+    ),
+    Command(
+        "verify",
+        "Check every shard of a run; exit code 1 on any fault.",
+        f"{_CONFIG}:OutputConfig",
+        "augment_service.inspect_output:verify_command",
+    ),
+    Command(
+        "export",
+        "Write a run's samples as one TSV, JSONL or Parquet file.",
+        f"{_CONFIG}:ExportConfig",
+        "augment_service.export:run_command",
     ),
 )
 

@@ -1,0 +1,76 @@
+"""Configurations of the augmentation commands."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import model_validator
+
+from shared.config import CommandConfig, how, what
+from shared.params import AugmentParams
+
+Device = Literal["auto", "cpu", "cuda"]
+Dtype = Literal["auto", "fp32", "bf16"]
+
+
+class ModelConfig(CommandConfig, AugmentParams):
+    """Parameters of Algorithm 1 and the models that propose candidates."""
+
+    mlm: str = what("embedded", "Masked LM: embedded, a folder, or a hub id such as google-bert/bert-base-uncased.")
+    glove: str = what("embedded", "Word vectors: embedded, GloVe or word2vec text (.gz too), or a folder with .npy.")
+    glove_limit: int | None = what(None, "Use only the first V vectors (reference: 100000).", ge=1)
+    device: Device = what("auto", "Where the masked LM computes.")
+    dtype: Dtype = what("auto", "Precision of the encoder: bf16 where the hardware has it.")
+    batch_tokens: int = what(768, "Pieces per model batch.", ge=8)
+
+    def params(self) -> AugmentParams:
+        """The part that decides a text's samples."""
+        return AugmentParams(**{name: getattr(self, name) for name in AugmentParams.model_fields})
+
+
+class RunConfig(ModelConfig):
+    """Options of `augment_service run`."""
+
+    input: tuple[str, ...] = what(..., "Input files, folders or globs: TSV, CSV, JSONL, Parquet, Arrow.", min_length=1)
+    output: str = how(..., "Output folder; an interrupted run resumes from it.")
+    task: str | None = what(None, "GLUE task: its text columns, labels and N_a.")
+    text_column: tuple[str, ...] = what((), "Text column, by name or 0-based index; two for text pairs.", max_length=2)
+    label_column: str | None = what(None, "Label column, by name or 0-based index.")
+    id_column: str | None = what(None, "Column of whole-number source ids (default: the row's place).")
+    max_characters: int = what(100_000, "Longer texts are quarantined.", ge=1)
+    shard_rows: int = what(512, "Source rows per shard.", ge=1)
+    limit: int | None = what(None, "Use only the first ROWS rows.", ge=1)
+    emit: Literal["samples", "candidates"] = what("samples", "Write samples, or each text's candidate sets.")
+    mlm_threads: int = what(1, "CPU threads of one masked-LM actor; part of the job, since it may change last digits.", ge=1)
+    mlm_actors: int | None = how(None, "Masked-LM actors (default: one per GPU, or CPUs / --mlm-threads).", ge=1)
+    glove_actors: int = how(1, "Actors that hold the word vectors.", ge=1)
+    address: str = how("auto", "Ray: auto (a cluster if RAY_ADDRESS names one, else local), local, or its address.")
+    resume: bool = how(True, "Continue an interrupted run; --no-resume refuses an output folder that holds one.")
+
+    @model_validator(mode="after")
+    def _columns(self) -> RunConfig:
+        if self.task is None and not self.text_column:
+            raise ValueError("name the text with --text-column (once, or twice for pairs), or give --task")
+        if self.emit == "candidates" and self.conditioning == "sequential":
+            raise ValueError("--emit candidates needs --conditioning original: sequential sets differ from draw to draw")
+        return self
+
+
+class CandidatesConfig(ModelConfig):
+    """Options of `augment_service candidates`."""
+
+    input: str = what("-", "JSONL of {id, text} or {id, text_a, text_b}; - reads stdin.")
+    threads: int | None = what(None, "CPU threads.", ge=1)
+
+
+class OutputConfig(CommandConfig):
+    """Options of `status` and `verify`."""
+
+    out: str = what(..., "Output folder of a run.", positional=True, metavar="OUT")
+
+
+class ExportConfig(OutputConfig):
+    """Options of `augment_service export`."""
+
+    format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = what("tsv", "Form of the file.")
+    output: str = what(..., "File to write.")

@@ -1,0 +1,129 @@
+"""The `export` command: committed shards -> one TSV, JSONL or Parquet file, or the reference's `train_aug.tsv`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from augment_service.config import ExportConfig
+from shared.command_line import CommandResult
+from shared.errors import OutputError, StoreError
+from shared.glue import get_task
+from shared.manifest import read_manifest
+from shared.shards import SUCCESS, list_commits, read_shard
+from shared.store import LocalStore, open_store
+
+
+def run_command(config: ExportConfig) -> CommandResult:
+    """Write one file of all shards, in order. Raises OutputError for an unfinished job."""
+    store = open_store(config.out)
+    manifest = read_manifest(store)
+    if not store.exists(SUCCESS):
+        raise OutputError(f"{store.uri} is not complete: finish the run first, so that no sample is missing")
+    if manifest["config"]["emit"] != "samples" and config.format != "parquet":
+        raise OutputError(f"{store.uri} holds candidate sets, not samples; use --format parquet")
+    target = Path(config.output)
+    temporary = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        rows = _WRITERS[config.format](store, manifest, temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise StoreError(f"{target}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return CommandResult({"file": str(target), "rows": rows}, f"{rows:,} rows: {target}")
+
+
+def _tables(store: LocalStore) -> Iterator[pa.Table]:
+    for commit in list_commits(store):
+        yield read_shard(store, commit)
+
+
+def _write_parquet(store: LocalStore, _manifest: dict[str, Any], path: Path) -> int:
+    count = 0
+    writer: pq.ParquetWriter | None = None
+    for table in _tables(store):
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+        count += table.num_rows
+    if writer is not None:
+        writer.close()
+    return count
+
+
+def _write_jsonl(store: LocalStore, _manifest: dict[str, Any], path: Path) -> int:
+    return _write_lines(store, path, lambda row: json.dumps(row, ensure_ascii=False, default=str), None)
+
+
+def _write_tsv(store: LocalStore, _manifest: dict[str, Any], path: Path) -> int:
+    first = next(_tables(store))
+    names = [name for name in first.schema.names if name != "replaced"]
+    return _write_lines(store, path, lambda row: "\t".join(_cell(row[name]) for name in names), "\t".join(names))
+
+
+def _write_reference_tsv(store: LocalStore, manifest: dict[str, Any], path: Path) -> int:
+    """The layout of the task's own train.tsv, which the reference's distillation script reads as train_aug.tsv."""
+    config = manifest["config"]
+    if config["task"] is None:
+        raise OutputError("--format reference-tsv needs a run with --task: the layout is that of the task's train.tsv")
+    task = get_task(config["task"])
+    header = Path(manifest["inputs"][0]["file"])
+    names = [f"column_{index}" for index in range(task.num_columns)]
+    if task.has_header:
+        names = _header_of(header) or names
+    width = len(names)
+
+    def line(row: dict[str, Any]) -> str:
+        cells = [""] * width
+        for name, value in row.items():
+            if name.removesuffix("_input") in names and name not in ("label", "text_a", "text_b"):
+                cells[names.index(name.removesuffix("_input"))] = _cell(value)
+        for column, value in zip(task.text_columns, (row["text_a"], row["text_b"]), strict=False):
+            cells[column] = _cell(value)
+        cells[task.label_column] = _cell(row["label"])
+        return "\t".join(cells)
+
+    return _write_lines(store, path, line, "\t".join(names) if task.has_header else None)
+
+
+def _header_of(path: Path) -> list[str] | None:
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            return file.readline().rstrip("\r\n").split("\t")
+    except OSError:
+        return None
+
+
+def _write_lines(
+    store: LocalStore, path: Path, line: Callable[[dict[str, Any]], str], header: str | None
+) -> int:
+    count = 0
+    file: IO[str]
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        if header is not None:
+            file.write(header + "\n")
+        for table in _tables(store):
+            for row in table.to_pylist():
+                file.write(line(row) + "\n")
+            count += table.num_rows
+    return count
+
+
+def _cell(value: Any) -> str:
+    """One cell without quoting: what would break the line becomes a space."""
+    return "" if value is None else str(value).replace("\t", " ").replace("\n", " ").replace("\r", " ")
+
+
+_WRITERS: dict[str, Callable[[LocalStore, dict[str, Any], Path], int]] = {
+    "tsv": _write_tsv,
+    "jsonl": _write_jsonl,
+    "parquet": _write_parquet,
+    "reference-tsv": _write_reference_tsv,
+}

@@ -1,0 +1,198 @@
+"""The shard protocol: write, commit, list, read, verify.
+
+A shard is written first, under a name that holds its own hash; then its commit record, created only if none is there.
+A shard exists when its commit does. Writing the same shard twice is harmless; different bytes for a committed shard
+mean that determinism broke, and are an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from shared.errors import ShardError, TrainingError
+from shared.manifest import read_manifest
+from shared.store import LocalStore
+
+SUCCESS = "_SUCCESS"
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Proof that a shard exists. `rows` counts samples with their sources, `sources` input rows that were used."""
+
+    shard: int
+    file: str
+    rows: int
+    sources: int
+    num_bytes: int
+    sha256: str
+    quarantined: int = 0
+    quarantine_file: str | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
+
+
+def shard_bytes(table: pa.Table) -> bytes:
+    """The table as one Arrow IPC file (one record batch; bytes depend on the table alone)."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return bytes(sink.getvalue())
+
+
+def write_shard(
+    store: LocalStore,
+    shard: int,
+    table: pa.Table,
+    sources: int,
+    quarantine: list[dict[str, Any]],
+    statistics: dict[str, float],
+) -> Commit:
+    """Write and commit one shard; returns the commit that stands. Raises ShardError, StoreError."""
+    content = shard_bytes(table)
+    digest = hashlib.sha256(content).hexdigest()
+    name = f"shards/{shard:05d}-{digest[:16]}.arrow"
+    if not store.exists(name):
+        store.put(name, content)
+    quarantine_file = None
+    if quarantine:
+        quarantine_file = f"quarantine/{shard:05d}.jsonl"
+        lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in quarantine)
+        store.put(quarantine_file, lines.encode("utf-8", "surrogatepass"))
+    commit = Commit(
+        shard, name, table.num_rows, sources, len(content), digest, len(quarantine), quarantine_file, statistics
+    )
+    record = commit_name(shard)
+    if store.put_if_absent(record, json.dumps(asdict(commit), sort_keys=True).encode()):
+        return commit
+    standing = read_commit(store, record)
+    if standing.sha256 != digest:
+        store.delete(name)
+        raise ShardError(
+            f"shard {shard} of {store.uri} was committed as {standing.sha256[:16]} and came out as {digest[:16]} now: "
+            "other hardware, library or thread count than the job began with"
+        )
+    return standing
+
+
+def commit_name(shard: int) -> str:
+    """Name of a shard's commit record."""
+    return f"commits/{shard:05d}.json"
+
+
+def read_commit(store: LocalStore, name: str) -> Commit:
+    """One commit record. Raises ShardError when it is none."""
+    try:
+        return Commit(**json.loads(store.read(name)))
+    except (ValueError, TypeError) as error:
+        raise ShardError(f"{store.uri}/{name} is no commit record: {error}") from error
+
+
+def list_commits(store: LocalStore) -> list[Commit]:
+    """All commits, in shard order."""
+    return [read_commit(store, name) for name in store.list("commits") if name.endswith(".json")]
+
+
+def read_shard(store: LocalStore, commit: Commit) -> pa.Table:
+    """The rows of a committed shard. Raises ShardError when its bytes are not those that were committed."""
+    if not store.exists(commit.file):
+        raise ShardError(f"{store.uri}/{commit.file} is committed but missing")
+    content = store.read(commit.file)
+    if hashlib.sha256(content).hexdigest() != commit.sha256:
+        raise ShardError(
+            f"{store.uri}/{commit.file} is damaged: its checksum is not that of its commit. Remove the file and its "
+            "commit record and run the job again; it writes the same shard"
+        )
+    table = pa.ipc.open_file(content).read_all()
+    if table.num_rows != commit.rows:
+        raise ShardError(f"{store.uri}/{commit.file} has {table.num_rows} rows, its commit says {commit.rows}")
+    return table
+
+
+def follow_commits(
+    store: LocalStore,
+    timeout_seconds: float,
+    poll_seconds: float = 0.5,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Commit]:
+    """Commits in shard order, waiting for those that a running job has not written yet, until `_SUCCESS`.
+
+    Raises TrainingError when nothing new appears for `timeout_seconds`.
+    """
+    total = int(read_manifest(store)["plan"]["shards"])
+    waited = 0.0
+    shard = 0
+    while shard < total:
+        name = commit_name(shard)
+        if store.exists(name):
+            yield read_commit(store, name)
+            shard, waited = shard + 1, 0.0
+            continue
+        if waited >= timeout_seconds:
+            raise TrainingError(
+                f"{store.uri} stopped growing: shard {shard} of {total} did not appear for {timeout_seconds:.0f} "
+                "seconds. Is the augmentation job still running?"
+            )
+        sleep(poll_seconds)
+        waited += poll_seconds
+
+
+def write_success(store: LocalStore, summary: dict[str, Any]) -> None:
+    """Mark a job as complete; the last file of a job."""
+    store.put(SUCCESS, json.dumps(summary, sort_keys=True, indent=1).encode())
+
+
+def verify_output(store: LocalStore) -> list[str]:
+    """Every fault of an output folder, one line each: checksums, counts, schema, missing or doubled rows."""
+    manifest = read_manifest(store)
+    total = int(manifest["plan"]["shards"])
+    faults: list[str] = []
+    commits: dict[int, Commit] = {}
+    for name in store.list("commits"):
+        try:
+            commit = read_commit(store, name)
+            commits[commit.shard] = commit
+        except ShardError as error:
+            faults.append(str(error))
+    missing = [shard for shard in range(total) if shard not in commits]
+    if missing:
+        faults.append(f"{len(missing)} of {total} shards are not committed (first: {missing[0]})")
+    seen: set[int] = set()
+    used = quarantined = 0
+    for commit in commits.values():
+        try:
+            table = read_shard(store, commit)
+        except ShardError as error:
+            faults.append(str(error))
+            continue
+        if [f"{one.name}: {one.type}" for one in table.schema] != manifest["schema"]:
+            faults.append(f"{commit.file}: its schema is not that of the manifest")
+        ids = set(table["source_id"].to_pylist())
+        if seen & ids:
+            faults.append(f"{commit.file}: source row {min(seen & ids)} stands in another shard too")
+        if len(ids) != commit.sources:
+            faults.append(f"{commit.file}: {len(ids)} source rows, its commit says {commit.sources}")
+        seen |= ids
+        used, quarantined = used + commit.sources, quarantined + commit.quarantined
+    if not missing and used + quarantined != manifest["plan"]["rows"]:
+        faults.append(f"{used} rows used and {quarantined} quarantined, the input has {manifest['plan']['rows']}")
+    if not missing and not store.exists(SUCCESS):
+        faults.append(f"{SUCCESS} is missing: run the job again to finish it")
+    known = {commit.file for commit in commits.values()}
+    faults += [f"{name} belongs to no commit" for name in store.list("shards") if name not in known]
+    return faults
+
+
+def remove_orphans(store: LocalStore, older_than_seconds: float = 0.0) -> int:
+    """Remove shard files without a commit and half-written files; returns how many. Only while no job writes."""
+    known = {commit.file for commit in list_commits(store)}
+    orphans = [name for name in store.list("shards") if name not in known]
+    for name in orphans:
+        store.delete(name)
+    return len(orphans) + store.remove_partials(older_than_seconds, time.time())
