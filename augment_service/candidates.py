@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from augment_service.config import CandidatesConfig
@@ -69,10 +71,10 @@ def _answer(engine: AugmentEngine, batch: list[tuple[Any, str, str]]) -> None:
 
 def _read_texts(path: str) -> Iterator[tuple[Any, str, str]]:
     try:
-        file = sys.stdin.buffer if path == "-" else open(path, "rb")
+        opened = contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb")  # noqa: SIM115
     except OSError as error:
         raise InputError(f"--input {path}: {error.strerror}") from error
-    with file:
+    with opened as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

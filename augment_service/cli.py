@@ -17,9 +17,7 @@ COMMANDS = (
         f"{_CONFIG}:CandidatesConfig",
         "augment_service.candidates:run_command",
     ),
-    Command(
-        "status", "How far a run is.", f"{_CONFIG}:OutputConfig", "augment_service.inspect_output:status_command"
-    ),
+    Command("status", "How far a run is.", f"{_CONFIG}:OutputConfig", "augment_service.inspect_output:status_command"),
     Command(
         "verify",
         "Check every shard of a run; exit code 1 on any fault.",

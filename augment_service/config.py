@@ -41,7 +41,9 @@ class RunConfig(ModelConfig):
     shard_rows: int = what(512, "Source rows per shard.", ge=1)
     limit: int | None = what(None, "Use only the first ROWS rows.", ge=1)
     emit: Literal["samples", "candidates"] = what("samples", "Write samples, or each text's candidate sets.")
-    mlm_threads: int = what(1, "CPU threads of one masked-LM actor; part of the job, since it may change last digits.", ge=1)
+    mlm_threads: int = what(
+        1, "CPU threads of one masked-LM actor; part of the job, since it may change last digits.", ge=1
+    )
     mlm_actors: int | None = how(None, "Masked-LM actors (default: one per GPU, or CPUs / --mlm-threads).", ge=1)
     glove_actors: int = how(1, "Actors that hold the word vectors.", ge=1)
     address: str = how("auto", "Ray: auto (a cluster if RAY_ADDRESS names one, else local), local, or its address.")
@@ -52,7 +54,9 @@ class RunConfig(ModelConfig):
         if self.task is None and not self.text_column:
             raise ValueError("name the text with --text-column (once, or twice for pairs), or give --task")
         if self.emit == "candidates" and self.conditioning == "sequential":
-            raise ValueError("--emit candidates needs --conditioning original: sequential sets differ from draw to draw")
+            raise ValueError(
+                "--emit candidates needs --conditioning original: sequential sets differ from draw to draw"
+            )
         return self
 
 

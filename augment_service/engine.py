@@ -137,9 +137,7 @@ class AugmentEngine:
         instead = self.neighbours.nearest([word.lower() for word in lower], width) if lower else {}
         return found | {word: instead[word.lower()] for word in lower}
 
-    def rank_words(
-        self, places: Sequence[tuple[Sequence[Word], int]], num_ranked: int = 0
-    ) -> list[Proposal]:
+    def rank_words(self, places: Sequence[tuple[Sequence[Word], int]], num_ranked: int = 0) -> list[Proposal]:
         """Masked-LM proposals for single-piece words, each given as (words of its text, index)."""
         self.statistics.mlm_sites += len(places)
         inputs, answer_of = self._inputs(places)
@@ -153,12 +151,12 @@ class AugmentEngine:
         for (words, index), (input_index, answer) in zip(places, answer_of, strict=True):
             ranking = rankings[plan.index_of[input_index]]
             position = inputs[input_index].positions[answer]
-            proposals.append(self._from_ranking(words[index], index, ranking, answer, position, leaves_out_own, num_ranked))
+            proposals.append(
+                self._from_ranking(words[index], index, ranking, answer, position, leaves_out_own, num_ranked)
+            )
         return proposals
 
-    def _inputs(
-        self, places: Sequence[tuple[Sequence[Word], int]]
-    ) -> tuple[list[ModelInput], list[tuple[int, int]]]:
+    def _inputs(self, places: Sequence[tuple[Sequence[Word], int]]) -> tuple[list[ModelInput], list[tuple[int, int]]]:
         """Model inputs, and for each place (input, which of its positions)."""
         inputs: list[ModelInput] = []
         answer_of: list[tuple[int, int]] = []

@@ -101,9 +101,7 @@ def _header_of(path: Path) -> list[str] | None:
         return None
 
 
-def _write_lines(
-    store: LocalStore, path: Path, line: Callable[[dict[str, Any]], str], header: str | None
-) -> int:
+def _write_lines(store: LocalStore, path: Path, line: Callable[[dict[str, Any]], str], header: str | None) -> int:
     count = 0
     file: IO[str]
     with path.open("w", encoding="utf-8", newline="\n") as file:

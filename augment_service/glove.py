@@ -74,7 +74,7 @@ class GloveVectors:
         scores[:, self._never] = -np.inf
         width = min(k + _SHORTLIST_MARGIN, scores.shape[1])
         shortlist = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        results = []
+        results: list[tuple[Neighbour, ...]] = []
         for row, own in enumerate(index.tolist()):
             if not np.any(queries[row]):
                 results.append(())
@@ -119,7 +119,7 @@ def _read(path: str, limit: int | None) -> tuple[list[str], NDArray[np.float32],
             row = np.asarray(parts[len(parts) - width :], np.float32)
         except ValueError:
             row = np.zeros(0, np.float32)
-        if width < 2 or len(row) != width or len(parts) != width + 1 and len(parts) < width + 1:
+        if width < 2 or len(row) != width or (len(parts) != width + 1 and len(parts) < width + 1):
             raise ModelError(
                 f"--glove {path} line {number}: {len(parts) - 1} numbers after the word, the first line has {width}"
             )

@@ -31,5 +31,7 @@ def verify_command(config: OutputConfig) -> CommandResult:
     store = open_store(config.out)
     faults = verify_output(store)
     summary = {"output": store.uri, "ok": not faults, "faults": faults} | summarise(list_commits(store))
-    text = "\n".join(faults) if faults else f"{store.uri}: {summary['shards']} shards, {summary['samples']:,} samples: ok"
+    text = (
+        "\n".join(faults) if faults else f"{store.uri}: {summary['shards']} shards, {summary['samples']:,} samples: ok"
+    )
     return CommandResult(summary, text, 1 if faults else 0)

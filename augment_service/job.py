@@ -51,7 +51,11 @@ def run_command(config: RunConfig) -> CommandResult:
     if store.exists(MANIFEST) and not config.resume:
         raise ManifestError(f"{store.uri} holds a run already; leave out --no-resume to continue it, or use another")
     source = open_source(config)
-    plan = {"rows": source.num_rows, "shard_rows": config.shard_rows, "shards": -(-source.num_rows // config.shard_rows)}
+    plan = {
+        "rows": source.num_rows,
+        "shard_rows": config.shard_rows,
+        "shards": -(-source.num_rows // config.shard_rows),
+    }
     schema = (candidates_schema if config.emit == "candidates" else samples_schema)(
         source.label_type, list(source.rest_fields)
     )

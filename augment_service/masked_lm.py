@@ -255,7 +255,7 @@ def _head_of(model: Any) -> Any:
 
 def _check_kind(path: str, config: Any) -> None:
     names = config.architectures or []
-    if any("Discriminator" in name or "ForPreTraining" in name and config.model_type == "electra" for name in names):
+    if any("Discriminator" in name or ("ForPreTraining" in name and config.model_type == "electra") for name in names):
         raise ModelError(f"--mlm {path} is an ELECTRA discriminator, which predicts no words; use the generator")
 
 

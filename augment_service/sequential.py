@@ -57,9 +57,7 @@ def sequential_samples(engine: AugmentEngine, rows: Sequence[SourceRow]) -> tupl
         ]
         for both in words
     ]
-    found = [
-        _row_candidates(engine, row, both, place) for row, both, place in zip(rows, words, places, strict=True)
-    ]
+    found = [_row_candidates(engine, row, both, place) for row, both, place in zip(rows, words, places, strict=True)]
     accepted: list[list[dict[int, tuple[str, str]]]] = [[] for _ in rows]
     pending = [index for index in range(len(rows)) if places[index] and engine.params.p_t > 0 and engine.params.n_a]
     first = 0
@@ -90,9 +88,7 @@ def _row_candidates(
     return RowCandidates(row.source_id, texts[0], texts[1] if len(texts) > 1 else None)
 
 
-def _walk(
-    engine: AugmentEngine, rows: Sequence[SourceRow], places: list[list[_Place]], drafts: list[_Draft]
-) -> None:
+def _walk(engine: AugmentEngine, rows: Sequence[SourceRow], places: list[list[_Place]], drafts: list[_Draft]) -> None:
     params = engine.params
     longest = max((len(places[draft.row]) for draft in drafts), default=0)
     sources = np.asarray([rows[draft.row].source_id for draft in drafts], np.int64)

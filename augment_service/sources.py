@@ -107,13 +107,9 @@ def _survey(draft: Source, config: RunConfig, task: Task | None, types: Sequence
     if not count:
         raise InputError(f"{names}: no rows")
     if not usable and first_problem:
-        raise InputError(
-            f"{names}: none of {count} rows can be used; {first_problem.where}: {first_problem.reason}"
-        )
-    if draft.label_column is not None and types:
-        label = types[draft.label_column]
-    else:
-        label = _label_type(kinds)
+        raise InputError(f"{names}: none of {count} rows can be used; {first_problem.where}: {first_problem.reason}")
+    column = draft.label_column
+    label = types[column] if types and column is not None else _label_type(kinds)
     return Source(
         draft.files, draft.columns, draft.text_columns, draft.label_column, draft.id_column, label, draft.rest_fields,
         count,

@@ -28,11 +28,12 @@ class Vocabulary:
     @cached_property
     def is_usable_after_ranking(self) -> NDArray[np.bool_]:
         """Filter `reference`: everything but continuation pieces and entries that are no text."""
-        return ~self.is_continuation & np.asarray([bool(surface) for surface in self.surfaces])
+        is_text = np.asarray([bool(surface) for surface in self.surfaces], np.bool_)
+        return np.logical_and(~self.is_continuation, is_text)
 
     @cached_property
     def is_whole_word(self) -> NDArray[np.bool_]:
-        """Filter `whole-words`: no continuation pieces, special or unused entries, punctuation or control characters."""
+        """Filter `whole-words`: no continuation pieces, special or unused entries, or punctuation."""
         words = np.asarray([is_word(surface) for surface in self.surfaces])
         return words & ~self.is_continuation & ~self.is_special
 

@@ -62,9 +62,7 @@ class WordSplitter:
         self._backend = tokenizer.backend_tokenizer
         # A text that holds "[MASK]" must not mask itself: only literals between spaces stay whole, as in BERT.
         self._backend.encode_special_tokens = True
-        self._special_ids = {
-            token: self._backend.token_to_id(token) for token in tokenizer.all_special_tokens if token
-        }
+        self._special_ids = {token: self._backend.token_to_id(token) for token in tokenizer.all_special_tokens if token}
         literals = "|".join(re.escape(token) for token in sorted(self._special_ids, key=len, reverse=True))
         self._literal = re.compile(rf"(?<!\S)(?:{literals})(?!\S)") if literals else None
         self._has_word_pre_tokens = "BertPreTokenizer" in str(self._backend.pre_tokenizer or "")
@@ -114,9 +112,7 @@ class WordSplitter:
             else:
                 spans.append([start, end, [piece]])
                 last = word
-        return tuple(
-            Word(start, end, self._normalised(text[start:end]), tuple(pieces)) for start, end, pieces in spans
-        )
+        return tuple(Word(start, end, self._normalised(text[start:end]), tuple(pieces)) for start, end, pieces in spans)
 
     def _normalised(self, word: str) -> str:
         if self._backend.normalizer is None:

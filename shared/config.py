@@ -32,7 +32,7 @@ def how(default: Any, description: str, **options: Any) -> Any:
 
 
 def _field(kind: str, default: Any, description: str, options: dict[str, Any]) -> Any:
-    extra = {"kind": kind}
+    extra: dict[str, Any] = {"kind": kind}
     for name in ("positional", "metavar"):
         if name in options:
             extra[name] = options.pop(name)

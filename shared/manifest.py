@@ -49,9 +49,7 @@ def _differences(name: str, found: Any, wanted: Any) -> list[str]:
     if isinstance(found, dict) and isinstance(wanted, dict):
         keys = sorted(set(found) | set(wanted))
         return [
-            line
-            for key in keys
-            for line in _differences(f"{name}.{key}".strip("."), found.get(key), wanted.get(key))
+            line for key in keys for line in _differences(f"{name}.{key}".strip("."), found.get(key), wanted.get(key))
         ]
     return [] if found == wanted else [f"{name} was {_short(found)}, now {_short(wanted)}"]
 

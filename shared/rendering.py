@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class RenderedSamples:
-    """text_a, text_b: string arrays (samples,), text_b null where a row has none; replaced: spans in the sample's text."""
+    """text_a, text_b: string arrays (samples,), text_b null where a row has none; replaced: spans in those texts."""
 
     text_a: pa.Array
     text_b: pa.Array

@@ -51,7 +51,9 @@ def epoch_seed(seed: int, epoch: int) -> int:
     """Seed of one pass over candidate sets: pass 0 draws what the job itself would have drawn."""
     if epoch == 0:
         return seed
-    low, high, _, _ = philox4x32((epoch & 0xFFFFFFFF, epoch >> 32, 0, 0), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
+    low, high, _, _ = philox4x32(
+        (epoch & 0xFFFFFFFF, epoch >> 32, 0, 0), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
+    )
     return (int(high) << 32 | int(low)) & (2**63 - 1)
 
 

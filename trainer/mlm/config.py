@@ -15,17 +15,18 @@ class MlmConfig(CommandConfig):
     encoder: str = what("embedded", "BERT encoder or masked LM to start from: embedded, a folder or a hub id.")
     corpus: tuple[str, ...] = what(..., "Text files, one passage a line; .xz and .gz are unpacked.", min_length=1)
     corpus_weights: tuple[float, ...] = what(
-        (), "Passes over each corpus file in one epoch, in the order of --corpus; fractions take a part (default 1 each)."
+        (),
+        "Passes over each corpus file in one epoch, in --corpus order; fractions take a part (default 1 each).",
     )
     output: str = how(..., "Folder for the model, metrics and checkpoints; an interrupted run resumes from it.")
     epochs: float = what(1.0, "Passes over the weighted corpus.", gt=0)
     max_tokens: int | None = how(None, "Stop after this many training tokens, if that is sooner than --epochs.", ge=1)
-    batch_size: int = what(64, "Batch size, in sequences of --max-length; shorter ones fill the same token budget.", ge=1)
+    batch_size: int = what(64, "Sequences of --max-length per step; shorter ones fill the same token budget.", ge=1)
     max_length: int = what(128, "Longest training sequence, in pieces.", ge=8, le=512)
     lr: float = what(5e-4, "Peak learning rate.", gt=0)
     warm_up_share: float = what(0.04, "Share of the training tokens in which the learning rate rises.", ge=0, lt=1)
-    decay_share: float = what(0.3, "Share of the training tokens, the last ones, in which it falls to zero.", ge=0, le=1)
-    mask_probability: float = what(0.2, "Share of pieces to predict; of those 80% [MASK], 10% random, 10% kept.", gt=0, lt=1)
+    decay_share: float = what(0.3, "Share of the training tokens, at the end, in which it falls to zero.", ge=0, le=1)
+    mask_probability: float = what(0.2, "Share of pieces to predict: 80% [MASK], 10% random, 10% kept.", gt=0, lt=1)
     adapters: int = what(0, "Rank of low-rank adapters on the encoder's linear layers; 0 trains all its weights.", ge=0)
     embedding_rank: int = what(48, "Rank of the learned change of the tied embeddings; 0 keeps them.", ge=0)
     weight_decay: float = what(0.01, "AdamW weight decay of matrices.", ge=0)

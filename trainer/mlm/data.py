@@ -15,6 +15,7 @@ import lzma
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class Batch:
 
 def read_lines(path: str) -> Iterator[str]:
     """Lines of a text, .gz or .xz file. Raises InputError naming the file."""
-    opener = {".xz": lzma.open, ".gz": gzip.open}.get(Path(path).suffix, open)
+    opener: Any = {".xz": lzma.open, ".gz": gzip.open}.get(Path(path).suffix, open)
     try:
         with opener(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
             for line in file:
@@ -94,12 +95,12 @@ def split_lines(path: str, held_out: float) -> tuple[list[str], list[str]]:
     return train, dev
 
 
-def tokenize(lines: Sequence[str], tokenizer: object, chunk: int = 2048) -> TokenFile:
+def tokenize(lines: Sequence[str], tokenizer: Any, chunk: int = 2048) -> TokenFile:
     """Piece ids of `lines`, without special pieces."""
     parts: list[NDArray[np.int32]] = []
     lengths: list[int] = []
     for start in range(0, len(lines), chunk):
-        encoded = tokenizer(  # type: ignore[operator]
+        encoded = tokenizer(
             list(lines[start : start + chunk]), add_special_tokens=False, truncation=False, verbose=False
         )["input_ids"]
         lengths += [len(ids) for ids in encoded]

@@ -42,7 +42,9 @@ def score_held_out(
     hits = np.zeros(3)
     total, loss = 0, 0.0
     for rows in _equal_length_rows(file, max_length):
-        ids = np.stack([np.concatenate([[vocabulary.cls_id], row, [vocabulary.sep_id]]) for row in rows]).astype(np.int64)
+        ids = np.stack([np.concatenate([[vocabulary.cls_id], row, [vocabulary.sep_id]]) for row in rows]).astype(
+            np.int64
+        )
         chosen = generator.random(ids.shape) < EVALUATION_SHARE
         chosen[:, [0, -1]] = False
         positions = torch.from_numpy(np.flatnonzero(chosen)).to(device)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from shared.command_line import CommandResult
-from shared.embedded import resolve_encoder
+from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import ManifestError, TrainingError, UsageError
 from shared.memory import keep_freed_memory
 from shared.progress import Progress, format_seconds
@@ -35,6 +35,7 @@ from trainer.mlm.data import (
     split_lines,
     tokenize,
 )
+from trainer.mlm.delta import save_delta
 from trainer.mlm.evaluate import score_held_out
 from trainer.mlm.model import TrainableMaskedLM, load_trainable
 
@@ -202,9 +203,7 @@ def _batches(session: Session) -> Iterator[Batch]:
                 return
             rows = plan[cursor.batch]
             cursor.batch += 1
-            yield make_batch(
-                corpus.train, rows, corpus.vocabulary, config.mask_probability, config.seed, cursor.step
-            )
+            yield make_batch(corpus.train, rows, corpus.vocabulary, config.mask_probability, config.seed, cursor.step)
         cursor.epoch, cursor.batch = cursor.epoch + 1, 0
 
 
@@ -217,7 +216,7 @@ def _step(session: Session, batch: Batch) -> float:
         return 0.0
     move = lambda array: torch.from_numpy(array).to(session.device, non_blocking=True)  # noqa: E731
     with torch.autocast(session.device, session.dtype, enabled=session.dtype != torch.float32):
-        loss: Tensor = session.model(move(batch.ids), move(batch.lengths), move(positions), move(flat[positions]))
+        loss: Tensor = session.model(move(batch.ids), move(batch.lengths), move(positions), move(flat[positions]))  # type: ignore[no-untyped-call]
     loss.backward()  # type: ignore[no-untyped-call]
     value = float(loss.detach())
     if not np.isfinite(value):
@@ -303,6 +302,8 @@ def _save_model(session: Session, encoder: str, folder: Path) -> None:
 
     session.model.merged().save_pretrained(folder)
     AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
+    if session.config.encoder == EMBEDDED and session.config.adapters:
+        save_delta(session.model, folder.parent / "masked_lm_delta.safetensors")
 
 
 def _check_same_run(config: MlmConfig, path: Path) -> None:

@@ -1,0 +1,86 @@
+"""The engine against the plain oracle, on small random models of every architecture, in every mode."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from transformers import AutoModelForMaskedLM
+
+from augment_service.engine import AugmentEngine
+from augment_service.glove import GloveVectors
+from augment_service.masked_lm import MaskedLM
+from augment_service.rows import SourceRow
+from shared.params import AugmentParams
+from tests.support.models import KINDS, save_random_model, save_random_vectors
+from tests.support.oracle import expected_candidates
+
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "a great movie, with bad acting -- she said honestly",
+    "这部电影很好看。",
+    "Ein guter Film",
+    "the the the the",
+    "...",
+]
+
+
+@pytest.fixture(scope="module")
+def vectors(tmp_path_factory: pytest.TempPathFactory) -> GloveVectors:
+    return GloveVectors.load(str(save_random_vectors(tmp_path_factory.mktemp("glove") / "glove.txt")))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[MaskedLM, Any]:
+    folder = str(save_random_model(request.param, tmp_path_factory.mktemp(request.param)))
+    return MaskedLM.load(folder, "cpu", "fp32"), AutoModelForMaskedLM.from_pretrained(folder).eval()
+
+
+@pytest.mark.parametrize(
+    ("context", "rule"), itertools.product(["single", "pair", "unmasked"], ["reference", "whole-words"])
+)
+def test_masked_lm_candidates_equal_the_oracle(
+    loaded: tuple[MaskedLM, Any], vectors: GloveVectors, context: Any, rule: Any
+) -> None:
+    masked_lm, model = loaded
+    engine = AugmentEngine(masked_lm, vectors, AugmentParams(context=context, filter=rule, words="all", k=7), 64)
+    num_sites = 0
+    for found in engine.propose(TEXTS):
+        for proposal in found.proposals:
+            if proposal.origin == "mlm":
+                expected = expected_candidates(engine, model, found.words, proposal.word_index)
+                assert list(proposal.candidates) == expected, found.words[proposal.word_index].text
+                num_sites += 1
+    assert num_sites > 5
+
+
+def test_every_combination_of_switches_gives_valid_samples(loaded: tuple[MaskedLM, Any], vectors: GloveVectors) -> None:
+    rows = [SourceRow(3, TEXTS[0], TEXTS[1]), SourceRow(4, TEXTS[2]), SourceRow(5, TEXTS[5])]
+    switches = itertools.product(
+        ["original", "sequential"], ["single", "pair", "unmasked"], ["reference", "all-letters", "all"],
+        ["preserve", "reference"],
+    )  # fmt: skip
+    for conditioning, context, words, text in switches:
+        params = AugmentParams(
+            conditioning=conditioning,
+            context=context,
+            words=words,
+            text=text,
+            n_a=3,
+            k=4,  # type: ignore[arg-type]
+        )
+        found, samples = AugmentEngine(loaded[0], vectors, params).samples(rows)
+        assert len(found) == 3
+        assert all(row < 2 or words == "all" for row in samples.row.tolist())
+
+
+def test_a_text_longer_than_the_model_is_answered_at_every_word(
+    loaded: tuple[MaskedLM, Any], vectors: GloveVectors
+) -> None:
+    text = " ".join(["fox", "dog", "river", "movie", "plot"] * 60)
+    for context in ("single", "pair", "unmasked"):
+        engine = AugmentEngine(loaded[0], vectors, AugmentParams(context=context, filter="whole-words", k=3))
+        found = engine.propose([text])[0]
+        assert len(found.proposals) == 300
+        assert all(one.candidates for one in found.proposals if one.origin == "mlm")

@@ -1,0 +1,88 @@
+"""Small real models with random weights, built from configurations, for every architecture that the engine serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TEXT = [
+    "the quick brown fox jumps over the lazy dog and the cat sat near a small river",
+    "a great movie with a good plot , bad acting and a terrible ending , she said",
+    "ein sehr guter Film mit schönen Bildern und einem schlechten Ende",
+    "这部电影很好看 我喜欢这个故事 演员也很好",
+    "Paris London Berlin are large cities in Europe and people live there happily",
+] * 4
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+KINDS = ("bert-uncased", "bert-cased", "bert-chinese", "distilbert", "electra", "roberta", "xlm-roberta", "modernbert")
+
+
+def save_random_model(kind: str, folder: Path, max_length: int = 64) -> Path:
+    """Train a small tokenizer of the kind's type, make a random masked LM, save both; returns the folder."""
+    torch.manual_seed(7)
+    tokenizer = _tokenizer(kind)
+    model = _model(kind, len(tokenizer), tokenizer.pad_token_id, max_length)
+    with torch.no_grad():
+        for weight in model.parameters():
+            # Larger than the usual start, so that answers depend on the context and biases show when left out.
+            weight.add_(torch.randn_like(weight) * 0.15)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_random_vectors(path: Path, num_words: int = 60, size: int = 8) -> Path:
+    """GloVe text with words of TEXT and some that no small vocabulary holds as one piece."""
+    torch.manual_seed(3)
+    words = list(dict.fromkeys(" ".join(TEXT).lower().split() + ["cinematography", "masterpiece", "honestly"]))
+    rows = torch.randn(len(words), size).tolist()
+    lines = [word + " " + " ".join(f"{value:.5f}" for value in row) for word, row in zip(words, rows, strict=True)]
+    path.write_text("\n".join(lines[:num_words] + lines[num_words:]) + "\n", encoding="utf-8")
+    return path
+
+
+def _tokenizer(kind: str) -> Any:
+    if kind in ("roberta", "modernbert"):
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        trainer: Any = trainers.BpeTrainer(vocab_size=500, special_tokens=SPECIAL, initial_alphabet=alphabet)
+    elif kind == "xlm-roberta":
+        backend = Tokenizer(models.Unigram())
+        backend.pre_tokenizer = pre_tokenizers.Metaspace()
+        backend.decoder = decoders.Metaspace()
+        trainer = trainers.UnigramTrainer(vocab_size=260, special_tokens=SPECIAL, unk_token="[UNK]")
+    else:
+        backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=kind != "bert-cased")
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=SPECIAL)
+    backend.train_from_iterator(TEXT, trainer)
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def _model(kind: str, size: int, pad: int, max_length: int) -> Any:
+    common = {"vocab_size": size, "pad_token_id": pad, "max_position_embeddings": max_length}
+    if kind.startswith("bert"):
+        return transformers.BertForMaskedLM(transformers.BertConfig(**common, **SMALL))
+    if kind == "distilbert":
+        config = transformers.DistilBertConfig(**common, dim=32, n_layers=2, n_heads=4, hidden_dim=48)
+        return transformers.DistilBertForMaskedLM(config)
+    if kind == "electra":
+        return transformers.ElectraForMaskedLM(transformers.ElectraConfig(**common, **SMALL, embedding_size=16))
+    if kind == "modernbert":
+        ids = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+        config = transformers.ModernBertConfig(**common, **SMALL, **ids, attn_implementation="sdpa")
+        return transformers.ModernBertForMaskedLM(config)
+    common["max_position_embeddings"] = max_length + 2
+    if kind == "roberta":
+        return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**common, **SMALL, type_vocab_size=1))
+    return transformers.XLMRobertaForMaskedLM(transformers.XLMRobertaConfig(**common, **SMALL, type_vocab_size=1))
