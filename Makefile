@@ -36,7 +36,7 @@ serve: setup
 	$(BIN)/python -m augment_service serve --mlm embedded --glove embedded
 
 reference: setup
-	$(BIN)/python -m shared.reference > docs/reference.md
+	$(BIN)/python docs/make_reference.py > docs/reference.md
 
 clean:
 	rm -rf $(VENV) out build dist *.egg-info

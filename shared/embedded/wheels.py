@@ -27,8 +27,8 @@ def embedded_encoder_path() -> Path:
         raise ModelError(f"the embedded encoder has no weights at {weights}; reinstall {ENCODER_PACKAGE}")
     if (found := _sha256(weights)) != ENCODER_SHA256:
         raise ModelError(
-            f"the embedded encoder at {weights} is another one (sha256 {found[:16]}…, expected {ENCODER_SHA256[:16]}…); "
-            f"reinstall {ENCODER_PACKAGE}"
+            f"the embedded encoder at {weights} is another one (sha256 {found[:16]}…, expected "
+            f"{ENCODER_SHA256[:16]}…); reinstall {ENCODER_PACKAGE}"
         )
     return folder
 

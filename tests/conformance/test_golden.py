@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,10 @@ from augment_service.masked_lm import MaskedLM
 from shared.params import AugmentParams
 
 pytestmark = pytest.mark.golden
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +31,7 @@ def test_candidates_equal_the_golden_ones(
     golden_dir: Path, models: tuple[MaskedLM, GloveVectors], context: str
 ) -> None:
     engine = AugmentEngine(*models, AugmentParams(context=context, k=15))
-    expected = [json.loads(line) for line in (golden_dir / f"candidates_{context}.jsonl").open(encoding="utf-8")]
+    expected = read_jsonl(golden_dir / f"candidates_{context}.jsonl")
     answers = engine.propose([one["text"] for one in expected], 30)
     num_sites = 0
     for want, got in zip(expected, answers, strict=True):
@@ -44,7 +49,7 @@ def test_candidates_equal_the_golden_ones(
 
 
 def test_bf16_keeps_most_candidates(golden_dir: Path, models: tuple[MaskedLM, GloveVectors]) -> None:
-    texts = [json.loads(line)["text"] for line in (golden_dir / "candidates_single.jsonl").open(encoding="utf-8")]
+    texts = [one["text"] for one in read_jsonl(golden_dir / "candidates_single.jsonl")]
     exact = AugmentEngine(*models, AugmentParams()).propose(texts)
     low = MaskedLM.load(str(golden_dir / "model"), "cpu", "bf16")
     rounded = AugmentEngine(low, models[1], AugmentParams()).propose(texts)

@@ -36,13 +36,13 @@ def save_random_model(kind: str, folder: Path, max_length: int = 64) -> Path:
     return folder
 
 
-def save_random_vectors(path: Path, num_words: int = 60, size: int = 8) -> Path:
+def save_random_vectors(path: Path, size: int = 8) -> Path:
     """GloVe text with words of TEXT and some that no small vocabulary holds as one piece."""
     torch.manual_seed(3)
-    words = list(dict.fromkeys(" ".join(TEXT).lower().split() + ["cinematography", "masterpiece", "honestly"]))
+    words = list(dict.fromkeys([*" ".join(TEXT).lower().split(), "cinematography", "masterpiece", "honestly"]))
     rows = torch.randn(len(words), size).tolist()
     lines = [word + " " + " ".join(f"{value:.5f}" for value in row) for word, row in zip(words, rows, strict=True)]
-    path.write_text("\n".join(lines[:num_words] + lines[num_words:]) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 

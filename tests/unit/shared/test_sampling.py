@@ -1,0 +1,147 @@
+"""Algorithm 1's draws, as properties over arbitrary candidate sets."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.params import AugmentParams
+from shared.rendering import render_samples
+from shared.sampling import KEPT, RowCandidates, Site, TextCandidates, draw_samples, spell
+
+WORDS = st.text("abcdeé漢😀 ", min_size=1, max_size=4)
+
+
+@st.composite
+def texts(draw: st.DrawFn) -> TextCandidates:
+    """A text with sites anywhere in it, also side by side."""
+    parts = draw(st.lists(st.tuples(st.text("xyz, 😀", max_size=3), WORDS, st.booleans()), max_size=5))
+    text, sites = "", []
+    for between, word, is_site in parts:
+        text += between
+        if is_site:
+            candidates = tuple(dict.fromkeys(draw(st.lists(st.one_of(WORDS, st.just(word)), max_size=4))))
+            origin = draw(st.sampled_from(["mlm", "glove"]))
+            sites.append(Site(len(text), len(text) + len(word), word, origin, candidates, (0.0,) * len(candidates)))  # type: ignore[arg-type]
+        text += word
+    return TextCandidates(text, tuple(sites))
+
+
+@st.composite
+def row_lists(draw: st.DrawFn) -> list[RowCandidates]:
+    pairs = draw(st.lists(st.tuples(texts(), st.none() | texts()), min_size=1, max_size=5))
+    return [RowCandidates(number, text_a, text_b) for number, (text_a, text_b) in enumerate(pairs)]
+
+
+PARAMS = st.builds(
+    AugmentParams,
+    n_a=st.integers(0, 12),
+    p_t=st.sampled_from([0.0, 0.2, 0.4, 1.0]),
+    seed=st.integers(0, 2**63 - 1),
+    pairs=st.sampled_from(["both", "each"]),
+)
+
+
+def spelled(rows: list[RowCandidates], params: AugmentParams) -> list[list[tuple[str, str | None]]]:
+    """Texts of each row's samples."""
+    samples = draw_samples(rows, params)
+    found: list[list[tuple[str, str | None]]] = [[] for _ in rows]
+    for row, replaced in zip(samples.row.tolist(), samples.replaced_words(), strict=True):
+        chosen, one = dict(replaced), rows[row]
+        num_a = len(one.text_a.sites)
+        text_b = spell(one.text_b, lambda i, c=chosen, k=num_a: c.get(i + k)) if one.text_b else None  # type: ignore[misc]
+        found[row].append((spell(one.text_a, chosen.get), text_b))
+    return found
+
+
+def possible(row: RowCandidates, params: AugmentParams) -> int:
+    """How many different texts the row's candidate sets allow, the row's own left out."""
+    own = (row.text_a.text, row.text_b.text if row.text_b else None)
+    combinations = [{}]
+    sites = row.sites
+    for index, site in enumerate(sites):
+        options = [None if one == site.word else one for one in site.candidates]
+        if params.p_t < 1.0 or not options or params.pairs == "each":
+            options.append(None)
+        combinations = [one | {index: option} for one in combinations for option in dict.fromkeys(options)]
+    num_a, seen = len(row.text_a.sites), set()
+    for chosen in combinations:
+        touched = {index >= num_a for index, word in chosen.items() if word is not None}
+        if params.pairs == "each" and len(touched) > 1:
+            continue
+        text_b = spell(row.text_b, lambda i, c=chosen: c[i + num_a]) if row.text_b else None  # type: ignore[misc]
+        seen.add((spell(row.text_a, chosen.__getitem__), text_b))
+    return len(seen - {own})
+
+
+@settings(max_examples=200, deadline=None)
+@given(row_lists(), PARAMS)
+def test_samples_are_unique_differ_from_their_source_and_are_numbered(
+    rows: list[RowCandidates], params: AugmentParams
+) -> None:
+    samples = draw_samples(rows, params)
+    for row, found in zip(rows, spelled(rows, params), strict=True):
+        own = (row.text_a.text, row.text_b.text if row.text_b else None)
+        assert len(set(found)) == len(found) <= params.n_a
+        assert own not in found
+        assert samples.n[samples.row == row.source_id].tolist() == list(range(1, len(found) + 1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(row_lists(), PARAMS.filter(lambda params: params.p_t > 0 and params.pairs == "both"))
+def test_a_text_that_allows_fewer_samples_gives_all_it_allows(rows: list[RowCandidates], params: AugmentParams) -> None:
+    for row, found in zip(rows, spelled(rows, params), strict=True):
+        if any(
+            a.end == b.start
+            for text in (row.text_a, row.text_b)
+            if text
+            for a, b in zip(text.sites, text.sites[1:], strict=False)
+        ):
+            continue
+        assert len(found) == min(params.n_a, possible(row, params))
+
+
+@settings(max_examples=100, deadline=None)
+@given(row_lists(), PARAMS)
+def test_a_row_gives_the_same_samples_alone_in_any_company_and_order(
+    rows: list[RowCandidates], params: AugmentParams
+) -> None:
+    together = spelled(rows, params)
+    assert [spelled([row], params)[0] for row in rows] == together
+    assert spelled(rows[::-1], params) == together[::-1]
+
+
+@settings(max_examples=100, deadline=None)
+@given(row_lists(), PARAMS)
+def test_replaced_spans_index_the_samples_own_text(rows: list[RowCandidates], params: AugmentParams) -> None:
+    samples = draw_samples(rows, params)
+    rendered = render_samples(rows, samples)
+    expected = [pair for found in spelled(rows, params) for pair in found]
+    assert list(zip(rendered.text_a.to_pylist(), rendered.text_b.to_pylist(), strict=True)) == expected
+    for (text_a, text_b), replaced in zip(expected, rendered.replaced.to_pylist(), strict=True):
+        for one in replaced:
+            text = text_a if one["column"] == "text_a" else text_b
+            assert text is not None
+            assert text[one["start"] : one["end"]] == one["candidate"]
+
+
+def test_the_threshold_decides_how_many_words_change() -> None:
+    candidates = tuple(f"c{index}" for index in range(15))
+    sites = tuple(Site(2 * index, 2 * index + 1, "w", "mlm", candidates, (0.0,) * 15) for index in range(12))
+    rows = [RowCandidates(number, TextCandidates("w " * 12, sites)) for number in range(400)]
+    for p_t in (0.1, 0.4, 1.0):
+        samples = draw_samples(rows, AugmentParams(p_t=p_t, n_a=20))
+        share = len(samples.word) / (len(samples) * 12)
+        # A draw without any replacement does not count, which lifts the share a little where p_t is small.
+        expected = p_t / (1 - (1 - p_t) ** 12)
+        assert abs(share - expected) < 0.01
+        counts = np.bincount(samples.word % 15, minlength=15) / len(samples.word)
+        assert np.abs(counts - 1 / 15).max() < 0.006
+    assert len(draw_samples(rows, AugmentParams(p_t=0.0))) == 0
+
+
+def test_a_candidate_that_is_the_word_itself_means_that_it_stays() -> None:
+    row = RowCandidates(0, TextCandidates("good", (Site(0, 4, "good", "mlm", ("good", "bad"), (1.0, 0.5)),)))
+    assert spelled([row], AugmentParams(n_a=5, p_t=1.0)) == [[("bad", None)]]
+    assert KEPT == -1
