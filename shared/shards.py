@@ -164,7 +164,8 @@ def verify_output(store: LocalStore) -> list[str]:
     if missing:
         faults.append(f"{len(missing)} of {total} shards are not committed (first: {missing[0]})")
     seen: set[int] = set()
-    used = quarantined = 0
+    used = sum(commit.sources for commit in commits.values())
+    quarantined = sum(commit.quarantined for commit in commits.values())
     for commit in commits.values():
         try:
             table = read_shard(store, commit)
@@ -179,7 +180,6 @@ def verify_output(store: LocalStore) -> list[str]:
         if len(ids) != commit.sources:
             faults.append(f"{commit.file}: {len(ids)} source rows, its commit says {commit.sources}")
         seen |= ids
-        used, quarantined = used + commit.sources, quarantined + commit.quarantined
     if not missing and used + quarantined != manifest["plan"]["rows"]:
         faults.append(f"{used} rows used and {quarantined} quarantined, the input has {manifest['plan']['rows']}")
     if not missing and not store.exists(SUCCESS):

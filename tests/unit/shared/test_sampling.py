@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -55,6 +57,12 @@ def spelled(rows: list[RowCandidates], params: AugmentParams) -> list[list[tuple
     return found
 
 
+def has_neighbouring_sites(row: RowCandidates) -> bool:
+    """Whether two words stand side by side: then two choices may spell one text."""
+    sites = [text.sites for text in (row.text_a, row.text_b) if text]
+    return any(a.end == b.start for one in sites for a, b in itertools.pairwise(one))
+
+
 def possible(row: RowCandidates, params: AugmentParams) -> int:
     """How many different texts the row's candidate sets allow, the row's own left out."""
     own = (row.text_a.text, row.text_b.text if row.text_b else None)
@@ -92,12 +100,7 @@ def test_samples_are_unique_differ_from_their_source_and_are_numbered(
 @given(row_lists(), PARAMS.filter(lambda params: params.p_t > 0 and params.pairs == "both"))
 def test_a_text_that_allows_fewer_samples_gives_all_it_allows(rows: list[RowCandidates], params: AugmentParams) -> None:
     for row, found in zip(rows, spelled(rows, params), strict=True):
-        if any(
-            a.end == b.start
-            for text in (row.text_a, row.text_b)
-            if text
-            for a, b in zip(text.sites, text.sites[1:], strict=False)
-        ):
+        if has_neighbouring_sites(row):
             continue
         assert len(found) == min(params.n_a, possible(row, params))
 

@@ -129,7 +129,7 @@ def test_another_job_is_refused_and_the_difference_named(tmp_path: Path) -> None
     asked: dict[str, Any] = {"config": {"k": 15, "seed": 0}}
     assert write_or_check(store, asked)
     assert not write_or_check(store, asked)
-    with pytest.raises(ManifestError, match="config.k was 15, now 10"):
+    with pytest.raises(ManifestError, match=r"config\.k was 15, now 10"):
         write_or_check(store, {"config": {"k": 10, "seed": 0}})
 
 
@@ -138,7 +138,7 @@ def test_a_full_disk_says_so_and_leaves_no_file(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="no space left for .*it resumes"):
+    with pytest.raises(StoreError, match=r"no space left for .*it resumes"):
         LocalStore(str(tmp_path)).put("shards/x.arrow", b"content")
     assert list((tmp_path / "shards").iterdir()) == []
 

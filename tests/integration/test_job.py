@@ -1,0 +1,144 @@
+"""The job on a real local Ray, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from shared.shards import list_commits, read_shard
+from shared.store import open_store
+from tests.integration.conftest import NUM_ROWS, Job
+from tests.support.command import bytes_of, kill_when, run_command
+
+
+def rows_of(output: Path) -> list[dict[str, object]]:
+    store = open_store(str(output))
+    return pa.concat_tables([read_shard(store, commit) for commit in list_commits(store)]).to_pylist()
+
+
+def test_a_run_is_whole_and_says_what_it_did(finished_run: Path) -> None:
+    status = json.loads(run_command("status", str(finished_run), "--json").stdout)
+    assert status["complete"]
+    assert (status["rows"], status["quarantined"], status["shards"]) == (NUM_ROWS - 1, 1, NUM_ROWS // 8)
+    assert status["samples"] > 4 * NUM_ROWS
+    assert run_command("verify", str(finished_run)).returncode == 0
+    (quarantined,) = (finished_run / "quarantine").iterdir()
+    record = json.loads(quarantined.read_text(encoding="utf-8"))
+    assert (record["position"], record["reason"]) == (17, "1 columns, 3 expected")
+    assert record["where"].endswith("corpus.tsv line 19")
+
+
+def test_rows_carry_source_label_columns_and_spans(finished_run: Path) -> None:
+    rows = rows_of(finished_run)
+    assert [row["source_id"] for row in rows] == sorted(row["source_id"] for row in rows)
+    for row in rows:
+        assert (row["label"], row["note"]) == (row["source_id"] % 2, f"kept {row['source_id']}")  # type: ignore[operator]
+        assert (row["n"] == 0) == (row["replaced"] == [])
+        for one in row["replaced"]:  # type: ignore[attr-defined]
+            assert row["text_a"][one["start"] : one["end"]] == one["candidate"]  # type: ignore[index]
+    origins = {one["origin"] for row in rows for one in row["replaced"]}  # type: ignore[attr-defined]
+    assert origins == {"mlm", "glove"}
+
+
+def test_three_actors_write_the_same_bytes_as_one(job: Job, finished_run: Path, tmp_path: Path) -> None:
+    finished = run_command(*job.arguments(tmp_path / "out", "--mlm-actors", "3"))
+    assert finished.returncode == 0, finished.stderr
+    assert bytes_of(tmp_path / "out") == bytes_of(finished_run)
+
+
+def test_killed_half_way_and_resumed_writes_the_same_bytes(job: Job, finished_run: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    commits = output / "commits"
+    status = kill_when(
+        lambda: commits.is_dir() and len(list(commits.glob("*.json"))) >= 5,
+        *job.arguments(output, "--mlm-actors", "1"),
+    )
+    assert status == -9
+    done = len(list(commits.glob("*.json")))
+    assert 5 <= done < NUM_ROWS // 8
+    assert not (output / "_SUCCESS").exists()
+    assert run_command("verify", str(output)).returncode == 1
+    assert run_command("export", str(output), "--format", "tsv", "--output", str(tmp_path / "x.tsv")).returncode == 1
+    finished = run_command(*job.arguments(output, "--mlm-actors", "2"))
+    assert finished.returncode == 0, finished.stderr
+    assert f"committed={done}" in finished.stderr
+    assert bytes_of(output) == bytes_of(finished_run)
+
+
+def test_a_finished_run_is_not_run_again_and_another_job_is_refused(job: Job, finished_run: Path) -> None:
+    before = bytes_of(finished_run)
+    assert run_command(*job.arguments(finished_run)).returncode == 0
+    for more, message in (
+        (["--k", "9"], "config.k was 8, now 9"),
+        (["--no-resume"], "holds a run already"),
+    ):
+        refused = run_command(*job.arguments(finished_run, *more))
+        assert refused.returncode == 1
+        assert message in refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert bytes_of(finished_run) == before
+
+
+def test_verify_finds_one_changed_byte(finished_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(finished_run, copy)
+    shard = sorted((copy / "shards").iterdir())[3]
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(bytes(content))
+    found = run_command("verify", str(copy))
+    assert found.returncode == 1
+    assert found.stdout.splitlines() == [line for line in found.stdout.splitlines() if shard.name in line]
+
+
+@pytest.mark.parametrize("form", ["tsv", "jsonl", "parquet"])
+def test_export_holds_every_row(finished_run: Path, tmp_path: Path, form: str) -> None:
+    target = tmp_path / f"all.{form}"
+    finished = run_command("export", str(finished_run), "--format", form, "--output", str(target), "--json")
+    assert finished.returncode == 0, finished.stderr
+    expected = rows_of(finished_run)
+    assert json.loads(finished.stdout)["rows"] == len(expected)
+    if form == "jsonl":
+        lines = target.read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line) for line in lines] == expected
+    elif form == "parquet":
+        import pyarrow.parquet as pq
+
+        assert [row["text_a"] for row in pq.read_table(target).to_pylist()] == [row["text_a"] for row in expected]
+    else:
+        header, *lines = target.read_text(encoding="utf-8").splitlines()
+        assert header.split("\t") == ["source_id", "n", "text_a", "text_b", "label", "note"]
+        assert [line.split("\t")[2] for line in lines] == [row["text_a"] for row in expected]
+
+
+def test_datasets_reads_the_shards_as_they_are(finished_run: Path, tmp_path: Path) -> None:
+    import datasets
+
+    loaded = datasets.load_dataset(
+        "arrow", data_files=str(finished_run / "shards" / "*.arrow"), cache_dir=str(tmp_path), split="train"
+    )
+    assert loaded["text_a"] == [row["text_a"] for row in rows_of(finished_run)]
+
+
+@pytest.mark.golden
+@pytest.mark.slow
+def test_a_glue_task_exports_what_the_reference_reads(data_dir: Path, job: Job, tmp_path: Path) -> None:
+    source = data_dir / "glue" / "MRPC" / "train.tsv"
+    arguments = [one if one != job.common[2] else str(source) for one in job.common if one not in ("sentence", "label")]
+    arguments = [one for one in arguments if one not in ("--text-column", "--label-column")]
+    output = tmp_path / "out"
+    finished = run_command(*arguments, "--task", "MRPC", "--limit", "20", "--output", str(output))
+    assert finished.returncode == 0, finished.stderr
+    target = tmp_path / "train_aug.tsv"
+    exported = run_command("export", str(output), "--format", "reference-tsv", "--output", str(target))
+    assert exported.returncode == 0, exported.stderr
+    header, *lines = target.read_text(encoding="utf-8").splitlines()
+    original = source.read_text(encoding="utf-8-sig").splitlines()
+    assert header == original[0]
+    assert len(lines) == len(rows_of(output))
+    assert original[1].split("\t")[3:] == lines[0].split("\t")[3:]
+    assert {len(line.split("\t")) for line in lines} == {5}

@@ -1,0 +1,61 @@
+"""Run our command lines as a user does: in a process of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_command(*arguments: str, program: str = "augment_service") -> subprocess.CompletedProcess[str]:
+    """Run to the end; output as text."""
+    command = [sys.executable, "-m", program, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+
+
+def kill_when(is_time: Callable[[], bool], *arguments: str, program: str = "augment_service") -> int:
+    """Start a command, SIGKILL it and everything it started when `is_time()`; returns its exit status."""
+    command = [sys.executable, "-m", program, *arguments]
+    process = subprocess.Popen(
+        command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while process.poll() is None and not is_time():
+        assert time.monotonic() < deadline, "the moment never came"
+        time.sleep(0.005)
+    descendants = descendants_of(process.pid)
+    for pid in (process.pid, *descendants):
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    return process.wait()
+
+
+def descendants_of(pid: int) -> list[int]:
+    """Process ids below `pid`."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            except (OSError, ValueError, IndexError):
+                continue
+            parents.setdefault(parent, []).append(int(entry.name))
+    found, todo = [], [pid]
+    while todo:
+        children = parents.get(todo.pop(), [])
+        found += children
+        todo += children
+    return found
+
+
+def bytes_of(folder: Path) -> dict[str, bytes]:
+    """Every file of an output folder that the job's result consists of."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
