@@ -152,7 +152,8 @@ def _help_text(field: FieldInfo) -> str:
 
 
 def _first_problem(model: type[CommandConfig], error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
+    # A misspelt option is the likeliest reason for a missing one, so it comes first.
+    problem = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
         return f"unknown option '{name}'; see --help for the list"

@@ -28,7 +28,7 @@ def main() -> int:
     """Run the demo; exit code 0, or 1 with one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/demo"))
-    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--rows", type=int, default=500)
     options = parser.parse_args()
     try:
         train, _ = prepare_reviews(options.output / "data")
@@ -44,9 +44,8 @@ def main() -> int:
             return finished.returncode
         show_samples(output)
         print("\ncheck every byte   python -m augment_service verify " + shlex.quote(str(output)))
-        print(
-            "read them          datasets.load_dataset('arrow', data_files='" + str(output / "shards" / "*.arrow") + "')"
-        )
+        shards = output / "shards" / "*.arrow"
+        print(f"read them          datasets.load_dataset('arrow', data_files='{shards}')")
     except ExpectedError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return error.exit_code

@@ -80,6 +80,8 @@ class Session:
     dtype: torch.dtype
     total_tokens: int
     cursor: Cursor = field(default_factory=Cursor)
+    unreported_losses: list[float] = field(default_factory=list)
+    """Losses since the last line of metrics; part of a checkpoint, so that a resumed run writes the same curve."""
 
 
 def run_command(config: MlmConfig) -> CommandResult:
@@ -167,16 +169,16 @@ def _open_session(config: MlmConfig, corpus: Corpus, encoder: str) -> Session:
 def _train(session: Session, output: Path) -> None:
     config, cursor = session.config, session.cursor
     progress = Progress("mlm", session.total_tokens, "tokens", start=cursor.tokens)
-    began, saved, window = time.monotonic() - cursor.seconds, time.monotonic(), []
+    began, saved = time.monotonic() - cursor.seconds, time.monotonic()
     for batch in _batches(session):
         loss = _step(session, batch)
         cursor.step += 1
         cursor.tokens += batch.num_tokens
         cursor.seconds = time.monotonic() - began
-        window.append(loss)
+        session.unreported_losses.append(loss)
         if cursor.step % METRICS_PERIOD_STEPS == 0:
-            mean_loss = float(np.mean(window))
-            window.clear()
+            mean_loss = float(np.mean(session.unreported_losses))
+            session.unreported_losses.clear()
             _record(output, session, {"loss": round(mean_loss, 4), "lr": learning_rate(config, _share_done(session))})
             progress.update(cursor.tokens, loss=mean_loss)
         if cursor.tokens - cursor.evaluated_tokens >= config.evaluate_tokens:
@@ -269,7 +271,12 @@ def _record(output: Path, session: Session, entry: dict[str, Any]) -> None:
 def _checkpoint(session: Session, path: Path) -> None:
     trained = {name: value for name, value in session.model.named_parameters() if value.requires_grad}
     cursor = {name: getattr(session.cursor, name) for name in Cursor.__slots__}
-    state = {"weights": trained, "optimizer": session.optimizer.state_dict(), "cursor": cursor}
+    state = {
+        "weights": trained,
+        "optimizer": session.optimizer.state_dict(),
+        "cursor": cursor,
+        "unreported_losses": session.unreported_losses,
+    }
     temporary = path.with_suffix(".partial")
     torch.save(state, temporary)
     temporary.replace(path)
@@ -285,6 +292,7 @@ def _resume(session: Session, path: Path) -> None:
             own[name].copy_(value)
     session.optimizer.load_state_dict(state["optimizer"])
     session.cursor = Cursor(**state["cursor"])
+    session.unreported_losses = state["unreported_losses"]
     _forget_later_metrics(path.parent / "metrics.jsonl", session.cursor.step)
     logger.info("resumed", extra={"fields": {"step": session.cursor.step, "tokens": session.cursor.tokens}})
 

@@ -64,10 +64,20 @@ def test_a_csv_cell_may_hold_lines(tmp_path: Path) -> None:
 def test_bad_rows_are_quarantined_with_place_and_reason(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     lines = [
-        b"text\ty", b"fine\t1", b"broken \xff\xfe\t1", b"nul\x00byte\t1", b"\t1", b"   \t1", b"no label\t", b"one column",
-        b"", b"... !!!\t1", "\U0001f600 \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d\t0".encode(), b"x" * 1_000_001 + b"\t1",
+        b"text\ty",
+        b"fine\t1",
+        b"broken \xff\xfe\t1",
+        b"nul\x00byte\t1",
+        b"\t1",
+        b"   \t1",
+        b"no label\t",
+        b"one column",
+        b"",
+        b"... !!!\t1",
+        "\U0001f600 \u0645\u0631\u062d\u0628\u0627 \u4f60\u597d\t0".encode(),
+        b"x" * 1_000_001 + b"\t1",
         b'un"balanced\t1',
-    ]  # fmt: skip
+    ]
     path.write_bytes(b"\n".join(lines) + b"\n")
     rows, left_out = read(path, label_column="y")
     assert [row.text_a[:12] for row in rows] == ["fine", "... !!!", "😀 مرحبا 你好", 'un"balanced']
@@ -134,11 +144,7 @@ def test_awkward_files_lose_no_row(data_dir: Path) -> None:
     for path in sorted((data_dir / "awkward").iterdir()):
         if path.suffix not in (".tsv", ".csv"):
             continue
-        try:
-            rows, left_out = read(path, text_column=["0"])
-        except InputError as error:
-            assert path.name in str(error)
-            continue
+        rows, left_out = read(path, text_column=["0"])
         places = sorted([row.source_id for row in rows] + [one.position for one in left_out])
         assert places == list(range(len(places)))
         assert all(one.reason and one.where for one in left_out)
@@ -149,7 +155,7 @@ def test_awkward_files_lose_no_row(data_dir: Path) -> None:
 def test_glue_tasks_are_read_whole(data_dir: Path, task: str) -> None:
     path = data_dir / "glue" / task / "dev.tsv"
     rows, left_out = read(path, text_column=(), task=task)
-    num_lines = path.read_bytes().count(b"\n") - (task != "CoLA")
+    num_lines = len(path.read_bytes().removesuffix(b"\n").split(b"\n")) - (task != "CoLA")
     assert len(rows) + len(left_out) == num_lines
     assert len(left_out) <= 0.001 * num_lines
     assert all((row.text_b is not None) == (task in ("MRPC", "STS-B")) for row in rows)
