@@ -30,7 +30,7 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/augment.py
 
 serve: setup
 	$(BIN)/python -m augment_service serve --mlm embedded --glove embedded

@@ -80,7 +80,7 @@ def run_command(config: RunConfig) -> CommandResult:
     if missing or not store.exists(SUCCESS):
         remove_orphans(store)
         write_success(store, {name: value for name, value in summary.items() if name not in ("seconds", "output")})
-    return CommandResult(summary, _summary_text(summary, plan["rows"], config))
+    return CommandResult(summary, _summary_text(summary, len(missing), config))
 
 
 def summarise(commits: list[Commit]) -> dict[str, Any]:
@@ -101,11 +101,12 @@ def summarise(commits: list[Commit]) -> dict[str, Any]:
     }
 
 
-def _summary_text(summary: dict[str, Any], rows: int, config: RunConfig) -> str:
-    rate = rows / max(summary["seconds"], 1e-9)
+def _summary_text(summary: dict[str, Any], num_done: int, config: RunConfig) -> str:
+    rate = min(num_done * config.shard_rows, summary["rows"]) / max(summary["seconds"], 0.1)
+    how_long = f"{format_seconds(summary['seconds'])} ({rate:,.1f} rows/s)" if num_done else "all of them there before"
     lines = [
-        f"{summary['rows']:,} rows -> {summary['samples']:,} samples in {summary['shards']} shards, "
-        f"{format_seconds(summary['seconds'])} ({rate:,.0f} rows/s): {summary['output']}/shards"
+        f"{summary['rows']:,} rows -> {summary['samples']:,} samples in {summary['shards']} shards, {how_long}: "
+        f"{summary['output']}/shards"
     ]
     if config.emit == "samples":
         lines.append(

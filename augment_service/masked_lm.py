@@ -130,9 +130,11 @@ class MaskedLM:
         places = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         first = np.repeat(np.asarray([one.num_first_segment for one in inputs], np.int64), lengths)
         wanted = [start + place for start, one in zip(starts.tolist(), inputs, strict=False) for place in one.positions]
-        arrays = (ids, (places >= first).astype(np.int64), places, np.asarray(wanted, np.int64))
-        ids_t, segments, places_t, wanted_t = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return PackedBatch(ids_t, segments, places_t, lengths, wanted_t)
+        # RoBERTa's second text has the segment id of the first: it knows only one.
+        segments = ((places >= first) & self.has_segments).astype(np.int64)
+        arrays = (ids, segments, places, np.asarray(wanted, np.int64))
+        ids_t, segments_t, places_t, wanted_t = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return PackedBatch(ids_t, segments_t, places_t, lengths, wanted_t)
 
     def _own_forward(self, inputs: Sequence[ModelInput]) -> Tensor:
         """Architectures without a packed pass: their own forward, sequences of one length at a time; logits when the

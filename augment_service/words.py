@@ -140,7 +140,8 @@ def _words_by_offsets(text: str, encoding: Any, shift: int) -> tuple[Word, ...]:
         start, end = max(start - shift, 0), end - shift
         while start < end and text[start].isspace():
             start += 1
-        while place < len(spans) and spans[place][1] <= start and start < end:
+        # A piece of white space alone (sentencepiece writes one before some words) belongs to the word after it.
+        while place < len(spans) and spans[place][1] <= start:
             place += 1
         if place == len(spans):
             continue

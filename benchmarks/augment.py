@@ -1,0 +1,223 @@
+"""Sentences per second of this engine beside nlpaug, farm-haystack and a batch-1 loop, in one run, as ratios.
+
+Every contender gets the same model files, sentences, N_a, K and P_t, in a process of its own, one after the other. The
+model has random weights: speed does not depend on them. Peers run in throw-away virtualenvs that are made on first use.
+
+    python benchmarks/augment.py --layers 12 --hidden 768 --threads 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+PEERS = {
+    "nlpaug": ["torch==2.13.0", "numpy<2", "transformers==4.46.3", "nlpaug==1.1.11", "gensim", "requests"],
+    "haystack": ["torch==2.13.0", "numpy<2", "setuptools<81", "transformers==4.46.3", "farm-haystack==1.26.4.post0"],
+}
+N_A, K, P_T = 20, 15, 0.4
+NAMES = {
+    "engine-bf16": "this engine, bf16",
+    "engine-fp32": "this engine, fp32",
+    "engine-bf16-unmasked": "this engine, bf16, `unmasked`",
+    "oracle": "batch-1 loop, fp32 (the reference's way)",
+    "haystack": "farm-haystack 1.26.4",
+    "nlpaug": "nlpaug 1.1.11",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
+    parser.add_argument("--sentences", type=int, default=64, help="for the engine; slow contenders get a part")
+    parser.add_argument("--contenders", nargs="+", default=list(NAMES))
+    parser.add_argument("--work", type=Path, default=ROOT / "out" / "benchmark")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one, options.work, options.sentences, options.threads[0])))
+        return
+    folder = prepare(options.work, options.layers, options.hidden)
+    tables = []
+    for threads in options.threads:
+        peaks = {kind: run_one(f"peak-{kind}", folder, 0, threads)["flops"] for kind in ("bf16", "fp32")}
+        results = {}
+        for name in options.contenders:
+            count = options.sentences if name.startswith("engine") else max(options.sentences // 8, 4)
+            results[name] = run_one(name, folder, count, threads)
+            print(f"{threads} threads  {name}: {results[name]}", file=sys.stderr, flush=True)
+        tables.append(table(results, peaks, threads))
+    heading = f"{options.layers} layers x {options.hidden}, {date.today()}, {cpu_name()}"
+    command = "python benchmarks/augment.py " + " ".join(sys.argv[1:])
+    print(f"## {heading}\n`{command}`\n\nN_a {N_A}, K {K}, P_t {P_T}, film-review sentences.\n\n" + "\n".join(tables))
+
+
+def prepare(work: Path, layers: int, hidden: int) -> Path:
+    """Model, vectors and sentences that all contenders share."""
+    folder = work / f"{layers}x{hidden}"
+    if (folder / "sentences.json").exists():
+        return folder
+    import torch
+    import transformers
+
+    from deploy.demo.reviews import prepare_reviews
+    from shared.embedded import resolve_encoder
+
+    train, _ = prepare_reviews(work / "data")
+    rows = train.read_text(encoding="utf-8").splitlines()[1:]
+    sentences = [row.split("\t")[0].strip() for row in rows]
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_encoder("embedded"))
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=max(hidden // 64, 1),
+        intermediate_size=4 * hidden,
+    )  # fmt: skip
+    transformers.BertForMaskedLM(config).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    vocabulary = list(dict.fromkeys(" ".join(sentences).lower().split()))[:10_000]
+    rows_text = [word + " " + " ".join(f"{one:.4f}" for one in torch.randn(50).tolist()) for word in vocabulary]
+    (folder / "glove.txt").write_text("\n".join(rows_text) + "\n", encoding="utf-8")
+    middle = [one for one in sentences if 8 <= len(one.split()) <= 30][:2000]
+    (folder / "sentences.json").write_text(json.dumps(middle), encoding="utf-8")
+    return folder
+
+
+def run_one(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]:
+    """One contender in a process of its own with `threads` threads."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    if name in PEERS:
+        python = peer_python(folder.parent, name)
+        script = str(ROOT / "benchmarks" / "peers" / f"{name}_peer.py")
+        command = [str(python), script, str(folder), str(count), str(threads), str(N_A), str(K), str(P_T)]
+    else:
+        command = [sys.executable, __file__, "--one", name, "--work", str(folder), "--sentences", str(count)]
+        command += ["--threads", str(threads)]
+    finished = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if finished.returncode != 0:
+        sys.exit(f"{name} failed:\n{finished.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
+    return result
+
+
+def peer_python(work: Path, name: str) -> Path:
+    """Interpreter of a peer's own virtualenv, made when it is not there."""
+    python = work / "peers" / name / "bin" / "python"
+    if not python.exists():
+        print(f"installing {name}", file=sys.stderr, flush=True)
+        subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *PEERS[name]], check=True)
+    return python
+
+
+def measure(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]:
+    """Seconds of one of our own contenders; first a warm-up on other sentences."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if name.startswith("peak-"):
+        return {"flops": peak_flops(torch.bfloat16 if name.endswith("bf16") else torch.float32)}
+    sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
+    if name == "oracle":
+        from benchmarks.peers.oracle import BatchOneLoop
+
+        loop = BatchOneLoop(folder / "model", K)
+        loop.candidates(sentences[-1])
+        began = time.monotonic()
+        words = sum(loop.candidates(text) for text in sentences[:count])
+        return {"sentences": count, "seconds": time.monotonic() - began, "words": words}
+    from augment_service.engine import AugmentEngine
+    from augment_service.glove import GloveVectors
+    from augment_service.masked_lm import MaskedLM
+    from augment_service.rows import SourceRow
+    from shared.params import AugmentParams
+
+    _, dtype, *context = name.split("-")
+    params = AugmentParams(n_a=N_A, k=K, p_t=P_T, context=context[0] if context else "single")  # type: ignore[arg-type]
+    masked_lm = MaskedLM.load(str(folder / "model"), "cpu", dtype, threads)  # type: ignore[arg-type]
+    engine = AugmentEngine(masked_lm, GloveVectors.load(str(folder / "glove.txt")), params)
+    engine.samples([SourceRow(0, text) for text in sentences[-8:]])
+    tokens = engine.statistics.model_tokens
+    began = time.monotonic()
+    _, samples = engine.samples([SourceRow(row, text) for row, text in enumerate(sentences[:count])])
+    seconds = time.monotonic() - began
+    flops = encoder_flops_per_token(masked_lm) * (engine.statistics.model_tokens - tokens)
+    return {"sentences": count, "seconds": seconds, "samples": len(samples), "flops": flops / seconds}
+
+
+def encoder_flops_per_token(masked_lm: Any) -> float:
+    """2 x weights of the linear layers of all encoder layers but the last, whose query side runs at masked places only.
+
+    Attention products and the head are left out, so the share of the peak that comes out is a lower bound.
+    """
+    config = masked_lm._model.config
+    d, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    full = 2.0 * (4 * d * d + 2 * d * ffn)
+    return float((layers - 1) * full + 2.0 * 2 * d * d)
+
+
+def peak_flops(dtype: Any) -> float:
+    """Best rate of square matrix products over half a second each."""
+    import torch
+
+    best = 0.0
+    for size in (1024, 1536, 2048):
+        a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
+        a @ b
+        began, rounds = time.monotonic(), 0
+        while time.monotonic() - began < 0.7:
+            a @ b
+            rounds += 1
+        best = max(best, 2.0 * size**3 * rounds / (time.monotonic() - began))
+    return best
+
+
+def table(results: dict[str, dict[str, Any]], peaks: dict[str, float], threads: int) -> str:
+    """Markdown table of one thread count."""
+    lines = [
+        f"{threads} thread{'s' if threads > 1 else ''}; measured matrix-multiply peak: bf16 {peaks['bf16'] / 1e9:,.0f}, "
+        f"fp32 {peaks['fp32'] / 1e9:,.0f} GFLOP/s",
+        "",
+        "| | sentences/s | engine bf16 is | engine fp32 is | share of peak |",
+        "|---|---|---|---|---|",
+    ]
+    rate = {name: one["sentences"] / one["seconds"] for name, one in results.items()}
+    for name, one in results.items():
+        ratios = [
+            f"{rate[engine] / rate[name]:.1f} x" if engine in rate and name != engine else ""
+            for engine in ("engine-bf16", "engine-fp32")
+        ]
+        share = ""
+        if "flops" in one and "unmasked" not in name:
+            share = (
+                f"{one['flops'] / peaks['fp32' if 'fp32' in name else 'bf16']:.0%} ({one['flops'] / 1e9:,.0f} GFLOP/s)"
+            )
+        lines.append(f"| {NAMES[name]} | {rate[name]:.2f} | {ratios[0]} | {ratios[1]} | {share} |")
+    return "\n".join(lines) + "\n"
+
+
+def cpu_name() -> str:
+    """Processor model and count."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor()
+    return f"{os.cpu_count()} cores of {name}"
+
+
+if __name__ == "__main__":
+    main()

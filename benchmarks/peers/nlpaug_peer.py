@@ -1,0 +1,21 @@
+"""nlpaug's contextual substitution, run by benchmarks/augment.py in its own virtualenv."""
+
+import json
+import sys
+import time
+import warnings
+
+warnings.filterwarnings("ignore")
+import nlpaug.augmenter.word as naw
+import torch
+
+folder, count, threads, n_a, k, p_t = sys.argv[1], *map(int, sys.argv[2:6]), float(sys.argv[6])
+torch.set_num_threads(threads)
+sentences = json.load(open(f"{folder}/sentences.json", encoding="utf-8"))
+augmenter = naw.ContextualWordEmbsAug(
+    model_path=f"{folder}/model", model_type="bert", action="substitute", top_k=k, aug_p=p_t, aug_max=None, device="cpu"
+)
+augmenter.augment(sentences[-1], n=1)
+began = time.monotonic()
+samples = sum(len(augmenter.augment(text, n=n_a)) for text in sentences[:count])
+print(json.dumps({"sentences": count, "seconds": time.monotonic() - began, "samples": samples}))
