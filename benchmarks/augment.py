@@ -88,6 +88,11 @@ def prepare(work: Path, layers: int, hidden: int) -> Path:
     )  # fmt: skip
     transformers.BertForMaskedLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
+    # The form that the peers' older transformers reads, too.
+    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    (folder / "model" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
+    (folder / "model" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     vocabulary = list(dict.fromkeys(" ".join(sentences).lower().split()))[:10_000]
     rows_text = [word + " " + " ".join(f"{one:.4f}" for one in torch.randn(50).tolist()) for word in vocabulary]
     (folder / "glove.txt").write_text("\n".join(rows_text) + "\n", encoding="utf-8")
@@ -188,8 +193,8 @@ def peak_flops(dtype: Any) -> float:
 def table(results: dict[str, dict[str, Any]], peaks: dict[str, float], threads: int) -> str:
     """Markdown table of one thread count."""
     lines = [
-        f"{threads} thread{'s' if threads > 1 else ''}; measured matrix-multiply peak: bf16 {peaks['bf16'] / 1e9:,.0f}, "
-        f"fp32 {peaks['fp32'] / 1e9:,.0f} GFLOP/s",
+        f"{threads} thread{'s' if threads > 1 else ''}; measured matrix-multiply peak: "
+        f"bf16 {peaks['bf16'] / 1e9:,.0f}, fp32 {peaks['fp32'] / 1e9:,.0f} GFLOP/s",
         "",
         "| | sentences/s | engine bf16 is | engine fp32 is | share of peak |",
         "|---|---|---|---|---|",
@@ -202,9 +207,8 @@ def table(results: dict[str, dict[str, Any]], peaks: dict[str, float], threads: 
         ]
         share = ""
         if "flops" in one and "unmasked" not in name:
-            share = (
-                f"{one['flops'] / peaks['fp32' if 'fp32' in name else 'bf16']:.0%} ({one['flops'] / 1e9:,.0f} GFLOP/s)"
-            )
+            peak = peaks["fp32" if "fp32" in name else "bf16"]
+            share = f"{one['flops'] / peak:.0%} ({one['flops'] / 1e9:,.0f} GFLOP/s)"
         lines.append(f"| {NAMES[name]} | {rate[name]:.2f} | {ratios[0]} | {ratios[1]} | {share} |")
     return "\n".join(lines) + "\n"
 

@@ -3,15 +3,14 @@
 import json
 import sys
 import time
-import warnings
+from pathlib import Path
 
-warnings.filterwarnings("ignore")
 import nlpaug.augmenter.word as naw
 import torch
 
 folder, count, threads, n_a, k, p_t = sys.argv[1], *map(int, sys.argv[2:6]), float(sys.argv[6])
 torch.set_num_threads(threads)
-sentences = json.load(open(f"{folder}/sentences.json", encoding="utf-8"))
+sentences = json.loads(Path(f"{folder}/sentences.json").read_text(encoding="utf-8"))
 augmenter = naw.ContextualWordEmbsAug(
     model_path=f"{folder}/model", model_type="bert", action="substitute", top_k=k, aug_p=p_t, aug_max=None, device="cpu"
 )

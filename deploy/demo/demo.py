@@ -46,6 +46,9 @@ def main() -> int:
         print("\ncheck every byte   python -m augment_service verify " + shlex.quote(str(output)))
         shards = output / "shards" / "*.arrow"
         print(f"read them          datasets.load_dataset('arrow', data_files='{shards}')")
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ExpectedError as error:
         print(f"demo: error: {error}", file=sys.stderr)
         return error.exit_code
