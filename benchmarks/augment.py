@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=768)
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--sentences", type=int, default=64, help="for the engine; slow contenders get a part")
+    parser.add_argument("--sentences", type=int, default=8, help="the same ones for everybody")
     parser.add_argument("--contenders", nargs="+", default=list(NAMES))
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "benchmark")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -56,7 +56,7 @@ def main() -> None:
         peaks = {kind: run_one(f"peak-{kind}", folder, 0, threads)["flops"] for kind in ("bf16", "fp32")}
         results = {}
         for name in options.contenders:
-            count = options.sentences if name.startswith("engine") else max(options.sentences // 8, 4)
+            count = options.sentences
             results[name] = run_one(name, folder, count, threads)
             print(f"{threads} threads  {name}: {results[name]}", file=sys.stderr, flush=True)
         tables.append(table(results, peaks, threads))
