@@ -60,6 +60,9 @@ class WordSplitter:
 
     def __init__(self, tokenizer: Any) -> None:
         self._backend = tokenizer.backend_tokenizer
+        # Sentence encoders ship tokenizers that pad and cut every text to one length.
+        self._backend.no_padding()
+        self._backend.no_truncation()
         # A text that holds "[MASK]" must not mask itself: only literals between spaces stay whole, as in BERT.
         self._backend.encode_special_tokens = True
         self._special_ids = {token: self._backend.token_to_id(token) for token in tokenizer.all_special_tokens if token}
