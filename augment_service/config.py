@@ -21,7 +21,7 @@ class ModelConfig(CommandConfig, AugmentParams):
     glove_limit: int | None = what(None, "Use only the first V vectors (reference: 100000).", ge=1)
     device: Device = what("auto", "Where the masked LM computes.")
     dtype: Dtype = what("auto", "Precision of the encoder: bf16 where the hardware has it.")
-    batch_tokens: int = what(768, "Pieces per model batch.", ge=8)
+    batch_tokens: int = what(1024, "Pieces per model batch.", ge=8)
 
     def params(self) -> AugmentParams:
         """The part that decides a text's samples."""

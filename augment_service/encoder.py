@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from augment_service.linear import Linear
+
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
@@ -31,13 +33,13 @@ class PackedBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """Weights of one post-norm transformer layer; query, key and value in one matrix."""
+    """Weights of one post-norm transformer layer; query, key and value in one matrix; `up` ends in the activation."""
 
-    qkv: tuple[Tensor, Tensor]
-    output: tuple[Tensor, Tensor]
+    qkv: Linear
+    output: Linear
     attention_norm: nn.LayerNorm
-    up: tuple[Tensor, Tensor]
-    down: tuple[Tensor, Tensor]
+    up: Linear
+    down: Linear
     output_norm: nn.LayerNorm
 
 
@@ -57,13 +59,12 @@ class PackedEncoder:
         self._embedding_norm = embeddings.LayerNorm
         self._place_shift = model.config.pad_token_id + 1 if kind in ("roberta", "xlm-roberta") else 0
         projection = getattr(base, "embeddings_project", None)
-        self._projection = _weights(projection, dtype) if projection is not None else None
+        self._projection = Linear((projection,), dtype) if projection is not None else None
+        activation = _activation(getattr(model.config, "hidden_act", None) or model.config.activation)
         if kind == "distilbert":
-            self._layers = [_distilbert_layer(layer, dtype) for layer in base.transformer.layer]
+            self._layers = [_distilbert_layer(layer, dtype, activation) for layer in base.transformer.layer]
         else:
-            self._layers = [_bert_layer(layer, dtype) for layer in base.encoder.layer]
-        activation = getattr(model.config, "hidden_act", None) or model.config.activation
-        self._activation = _activation(activation)
+            self._layers = [_bert_layer(layer, dtype, activation) for layer in base.encoder.layer]
 
     def __call__(self, batch: PackedBatch) -> Tensor:
         """(P, H) last hidden states at the wanted rows."""
@@ -78,15 +79,14 @@ class PackedEncoder:
         if self._segments is not None:
             embedded = embedded + functional.embedding(batch.segments, self._segments)
         states = _norm(self._embedding_norm, embedded).to(self._dtype)
-        return functional.linear(states, *self._projection) if self._projection else states
+        return self._projection(states) if self._projection else states
 
     def _layer(self, layer: _Layer, states: Tensor, lengths: tuple[int, ...], wanted: Tensor | None) -> Tensor:
-        context = self._attention(functional.linear(states, *layer.qkv), lengths)
+        context = self._attention(layer.qkv(states), lengths)
         if wanted is not None:
             context, states = context.index_select(0, wanted), states.index_select(0, wanted)
-        attended = _norm(layer.attention_norm, functional.linear(context, *layer.output) + states)
-        expanded = self._activation(functional.linear(attended, *layer.up))
-        return _norm(layer.output_norm, functional.linear(expanded, *layer.down) + attended)
+        attended = _norm(layer.attention_norm, layer.output(context) + states)
+        return _norm(layer.output_norm, layer.down(layer.up(attended)) + attended)
 
     def _attention(self, qkv: Tensor, lengths: tuple[int, ...]) -> Tensor:
         size = qkv.shape[1] // 3
@@ -125,34 +125,26 @@ def _norm(norm: nn.LayerNorm, states: Tensor) -> Tensor:
     return functional.layer_norm(states, norm.normalized_shape, weight, bias, norm.eps)
 
 
-def _weights(linear: nn.Linear, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return linear.weight.data.to(dtype), linear.bias.data.to(dtype)
-
-
-def _joined(parts: tuple[nn.Linear, ...], dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return torch.cat([p.weight.data for p in parts]).to(dtype), torch.cat([p.bias.data for p in parts]).to(dtype)
-
-
-def _bert_layer(layer: Any, dtype: torch.dtype) -> _Layer:
+def _bert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer:
     attention = layer.attention.self
     return _Layer(
-        _joined((attention.query, attention.key, attention.value), dtype),
-        _weights(layer.attention.output.dense, dtype),
+        Linear((attention.query, attention.key, attention.value), dtype),
+        Linear((layer.attention.output.dense,), dtype),
         layer.attention.output.LayerNorm,
-        _weights(layer.intermediate.dense, dtype),
-        _weights(layer.output.dense, dtype),
+        Linear((layer.intermediate.dense,), dtype, activation),
+        Linear((layer.output.dense,), dtype),
         layer.output.LayerNorm,
     )
 
 
-def _distilbert_layer(layer: Any, dtype: torch.dtype) -> _Layer:
+def _distilbert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer:
     attention = layer.attention
     return _Layer(
-        _joined((attention.q_lin, attention.k_lin, attention.v_lin), dtype),
-        _weights(attention.out_lin, dtype),
+        Linear((attention.q_lin, attention.k_lin, attention.v_lin), dtype),
+        Linear((attention.out_lin,), dtype),
         layer.sa_layer_norm,
-        _weights(layer.ffn.lin1, dtype),
-        _weights(layer.ffn.lin2, dtype),
+        Linear((layer.ffn.lin1,), dtype, activation),
+        Linear((layer.ffn.lin2,), dtype),
         layer.output_layer_norm,
     )
 

@@ -20,7 +20,7 @@ from augment_service.words import Word, WordSplitter, may_replace
 from shared.params import AugmentParams
 from shared.sampling import Origin, RowCandidates, Samples, Site, TextCandidates, draw_samples
 
-DEFAULT_BATCH_TOKENS = 768
+DEFAULT_BATCH_TOKENS = 1024
 OWN_WORD_MARGIN = 1
 """One more entry is ranked than wanted, since the word itself may be left out."""
 
