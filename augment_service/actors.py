@@ -21,9 +21,9 @@ from augment_service.config import RunConfig
 from augment_service.engine import AugmentEngine, Neighbours
 from augment_service.glove import GloveVectors
 from augment_service.masked_lm import MaskedLM
-from augment_service.rows import QuarantinedRow, SourceRow
 from shared.errors import ExpectedError
 from shared.memory import keep_freed_memory
+from shared.rows import QuarantinedRow, SourceRow
 from shared.shards import Commit, write_shard
 from shared.store import open_store
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from augment_service.rows import SourceRow
 from shared.rendering import render_samples
+from shared.rows import SourceRow
 from shared.sampling import RowCandidates, Samples, TextCandidates
 from shared.schema import CANDIDATE_SETS, REPLACED
 

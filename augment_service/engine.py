@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from augment_service.batches import ModelInput, plan_batches
 from augment_service.masked_lm import MaskedLM, Ranking
-from augment_service.rows import SourceRow
 from augment_service.vocabulary import read_vocabulary
 from augment_service.words import Word, WordSplitter, may_replace
 from shared.params import AugmentParams
+from shared.rows import SourceRow
 from shared.sampling import Origin, RowCandidates, Samples, Site, TextCandidates, draw_samples
 
 DEFAULT_BATCH_TOKENS = 1024

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from augment_service.config import RunConfig
-from augment_service.rows import QuarantinedRow, SourceRow
 from augment_service.scheduler import Scheduler
-from augment_service.sources import Source, open_source, read_rows
 from shared.command_line import CommandResult
 from shared.errors import ClusterError, ExpectedError, ManifestError
 from shared.glue import get_task
 from shared.manifest import MANIFEST, read_manifest, write_or_check
 from shared.progress import Progress, format_seconds
+from shared.rows import QuarantinedRow, SourceRow
 from shared.schema import candidates_schema, samples_schema
 from shared.shards import SUCCESS, Commit, list_commits, remove_orphans, write_success
+from shared.sources import Source, open_source, read_rows
 from shared.store import LocalStore, open_store
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from augment_service.rows import SourceRow
 from augment_service.words import Word, may_replace
 from shared.rng import uniforms
+from shared.rows import SourceRow
 from shared.sampling import ORIGINS, RowCandidates, Samples, Site, TextCandidates, spell
 
 if TYPE_CHECKING:

@@ -147,8 +147,8 @@ def measure(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]
     from augment_service.engine import AugmentEngine
     from augment_service.glove import GloveVectors
     from augment_service.masked_lm import MaskedLM
-    from augment_service.rows import SourceRow
     from shared.params import AugmentParams
+    from shared.rows import SourceRow
 
     _, dtype, *context = name.split("-")
     params = AugmentParams(n_a=N_A, k=K, p_t=P_T, context=context[0] if context else "single")  # type: ignore[arg-type]

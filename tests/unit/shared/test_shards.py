@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from augment_service.assemble import samples_table
-from augment_service.rows import SourceRow
 from shared import errors
 from shared.errors import ManifestError, ShardError, StoreError, TrainingError, UsageError
 from shared.manifest import write_or_check
 from shared.params import AugmentParams
+from shared.rows import SourceRow
 from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
 from shared.schema import samples_schema
 from shared.shards import (

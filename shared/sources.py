@@ -15,18 +15,56 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 
-from augment_service.config import RunConfig
-from augment_service.rows import QuarantinedRow, SourceRow
 from shared.errors import InputError, UsageError
 from shared.glue import Task, get_task
+from shared.rows import QuarantinedRow, SourceRow
 
 _RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
 _KINDS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 _SHOWN_RAW = 2000
+
+
+class InputOptions(Protocol):
+    """What the options of a command say about its input; RunConfig and the trainer's configurations have them."""
+
+    @property
+    def input(self) -> tuple[str, ...]:
+        """Files, folders or globs."""
+        ...
+
+    @property
+    def task(self) -> str | None:
+        """GLUE task."""
+        ...
+
+    @property
+    def text_column(self) -> tuple[str, ...]:
+        """Text columns, by name or index."""
+        ...
+
+    @property
+    def label_column(self) -> str | None:
+        """Label column."""
+        ...
+
+    @property
+    def id_column(self) -> str | None:
+        """Column of source ids."""
+        ...
+
+    @property
+    def max_characters(self) -> int:
+        """Longer texts are refused."""
+        ...
+
+    @property
+    def limit(self) -> int | None:
+        """Only so many rows."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +91,19 @@ class _Record:
     raw: str
 
 
-def open_source(config: RunConfig) -> Source:
+def open_source(options: InputOptions) -> Source:
     """First pass. Raises InputError and UsageError naming file and column."""
-    paths = _expand(config.input)
-    task = get_task(config.task) if config.task else None
+    paths = _expand(options.input)
+    task = get_task(options.task) if options.task else None
     columns, types = _header(paths, task)
-    text = tuple(_column(name, columns, "--text-column") for name in config.text_column)
-    label = _column(config.label_column, columns, "--label-column") if config.label_column is not None else None
+    text = tuple(_column(name, columns, "--text-column") for name in options.text_column)
+    label = _column(options.label_column, columns, "--label-column") if options.label_column is not None else None
     if task is not None and not text:
         _check_width(paths[0], task, columns)
         text = task.text_columns
         if label is None and task.label_column < len(columns):
             label = task.label_column
-    ids = _column(config.id_column, columns, "--id-column") if config.id_column is not None else None
+    ids = _column(options.id_column, columns, "--id-column") if options.id_column is not None else None
     skipped = {*text, label, ids}
     rest = tuple(
         pa.field(f"{name}_input" if name in _RESERVED else name, types[index] if types else pa.string())
@@ -74,25 +112,25 @@ def open_source(config: RunConfig) -> Source:
     )
     files = tuple((path, _sha256(path)) for path in paths)
     draft = Source(files, columns, text, label, ids, pa.null(), rest, 0)
-    return _survey(draft, config, task, types)
+    return _survey(draft, options, task, types)
 
 
-def read_rows(source: Source, config: RunConfig) -> Iterator[SourceRow | QuarantinedRow]:
+def read_rows(source: Source, options: InputOptions) -> Iterator[SourceRow | QuarantinedRow]:
     """Second pass: one item per row, in order, up to --limit."""
-    task = get_task(config.task) if config.task else None
+    task = get_task(options.task) if options.task else None
     for position, record in enumerate(_records([path for path, _ in source.files], task, source.columns)):
-        if config.limit is not None and position >= config.limit:
+        if options.limit is not None and position >= options.limit:
             return
-        item = _row(position, record, source, config, task)
+        item = _row(position, record, source, options, task)
         yield _typed(item, source.label_type) if isinstance(item, SourceRow) else item
 
 
-def _survey(draft: Source, config: RunConfig, task: Task | None, types: Sequence[pa.DataType] | None) -> Source:
+def _survey(draft: Source, options: InputOptions, task: Task | None, types: Sequence[pa.DataType] | None) -> Source:
     count = usable = 0
     first_problem: QuarantinedRow | None = None
     kinds: set[str] = set()
     seen: set[int] = set()
-    for item in read_rows(draft, config):
+    for item in read_rows(draft, options):
         count += 1
         if isinstance(item, QuarantinedRow):
             first_problem = first_problem or item
@@ -101,7 +139,7 @@ def _survey(draft: Source, config: RunConfig, task: Task | None, types: Sequence
         kinds.add(_label_kind(item.label))
         if draft.id_column is not None:
             if item.source_id in seen:
-                raise InputError(f"--id-column {config.id_column}: the id {item.source_id} stands twice")
+                raise InputError(f"--id-column {options.id_column}: the id {item.source_id} stands twice")
             seen.add(item.source_id)
     names = ", ".join(path for path, _ in draft.files)
     if not count:
@@ -117,7 +155,7 @@ def _survey(draft: Source, config: RunConfig, task: Task | None, types: Sequence
 
 
 def _row(
-    position: int, record: _Record, source: Source, config: RunConfig, task: Task | None
+    position: int, record: _Record, source: Source, options: InputOptions, task: Task | None
 ) -> SourceRow | QuarantinedRow:
     def refuse(reason: str) -> QuarantinedRow:
         return QuarantinedRow(position, record.where, reason, record.raw[:_SHOWN_RAW])
@@ -134,8 +172,8 @@ def _row(
             return refuse(f"column {name}: empty text")
         if "\x00" in text:
             return refuse(f"column {name}: holds a NUL byte")
-        if len(text) > config.max_characters:
-            return refuse(f"column {name}: {len(text)} characters, --max-characters is {config.max_characters}")
+        if len(text) > options.max_characters:
+            return refuse(f"column {name}: {len(text)} characters, --max-characters is {options.max_characters}")
         if not text.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
             return refuse(f"column {name}: holds a lone surrogate")
     label = None if source.label_column is None else cells[source.label_column]
@@ -152,7 +190,7 @@ def _row(
         try:
             source_id = int(value)
         except (TypeError, ValueError):
-            return refuse(f"column {config.id_column}: {str(value)[:40]!r} is no whole number")
+            return refuse(f"column {options.id_column}: {str(value)[:40]!r} is no whole number")
     skipped = {*source.text_columns, source.label_column, source.id_column}
     rest = tuple(cell for index, cell in enumerate(cells) if index not in skipped)
     rest = tuple(

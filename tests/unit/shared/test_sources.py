@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from augment_service.config import RunConfig
-from augment_service.rows import QuarantinedRow, SourceRow
-from augment_service.sources import open_source, read_rows
 from shared.errors import InputError
+from shared.rows import QuarantinedRow, SourceRow
+from shared.sources import open_source, read_rows
 
 
 def read(*inputs: Path, **options: Any) -> tuple[list[SourceRow], list[QuarantinedRow]]:
