@@ -11,6 +11,28 @@ COMMANDS = (
     Command(
         "mlm", "Turn an encoder into a masked LM.", "trainer.mlm.config:MlmConfig", "trainer.mlm.train:run_command"
     ),
+    Command("teacher", "Fine-tune a teacher on a task.", "trainer.config:TeacherConfig", "trainer.teacher:run_command"),
+    Command(
+        "general",
+        "General distillation: a student learns from an un-tuned teacher on plain text.",
+        "trainer.config:GeneralConfig",
+        "trainer.general:run_command",
+    ),
+    Command(
+        "annotate",
+        "Put the teacher's logits beside the shards.",
+        "trainer.config:AnnotateConfig",
+        "trainer.annotate:run_command",
+    ),
+    Command(
+        "task",
+        "Task distillation: a student learns from a fine-tuned teacher on augmented shards.",
+        "trainer.config:TaskConfig",
+        "trainer.distill:run_command",
+    ),
+    Command(
+        "evaluate", "Score a model on a labelled file.", "trainer.config:EvaluateConfig", "trainer.evaluate:run_command"
+    ),
 )
 
 

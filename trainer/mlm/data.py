@@ -52,6 +52,21 @@ class Vocabulary:
     sentence_end_ids: tuple[int, ...]
     first_word_id: int
 
+    @classmethod
+    def of(cls, tokenizer: Any) -> Vocabulary:
+        """Of a BERT tokenizer."""
+        pieces = tokenizer.get_vocab()
+        unused = [index for piece, index in pieces.items() if piece.startswith("[")]
+        return cls(
+            size=len(tokenizer),
+            cls_id=tokenizer.cls_token_id,
+            sep_id=tokenizer.sep_token_id,
+            pad_id=tokenizer.pad_token_id,
+            mask_id=tokenizer.mask_token_id,
+            sentence_end_ids=tuple(pieces[end] for end in SENTENCE_ENDS if end in pieces),
+            first_word_id=max(unused, default=-1) + 1,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:

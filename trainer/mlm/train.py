@@ -26,7 +26,6 @@ from shared.progress import Progress, format_seconds
 from trainer.mlm.config import MlmConfig
 from trainer.mlm.data import (
     IGNORED,
-    SENTENCE_ENDS,
     Batch,
     TokenFile,
     Vocabulary,
@@ -129,18 +128,7 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
         train.append(tokenize(kept, tokenizer))
         dev.append(tokenize(held_out, tokenizer))
         logger.info("corpus", extra={"fields": {"file": path, "lines": len(kept), "pieces": len(train[-1].ids)}})
-    pieces = tokenizer.get_vocab()
-    unused = [index for piece, index in pieces.items() if piece.startswith("[")]
-    vocabulary = Vocabulary(
-        size=len(tokenizer),
-        cls_id=tokenizer.cls_token_id,
-        sep_id=tokenizer.sep_token_id,
-        pad_id=tokenizer.pad_token_id,
-        mask_id=tokenizer.mask_token_id,
-        sentence_end_ids=tuple(pieces[end] for end in SENTENCE_ENDS if end in pieces),
-        first_word_id=max(unused, default=-1) + 1,
-    )
-    return Corpus(tuple(config.corpus), train, dev, vocabulary)
+    return Corpus(tuple(config.corpus), train, dev, Vocabulary.of(tokenizer))
 
 
 def _open_session(config: MlmConfig, corpus: Corpus, encoder: str) -> Session:

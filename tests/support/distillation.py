@@ -1,0 +1,117 @@
+"""Teachers and augmented outputs that are small, real and made without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+import transformers
+
+from augment_service.assemble import candidates_table, sample_statistics, samples_table
+from shared.manifest import write_or_check
+from shared.params import AugmentParams
+from shared.rows import SourceRow
+from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+from shared.schema import candidates_schema, samples_schema
+from shared.shards import write_shard, write_success
+from shared.store import LocalStore
+from tests.support.models import save_random_model
+
+ADJECTIVES = ("good", "great", "bad", "terrible", "small", "lazy", "quick", "brown")
+NOUNS = ("movie", "plot", "ending", "fox", "dog", "cat", "river")
+ROWS_PER_SHARD = 6
+
+
+def save_teacher(folder: Path, layers: int = 4, hidden: int = 32, heads: int = 4, labels: int = 2) -> Path:
+    """A random BERT sequence classifier whose answers differ from text to text; returns the folder."""
+    tokenizer_folder = save_random_model("bert-uncased", folder.with_name(folder.name + "-tokenizer"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
+    torch.manual_seed(11)
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
+        intermediate_size=2 * hidden, max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id, num_labels=labels,
+        id2label={index: str(index) for index in range(labels)} if labels > 1 else None,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def source_rows(count: int) -> list[SourceRow]:
+    """Sentences of several lengths with labels 0 and 1."""
+    rows = []
+    for index in range(count):
+        words = [
+            ADJECTIVES[index % 8],
+            NOUNS[index % 7],
+            *("and a " + NOUNS[(index + k) % 7] for k in range(index % 5)),
+        ]
+        rows.append(SourceRow(index, f"the {' '.join(words)}", None, index % 2))
+    return rows
+
+
+def candidates_of(row: SourceRow) -> RowCandidates:
+    """Candidate sets for the first two words after `the`."""
+    sites, place = [], 4
+    for word in row.text_a[4:].split()[:2]:
+        pool = tuple(one for one in ADJECTIVES + NOUNS if one != word)[:5]
+        sites.append(Site(place, place + len(word), word, "mlm", pool, tuple(float(-rank) for rank in range(5))))
+        place += len(word) + 1
+    return RowCandidates(row.source_id, TextCandidates(row.text_a, tuple(sites)))
+
+
+class Output:
+    """An augmentation output of which shards can be committed one by one, as a running job does."""
+
+    def __init__(self, folder: Path, num_rows: int = 40, emit: str = "samples", n_a: int = 3, **manifest: Any) -> None:
+        self.store = LocalStore(str(folder))
+        self.params = AugmentParams(n_a=n_a, seed=5)
+        self.emit = emit
+        make_schema = candidates_schema if emit == "candidates" else samples_schema
+        self.schema: pa.Schema = make_schema(pa.int64(), [])
+        rows = source_rows(num_rows)
+        self.shards = [rows[start : start + ROWS_PER_SHARD] for start in range(0, num_rows, ROWS_PER_SHARD)]
+        asked = {
+            "config": self.params.model_dump(mode="json") | {"emit": emit, "task": None} | manifest,
+            "plan": {"rows": num_rows, "shards": len(self.shards), "shard_rows": ROWS_PER_SHARD},
+            "schema": [f"{one.name}: {one.type}" for one in self.schema],
+        }
+        write_or_check(self.store, asked)
+
+    def commit(self, shard: int) -> None:
+        """Write one shard."""
+        rows = self.shards[shard]
+        found = [candidates_of(row) for row in rows]
+        samples = draw_samples(found, self.params)
+        if self.emit == "candidates":
+            table = candidates_table(self.schema, rows, found)
+        else:
+            table = samples_table(self.schema, rows, found, samples)
+        write_shard(self.store, shard, table, len(rows), [], sample_statistics(found, samples))
+
+    def finish(self) -> Output:
+        """Commit every shard that is missing."""
+        for shard in range(len(self.shards)):
+            self.commit(shard)
+        write_success(self.store, {})
+        return self
+
+
+def save_dev(path: Path, count: int = 16) -> Path:
+    """A labelled TSV in SST-2's layout."""
+    lines = [f"{row.text_a}\t{row.label}" for row in source_rows(count)]
+    path.write_text("\n".join(["sentence\tlabel", *lines]) + "\n", encoding="utf-8")
+    return path
+
+
+def metrics_of(folder: Path) -> list[dict[str, Any]]:
+    """Lines of a run's metrics without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines]

@@ -1,0 +1,86 @@
+"""`trainer annotate`: the teacher's logits beside the shards, so that the prediction stage needs no teacher.
+
+They stand in `OUT/annotations/<teacher>-<length>/`, one shard of logits with a commit record of its own per shard of
+samples, by the same protocol: interrupted it resumes, and it follows a job that still writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from shared.command_line import CommandResult
+from shared.errors import UsageError
+from shared.progress import Progress, format_seconds
+from shared.shards import list_commits, read_shard, write_shard
+from shared.store import open_store
+from trainer.batches import tokenise
+from trainer.config import AnnotateConfig
+from trainer.evaluate import in_precision, predict
+from trainer.models import fingerprint, load_classifier, load_tokenizer, resolve_device, resolve_dtype
+from trainer.stream import open_augmented, wait_for_commit
+from trainer.tasks import sequence_length
+
+logger = logging.getLogger(__name__)
+
+
+def annotations_uri(augmented: str, teacher: str, max_length: int) -> str:
+    """Where the logits of a teacher over a job's shards stand."""
+    return f"{augmented.rstrip('/')}/annotations/{fingerprint(teacher)[:16]}-{max_length}"
+
+
+def run_command(config: AnnotateConfig) -> CommandResult:
+    """Annotate every shard that is not annotated yet. Raises ExpectedError."""
+    began = time.monotonic()
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    augmented = open_augmented(config.augmented, config.follow_timeout)
+    if augmented.emits_candidates:
+        raise UsageError(
+            f"--augmented {config.augmented} holds candidate sets, from which every epoch draws other samples: there "
+            "is nothing to annotate. The prediction stage runs the teacher instead"
+        )
+    device = resolve_device(config.device)
+    teacher = load_classifier(config.teacher)
+    teacher = in_precision(teacher.to(device).eval(), resolve_dtype(config.dtype, device))
+    tokenizer = load_tokenizer(config.teacher)
+    samples = open_store(config.augmented)
+    done, target, length = 0, None, config.max_length
+    progress = Progress("annotate", augmented.num_shards, "shards")
+    committed: set[int] = set()
+    for shard in range(augmented.num_shards):
+        commit = wait_for_commit(samples, shard, augmented.num_shards, config.follow_timeout)
+        if target is None:
+            table = read_shard(samples, commit)
+            length = sequence_length(config.max_length, bool(table["text_b"].null_count < table.num_rows))
+            target = open_store(annotations_uri(config.augmented, config.teacher, length))
+            committed = {one.shard for one in list_commits(target)}
+        if shard not in committed:
+            table = read_shard(samples, commit)
+            logits = _logits(table, teacher, tokenizer, int(length or 0), device, config.batch_size)
+            write_shard(target, shard, logits, commit.sources, [], {})
+            done += table.num_rows
+        progress.update(shard + 1)
+    progress.close()
+    seconds = time.monotonic() - began
+    uri = target.uri if target is not None else ""
+    summary = {"shards": augmented.num_shards, "annotated_rows": done, "seconds": round(seconds, 1), "output": uri}
+    return CommandResult(summary, f"{done:,} rows annotated in {format_seconds(seconds)}: {uri}")
+
+
+def _logits(table: pa.Table, teacher: Any, tokenizer: Any, length: int, device: str, batch_size: int) -> pa.Table:
+    texts_b = table["text_b"].to_pylist()
+    has_pairs = any(text is not None for text in texts_b)
+    second = [text or "" for text in texts_b] if has_pairs else None
+    pieces = tokenise(tokenizer, table["text_a"].to_pylist(), second, length)
+    logits = predict(teacher, pieces, device, batch_size)
+    width = logits.shape[1]
+    lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(0, len(logits) * width + 1, width, dtype=np.int32)), pa.array(logits.reshape(-1))
+    )
+    return pa.table({"source_id": table["source_id"], "n": table["n"], "logits": lists})

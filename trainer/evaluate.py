@@ -1,0 +1,76 @@
+"""Logits of a classifier over a labelled file, and `trainer evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.command_line import CommandResult
+from trainer.batches import Batch, Pieces, Window, make_batch, tokenise
+from trainer.config import EvaluateConfig
+from trainer.metrics import score
+from trainer.models import load_classifier, load_tokenizer, resolve_device, resolve_dtype, teacher_spec
+from trainer.scores import classify, encode
+from trainer.tasks import read_table, sequence_length
+
+EVALUATION_BATCH_ROWS = 64
+
+
+def run_command(config: EvaluateConfig) -> CommandResult:
+    """Score a model folder on a labelled file; the result is one JSON object on stdout."""
+    device = resolve_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    model = load_classifier(config.model, option="--model")
+    spec = teacher_spec(model, config.task, config.model)
+    table = read_table(config.data, config)
+    tokenizer = load_tokenizer(config.model)
+    examples = table.examples(spec)
+    length = sequence_length(config.max_length, table.has_pairs)
+    pieces = tokenise(tokenizer, examples.texts_a, examples.texts_b, length)
+    dtype = resolve_dtype(config.dtype, device)
+    model = in_precision(model.to(device).eval(), dtype)
+    logits = predict(model, pieces, device, config.batch_size)
+    summary = {"task": spec.name, "rows": len(examples), "metrics": score(spec, logits, examples.labels)}
+    return CommandResult(summary, json.dumps(summary))
+
+
+def in_precision(model: Any, dtype: torch.dtype) -> Any:
+    """The encoder in `dtype`, pooler and classifier in fp32: logits of bf16 would be too coarse."""
+    model.to(dtype)
+    if model.bert.pooler is not None:
+        model.bert.pooler.float()
+    model.classifier.float()
+    return model
+
+
+@torch.no_grad()
+def predict(model: Any, pieces: Pieces, device: str, batch_rows: int = EVALUATION_BATCH_ROWS) -> NDArray[np.float32]:
+    """(rows, C) float32 logits, in the order of `pieces`; the model is in eval mode while it runs."""
+    was_training = model.training
+    model.eval()
+    logits = np.zeros((len(pieces.offsets) - 1, model.config.num_labels), np.float32)
+    for rows, batch in equal_length_batches(pieces, batch_rows, model.config.pad_token_id):
+        moved = batch.to(device)
+        states = encode(model.bert, moved.input_ids, moved.token_type_ids, moved.model_mask)
+        logits[rows] = classify(model, states).float().cpu().numpy()
+    model.train(was_training)
+    return logits
+
+
+def equal_length_batches(pieces: Pieces, batch_rows: int, pad_id: int) -> Iterator[tuple[NDArray[np.int64], Batch]]:
+    """(row numbers, batch) from the shortest rows to the longest."""
+    count = len(pieces.offsets) - 1
+    order = np.argsort(pieces.lengths, kind="stable")
+    offsets = np.append(np.arange(0, count, batch_rows), count).astype(np.int64)
+    nothing = np.zeros(count, np.float32)
+    window = Window(pieces.take(order), nothing, np.zeros((count, 2), np.int64), None, offsets, 0.0, 1.0)
+    for number in range(window.num_batches):
+        batch = make_batch(window, number, pad_id)
+        if batch is not None:
+            yield order[offsets[number] : offsets[number + 1]], batch

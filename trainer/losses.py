@@ -1,0 +1,72 @@
+"""Equations 7-11 of TinyBERT (arXiv 1909.10351), one function each. Knows tensors only.
+
+Legend: B rows, L pieces, H heads, C classes, d' student width, d teacher width. Every loss is a mean over real pieces
+(padding does not count) and comes out in fp32; over the mapped layers they are summed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from shared.errors import UsageError
+
+Project = Callable[[Tensor], Tensor]
+
+
+def attention_loss(student_scores: Sequence[Tensor], teacher_scores: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Mean squared error of attention scores, averaged over heads, summed over mapped layers (eq. 7).
+
+    Scores: one (B, H, L, L) float tensor per student layer, before softmax. mask: (B, L) bool, True on real pieces;
+    pairs with padding do not count. Returns a scalar in fp32. Raises UsageError if head counts differ.
+    """
+    pairs = mask[:, None, :, None] & mask[:, None, None, :]  # (B, 1, L, L)
+    total = mask.new_zeros((), dtype=torch.float32)
+    for student, teacher in zip(student_scores, teacher_scores, strict=True):
+        if student.shape[1] != teacher.shape[1]:
+            raise UsageError(
+                f"the student has {student.shape[1]} attention heads, the teacher {teacher.shape[1]}: equation 7 needs "
+                "equal numbers; choose the student's heads with --student M,d',FFN,heads"
+            )
+        total = total + _masked_mean(student, teacher, pairs, student.shape[1])
+    return total
+
+
+def hidden_loss(
+    student_states: Sequence[Tensor], teacher_states: Sequence[Tensor], projections: Sequence[Project], mask: Tensor
+) -> Tensor:
+    """MSE(H_S W_h, H_T), summed over mapped layers (eq. 8).
+
+    States: one (B, L, d') and (B, L, d) tensor per student layer; projections: W_h of each, d' to d.
+    """
+    pieces = mask[:, :, None]  # (B, L, 1)
+    total = mask.new_zeros((), dtype=torch.float32)
+    for student, teacher, project in zip(student_states, teacher_states, projections, strict=True):
+        total = total + _masked_mean(project(student), teacher, pieces, teacher.shape[-1])
+    return total
+
+
+def embedding_loss(student_embeddings: Tensor, teacher_embeddings: Tensor, project: Project, mask: Tensor) -> Tensor:
+    """MSE(E_S W_e, E_T) (eq. 9). Embeddings: (B, L, d') and (B, L, d), the outputs of the embedding layers."""
+    return hidden_loss([student_embeddings], [teacher_embeddings], [project], mask)
+
+
+def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Soft cross-entropy CE(softmax(z_T / t), log_softmax(z_S / t)), mean over rows (eq. 10). Logits: (B, C)."""
+    target = functional.softmax(teacher_logits.float() / temperature, dim=-1)
+    log_student = functional.log_softmax(student_logits.float() / temperature, dim=-1)
+    return -(target * log_student).sum(-1).mean()
+
+
+def regression_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Equation 10's counterpart for regression tasks: mean squared error of the one logit. Logits: (B, 1)."""
+    return functional.mse_loss(student_logits.float(), teacher_logits.float())
+
+
+def _masked_mean(student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> Tensor:
+    """Mean of (student - teacher)^2 where `kept`, which has size 1 in the dimension of `width` entries."""
+    squared = (student.float() - teacher.float()).square()
+    return (squared * kept).sum() / (kept.sum() * width)

@@ -1,0 +1,77 @@
+"""The scores of GLUE tasks, by scikit-learn and SciPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import InputError
+from trainer.tasks import TaskSpec
+
+Floats = NDArray[np.float32]
+
+
+def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
+    """Metric -> value of a task. logits: (rows, C); labels: (rows,) class index or number. Raises InputError."""
+    if not len(labels):
+        raise InputError("no rows to score")
+    if np.isnan(labels).any():
+        raise InputError("rows without a label cannot be scored: name the label's column with --label-column")
+    predicted = logits[:, 0] if spec.labels is None else logits.argmax(-1)
+    return {name: _METRICS[name](predicted.astype(np.float64), labels.astype(np.float64)) for name in spec.metrics}
+
+
+def selection_score(spec: TaskSpec, metrics: dict[str, float]) -> float:
+    """The number that the best checkpoint has most of: the task's first metric."""
+    return metrics[spec.metrics[0]]
+
+
+def _accuracy(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    return float((predicted == labels).mean())
+
+
+def _f1(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predicted, zero_division=0.0))
+
+
+def _f1_macro(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predicted, average="macro", zero_division=0.0))
+
+
+def _matthews(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    return float(matthews_corrcoef(labels, predicted))
+
+
+def _pearson(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    from scipy.stats import pearsonr
+
+    return 0.0 if _is_constant(predicted, labels) else float(pearsonr(predicted, labels).statistic)
+
+
+def _spearman(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:
+    from scipy.stats import spearmanr
+
+    return 0.0 if _is_constant(predicted, labels) else float(spearmanr(predicted, labels).statistic)
+
+
+def _is_constant(*columns: NDArray[np.float64]) -> bool:
+    """Correlation with a constant is not defined; a model that says one number for all has learned nothing: 0."""
+    return any(len(column) < 2 or bool(np.all(column == column[0])) for column in columns)
+
+
+_METRICS: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], float]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "f1_macro": _f1_macro,
+    "matthews": _matthews,
+    "pearson": _pearson,
+    "spearman": _spearman,
+}

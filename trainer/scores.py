@@ -1,0 +1,98 @@
+"""Embeddings, hidden states and pre-softmax attention scores of a BERT, at the asked layers only.
+
+The library's own modules are called one after the other; scores come out through transformers' attention interface
+(a function registered under a name of ours), so nothing of the library is patched. Layers whose scores nobody asked for
+run the fused kernel. Gave up: architectures other than BERT.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+from transformers import AttentionInterface
+
+ATTENTION = "tinybert_scores"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderStates:
+    """`hidden_states[m]`: (B, L, d), 0 is the embedding output; `attention_scores[m - 1]`: (B, H, L, L), before
+    softmax and without the mask, for asked layers; the others are missing."""
+
+    hidden_states: list[Tensor]
+    attention_scores: dict[int, Tensor]
+
+    @property
+    def last(self) -> Tensor:
+        """Output of the last layer that ran, (B, L, d)."""
+        return self.hidden_states[-1]
+
+
+def attention_with_scores(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    score_sink: dict[int, Tensor | None] | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """An attention function of transformers' interface; fills `score_sink[layer]` for the layers (from 0) it names.
+
+    query, key, value: (B, H, L, head size). Returns (B, L, H, head size).
+    """
+    if score_sink is None or module.layer_idx not in score_sink:
+        output = functional.scaled_dot_product_attention(
+            query, key, value, attention_mask, dropout_p=dropout, scale=scaling
+        )
+        return output.transpose(1, 2), None
+    scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (B, H, L, L)
+    score_sink[module.layer_idx] = scores
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    probabilities = functional.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0)
+    return torch.matmul(probabilities, value).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, attention_with_scores)
+
+
+def encode(
+    encoder: Any,
+    input_ids: Tensor,
+    token_type_ids: Tensor,
+    mask: Tensor | None,
+    score_layers: Collection[int] = (),
+    last_layer: int | None = None,
+) -> EncoderStates:
+    """Run a `BertModel` whose attention implementation is ATTENTION.
+
+    input_ids, token_type_ids: (B, L) int64; mask: (B, L) bool, True on real pieces, None when all are.
+    score_layers: layers 1..N whose scores are wanted; last_layer: stop after this one.
+    """
+    states: Tensor = encoder.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)  # (B, L, d)
+    additive = None
+    if mask is not None:
+        dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
+        additive = torch.zeros(mask.shape, dtype=dtype or states.dtype, device=mask.device)
+        additive = additive.masked_fill(~mask, torch.finfo(additive.dtype).min)[:, None, None, :]  # (B, 1, 1, L)
+    sink: dict[int, Tensor | None] = {layer - 1: None for layer in score_layers}
+    hidden = [states]
+    for layer in encoder.encoder.layer[:last_layer]:
+        states = layer(states, additive, score_sink=sink)
+        hidden.append(states)
+    return EncoderStates(hidden, {layer + 1: scores for layer, scores in sink.items() if scores is not None})
+
+
+def classify(model: Any, states: EncoderStates) -> Tensor:
+    """(B, C) logits of a `BertForSequenceClassification` from its encoder's states, in the classifier's precision."""
+    last = states.last.to(model.classifier.weight.dtype)
+    logits: Tensor = model.classifier(model.dropout(model.bert.pooler(last)))
+    return logits
