@@ -1,7 +1,7 @@
 """The loop that all stages share: steps, learning rate, checkpoints, metrics, scores on dev, best weights.
 
-A run is a list of stages. Its state is weights, optimizer moments, a cursor and a few counters; everything else, dropout
-included, follows from (configuration, step), so a run that was killed ends with the same bits as one that was not.
+A run is a list of stages. Its state is weights, optimizer moments, a cursor and a few counters; everything else,
+dropout included, follows from (configuration, step), so a killed run ends with the same bits as one that was not.
 """
 
 from __future__ import annotations

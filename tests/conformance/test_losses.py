@@ -77,8 +77,8 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def slow_states(model: Any, batch: Batch) -> tuple[list[list[Tensor]], list[list[Tensor]], Tensor]:
-    """Per row, without padding, from the library's own forward pass: hidden states, scores recomputed from query and key
-    products of each layer, and the logits."""
+    """Per row, without padding, from the library's own forward pass: hidden states, scores recomputed from queries and
+    keys of each layer, and the logits."""
     states, scores, logits = [], [], []
     for row, length in enumerate(LENGTHS):
         inputs = {

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -17,6 +21,20 @@ def run_command(*arguments: str, program: str = "augment_service") -> subprocess
     """Run to the end; output as text."""
     command = [sys.executable, "-m", program, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
+
+
+def call_main(*arguments: str, program: str = "augment_service") -> subprocess.CompletedProcess[str]:
+    """The same command line in this process, for what needs no process of its own: seconds less of imports each."""
+    out, err = io.StringIO(), io.StringIO()
+    main = importlib.import_module(f"{program}.cli").main
+    root = logging.getLogger()
+    before = (list(root.handlers), root.level)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main(list(arguments))
+    finally:
+        root.handlers[:], root.level = before[0], before[1]
+    return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
 
 
 def kill_when(is_time: Callable[[], bool], *arguments: str, program: str = "augment_service") -> int:

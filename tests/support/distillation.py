@@ -32,7 +32,8 @@ def save_teacher(folder: Path, layers: int = 4, hidden: int = 32, heads: int = 4
     torch.manual_seed(11)
     config = transformers.BertConfig(
         vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=2 * hidden, max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id, num_labels=labels,
+        intermediate_size=2 * hidden, max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
+        num_labels=labels,
         id2label={index: str(index) for index in range(labels)} if labels > 1 else None,
     )  # fmt: skip
     model = transformers.BertForSequenceClassification(config)

@@ -1,0 +1,211 @@
+"""How fast a student learns: samples per second of `trainer task` beside the reference's loop, in one run, as ratios.
+
+The reference's loop is re-stated here: every text padded to --max-length, fp32, scores and hidden states of every layer
+of both models kept, the teacher run again in the prediction stage, data prepared beforehand (which it does outside its
+loop too). Ours is the trainer's own loader, stages and step, from shards on disk.
+
+    python benchmarks/distill.py --augmented OUT --teacher DIR --student 3,84,336,12 --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from shared.memory import keep_freed_memory
+from trainer.config import TaskConfig
+from trainer.distill import IntermediateDistillation, PredictionDistillation, make_student
+from trainer.evaluate import in_precision
+from trainer.loader import Cursor, Loader
+from trainer.loop import make_optimizer
+from trainer.models import load_classifier, load_tokenizer, teacher_spec
+from trainer.stream import ShardStream, open_augmented
+from trainer.tasks import sequence_length
+
+STAGES = ("intermediate", "prediction")
+
+
+class Setting:
+    """Models and data of one contender."""
+
+    def __init__(self, options: argparse.Namespace, dtype: torch.dtype) -> None:
+        torch.manual_seed(0)
+        self.options, self.dtype = options, dtype
+        self.augmented = open_augmented(options.augmented, 0.0)
+        self.teacher = load_classifier(options.teacher)
+        self.spec = teacher_spec(self.teacher, None, options.teacher)
+        self.length = sequence_length(options.max_length, options.pairs)
+        config = TaskConfig.build(
+            {
+                "task": "SST-2", "augmented": options.augmented, "teacher": options.teacher, "student": options.student,
+                "dev": "", "output": "",
+            }
+        )  # fmt: skip
+        tokenizer = load_tokenizer(options.teacher)
+        self.student, self.projections, self.mapping = make_student(
+            config, self.teacher, self.spec.num_logits, tokenizer
+        )
+        self.teacher = in_precision(self.teacher.eval().requires_grad_(False), dtype)
+        self.student.train()
+        self.optimizer = make_optimizer([self.student, self.projections], 1e-4, 0.01)
+        self.pad_id = self.student.config.pad_token_id
+
+    def loader(self) -> Loader:
+        """The trainer's own, one process ahead."""
+        stream = ShardStream(
+            self.augmented, self.spec, self.options.teacher, self.length, self.options.batch_size, 4, 0, 0.0
+        )
+        return Loader(stream, 1000.0, self.pad_id, 1)
+
+    def update(self, loss: Tensor) -> None:
+        """Backward and optimizer, as in trainer.loop."""
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+def ours(setting: Setting, stage: str) -> tuple[Iterator[int], Loader]:
+    """Rows per step of the trainer's own loop."""
+    intermediate = IntermediateDistillation(
+        setting.teacher.bert, setting.student.bert, setting.projections, setting.mapping
+    )
+    prediction = PredictionDistillation(setting.teacher, setting.student, setting.spec.labels is None, 1.0)
+    losses = {"intermediate": intermediate.losses, "prediction": prediction.losses}[stage]
+    loader = setting.loader()
+
+    def steps() -> Iterator[int]:
+        for step in loader.steps(Cursor()):
+            for part in step.parts:
+                with torch.autocast("cpu", setting.dtype, enabled=setting.dtype != torch.float32):
+                    total = torch.stack(list(losses(part).values())).sum()
+                setting.update(total)
+            yield step.num_rows
+
+    return steps(), loader
+
+
+def reference(setting: Setting, stage: str) -> Iterator[int]:
+    """Rows per step of the reference's loop, from prepared tensors."""
+    batches = []
+    for step in itertools.islice(setting.loader().steps(Cursor()), setting.options.reference_steps):
+        part = step.parts[0]
+        missing = setting.length - part.input_ids.shape[1]
+        pad = lambda tensor, value, missing=missing: functional.pad(tensor, (0, missing), value=value)  # noqa: E731
+        batches.append((pad(part.input_ids, setting.pad_id), pad(part.token_type_ids, 0), pad(part.mask, False)))
+    for ids, types, mask in itertools.cycle(batches):
+        own_states, own_scores, own_logits = _all_layers(setting.student, ids, types, mask)
+        with torch.no_grad():
+            states, scores, logits = _all_layers(setting.teacher, ids, types, mask)
+        if stage == "intermediate":
+            loss = torch.zeros(())
+            w_e, w_h = setting.projections.w_e, setting.projections.w_h(len(setting.mapping))
+            for m, layer in enumerate(setting.mapping, start=1):
+                # The reference sets masked scores of both sides to zero and averages over all of them.
+                loss = loss + functional.mse_loss(own_scores[m - 1], scores[layer - 1])
+                loss = loss + functional.mse_loss(w_h[m - 1](own_states[m]), states[layer])
+            loss = loss + functional.mse_loss(w_e(own_states[0]), states[0])
+        else:
+            loss = -(functional.softmax(logits, -1) * functional.log_softmax(own_logits, -1)).mean()
+        setting.update(loss)
+        yield len(ids)
+
+
+def _all_layers(model: Any, ids: Tensor, types: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """Hidden states, scores and logits with every layer's kept, as the reference's modified BERT returns them."""
+    states = model.bert.embeddings(input_ids=ids, token_type_ids=types)
+    additive = torch.where(mask, 0.0, -10000.0)[:, None, None, :]
+    hidden, every_score = [states], []
+    for layer in model.bert.encoder.layer:
+        attention = layer.attention.self
+        shape = (*states.shape[:-1], attention.num_attention_heads, attention.attention_head_size)
+        query, key, value = (
+            linear(states).view(shape).transpose(1, 2) for linear in (attention.query, attention.key, attention.value)
+        )
+        scores = query @ key.transpose(2, 3) / math.sqrt(attention.attention_head_size) + additive
+        every_score.append(torch.where(scores <= -1e2, torch.zeros_like(scores), scores))
+        context = attention.dropout(scores.softmax(-1)) @ value
+        mixed = layer.attention.output(context.transpose(1, 2).reshape(states.shape), states)
+        states = layer.feed_forward_chunk(mixed)
+        hidden.append(states)
+    logits = model.classifier(model.dropout(model.bert.pooler(states)))
+    return hidden, every_score, logits
+
+
+def measure(steps: Iterator[int], seconds: float) -> Callable[[], float]:
+    """A function that runs for about `seconds` and returns rows per second."""
+
+    def run() -> float:
+        rows, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            rows += next(steps)
+        return rows / (time.perf_counter() - began)
+
+    return run
+
+
+def main() -> None:
+    """Alternate between the contenders and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--augmented", required=True)
+    parser.add_argument("--teacher", required=True)
+    parser.add_argument("--student", default="3,84,336,12")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=None)
+    parser.add_argument("--pairs", action="store_true", help="Texts come in pairs: length 128.")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=4.0, help="Per contender and round.")
+    parser.add_argument("--reference-steps", type=int, default=16, help="Batches that the reference's loop goes over.")
+    parser.add_argument("--output", type=Path, default=None, help="JSON file with every measurement.")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    results: dict[str, dict[str, list[float]]] = {}
+    waits: dict[str, float] = {}
+    for stage in STAGES:
+        contenders: dict[str, Callable[[], float]] = {}
+        loaders: dict[str, Loader] = {}
+        fp32 = Setting(options, torch.float32)
+        contenders["reference"] = measure(reference(fp32, stage), options.seconds)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            steps, loader = ours(Setting(options, dtype), stage)
+            contenders[name], loaders[name] = measure(steps, options.seconds), loader
+        for run in contenders.values():
+            run()  # Warm-up: processes start, first windows are prepared.
+        for loader in loaders.values():
+            loader.wait_seconds = 0.0
+        results[stage] = {name: [] for name in contenders}
+        for _ in range(options.rounds):
+            for name, run in contenders.items():
+                results[stage][name].append(run())
+        for name, loader in loaders.items():
+            waits[f"{stage} {name}"] = loader.wait_seconds / (options.rounds * options.seconds)
+    print(f"{options.threads} threads, batch {options.batch_size}, student {options.student}\n")
+    print("| stage | contender | samples/s (median) | x the reference | model waited for data |\n|---|---|---|---|---|")
+    for stage, table in results.items():
+        base = statistics.median(table["reference"])
+        for name, rates in table.items():
+            rate = statistics.median(rates)
+            wait = waits.get(f"{stage} {name}")
+            waited = "" if wait is None else f"{wait:.1%}"
+            print(f"| {stage} | {name} | {rate:,.0f} | {rate / base:.1f} | {waited} |")
+    if options.output:
+        options.output.write_text(
+            json.dumps({"results": results, "waits": waits, "options": vars(options)}, default=str)
+        )
+
+
+if __name__ == "__main__":
+    main()
