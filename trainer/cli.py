@@ -33,6 +33,18 @@ COMMANDS = (
     Command(
         "evaluate", "Score a model on a labelled file.", "trainer.config:EvaluateConfig", "trainer.evaluate:run_command"
     ),
+    Command(
+        "export",
+        "A classifier as one ONNX file, fp32 or int8, checked against PyTorch.",
+        "trainer.export_config:ExportConfig",
+        "trainer.export:run_command",
+    ),
+    Command(
+        "report",
+        "One page: size, speed and score of students beside their teachers.",
+        "trainer.report.config:ReportConfig",
+        "trainer.report.command:run_command",
+    ),
 )
 
 

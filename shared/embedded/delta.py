@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from shared.embedded.wheels import ENCODER_SHA256, embedded_encoder_path
@@ -33,7 +33,7 @@ def merge_delta(encoder: Path, delta: Path) -> Any:
     from safetensors.torch import load_file
     from transformers import AutoConfig, BertForMaskedLM
 
-    parts = _read_delta(delta)
+    parts = read_delta(delta)
     weights = {f"bert.{name}": value.float() for name, value in load_file(encoder / "model.safetensors").items()}
     for name in sorted(name.removesuffix(".a") for name in parts if name.endswith(".a")):
         first, second = parts[f"{name}.a"], parts[f"{name}.b"]
@@ -52,13 +52,26 @@ def merge_delta(encoder: Path, delta: Path) -> Any:
     return model.eval()
 
 
-def _read_delta(path: Path) -> dict[str, Tensor]:
+def read_delta(path: Path) -> dict[str, Tensor]:
+    """The tensors of a delta file, in fp32. Raises ModelError when it is missing, damaged or of another encoder."""
     if not path.is_file():
         raise ModelError(
             f"the embedded masked LM is not here ({path.name}); reinstall the package or name one with --mlm"
+            if path == DELTA_PATH
+            else f"{path}: no such file"
         )
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT or metadata.get("encoder_sha256") != ENCODER_SHA256:
-            raise ModelError(f"{path.name} belongs to another encoder or version; reinstall the package")
-        return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT or metadata.get("encoder_sha256") != ENCODER_SHA256:
+                raise ModelError(
+                    f"{path.name} belongs to another encoder or version; "
+                    + (
+                        "reinstall the package"
+                        if path == DELTA_PATH
+                        else f"it needs the encoder sha256 {ENCODER_SHA256}"
+                    )
+                )
+            return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(f"{path} is no masked-LM delta: {error}") from error

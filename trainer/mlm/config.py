@@ -13,6 +13,11 @@ class MlmConfig(CommandConfig):
     """Encoder, corpus and recipe of a masked LM."""
 
     encoder: str = what("embedded", "BERT encoder or masked LM to start from: embedded, a folder or a hub id.")
+    start_from: str | None = what(
+        None,
+        "Masked-LM delta of the embedded encoder to go on from: embedded (the one that ships) or a file; "
+        "the optimizer starts afresh, --adapters and --embedding-rank must be the delta's.",
+    )
     corpus: tuple[str, ...] = what(..., "Text files, one passage a line; .xz and .gz are unpacked.", min_length=1)
     corpus_weights: tuple[float, ...] = what(
         (),
@@ -40,9 +45,13 @@ class MlmConfig(CommandConfig):
     threads: int | None = what(None, "CPU threads (default: as many as the machine has).", ge=1)
 
     @model_validator(mode="after")
-    def _weights_match_files(self) -> MlmConfig:
+    def _options_fit_together(self) -> MlmConfig:
         if self.corpus_weights and len(self.corpus_weights) != len(self.corpus):
             raise ValueError(
                 f"--corpus-weights has {len(self.corpus_weights)} numbers for {len(self.corpus)} files of --corpus"
+            )
+        if self.start_from and (self.encoder != "embedded" or not self.adapters):
+            raise ValueError(
+                "--start-from goes on from a delta of adapters: it needs --encoder embedded and --adapters"
             )
         return self

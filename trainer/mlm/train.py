@@ -34,7 +34,7 @@ from trainer.mlm.data import (
     split_lines,
     tokenize,
 )
-from trainer.mlm.delta import save_delta
+from trainer.mlm.delta import save_delta, start_from_delta
 from trainer.mlm.evaluate import score_held_out
 from trainer.mlm.model import TrainableMaskedLM, load_trainable
 
@@ -141,6 +141,8 @@ def _open_session(config: MlmConfig, corpus: Corpus, encoder: str) -> Session:
     model = load_trainable(encoder, config.embedding_rank, config.adapters).to(device)
     if not model.has_head:
         model.set_unigram_bias(file.ids for file in corpus.train)
+    if config.start_from:
+        start_from_delta(model, config.start_from)
     model.train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [

@@ -1,0 +1,1 @@
+"""`trainer report`: what students reached beside their teachers, as one HTML page and one JSON file."""
