@@ -169,8 +169,8 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     state = train(run, stages)
     if run.is_first:
         teacher_dev = evaluate_model(teacher)
-        facts = _result(config, state, student, spec, table, teacher_dev, mapping)
-        save_classifier(student, tokenizer, spec, folder / "model", facts)
+        facts = _result(config, state, student, spec, table, teacher_dev, count_parameters(teacher), mapping)
+        save_classifier(student, tokenizer, spec, folder / "model", facts | {"recipe": config.what()})
         if "prediction" not in config.stages:
             projections.save(folder / "model")
         write_result(folder, facts)
@@ -237,7 +237,7 @@ def _stages(
 
 def _result(
     config: TaskConfig, state: State, student: Any, spec: TaskSpec, table: Table, teacher_dev: dict[str, float],
-    mapping: Sequence[int],
+    teacher_parameters: int, mapping: Sequence[int],
 ) -> dict[str, Any]:  # fmt: skip
     best = state.best
     return {
@@ -258,5 +258,6 @@ def _result(
         "parameters": count_parameters(student),
         "teacher": config.teacher,
         "teacher_dev": teacher_dev,
+        "teacher_parameters": teacher_parameters,
         "mapping": list(mapping),
     }

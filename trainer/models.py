@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
 from trainer.config import Projection, StudentConfig
+from trainer.model_card import write_model_card
 from trainer.scores import ATTENTION
 from trainer.tasks import TaskSpec
 
@@ -239,9 +240,9 @@ def teacher_spec(model: Any, task: str | None, path: str) -> TaskSpec:
 
 
 def save_classifier(model: Any, tokenizer: Any, spec: TaskSpec | None, folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write a folder that plain transformers loads, tokenizer beside it, complete or not at all.
+    """Write a folder that plain transformers loads, with tokenizer and model card, complete or not at all.
 
-    facts: what goes into `training.json` beside the weights.
+    facts: what the model card is made of (see trainer.model_card).
     """
     temporary = folder.with_name(folder.name + ".partial")
     if spec is not None:
@@ -251,14 +252,12 @@ def save_classifier(model: Any, tokenizer: Any, spec: TaskSpec | None, folder: P
             model.config.label2id = {name: index for index, name in enumerate(spec.labels)}
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
-    (temporary / "training.json").write_text(json.dumps(dict(facts), indent=1, default=str), encoding="utf-8")
+    write_model_card(temporary, facts)
     replace_folder(temporary, folder)
 
 
 def replace_folder(temporary: Path, folder: Path) -> None:
     """Put `temporary` in the place of `folder`."""
-    import shutil
-
     if folder.exists():
         shutil.rmtree(folder)
     temporary.rename(folder)
