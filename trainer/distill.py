@@ -170,7 +170,8 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     if run.is_first:
         teacher_dev = evaluate_model(teacher)
         facts = _result(config, state, student, spec, table, teacher_dev, mapping)
-        save_classifier(student, tokenizer, spec, folder / "model", facts)
+        recipe = {"recipe": config.what(), "teacher_parameters": count_parameters(teacher)}
+        save_classifier(student, tokenizer, spec, folder / "model", facts | recipe)
         if "prediction" not in config.stages:
             projections.save(folder / "model")
         write_result(folder, facts)

@@ -77,7 +77,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         "parameters": count_parameters(student), "teacher": config.teacher, "teacher_dev": None,
         "mapping": list(mapping),
     }  # fmt: skip
-    save_classifier(student, tokenizer, None, folder / "model", facts)
+    save_classifier(student, tokenizer, None, folder / "model", facts | {"recipe": config.what()})
     projections.save(folder / "model")
     write_result(folder, facts)
 

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
 from trainer.config import Projection, StudentConfig
+from trainer.model_card import write_model_card
 from trainer.scores import ATTENTION
 from trainer.tasks import TaskSpec
 
@@ -241,7 +242,7 @@ def teacher_spec(model: Any, task: str | None, path: str) -> TaskSpec:
 def save_classifier(model: Any, tokenizer: Any, spec: TaskSpec | None, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write a folder that plain transformers loads, tokenizer beside it, complete or not at all.
 
-    facts: what goes into `training.json` beside the weights.
+    facts: what goes into `training.json` and the model card beside the weights.
     """
     temporary = folder.with_name(folder.name + ".partial")
     if spec is not None:
@@ -252,6 +253,7 @@ def save_classifier(model: Any, tokenizer: Any, spec: TaskSpec | None, folder: P
     model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     (temporary / "training.json").write_text(json.dumps(dict(facts), indent=1, default=str), encoding="utf-8")
+    write_model_card(temporary, facts)
     replace_folder(temporary, folder)
 
 

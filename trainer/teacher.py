@@ -92,7 +92,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         "data_wait_share": round(state.data_wait_seconds / max(state.seconds, 1e-9), 5),
         "parameters": count_parameters(model), "teacher": None, "teacher_dev": None,
     }  # fmt: skip
-    save_classifier(model, tokenizer, spec, folder / "model", facts)
+    save_classifier(model, tokenizer, spec, folder / "model", facts | {"recipe": config.what()})
     write_result(folder, facts)
 
 
