@@ -57,10 +57,11 @@ def _summary(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     if facts.get("command") == "teacher":
         return f"A {size}, fine-tuned for sequence classification."
     text = f"A {size} for sequence classification"
-    if facts.get("teacher"):
-        text += f", distilled from the teacher `{facts['teacher']}` by the two stages of TinyBERT (arXiv 1909.10351)"
     if facts.get("command") == "general":
-        text += ", distilled from an un-tuned encoder on plain text; its classifier has learned nothing yet"
+        source = f" `{facts['teacher']}`" if facts.get("teacher") else ""
+        text += f", distilled from the un-tuned encoder{source} on plain text; its classifier has learned nothing yet"
+    elif facts.get("teacher"):
+        text += f", distilled from the teacher `{facts['teacher']}` by the two stages of TinyBERT (arXiv 1909.10351)"
     return text + "."
 
 
@@ -124,7 +125,9 @@ def _recipe(facts: Mapping[str, Any]) -> str:
         ("seed", "seed"), ("samples", "samples seen"), ("steps", "steps"), ("seconds", "seconds"), ("data", "data"),
     )  # fmt: skip
     rows = [[label, _plain(facts[key])] for key, label in known if facts.get(key) not in (None, "", [], ())]
-    rows += [[f"--{key.replace('_', '-')}", _plain(value)] for key, value in (facts.get("recipe") or {}).items()]
+    for key, value in (facts.get("recipe") or {}).items():
+        if value not in (None, "", [], ()) and key not in facts:
+            rows.append([f"--{key.replace('_', '-')}", _plain(value)])
     return f"## How it was made\n\n{_table(['', ''], rows)}" if rows else ""
 
 

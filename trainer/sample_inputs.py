@@ -16,8 +16,8 @@ from shared.errors import InputError, UsageError
 from shared.rows import SourceRow
 from shared.sources import open_source, read_rows
 from trainer.export_config import TextsConfig
+from trainer.tasks import TableOptions
 
-MAX_CHARACTERS = 1_000_000
 LINE_FILES = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
 
 Texts = list[tuple[str, str | None]]
@@ -32,17 +32,6 @@ class EncodedRow:
     segments: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class _TableOptions:
-    input: tuple[str, ...]
-    task: str | None
-    text_column: tuple[str, ...]
-    label_column: str | None = None
-    id_column: str | None = None
-    max_characters: int = MAX_CHARACTERS
-    limit: int | None = None
-
-
 def read_texts(config: TextsConfig, limit: int) -> Texts:
     """The first `limit` texts or text pairs of --data. Raises InputError, UsageError."""
     if config.data is None:
@@ -52,7 +41,7 @@ def read_texts(config: TextsConfig, limit: int) -> Texts:
     else:
         if config.task is None and not config.text_column:
             raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or give --task")
-        options = _TableOptions((config.data,), config.task, config.text_column, limit=limit)
+        options = TableOptions((config.data,), config.task, config.text_column, None, limit=limit)
         items = read_rows(open_source(options), options)
         texts = [(item.text_a, item.text_b) for item in items if isinstance(item, SourceRow)]
     if not texts:

@@ -50,7 +50,7 @@ class TaskSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class _TableOptions:
+class TableOptions:
     """The options that shared.sources asks for."""
 
     input: tuple[str, ...]
@@ -87,7 +87,7 @@ class Table:
 
 def read_table(path: str, config: TableConfig) -> Table:
     """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
-    options = _TableOptions((path,), config.task, config.text_column, config.label_column)
+    options = TableOptions((path,), config.task, config.text_column, config.label_column)
     source = open_source(options)
     if source.label_column is None:
         raise InputError(f"{path} has no label column: name it with --label-column")

@@ -85,7 +85,8 @@ def write_general_run(folder: Path) -> Path:
     save_random_classifier(folder / "model")
     _write(folder, {"command": "general", "seed": 3, "max_length": 128})
     lines = [_loss("general", step, {"loss_hidden": 1 / step, "loss": 2 / step}) for step in range(50, 501, 50)]
-    result = _result("general", "", 3, None) | {"dev": {}, "metric": None, "parameters": 40_000, "teacher": None}
+    result = _result("general", "", 3, None) | {"dev": {}, "metric": None, "parameters": 40_000}
+    result |= {"task": None, "teacher": "embedded", "teacher_dev": None}
     return _finish(folder, lines, result)
 
 

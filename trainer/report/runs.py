@@ -11,10 +11,10 @@ from typing import Any
 
 from shared.errors import InputError
 from shared.glue import TASKS
+from trainer.tasks import sequence_length
 
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"
-SINGLE_LENGTH, PAIR_LENGTH = 64, 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +86,9 @@ class Run:
     @property
     def length(self) -> int:
         """Pieces of the longest input that the run trained on."""
-        if asked := self.config.get("max_length"):
-            return int(asked)
         known = next((one for one in TASKS.values() if one.name == self.task), None)
         columns = known.text_columns if known else self.config.get("text_column") or ()
-        return PAIR_LENGTH if len(columns) == 2 else SINGLE_LENGTH
+        return sequence_length(self.config.get("max_length"), len(columns) == 2)
 
 
 def read_run(path: str) -> Run:
@@ -114,7 +112,8 @@ def read_run(path: str) -> Run:
     elif model is None:
         notes.append("no model folder: sizes and timings are left out")
     teacher = None
-    if named := (result or config).get("teacher"):
+    # General distillation learns from an un-tuned encoder, which has no score and no classifier to compare with.
+    if config["command"] == "task" and (named := (result or config).get("teacher")):
         teacher_path = _teacher_folder(folder, str(named))
         if teacher_path is None:
             notes.append(f"its teacher {named} is not there any more: the comparison of size and speed is left out")

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.errors import UsageError
 from trainer.export import load_classifier_folder
+from trainer.models import resolve_device, resolve_dtype
 from trainer.report.config import ReportConfig
 from trainer.report.runs import ModelFolder, Run
 from trainer.sample_inputs import EncodedRow, encode_texts, longest_input, pad_rows, random_rows, read_texts
@@ -87,7 +87,7 @@ class Timing:
 
 def time_runs(runs: Sequence[Run], config: ReportConfig) -> list[Timing]:
     """Time every distinct pair of shapes among `runs` once. Raises ExpectedError."""
-    device = _device(config.device)
+    device = resolve_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     groups: dict[tuple[Any, ...], list[Run]] = {}
@@ -107,7 +107,7 @@ def _time_group(runs: Sequence[Run], config: ReportConfig, device: str) -> Timin
     )
     measurements = []
     for dtype in config.dtypes:
-        if dtype == "bf16" and not _has_bf16(device):
+        if dtype == "bf16" and resolve_dtype("auto", device) != torch.bfloat16:
             continue
         precision = torch.bfloat16 if dtype == "bf16" else torch.float32
         models = [one.model.to(device, precision).eval() for one in (teacher, student)]
@@ -193,16 +193,6 @@ def _folders(run: Run) -> tuple[ModelFolder, ModelFolder]:
 
 def _repeated(rows: Sequence[EncodedRow], count: int) -> list[EncodedRow]:
     return [rows[number % len(rows)] for number in range(count)]
-
-
-def _device(asked: str) -> str:
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no usable CUDA device; use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if asked == "auto" else asked
-
-
-def _has_bf16(device: str) -> bool:
-    return bool(torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported())
 
 
 def machine_facts() -> Mapping[str, Any]:

@@ -45,9 +45,10 @@ def test_a_students_card_tells_scores_beside_its_teacher_sizes_and_recipe(folder
 
 
 def test_what_nobody_measured_is_not_said(folder: Path) -> None:
-    text = card(folder, {"command": "general", "parameters": 27_074})
+    text = card(folder, {"command": "general", "parameters": 27_074, "teacher": "embedded", "dev": {}})
     assert "## Scores" not in text
     assert "teacher" not in text
+    assert "the un-tuned encoder `embedded`" in text
     assert "None" not in text
     assert "its classifier has learned nothing yet" in text
 
