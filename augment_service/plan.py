@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,7 +34,7 @@ from augment_service.estimate import (
 )
 from augment_service.gpus import UTILISATION, Gpu, find_gpu
 from shared.command_line import CommandResult
-from shared.errors import InputError
+from shared.errors import ClusterError, InputError
 from shared.glue import get_task
 from shared.progress import format_seconds
 from shared.rows import SourceRow
@@ -114,7 +115,7 @@ def _calibrate(config: PlanConfig, source: Source, sample: _Sample, processes: i
     make_schema = candidates_schema if config.emit == "candidates" else samples_schema
     schema = make_schema(source.label_type, list(source.rest_fields))
     rows = [row for shard in sample.shards for row in shard]
-    with _processes(processes) as pools:
+    with _processes(processes, config.mlm_threads) as pools:
         loaded = _everywhere(pools, calibrate.load, [(config,)] * processes)
         ray_seconds = _ray_start_seconds() if config.gpu.lower() == "none" else 0.0
         parts = [(sample.shards[place::processes],) for place in range(processes)]
@@ -137,11 +138,25 @@ def _calibrate(config: PlanConfig, source: Source, sample: _Sample, processes: i
 
 
 @contextmanager
-def _processes(count: int) -> Iterator[list[ProcessPoolExecutor]]:
-    """Executors of one process each, so that every process gets its own part."""
+def _processes(count: int, threads: int) -> Iterator[list[ProcessPoolExecutor]]:
+    """Executors of one process each, so that every process gets its own part. Raises ClusterError when one dies."""
     context = multiprocessing.get_context("spawn")
-    with ExitStack() as stack:
-        yield [stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for _ in range(count)]
+    before = os.environ.get("OMP_NUM_THREADS")
+    # As Ray does for an actor; the processes read it when they start.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    try:
+        with ExitStack() as stack:
+            yield [stack.enter_context(ProcessPoolExecutor(1, mp_context=context)) for _ in range(count)]
+    except BrokenProcessPool as error:
+        raise ClusterError(
+            "a process of the calibration died, most likely for want of memory: fewer --mlm-actors, or a smaller "
+            "--batch-tokens"
+        ) from error
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 def _everywhere(pools: Sequence[ProcessPoolExecutor], function: Any, parts: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -155,7 +170,11 @@ def _ray_start_seconds() -> float:
     code = "import ray; ray.init(address='local', include_dashboard=False, log_to_driver=False, logging_level='ERROR')"
     began = time.monotonic()
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=environment)
+    finished = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    )
+    if finished.returncode != 0:
+        raise ClusterError(f"Ray does not start here: {finished.stderr.strip().splitlines()[-1][:300]}")
     return time.monotonic() - began
 
 
