@@ -18,7 +18,7 @@ from shared.config import CommandConfig, add_arguments, from_namespace
 
 PROGRAMS = ("augment_service", "trainer")
 # Commands of the specification that our manifests use and another part of the project brings.
-AWAITED = {("augment_service", "serve"), *(("trainer", name) for name in ("teacher", "general", "annotate", "task"))}
+AWAITED = {("augment_service", "serve")}
 _ENDS = {"&&", "||", ";", "|", "&"}
 
 
