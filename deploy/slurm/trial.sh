@@ -59,7 +59,7 @@ NodeName=testnode NodeAddr=10.9.0.1 CPUs=$(nproc) RealMemory=4000 State=UNKNOWN
 NodeName=othernode NodeAddr=10.9.0.2 CPUs=$(nproc) RealMemory=4000 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
-export SLURM_CONF="$TRIAL/slurm.conf" HOME="$TRIAL/home" TMPDIR="$TRIAL/ray" RAY_LOG="$TRIAL/log/ray"
+export SLURM_CONF="$TRIAL/slurm.conf" HOME="$TRIAL/home" RAY_FOLDER="$TRIAL/ray/r" RAY_LOG="$TRIAL/log/ray"
 setpriv --reuid=munge --regid=munge --clear-groups munged --foreground >"$TRIAL/log/munged" 2>&1 &
 sleep 1
 slurmctld -D >"$TRIAL/log/slurmctld" 2>&1 &

@@ -2,11 +2,13 @@
 # Inside a Slurm job: start Ray on every node of the allocation, run a command on the first node, end what was started.
 #   deploy/slurm/with-ray.sh python -m augment_service run --address auto …
 # Exit code: the command's own. SIGTERM (Slurm's warning before the time limit) goes to the command, which keeps
-# everything committed; then the job goes back into Slurm's queue, to go on where it was. The same as `ray symmetric-run`, but for three things: a token of this job's own, the signal, and
-# an end that touches only this job's processes (symmetric-run ends with `ray stop`, which kills every Ray of the user
-# on a node, other jobs' too).
+# everything committed; then the job goes back into Slurm's queue, to go on where it was. The same as
+# `ray symmetric-run`, but for three things: a token of this job's own, the signal, and an end that touches only this
+# job's processes (symmetric-run ends with `ray stop`, which kills every Ray of the user on a node, other jobs' too).
 # HEAD_IP           address of the first node that the others reach it by (default: that of its host name)
 # RAY_PORT          port of the head (default: 21000 and up, from the job's number)
+# RAY_FOLDER        Ray's sockets and logs on each node (default /tmp/ray-JOBID); the path must be short
+# RAY_LOG           file for what `ray start` says (default: nowhere)
 # RAY_WAIT_SECONDS  how long to wait for all nodes (default 300)
 set -euo pipefail
 : "${SLURM_JOB_ID:?runs inside a Slurm job: sbatch deploy/slurm/augment.sbatch}"
@@ -26,7 +28,7 @@ finish() {
 trap finish EXIT
 
 # A folder of the job's own: two jobs on one node never see each other's Ray.
-folder="${TMPDIR:-/tmp}/ray-$SLURM_JOB_ID"
+folder="${RAY_FOLDER:-/tmp/ray-$SLURM_JOB_ID}"
 ray start --head --block --node-ip-address="$head_ip" --port="$port" --temp-dir="$folder" \
   ${SLURM_CPUS_ON_NODE:+--num-cpus="$SLURM_CPUS_ON_NODE"} >"${RAY_LOG:-/dev/null}" 2>&1 &
 started+=($!)

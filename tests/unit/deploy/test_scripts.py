@@ -107,7 +107,7 @@ def slurm_job(tmp_path: Path, **more: str) -> dict[str, str]:
     activate.write_text("", encoding="utf-8")
     return {
         "SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURM_SUBMIT_DIR": str(ROOT),
-        "VENV": str(tmp_path / "venv"), "HEAD_IP": "10.0.0.1", "TMPDIR": str(tmp_path),
+        "VENV": str(tmp_path / "venv"), "HEAD_IP": "10.0.0.1",
     } | more  # fmt: skip
 
 
@@ -124,6 +124,18 @@ def test_slurm_augmentation_starts_ray_on_all_nodes_and_runs_once(tmp_path: Path
     config = build_config(runs[2:])
     assert isinstance(config, RunConfig)
     assert config.address == "auto"
+
+
+def test_slurm_signal_reaches_the_command_and_the_job_goes_back_into_the_queue(tmp_path: Path) -> None:
+    # The stand-in of our command sends its caller the signal that Slurm would send, and ends as `run` does.
+    told = f"trap 'exit 130' TERM; kill -TERM $PPID; {STAYS.partition('; ')[2]}"
+    stand_ins = {
+        "ray": STAYS, "srun": STAYS, "scontrol": "",
+        "python": f'case "$*" in -c*) echo token;; *augment*) {told};; esac',
+    }  # fmt: skip
+    finished, calls = run_recorded(DEPLOY / "slurm" / "augment.sbatch", RUN, tmp_path, slurm_job(tmp_path), stand_ins)
+    assert finished.returncode == 130, finished.stderr
+    assert [call for call in calls if call[0] == "scontrol"] == [["scontrol", "requeue", "77"]]
 
 
 def test_slurm_training_comes_to_commands_that_exist(tmp_path: Path) -> None:
