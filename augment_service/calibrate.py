@@ -42,6 +42,24 @@ class _Stopwatch(MaskedLM):
         return answers
 
 
+class _TimedVectors(GloveVectors):
+    """Word vectors that add up the time of their answers, and the words asked for."""
+
+    seconds = 0.0
+
+    def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
+        """As GloveVectors.nearest."""
+        began = time.perf_counter()
+        found = super().nearest(words, k)
+        self.seconds += time.perf_counter() - began
+        return found
+
+    @property
+    def num_known(self) -> int:
+        """Words looked up so far."""
+        return len(self._cache)
+
+
 class _Bench:
     """Models of one process."""
 
@@ -50,22 +68,24 @@ class _Bench:
         masked_lm = _Stopwatch.load(config.mlm, config.device, config.dtype, config.mlm_threads)
         assert isinstance(masked_lm, _Stopwatch)
         self.config, self.masked_lm = config, masked_lm
-        glove = GloveVectors.load(config.glove, config.glove_limit)
-        self.engine = AugmentEngine(masked_lm, glove, config.params(), config.batch_tokens)
+        vectors = _TimedVectors.load(config.glove, config.glove_limit)
+        assert isinstance(vectors, _TimedVectors)
+        self.vectors = vectors
+        self.engine = AugmentEngine(masked_lm, self.vectors, config.params(), config.batch_tokens)
 
     def passes(self, rows: Sequence[SourceRow]) -> Passes:
         """What the model is asked for one shard of these rows, each text as it is."""
         texts = [text for row in rows for text in (row.text_a, row.text_b) if text is not None]
         found: dict[int, tuple[int, int]] = {}
-        for one in self.engine.model_inputs(texts):
+        asked, words = self.engine.workload(texts)
+        for one in asked:
             inputs, answers = found.get(len(one), (0, 0))
             found[len(one)] = (inputs + 1, answers + len(one.positions))
-        return Passes(found)
+        return Passes(found, frozenset(words))
 
     def block(self, rows: Sequence[SourceRow], schema: pa.Schema, folder: str, shard: int) -> Block:
         """One shard of these rows, from words to commit."""
-        statistics, engine = self.engine.statistics, self.engine
-        before = (statistics.model_inputs, statistics.model_tokens, self.masked_lm.seconds)
+        engine, before = self.engine, self._clocks()
         began = time.perf_counter()
         counts: dict[str, float] = {}
         if self.config.emit == "candidates":
@@ -75,30 +95,29 @@ class _Bench:
             table, counts = samples_table(schema, rows, found, samples), sample_statistics(found, samples)
         commit = write_shard(open_store(folder), shard, table, len(rows), [], counts)
         seconds = time.perf_counter() - began
-        inputs, tokens, model_seconds = (
-            now - then
-            for now, then in zip(
-                (statistics.model_inputs, statistics.model_tokens, self.masked_lm.seconds), before, strict=True
-            )
+        model_seconds, inputs, vector_seconds, words = (
+            now - then for now, then in zip(self._clocks(), before, strict=True)
         )
         return Block(
             len(rows), int(counts.get("samples", 0)), commit.num_bytes, seconds, model_seconds, int(inputs),
-            int(tokens), self.passes(rows),
+            vector_seconds, int(words), self.passes(rows),
         )  # fmt: skip
 
-    def seconds_per_input(self, length: int, answers: int, seconds: float) -> float:
-        """Time of one input of this length in full batches of its like, measured for `seconds` or one call."""
+    def _clocks(self) -> tuple[float, float, float, float]:
+        asked = float(self.engine.statistics.model_inputs)
+        return self.masked_lm.seconds, asked, self.vectors.seconds, float(self.vectors.num_known)
+
+    def seconds_per_input(self, length: int, answers: int) -> float:
+        """Time of one input of this length, in a few full batches of its like."""
         mlm = self.masked_lm
         count = max(self.config.batch_tokens // length, 1)
         ids = (mlm.cls_id, *[mlm.mask_id] * (length - 2), mlm.sep_id)
         places = tuple(1 + place * (length - 2) // answers for place in range(answers))
         inputs = [ModelInput(ids, places, length)] * (count * BATCHES_PER_CALL)
         batches = [range(start, start + count) for start in range(0, len(inputs), count)]
-        began, calls = time.perf_counter(), 0
-        while not calls or time.perf_counter() - began < seconds:
-            mlm.rank(inputs, batches, self.engine.params.k + 1, None)
-            calls += 1
-        return (time.perf_counter() - began) / (calls * len(inputs))
+        began = time.perf_counter()
+        mlm.rank(inputs, batches, self.engine.params.k + 1, None)
+        return (time.perf_counter() - began) / len(inputs)
 
 
 _bench: _Bench | None = None
@@ -120,17 +139,24 @@ def count(shards: Sequence[Sequence[SourceRow]]) -> list[Passes]:
 
 
 def time_lengths(lengths: Sequence[tuple[int, int]], seconds: float) -> list[float]:
-    """Seconds of one input per (length, answers)."""
+    """Seconds of one input per (length, answers): the least of as many rounds as there is time for, since whatever
+    else goes on here only ever adds. Blocks of rows say how much it adds."""
     assert _bench is not None
-    _bench.seconds_per_input(*lengths[0], 0.0)
-    return [_bench.seconds_per_input(length, answers, seconds / len(lengths)) for length, answers in lengths]
+    _bench.seconds_per_input(*lengths[0])
+    began, rounds = time.perf_counter(), []
+    while not rounds or time.perf_counter() - began < seconds:
+        rounds.append([_bench.seconds_per_input(length, answers) for length, answers in lengths])
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
-def time_rows(rows: Sequence[SourceRow], schema: pa.Schema, seconds: float) -> Block:
-    """As many of the rows as take about `seconds`, done as one shard of the job, after a few to warm up."""
+def time_rows(rows: Sequence[SourceRow], schema: pa.Schema, seconds: float) -> list[Block]:
+    """As many of the rows as take about `seconds`, in blocks that grow, each done as a shard of the job; the first few
+    rows only warm up."""
     assert _bench is not None
+    blocks: list[Block] = []
+    size, start = WARM_UP_ROWS, 0
     with tempfile.TemporaryDirectory(prefix="augment-plan-") as folder:
-        first = _bench.block(rows[:WARM_UP_ROWS], schema, folder, 0)
-        later = rows[WARM_UP_ROWS:] or rows
-        wanted = max(int(first.rows * seconds / max(first.seconds, 1e-6)), WARM_UP_ROWS)
-        return _bench.block(later[:wanted], schema, folder, 1)
+        while start < len(rows) and sum(block.seconds for block in blocks[1:]) < seconds:
+            blocks.append(_bench.block(rows[start : start + size], schema, folder, len(blocks)))
+            start, size = start + size, size * 2
+    return blocks[1:] or blocks

@@ -121,12 +121,13 @@ class AugmentEngine:
             for text, words, found in zip(texts, words_of, proposals, strict=True)
         ]
 
-    def model_inputs(self, texts: Sequence[str]) -> list[ModelInput]:
-        """The distinct model inputs that `propose` would ask for; the model itself is not asked."""
+    def workload(self, texts: Sequence[str]) -> tuple[list[ModelInput], set[str]]:
+        """What `propose` would ask for, without asking: distinct model inputs, and words for the vectors."""
         words_of = self.splitter.split(texts)
         places = [(words_of[text], index) for text, index in self._places(words_of)]
         inputs, _ = self._inputs([(words, index) for words, index in places if words[index].is_single_piece])
-        return list(dict.fromkeys(inputs))
+        multi = {words[index].text for words, index in places if not words[index].is_single_piece}
+        return list(dict.fromkeys(inputs)), multi
 
     def _places(self, words_of: Sequence[Sequence[Word]]) -> list[tuple[int, int]]:
         """(text, word) of every word that may be replaced."""

@@ -17,9 +17,10 @@ from augment_service.gpus import KERNELS_PER_LAYER, SECONDS_PER_KERNEL, Gpu
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Distinct model inputs: length in pieces -> (inputs, answers wanted)."""
+    """Distinct model inputs: length in pieces -> (inputs, answers wanted); and distinct words for the vectors."""
 
     by_length: Mapping[int, tuple[int, int]]
+    words: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows done as the job does them. `model_inputs`, `model_tokens`: what the model was really asked."""
+    """Rows done as the job does them. `model_inputs`: how many the model was really asked; `vector_words`: how many
+    words were looked up among the vectors for the first time, in `vector_seconds`."""
 
     rows: int
     samples: int
@@ -42,8 +44,14 @@ class Block:
     seconds: float
     model_seconds: float
     model_inputs: int
-    model_tokens: int
+    vector_seconds: float
+    vector_words: int
     passes: Passes
+
+    @property
+    def rest_seconds(self) -> float:
+        """Time outside the masked LM and the vectors: words, draws, Arrow, commit."""
+        return self.seconds - self.model_seconds - self.vector_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +82,18 @@ def merge(parts: Sequence[Passes]) -> Passes:
         for length, (inputs, answers) in part.by_length.items():
             before = total.get(length, (0, 0))
             total[length] = (before[0] + inputs, before[1] + answers)
-    return Passes(dict(sorted(total.items())))
+    return Passes(dict(sorted(total.items())), frozenset().union(*(part.words for part in parts)))
+
+
+def distinct_words(parts: Sequence[Passes], places: int, rows: int) -> float:
+    """Distinct words in `rows` rows, from parts that took `places` of them: they grow with a power of the rows, which
+    the first half of the parts and all of them show (Heaps' law)."""
+    whole = len(merge(parts).words)
+    half = len(merge(parts[: len(parts) // 2]).words)
+    if not half or whole <= half:
+        return float(whole)
+    power = min(math.log(whole / half) / math.log(len(parts) / (len(parts) // 2)), 1.0)
+    return float(whole * (rows / places) ** power)
 
 
 def typical_lengths(passes: Passes, count: int = 6) -> list[tuple[int, int]]:
@@ -104,6 +123,7 @@ class Work:
     samples: float
     num_bytes: float
     cpu_model_seconds: float
+    vector_seconds: float
     rest_seconds: float
 
     @property
@@ -113,15 +133,15 @@ class Work:
 
 
 def whole_job(
-    rows: int, shard_rows: int, counted: Passes, counted_rows: int, cost: ModelCost, curve: SecondsByLength,
+    rows: int, shard_rows: int, parts: Sequence[Passes], counted_rows: int, cost: ModelCost, curve: SecondsByLength,
     blocks: Sequence[Block],
 ) -> Work:  # fmt: skip
-    """Scale a count of whole shards (`counted_rows` places of the input) by what blocks of rows really took.
+    """Scale a count of whole shards (`parts`, `counted_rows` places of the input) by what blocks of rows really took.
 
     The blocks correct two things that a count cannot know: how many inputs a conditioning asks for per word, and what
     batches of mixed lengths cost beside batches of one length.
     """
-    scale = rows / counted_rows
+    counted, scale = merge(parts), rows / counted_rows
     nominal = sum(count for block in blocks for count, _ in block.passes.by_length.values())
     asked = sum(block.model_inputs for block in blocks) / max(nominal, 1)
     by_curve = sum(curve.of(block.passes) for block in blocks) * asked
@@ -136,7 +156,9 @@ def whole_job(
         rows * sum(block.samples for block in blocks) / done,
         rows * sum(block.num_bytes for block in blocks) / done,
         scale * asked * correction * curve.of(counted),
-        rows * sum(block.seconds - block.model_seconds for block in blocks) / done,
+        distinct_words(parts, counted_rows, rows)
+        * sum(block.vector_seconds for block in blocks) / max(sum(block.vector_words for block in blocks), 1),
+        rows * sum(block.rest_seconds for block in blocks) / done,
     )  # fmt: skip
 
 

@@ -56,10 +56,10 @@ class _Sample:
 
 @dataclass(frozen=True, slots=True)
 class _Calibration:
-    """What was measured: counted passes, and the figures of all processes."""
+    """What was measured: counted passes of each shard, and the figures of all processes."""
 
     loaded: list[Loaded]
-    counted: Passes
+    counted: list[Passes]
     curve: SecondsByLength
     blocks: list[Block]
     ray_seconds: float
@@ -70,6 +70,8 @@ def run_command(config: PlanConfig) -> CommandResult:
     gpu = find_gpu(config.gpu)
     if config.task and "n_a" not in config.model_fields_set:
         config = config.model_copy(update={"n_a": get_task(config.task).n_a})
+    # What is measured here is this machine's CPUs, whatever the run will compute on.
+    config = config.model_copy(update={"device": "cpu"})
     began = time.monotonic()
     source = open_source(config)
     survey_seconds = time.monotonic() - began
@@ -119,10 +121,10 @@ def _calibrate(config: PlanConfig, source: Source, sample: _Sample, processes: i
         loaded = _everywhere(pools, calibrate.load, [(config,)] * processes)
         ray_seconds = _ray_start_seconds() if config.gpu.lower() == "none" else 0.0
         parts = [(sample.shards[place::processes],) for place in range(processes)]
-        counted = merge([one for found in _everywhere(pools, calibrate.count, parts) for one in found])
-        if not counted.by_length:
+        counted = [one for found in _everywhere(pools, calibrate.count, parts) for one in found]
+        if not any(part.by_length for part in counted):
             raise InputError("no word of the rows that were looked at would be asked of the masked LM")
-        lengths = typical_lengths(counted)
+        lengths = typical_lengths(merge(counted))
         seconds = config.calibrate_seconds
         timed = _everywhere(pools, calibrate.time_lengths, [(lengths, seconds * LENGTHS_SHARE)] * processes)
         mean = [sum(column) / processes for column in zip(*timed, strict=True)]
@@ -131,9 +133,8 @@ def _calibrate(config: PlanConfig, source: Source, sample: _Sample, processes: i
             random.Random(number).sample(rows, min(len(rows), config.shard_rows + calibrate.WARM_UP_ROWS))
             for number in range(processes)
         ]
-        blocks = _everywhere(
-            pools, calibrate.time_rows, [(part, schema, seconds * (1 - LENGTHS_SHARE)) for part in chosen]
-        )
+        timed_rows = [(part, schema, seconds * (1 - LENGTHS_SHARE)) for part in chosen]
+        blocks = [block for found in _everywhere(pools, calibrate.time_rows, timed_rows) for block in found]
     return _Calibration(loaded, counted, curve, blocks, ray_seconds)
 
 
@@ -190,8 +191,10 @@ def _summary(
     else:
         actors = config.mlm_actors or config.nodes * _actors_of_a_node(config)
         model = work.cpu_model_seconds
+    # The vectors of every node look each word up once.
+    others = work.rest_seconds + work.vector_seconds * config.nodes
     start = survey_seconds + measured.ray_seconds + max(one.seconds for one in measured.loaded)
-    seconds = start + wall_seconds(work, model + work.rest_seconds, actors)
+    seconds = start + wall_seconds(work, model + others, actors)
     summary = {
         "rows": work.rows,
         "quarantined": round(work.rows * sample.quarantined / sample.places),
@@ -209,12 +212,13 @@ def _summary(
         "hours": seconds / 3600,
         "start_seconds": round(start, 1),
         "model_actor_seconds": round(model, 1),
+        "vector_actor_seconds": round(work.vector_seconds * config.nodes, 1),
         "other_actor_seconds": round(work.rest_seconds, 1),
         "counted_rows": sample.places,
         "measured": {
             "device": loaded.device,
             "dtype": loaded.dtype,
-            "processes": len(measured.blocks),
+            "processes": len(measured.loaded),
             "rows": sum(block.rows for block in measured.blocks),
             "tokens_per_second": round(work.tokens / max(work.cpu_model_seconds, 1e-9), 1),
             "seconds_per_input": [[length, seconds] for length, seconds in measured.curve.measured],
@@ -237,7 +241,8 @@ def _text(plan: dict[str, Any]) -> str:
         + (f"{plan['gpu']}" if plan["gpu"] != "none" else "this machine's CPUs")
         + f", {plan['actors']} actor{'s' if plan['actors'] > 1 else ''}"
     )
-    share = plan["model_actor_seconds"] / max(plan["model_actor_seconds"] + plan["other_actor_seconds"], 1e-9)
+    parts = [plan[f"{part}_actor_seconds"] for part in ("model", "vector", "other")]
+    share = parts[0] / max(sum(parts), 1e-9)
     lines = [
         f"{plan['rows']:,} rows in {plan['shards']:,} shards of {plan['shard_rows']}, "
         f"about {plan['quarantined']:,} to quarantine",

@@ -16,6 +16,7 @@ from augment_service.estimate import (
     Passes,
     SecondsByLength,
     Work,
+    distinct_words,
     gpu_model_seconds,
     merge,
     typical_lengths,
@@ -35,21 +36,20 @@ histograms = st.dictionaries(
 
 def block(rows: int, seconds: float, model_seconds: float, passes: Passes, asked: int = 1) -> Block:
     inputs = asked * sum(count for count, _ in passes.by_length.values())
-    tokens = asked * sum(length * count for length, (count, _) in passes.by_length.items())
-    return Block(rows, rows * 20, rows * 1000, seconds, model_seconds, inputs, tokens, passes)
+    return Block(rows, rows * 20, rows * 1000, seconds, model_seconds, inputs, 2.0, 10, passes)
 
 
 def work(rows: int, shard_rows: int) -> Work:
-    return Work(rows, shard_rows, 0, 1e6, 3e15, 1e13, 0, 0, 0, 0)
+    return Work(rows, shard_rows, 0, 1e6, 3e15, 1e13, 0, 0, 0, 0, 0)
 
 
 @given(histograms)
 def test_a_job_of_what_was_measured_takes_what_was_measured(histogram: dict[int, tuple[int, int]]) -> None:
     passes = Passes(histogram)
     curve = SecondsByLength([(3, 0.001), (512, 0.3)])
-    done = whole_job(100, 10, passes, 100, COST, curve, [block(100, 30.0, 20.0, passes)])
+    done = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)])
     assert done.cpu_model_seconds == pytest.approx(20.0)
-    assert done.rest_seconds == pytest.approx(10.0)
+    assert done.rest_seconds == pytest.approx(8.0)
     assert (done.samples, done.num_bytes, done.shards) == (2000, 100_000, 10)
     assert done.inputs == pytest.approx(sum(count for count, _ in histogram.values()))
 
@@ -60,8 +60,8 @@ def test_a_job_scales_with_its_rows_and_with_what_a_conditioning_asks(
 ) -> None:
     passes = Passes(histogram)
     curve = SecondsByLength([(3, 0.001), (512, 0.3)])
-    one = whole_job(100, 10, passes, 100, COST, curve, [block(100, 30.0, 20.0, passes)])
-    many = whole_job(100 * factor, 10, passes, 100, COST, curve, [block(100, 30.0, 20.0, passes, asked)])
+    one = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)])
+    many = whole_job(100 * factor, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes, asked)])
     assert many.cpu_model_seconds == pytest.approx(one.cpu_model_seconds * factor)
     assert many.tokens == pytest.approx(one.tokens * factor * asked)
     assert many.encoder_flops == pytest.approx(one.encoder_flops * factor * asked)
@@ -81,6 +81,15 @@ def test_seconds_between_measured_lengths_are_linear_per_piece(length: int) -> N
     curve = SecondsByLength([(10, 10 * 1.0), (20, 20 * 3.0)])
     per_piece = curve.of(Passes({length: (1, 1)})) / length
     assert per_piece == pytest.approx(min(max(1.0 + (length - 10) / 10 * 2.0, 1.0), 3.0))
+
+
+def test_distinct_words_grow_as_the_sample_shows() -> None:
+    same = [Passes({}, frozenset("abc"))] * 4
+    assert distinct_words(same, 4, 4000) == 3
+    new = [Passes({}, frozenset({f"{part}-{word}" for word in range(10)})) for part in range(4)]
+    assert distinct_words(new, 4, 40) == pytest.approx(400)
+    assert distinct_words(new, 4, 4) == pytest.approx(40)
+    assert distinct_words([Passes({})] * 3, 3, 30) == 0
 
 
 def test_merging_adds_per_length() -> None:
