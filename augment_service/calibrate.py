@@ -143,7 +143,8 @@ def time_lengths(lengths: Sequence[tuple[int, int]], seconds: float) -> list[flo
     else goes on here only ever adds. Blocks of rows say how much it adds."""
     assert _bench is not None
     _bench.seconds_per_input(*lengths[0])
-    began, rounds = time.perf_counter(), []
+    began = time.perf_counter()
+    rounds: list[list[float]] = []
     while not rounds or time.perf_counter() - began < seconds:
         rounds.append([_bench.seconds_per_input(length, answers) for length, answers in lengths])
     return [min(times) for times in zip(*rounds, strict=True)]
