@@ -126,10 +126,14 @@ _bench: _Bench | None = None
 def load(config: PlanConfig) -> Loaded:
     """Load the models into this process. Raises ModelError, UsageError."""
     global _bench
-    began = time.perf_counter()
     _bench = _Bench(config)
     mlm = _bench.masked_lm
-    return Loaded(time.perf_counter() - began, mlm.cost(), mlm.device, str(mlm.dtype).removeprefix("torch."))
+    return Loaded(mlm.cost(), mlm.device, str(mlm.dtype).removeprefix("torch."))
+
+
+def load_vectors(path: str, limit: int | None) -> None:
+    """Load the vectors alone, as the process that holds them in a run does. Raises ModelError."""
+    GloveVectors.load(path, limit)
 
 
 def count(shards: Sequence[Sequence[SourceRow]]) -> list[Passes]:

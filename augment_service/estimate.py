@@ -25,9 +25,8 @@ class Passes:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the models are: seconds they took to load, what one input costs, where and in which precision."""
+    """What the models are: what one input costs, where they compute and in which precision."""
 
-    seconds: float
     cost: ModelCost
     device: str
     dtype: str

@@ -58,11 +58,12 @@ class _Sample:
 class _Calibration:
     """What was measured: counted passes of each shard, and the figures of all processes."""
 
-    loaded: list[Loaded]
+    loaded: Loaded
+    processes: int
     counted: list[Passes]
     curve: SecondsByLength
     blocks: list[Block]
-    ray_seconds: float
+    start_seconds: float
 
 
 def run_command(config: PlanConfig) -> CommandResult:
@@ -78,7 +79,7 @@ def run_command(config: PlanConfig) -> CommandResult:
     sample = _sample(source, config)
     measured = _calibrate(config, source, sample, 1 if gpu else _actors_of_a_node(config))
     work = whole_job(
-        source.num_rows, config.shard_rows, measured.counted, sample.places, measured.loaded[0].cost, measured.curve,
+        source.num_rows, config.shard_rows, measured.counted, sample.places, measured.loaded.cost, measured.curve,
         measured.blocks,
     )  # fmt: skip
     summary = _summary(config, gpu, work, sample, measured, survey_seconds)
@@ -118,7 +119,13 @@ def _calibrate(config: PlanConfig, source: Source, sample: _Sample, processes: i
     schema = make_schema(source.label_type, list(source.rest_fields))
     rows = [row for shard in sample.shards for row in shard]
     with _processes(processes, config.mlm_threads) as pools:
-        loaded = _everywhere(pools, calibrate.load, [(config,)] * processes)
+        # One more process holds the vectors in a run; it starts beside the others and takes its share of the cores.
+        began = time.monotonic()
+        with _processes(1, config.mlm_threads) as (vectors,):
+            loading = vectors.submit(calibrate.load_vectors, config.glove, config.glove_limit)
+            loaded = _everywhere(pools, calibrate.load, [(config,)] * processes)
+            loading.result()
+        load_seconds = time.monotonic() - began
         ray_seconds = _ray_start_seconds() if config.gpu.lower() == "none" else 0.0
         parts = [(sample.shards[place::processes],) for place in range(processes)]
         counted = [one for found in _everywhere(pools, calibrate.count, parts) for one in found]
@@ -135,7 +142,7 @@ def _calibrate(config: PlanConfig, source: Source, sample: _Sample, processes: i
         ]
         timed_rows = [(part, schema, seconds * (1 - LENGTHS_SHARE)) for part in chosen]
         blocks = [block for found in _everywhere(pools, calibrate.time_rows, timed_rows) for block in found]
-    return _Calibration(loaded, counted, curve, blocks, ray_seconds)
+    return _Calibration(loaded[0], processes, counted, curve, blocks, load_seconds + ray_seconds)
 
 
 @contextmanager
@@ -182,7 +189,7 @@ def _ray_start_seconds() -> float:
 def _summary(
     config: PlanConfig, gpu: Gpu | None, work: Work, sample: _Sample, measured: _Calibration, survey_seconds: float
 ) -> dict[str, Any]:
-    loaded = measured.loaded[0]
+    loaded = measured.loaded
     utilisation = config.utilisation or UTILISATION
     if gpu:
         actors = config.mlm_actors or config.nodes * config.gpus_per_node
@@ -193,7 +200,7 @@ def _summary(
         model = work.cpu_model_seconds
     # The vectors of every node look each word up once.
     others = work.rest_seconds + work.vector_seconds * config.nodes
-    start = survey_seconds + measured.ray_seconds + max(one.seconds for one in measured.loaded)
+    start = survey_seconds + measured.start_seconds
     seconds = start + wall_seconds(work, model + others, actors)
     summary = {
         "rows": work.rows,
@@ -218,7 +225,7 @@ def _summary(
         "measured": {
             "device": loaded.device,
             "dtype": loaded.dtype,
-            "processes": len(measured.loaded),
+            "processes": measured.processes,
             "rows": sum(block.rows for block in measured.blocks),
             "tokens_per_second": round(work.tokens / max(work.cpu_model_seconds, 1e-9), 1),
             "seconds_per_input": [[length, seconds] for length, seconds in measured.curve.measured],
