@@ -19,6 +19,12 @@ COMMANDS = (
     ),
     Command("status", "How far a run is.", f"{_CONFIG}:OutputConfig", "augment_service.inspect_output:status_command"),
     Command(
+        "plan",
+        "What a run would take, from a short calibration: passes, hours, storage.",
+        f"{_CONFIG}:PlanConfig",
+        "augment_service.plan:run_command",
+    ),
+    Command(
         "verify",
         "Check every shard of a run; exit code 1 on any fault.",
         f"{_CONFIG}:OutputConfig",

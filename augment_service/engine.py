@@ -104,12 +104,7 @@ class AugmentEngine:
     def propose(self, texts: Sequence[str], num_ranked: int = 0) -> list[TextProposals]:
         """Words and proposals of each text; `num_ranked` best entries are listed besides the K candidates."""
         words_of = self.splitter.split(texts)
-        places = [
-            (text, index)
-            for text, words in enumerate(words_of)
-            for index, word in enumerate(words)
-            if may_replace(word, self.params.words)
-        ]
+        places = self._places(words_of)
         self.statistics.words += sum(map(len, words_of))
         single = [(words_of[text], index) for text, index in places if words_of[text][index].is_single_piece]
         from_mlm = iter(self.rank_words(single, num_ranked))
@@ -124,6 +119,23 @@ class AugmentEngine:
         return [
             TextProposals(text, words, tuple(found))
             for text, words, found in zip(texts, words_of, proposals, strict=True)
+        ]
+
+    def workload(self, texts: Sequence[str]) -> tuple[list[ModelInput], set[str]]:
+        """What `propose` would ask for, without asking: distinct model inputs, and words for the vectors."""
+        words_of = self.splitter.split(texts)
+        places = [(words_of[text], index) for text, index in self._places(words_of)]
+        inputs, _ = self._inputs([(words, index) for words, index in places if words[index].is_single_piece])
+        multi = {words[index].text for words, index in places if not words[index].is_single_piece}
+        return list(dict.fromkeys(inputs)), multi
+
+    def _places(self, words_of: Sequence[Sequence[Word]]) -> list[tuple[int, int]]:
+        """(text, word) of every word that may be replaced."""
+        return [
+            (text, index)
+            for text, words in enumerate(words_of)
+            for index, word in enumerate(words)
+            if may_replace(word, self.params.words)
         ]
 
     def nearest(self, words: Sequence[str], num_ranked: int = 0) -> dict[str, tuple[tuple[str, float], ...]]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from augment_service.batches import ModelInput
 from augment_service.encoder import PackedBatch, PackedEncoder, is_supported
+from augment_service.flops import ModelCost, model_cost
 from shared.embedded import EMBEDDED
 from shared.errors import ModelError, UsageError
 
@@ -91,6 +92,10 @@ class MaskedLM:
             digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
         digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
         return digest.hexdigest()
+
+    def cost(self) -> ModelCost:
+        """Floating-point operations of one input."""
+        return model_cost(self._model, last_layer_is_cut=self._encoder is not None)
 
     @torch.inference_mode()
     def rank(

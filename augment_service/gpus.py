@@ -1,0 +1,62 @@
+"""GPUs that `plan --gpu` knows: their makers' peak rates. None was measured by this project.
+
+`bf16` is the dense bf16 tensor rate (half of the figure that data sheets give "with sparsity"), `fp32` the plain fp32
+rate: the vocabulary head computes in fp32. Both in FLOP/s. A GPU that is not here: `--gpu BF16/FP32` in TFLOP/s.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shared.errors import UsageError
+
+UTILISATION = 0.3
+"""Assumed share of the peak that the engine reaches on a GPU. On CPUs it reached 0.7 to 0.8 of a measured peak; GPUs
+are harder to fill with short texts, and no GPU was at hand: `--utilisation` says otherwise."""
+
+KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 16, 6e-6
+"""Assumed cost of starting a layer's kernels, once per batch: what small batches on a fast GPU wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """Peak FLOP/s by data sheet."""
+
+    name: str
+    bf16: float
+    fp32: float
+
+
+GPUS = {
+    name.lower(): Gpu(name, bf16 * 1e12, fp32 * 1e12)
+    for name, bf16, fp32 in (
+        ("A10", 125, 31.2),
+        ("A30", 165, 10.3),
+        ("A40", 150, 37.4),
+        ("A100", 312, 19.5),
+        ("L4", 121, 30.3),
+        ("L40S", 362, 91.6),
+        ("H100", 989, 67),
+        ("H100-PCIe", 756, 51),
+        ("H200", 989, 67),
+        ("RTX-4090", 165, 82.6),
+    )
+}
+NO_GPU = "none"
+
+
+def find_gpu(name: str) -> Gpu | None:
+    """The GPU of that name, in any case; None for `none`. Raises UsageError naming all."""
+    if name.lower() == NO_GPU:
+        return None
+    if found := GPUS.get(name.lower()):
+        return found
+    bf16, slash, fp32 = name.partition("/")
+    try:
+        rates = (float(bf16), float(fp32)) if slash else (0.0, 0.0)
+    except ValueError:
+        rates = (0.0, 0.0)
+    if min(rates) > 0:
+        return Gpu(f"{bf16}/{fp32} TFLOP/s", rates[0] * 1e12, rates[1] * 1e12)
+    known = ", ".join(gpu.name for gpu in GPUS.values())
+    raise UsageError(f"--gpu {name}: unknown; known are none, {known}, or BF16/FP32 peaks in TFLOP/s such as 312/19.5")

@@ -1,0 +1,34 @@
+"""Wait until the Ray at RAY_ADDRESS has so many nodes: `wait_for_nodes.py NODES SECONDS`; exit code 1 if not."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+
+
+def main(wanted: int, seconds: float) -> int:
+    """Poll once a second; one line on stderr says what came."""
+    import ray
+
+    deadline = time.monotonic() + seconds
+    alive, problem = 0, "no answer"
+    while time.monotonic() < deadline:
+        try:
+            if not ray.is_initialized():
+                ray.init(address=os.environ["RAY_ADDRESS"], logging_level=logging.ERROR, log_to_driver=False)
+            alive = sum(node["Alive"] for node in ray.nodes())
+            problem = f"{alive} of {wanted} nodes"
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            problem = str(error).splitlines()[0]
+        if alive >= wanted:
+            print(f"ray at {os.environ['RAY_ADDRESS']}: {alive} nodes", file=sys.stderr)
+            return 0
+        time.sleep(1)
+    print(f"ray at {os.environ['RAY_ADDRESS']}: {problem} after {seconds:.0f} s; see RAY_LOG", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), float(sys.argv[2])))

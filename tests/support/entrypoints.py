@@ -1,0 +1,80 @@
+"""Our command lines where others write them down (manifests, scripts): found, and built into the command's own
+configuration, so that none can name an option that does not exist."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from shared.config import CommandConfig, add_arguments, from_namespace
+
+PROGRAMS = ("augment_service", "trainer")
+# Commands of the specification that our manifests use and another part of the project brings.
+AWAITED = {("augment_service", "serve")}
+_ENDS = {"&&", "||", ";", "|", "&"}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise AssertionError(message)
+
+
+def commands_in(shell_line: str) -> list[list[str]]:
+    """Arguments after `python -m` of each of our commands in one shell line."""
+    lexer = shlex.shlex(shell_line, posix=True, punctuation_chars=";&|")
+    lexer.whitespace_split = True
+    commands: list[list[str]] = []
+    words = list(lexer)
+    for place, word in enumerate(words):
+        if word in PROGRAMS and words[max(place - 2, 0) : place] == ["python", "-m"]:
+            end = next((i for i in range(place, len(words)) if words[i] in _ENDS), len(words))
+            commands.append(words[place:end])
+    return commands
+
+
+def build_config(command: Sequence[str]) -> CommandConfig:
+    """The configuration of [program, command, options…], as the program itself would build it.
+
+    Fails on an unknown command or option; skips the test for a command of the specification that is not built yet.
+    """
+    program, name, *options = command
+    commands = {one.name: one for one in importlib.import_module(f"{program}.cli").COMMANDS}
+    if name not in commands and (program, name) in AWAITED:
+        pytest.skip(f"{program} {name} is not there yet")
+    module, model_name = commands[name].config.split(":")
+    model: type[CommandConfig] = getattr(importlib.import_module(module), model_name)
+    parser = _Parser(allow_abbrev=False)
+    add_arguments(parser, model)
+    return from_namespace(model, parser.parse_args(options))
+
+
+def run_recorded(
+    script: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stand_ins: Mapping[str, str]
+) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+    """Run a shell script with `stand_ins` (program name -> shell body) first on the path; each call of one is recorded.
+
+    Returns the finished process and the calls, each [program, arguments…].
+    """
+    tools, log = folder / "tools", folder / "calls.jsonl"
+    tools.mkdir(parents=True, exist_ok=True)
+    log.write_text("", encoding="utf-8")
+    record = (
+        f'/usr/bin/env python3 -c \'import json,sys; print(json.dumps(sys.argv[1:]))\' "$(basename "$0")" "$@" >> {log}'
+    )
+    for name, body in stand_ins.items():
+        tool = tools / name
+        tool.write_text(f"#!/bin/bash\nPATH=/usr/bin:/bin\n{record}\n{body}\n", encoding="utf-8")
+        tool.chmod(0o755)
+    finished = subprocess.run(
+        ["bash", str(script), *arguments], capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(folder)} | dict(environment),
+    )  # fmt: skip
+    return finished, [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
