@@ -62,6 +62,7 @@ class Scheduler(Generic[Work]):
         self._losses: dict[int, int] = {}
         self._hunts: dict[int, tuple[Work, PoisonHunt]] = {}
         self._num_hunts: dict[int, int] = {}
+        self._cleared: dict[int, Work] = {}
         self._finished: set[int] = set()
         self._queues: dict[str, deque[Assignment[Work]]] = {}
         self._copies: dict[int, int] = {}
@@ -180,7 +181,8 @@ class Scheduler(Generic[Work]):
         for other, queue in self._queues.items():
             for place, one in enumerate(queue):
                 shard = one.work.shard
-                if other == actor or one.part or self._copies.get(shard, 0) > 1 or shard in self._finished:
+                is_copied = self._copies.get(shard, 0) > 1 or shard in self._finished or self._is_outdated(one)
+                if other == actor or one.part or is_copied:
                     continue
                 # What waits behind another shard can only gain; what runs gets the time of SLOW_FACTOR shards.
                 waited = now - one.began + (average * SLOW_FACTOR if place else 0.0)
@@ -194,8 +196,9 @@ class Scheduler(Generic[Work]):
 
     def _count_loss(self, assignment: Assignment[Work], reason: str) -> None:
         shard = assignment.work.shard
-        self._losses[shard] = self._losses.get(shard, 0) + 1
-        if self._losses[shard] < LOSSES_BEFORE_HUNT or shard in self._hunts:
+        if not self._is_outdated(assignment):
+            self._losses[shard] = self._losses.get(shard, 0) + 1
+        if self._losses.get(shard, 0) < LOSSES_BEFORE_HUNT:
             self._return(assignment, "actor_lost")
             return
         self._num_hunts[shard] = self._num_hunts.get(shard, 0) + 1
@@ -211,13 +214,19 @@ class Scheduler(Generic[Work]):
         work, hunt = self._hunts[shard]
         if hunt.is_done:
             del self._hunts[shard]
-            self._again.appendleft(work.without(hunt.poison))
+            self._cleared[shard] = work.without(hunt.poison)
+            self._again.appendleft(self._cleared[shard])
+
+    def _is_outdated(self, assignment: Assignment[Work]) -> bool:
+        """Whether a hunt has taken the shard over since this copy of it was given out."""
+        shard = assignment.work.shard
+        return shard in self._hunts or self._cleared.get(shard, assignment.work) is not assignment.work
 
     def _return(self, assignment: Assignment[Work], reason: str) -> None:
         shard = assignment.work.shard
         if assignment.part is not None:
             self._hunts[shard][1].put_back(assignment.part)
-        elif shard not in self._finished and not self._copies.get(shard):
+        elif shard not in self._finished and not self._copies.get(shard) and not self._is_outdated(assignment):
             self._again.appendleft(assignment.work)
         else:
             return
