@@ -164,8 +164,8 @@ def read_shard(store: Store, commit: Commit) -> pa.Table:
     content = store.read(commit.file)
     if hashlib.sha256(content).hexdigest() != commit.sha256:
         raise ShardError(
-            f"{store.uri}/{commit.file} is damaged: its checksum is not that of its commit. Remove the file and its "
-            "commit record and run the job again; it writes the same shard"
+            f"{store.uri}/{commit.file} is damaged: its checksum is not that of its commit. Remove the commit record "
+            "and run the job again; it writes the same shard"
         )
     table = pa.ipc.open_file(content).read_all()
     if table.num_rows != commit.rows:

@@ -63,7 +63,7 @@ class Storm:
 
     def run(self, num_kills: int) -> int:
         """Kill until `num_kills` are done, then wait for the end; returns the driver's exit code."""
-        wanted = 0
+        wanted = 1
         while self.driver.poll() is None or self.killed.total() < num_kills:
             if time.monotonic() - self.began > LONGEST_SECONDS:
                 kill([self.driver.pid])

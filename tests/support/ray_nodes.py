@@ -96,10 +96,12 @@ class StartedNodes:
         self._folder, self._count = folder, 0
         self.environment = os.environ | TOKEN_ENVIRONMENT | {"RAY_AUTH_MODE": mode}
         self.port, self.dashboard_port = free_port(), free_port()
+        self.metrics_port = free_port()
         self.address, self.dashboard = f"127.0.0.1:{self.port}", f"http://127.0.0.1:{self.dashboard_port}"
         head = [
             "--head", f"--port={self.port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
             f"--ray-client-server-port={free_port()}", f"--num-cpus={num_head_cpus}", f"--temp-dir={folder / 'r'}",
+            f"--metrics-export-port={self.metrics_port}",
         ]  # fmt: skip
         self._head = self._start(head)
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -109,7 +111,9 @@ class StartedNodes:
 
     def add(self) -> None:
         """A node joins."""
-        self._nodes.append(self._start([f"--address={self.address}", "--num-cpus=1"]))
+        self._nodes.append(
+            self._start([f"--address={self.address}", "--num-cpus=1", f"--metrics-export-port={free_port()}"])
+        )
 
     def root_pids(self) -> list[int]:
         """The `ray start` processes."""
@@ -135,7 +139,7 @@ class StartedNodes:
         command = [
             sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, "--block", "--disable-usage-stats",
             f"--object-store-memory={STORE_BYTES}", f"--dashboard-agent-listen-port={free_port()}",
-            f"--dashboard-agent-grpc-port={free_port()}", f"--metrics-export-port={free_port()}",
+            f"--dashboard-agent-grpc-port={free_port()}",
             "--min-worker-port=0", "--max-worker-port=0",
         ]  # fmt: skip
         with (self._folder / f"node-{self._count}.log").open("wb") as log:
