@@ -126,8 +126,11 @@ class Crew:
 
     def lost(self, name: str, reason: str) -> None:
         """A masked-LM actor died. Raises ClusterError when actors only die."""
-        if self._mlm.pop(name, None) is None:
+        one = self._mlm.pop(name, None)
+        if one is None:
             return
+        # "Unavailable" may only mean that it cannot be reached: it must not go on beside its successor.
+        self._ray.kill(one.handle)
         self.calls = {ref: call for ref, call in self.calls.items() if call[1] != name}
         logger.warning("actor_lost", extra={"fields": {"lost": name, "reason": _short(reason)}})
         self._count_death(reason)

@@ -76,9 +76,9 @@ class Storm:
                 return self.driver.returncode
             if self.killed.total() < num_kills and self.commits() >= wanted:
                 # A moment of the seed's choosing, after at least one commit since the last kill.
-                time.sleep(self.random.uniform(0.0, 1.5))
+                time.sleep(self.random.uniform(0.0, 1.0))
                 if self.kill_something():
-                    wanted = self.commits() + self.random.randint(1, 2)
+                    wanted = self.commits() + self.random.randint(1, 6)
             time.sleep(0.02)
         return self.driver.returncode
 
@@ -123,6 +123,8 @@ class Storm:
 def prepare(folder: Path, rows: int) -> tuple[Job, Path]:
     """The job and the output of its undisturbed single-process run."""
     job = Job(folder, rows)
+    # Shards that take a moment, so that kills hit work.
+    job.common += ["--n-a", "150", "--shard-rows", "16"]
     reference = folder / "single-process"
     parser = argparse.ArgumentParser()
     add_arguments(parser, RunConfig)
@@ -136,7 +138,7 @@ def storm(job: Job, reference: Path, seed: int, num_kills: int, nodes_by: str, l
     """One seed. Raises AssertionError when a byte differs or a row is lost."""
     output = reference.parent / f"storm-{seed}"
     if nodes_by == "ray-start":
-        nodes: Nodes = StartedNodes(NUM_NODES, Path(tempfile.mkdtemp(prefix="storm", dir="/tmp")))
+        nodes: Nodes = StartedNodes(NUM_NODES)
     else:
         nodes = TestCluster(NUM_NODES)
     try:
@@ -160,7 +162,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--kills", type=int, default=8, help="per seed")
-    parser.add_argument("--rows", type=int, default=480)
+    parser.add_argument("--rows", type=int, default=4800)
     parser.add_argument("--nodes-by", choices=("test-cluster", "ray-start"), default="test-cluster")
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()

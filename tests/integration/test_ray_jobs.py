@@ -20,8 +20,8 @@ from tests.support.ray_nodes import TOKEN, StartedNodes
 
 
 @pytest.fixture(params=["token", "disabled"])
-def head(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartedNodes]:
-    nodes = StartedNodes(0, tmp_path, num_head_cpus=2, mode=request.param)
+def head(request: pytest.FixtureRequest) -> Iterator[StartedNodes]:
+    nodes = StartedNodes(0, num_head_cpus=2, mode=request.param)
     yield nodes
     nodes.close()
 

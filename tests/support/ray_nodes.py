@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -92,16 +94,17 @@ class TestCluster:
 class StartedNodes:
     """Nodes as separate `ray start --block` processes, as on separate machines."""
 
-    def __init__(self, num_nodes: int, folder: Path, num_head_cpus: int = 0, mode: str = "token") -> None:
-        self._folder, self._count = folder, 0
+    def __init__(self, num_nodes: int, num_head_cpus: int = 0, mode: str = "token") -> None:
+        # A short path: the names of Ray's sockets may have 107 bytes.
+        self._folder, self._count = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp")), 0
         self.environment = os.environ | TOKEN_ENVIRONMENT | {"RAY_AUTH_MODE": mode}
         self.port, self.dashboard_port = free_port(), free_port()
         self.metrics_port = free_port()
         self.address, self.dashboard = f"127.0.0.1:{self.port}", f"http://127.0.0.1:{self.dashboard_port}"
         head = [
             "--head", f"--port={self.port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
-            f"--ray-client-server-port={free_port()}", f"--num-cpus={num_head_cpus}", f"--temp-dir={folder / 'r'}",
-            f"--metrics-export-port={self.metrics_port}",
+            f"--ray-client-server-port={free_port()}", f"--num-cpus={num_head_cpus}",
+            f"--temp-dir={self._folder / 'r'}", f"--metrics-export-port={self.metrics_port}",
         ]  # fmt: skip
         self._head = self._start(head)
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -133,6 +136,7 @@ class StartedNodes:
             pids = [process.pid, *descendants_of(process.pid)]
             kill(pids)
             process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         self._count += 1
