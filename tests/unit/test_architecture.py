@@ -15,9 +15,9 @@ import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 PURE = (
-    "augment_service/batches.py", "augment_service/scheduler.py", "augment_service/engine.py", "shared/sampling.py",
-    "shared/rng.py", "shared/rendering.py", "trainer/batches.py", "trainer/losses.py", "trainer/mapping.py",
-    "trainer/scores.py",
+    "augment_service/batches.py", "augment_service/scheduler.py", "augment_service/poison.py",
+    "augment_service/engine.py", "shared/sampling.py", "shared/rng.py", "shared/rendering.py", "trainer/batches.py",
+    "trainer/losses.py", "trainer/mapping.py", "trainer/scores.py",
 )  # fmt: skip
 OUTSIDE = {"ray", "fastapi", "starlette", "uvicorn"}
 HEAVY = ("ray", "torch", "transformers", "gensim", "fastapi", "pyarrow", "numpy")
