@@ -32,8 +32,9 @@ class _Mlm:
 
 @dataclass(slots=True)
 class _Glove:
-    """The actors that hold the vectors on one node."""
+    """The actors that hold the vectors on one node; `number` tells them from those that they replace."""
 
+    number: int
     handles: list[Any]
     loading: int
     models: dict[str, Any] | None = None
@@ -61,7 +62,7 @@ class Crew:
         self._check_models = check_models
         self._mlm: dict[str, _Mlm] = {}
         self._glove: dict[str, _Glove] = {}
-        self._made = self._refused = self._deaths = 0
+        self._made = self._refused = self._deaths = self._num_vectors = 0
         self.calls: dict[Any, tuple[str, str]] = {}
         self._mlm_class = ray.remote(**self._resources(own_ray))(MlmWorker)
         self._glove_class = ray.remote(num_cpus=0, max_restarts=0)(GloveWorker)
@@ -109,7 +110,8 @@ class Crew:
         except self._ray.exceptions.RayActorError as error:
             del self.calls[reference]
             if kind == "glove":
-                return self.vectors_lost(name, str(error))
+                self._replace_vectors(name, str(error))
+                return []
             raise
         del self.calls[reference]
         if kind == "glove":
@@ -135,10 +137,20 @@ class Crew:
         logger.warning("actor_lost", extra={"fields": {"lost": name, "reason": _short(reason)}})
         self._count_death(reason)
 
-    def vectors_lost(self, node: str, reason: str) -> list[str]:
-        """Vectors of a node died: others take their place if the node still has masked-LM actors."""
+    def vectors_of(self, name: str) -> int:
+        """Which vectors an actor asks: to be told to `vectors_lost`."""
+        glove = self._glove.get(self._mlm[name].node or "")
+        return glove.number if glove else -1
+
+    def vectors_lost(self, name: str, number: int, reason: str) -> None:
+        """An actor found its vectors dead; what it asked in vain may have been replaced since. Raises ClusterError."""
+        node = self._mlm[name].node or ""
+        if node in self._glove and self._glove[node].number == number:
+            self._replace_vectors(node, reason)
+
+    def _replace_vectors(self, node: str, reason: str) -> None:
         if self._glove.pop(node, None) is None:
-            return []
+            return
         self.calls = {ref: call for ref, call in self.calls.items() if call != ("glove", node)}
         logger.warning("vectors_lost", extra={"fields": {"node": node[:8], "reason": _short(reason)}})
         self._count_death(reason)
@@ -147,11 +159,6 @@ class Crew:
             self._start_vectors(node)
             for name, one in users:
                 one.handle.attach.remote(self._pick(node, name))
-        return []
-
-    def node_of(self, name: str) -> str:
-        """Node of a placed actor."""
-        return self._mlm[name].node or ""
 
     def progressed(self) -> None:
         """A shard was committed, or a part survived: deaths so far were no pattern."""
@@ -170,7 +177,8 @@ class Crew:
         count, config = self._config.glove_actors, self._config
         place = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
         handles = [self._glove_class.options(scheduling_strategy=place).remote() for _ in range(count)]
-        self._glove[node] = _Glove(handles, count)
+        self._num_vectors += 1
+        self._glove[node] = _Glove(self._num_vectors, handles, count)
         for handle in handles:
             self.calls[handle.load.remote(config.glove, config.glove_limit)] = ("glove", node)
 

@@ -36,7 +36,7 @@ class Driver:
     ) -> None:  # fmt: skip
         self._ray, self._config, self._schema, self._store = ray, config, schema, store
         self._scheduler, self._crew, self._heartbeat, self._metrics = scheduler, crew, heartbeat, metrics
-        self._working: dict[Any, tuple[str, Assignment[ShardWork]]] = {}
+        self._working: dict[Any, tuple[str, Assignment[ShardWork], int]] = {}
         self._failures: dict[int, int] = {}
         self._counted: dict[str, int] = {}
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), heartbeat.rows_done)], maxlen=60)
@@ -61,7 +61,10 @@ class Driver:
     def _answers(self) -> list[Any]:
         """All answers that are there; waits a moment for the first."""
         waiting = [*self._crew.calls, *self._working]
-        ready, others = self._ray.wait(waiting, num_returns=1, timeout=TICK_SECONDS)
+        if not waiting:
+            # Every actor was left out or waits for vectors that are being replaced.
+            time.sleep(TICK_SECONDS)
+        ready, others = self._ray.wait(waiting, num_returns=1, timeout=TICK_SECONDS) if waiting else ([], [])
         if ready and others:
             ready += self._ray.wait(others, num_returns=len(others), timeout=0)[0]
         now = time.monotonic()
@@ -82,14 +85,14 @@ class Driver:
             for one in ready:
                 self._scheduler.add_actor(one)
         elif reference in self._working:
-            name, assignment = self._working[reference]
+            name, assignment, vectors = self._working[reference]
             try:
                 self._ray.get(reference)
             except self._ray.exceptions.RayActorError as error:
                 self._actor_lost(name, str(error))
             except self._ray.exceptions.RayTaskError as error:
                 del self._working[reference]
-                self._failed(name, assignment, error)
+                self._failed(name, assignment, vectors, error)
             else:
                 del self._working[reference]
                 self._done(name, assignment)
@@ -113,7 +116,7 @@ class Driver:
             fields = {"shard": work.shard, "first_row": first, "last_row": last - 1, "on": name}
             logger.info("poison_hunt", extra={"fields": fields})
             reference = handle.probe.remote(work.rows[first:last], self._schema)
-        self._working[reference] = (name, assignment)
+        self._working[reference] = (name, assignment, self._crew.vectors_of(name))
 
     def _actor_lost(self, name: str, reason: str) -> None:
         self._working = {ref: one for ref, one in self._working.items() if one[0] != name}
@@ -122,13 +125,13 @@ class Driver:
         self._crew.lost(name, reason)
         self._crew.grow()
 
-    def _failed(self, name: str, assignment: Assignment[ShardWork], error: Any) -> None:
+    def _failed(self, name: str, assignment: Assignment[ShardWork], vectors: int, error: Any) -> None:
         """A call raised: lost vectors and passing troubles are tried again, anything else ends the run."""
         cause = error.cause if isinstance(error.cause, BaseException) else error
         shard = assignment.work.shard
         if isinstance(cause, self._ray.exceptions.RayActorError):
             self._scheduler.put_back(name, assignment, "vectors_lost")
-            self._crew.vectors_lost(self._crew.node_of(name), str(cause))
+            self._crew.vectors_lost(name, vectors, str(cause))
             return
         may_pass = isinstance(cause, OverloadError) or (isinstance(cause, StoreError) and cause.is_transient)
         self._failures[shard] = self._failures.get(shard, 0) + may_pass

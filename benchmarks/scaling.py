@@ -141,6 +141,10 @@ class StubCrew:
         """Ray's handle."""
         return self.handles[name]
 
+    def vectors_of(self, name: str) -> int:
+        """None are there."""
+        return 0
+
     def dismiss(self) -> None:
         """They end with Ray."""
 

@@ -22,7 +22,9 @@ from collections import Counter
 from pathlib import Path
 
 from augment_service.config import RunConfig
+from augment_service.heartbeat import read_heartbeats
 from shared.config import add_arguments, from_namespace
+from shared.store import open_store
 from tests.integration.conftest import Job
 from tests.support.command import ROOT, descendants_of
 from tests.support.ray_nodes import TOKEN_ENVIRONMENT, Nodes, StartedNodes, TestCluster, kill
@@ -56,8 +58,11 @@ class Storm:
         return len(list(self.output.glob("commits/*.json")))
 
     def say(self, text: str) -> None:
-        """One line of the log."""
-        line = f"seed {self.seed}  {time.monotonic() - self.began:6.1f}s  commits {self.commits():3d}  {text}"
+        """One line of the log; actors and nodes as the driver's last heartbeat told them, up to 5 s ago."""
+        beats = read_heartbeats(open_store(str(self.output)))
+        crew = f"{beats[-1].actors_ready} actors on {beats[-1].nodes} nodes" if beats else ""
+        seconds = time.monotonic() - self.began
+        line = f"seed {self.seed}  {seconds:6.1f}s  commits {self.commits():3d}  {crew:19}  {text}"
         self.log.append(line)
         print(line, flush=True)
 
