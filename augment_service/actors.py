@@ -75,8 +75,7 @@ class MlmWorker:
     def __init__(self, config: RunConfig, run: str, job: str, name: str) -> None:
         configure_logs(config.log_format, config.log_level)
         bind_log_fields(job=job, actor=name)
-        self._config, self._job = config, job
-        self._store = open_store(config.output, run)
+        self._config, self._job, self._run = config, job, run
         self._neighbours = RemoteNeighbours()
 
     def where(self) -> str:
@@ -87,6 +86,7 @@ class MlmWorker:
         """Load the model; returns what goes into the manifest: weights, device, precision, versions."""
         keep_freed_memory()
         config = self._config
+        self._store = open_store(config.output, self._run)
         mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads)
         self._masked_lm = mlm
         self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens)

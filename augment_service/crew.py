@@ -16,6 +16,7 @@ from shared.errors import ClusterError, ExpectedError, ManifestError
 
 logger = logging.getLogger(__name__)
 
+_IN_CREATION = "creation task"
 DEATHS_PER_ACTOR, DEATHS_AT_LEAST = 4, 24
 """So many deaths without one shard committed or part survived in between end the run."""
 
@@ -112,6 +113,8 @@ class Crew:
             if kind == "glove":
                 self._replace_vectors(name, str(error))
                 return []
+            if _IN_CREATION in str(error) and not self.num_ready:
+                raise ClusterError(f"a worker could not start: {_short(str(error))}") from error
             raise
         del self.calls[reference]
         if kind == "glove":
@@ -263,6 +266,8 @@ class Crew:
 
 
 def _short(reason: str) -> str:
-    """The first line that says something, for a log."""
+    """The line that says most, for a log: the first, or the last of what was raised while an actor was made."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    return lines[0][:300] if lines else "no reason given"
+    if not lines:
+        return "no reason given"
+    return lines[-1 if _IN_CREATION in lines[0] else 0][:300]
