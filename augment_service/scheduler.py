@@ -65,8 +65,10 @@ class Scheduler(Generic[Work]):
         self._cleared: dict[int, Work] = {}
         self._finished: set[int] = set()
         self._queues: dict[str, deque[Assignment[Work]]] = {}
+        # Actors that could take more, kept so that an event costs the same for ten actors and for ten thousand.
+        self._roomy: dict[str, None] = {}
         self._copies: dict[int, int] = {}
-        self._num_done, self._seconds = 0, 0.0
+        self._num_done, self._seconds, self._next_look = 0, 0.0, 0.0
         self.retries: dict[str, int] = {}
 
     @property
@@ -82,6 +84,7 @@ class Scheduler(Generic[Work]):
     def add_actor(self, actor: str) -> None:
         """An actor answered its ready call."""
         self._queues[actor] = deque()
+        self._roomy[actor] = None
 
     def next_for(self, actor: str) -> Assignment[Work] | None:
         """Work for an actor, or None when it has enough or nothing is left."""
@@ -95,11 +98,14 @@ class Scheduler(Generic[Work]):
             if given.part is None:
                 self._copies[given.work.shard] = self._copies.get(given.work.shard, 0) + 1
             queue.append(given)
+            if len(queue) >= IN_FLIGHT_PER_ACTOR:
+                self._roomy.pop(actor, None)
         return given
 
     def assign_all(self) -> Iterator[tuple[str, Assignment[Work]]]:
         """Work for every actor that could take more."""
-        for actor in [name for name, queue in self._queues.items() if len(queue) < IN_FLIGHT_PER_ACTOR]:
+        nothing_new = self._source_is_dry and not self._again and not self._hunts
+        for actor in [one for one in self._roomy if not (nothing_new and self._queues[one])]:
             while (given := self.next_for(actor)) is not None:
                 yield actor, given
             if not self._queues[actor] and self._source_is_dry:
@@ -133,6 +139,7 @@ class Scheduler(Generic[Work]):
     def lost(self, actor: str, reason: str) -> int:
         """The actor died: its work is handed out again; returns how much. Raises ClusterError at the bound."""
         queue = self._queues.pop(actor, deque())
+        self._roomy.pop(actor, None)
         for place, assignment in enumerate(queue):
             shard = assignment.work.shard
             if assignment.part is None:
@@ -177,6 +184,8 @@ class Scheduler(Generic[Work]):
     def _copy_for(self, actor: str) -> Assignment[Work] | None:
         """A copy of the shard that waits or runs the longest elsewhere, once nothing else is left."""
         now, average = self._clock(), self._seconds / max(self._num_done, 1)
+        if now < self._next_look:
+            return None
         best: tuple[float, Assignment[Work]] | None = None
         for other, queue in self._queues.items():
             for place, one in enumerate(queue):
@@ -190,6 +199,8 @@ class Scheduler(Generic[Work]):
                 if is_worth_it and (best is None or waited > best[0]):
                     best = (waited, one)
         if best is None:
+            # Looking through all that is in flight is dear; nothing gets slow within a tenth of a shard's time.
+            self._next_look = now + average / 10
             return None
         self._count("speculative")
         return Assignment(best[1].work, now)
@@ -234,6 +245,7 @@ class Scheduler(Generic[Work]):
 
     def _leave(self, actor: str, assignment: Assignment[Work]) -> None:
         self._queues[actor].remove(assignment)
+        self._roomy[actor] = None
         if assignment.part is None:
             self._copies[assignment.work.shard] -= 1
 

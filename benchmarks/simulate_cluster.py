@@ -51,7 +51,8 @@ class StubCluster:
         self.queues: dict[str, deque[Assignment[StubWork]]] = {}
         self.speed: dict[str, float] = {}
         self.number = self.committed = self.num_events = self.deaths = self.read = 0
-        self.busy_seconds = self.scheduler_seconds = 0.0
+        self.busy_seconds = self.alive_seconds = self.scheduler_seconds = 0.0
+        self.joined: dict[str, float] = {}
 
     def _source(self, poisoned: set[int]) -> Iterator[StubWork]:
         for shard in range(self.options.shards):
@@ -80,6 +81,7 @@ class StubCluster:
             self.number += 1
             name = f"{node}/{place}/{self.number}"
             self.queues[name], self.speed[name] = deque(), 4.0 if slow else 1.0
+            self.joined[name] = self.now
             self._timed(lambda name=name: self.scheduler.add_actor(name))  # type: ignore[misc]
         self.at(self.random.expovariate(1 / (self.options.node_hours * 3600)), "lose", node)
         self._assign()
@@ -92,6 +94,7 @@ class StubCluster:
 
     def _kill(self, name: str) -> None:
         self.deaths += 1
+        self.alive_seconds += self.now - self.joined[name]
         del self.queues[name]
         self._timed(lambda: self.scheduler.lost(name, "simulated"))
 
@@ -106,7 +109,7 @@ class StubCluster:
             self._kill(name)
             self.number += 1
             again = f"{name.split('/')[0]}/p/{self.number}"
-            self.queues[again], self.speed[again] = deque(), 1.0
+            self.queues[again], self.speed[again], self.joined[again] = deque(), 1.0, self.now
             self.scheduler.add_actor(again)
         elif self._timed(lambda: self.scheduler.done(name, assignment)):
             self.committed += 1
@@ -148,13 +151,15 @@ def main() -> None:
     began = time.perf_counter()
     cluster.run()
     seconds = time.perf_counter() - began
+    alive = cluster.alive_seconds + sum(cluster.now - cluster.joined[name] for name in cluster.queues)
     ideal = options.shards * options.shard_seconds * 1.03 / options.actors
     per_shard = cluster.scheduler_seconds / options.shards
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{options.actors} actors, {options.shards:,} shards of {options.shard_seconds:.0f} s: "
         f"{cluster.num_events:,} events, {cluster.deaths} actors died, given out again {cluster.scheduler.retries}\n"
-        f"simulated end {cluster.now / 60:.1f} min (all actors fast, alive, there from the start: {ideal / 60:.1f})\n"
+        f"simulated end {cluster.now / 60:.1f} min (all actors fast, alive, there from the start: {ideal / 60:.1f}); "
+        f"actors worked {cluster.busy_seconds / alive:.1%} of the time they were there\n"
         f"scheduler {cluster.scheduler_seconds:.1f} s of CPU, {per_shard * 1e6:.0f} us a shard: alone it would keep up "
         f"with {1 / per_shard:,.0f} shards/s; whole simulation {seconds:.1f} s, peak memory {peak:.0f} MiB"
     )
