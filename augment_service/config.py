@@ -31,8 +31,10 @@ class ModelConfig(CommandConfig, AugmentParams):
 class RunConfig(ModelConfig):
     """Options of `augment_service run`."""
 
-    input: tuple[str, ...] = what(..., "Input files, folders or globs: TSV, CSV, JSONL, Parquet, Arrow.", min_length=1)
-    output: str = how(..., "Output folder; an interrupted run resumes from it.")
+    input: tuple[str, ...] = what(
+        ..., "Input files, folders or globs, local or s3://: TSV, CSV, JSONL, Parquet, Arrow.", min_length=1
+    )
+    output: str = how(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
     task: str | None = what(None, "GLUE task: its text columns, labels and N_a.")
     text_column: tuple[str, ...] = what((), "Text column, by name or 0-based index; two for text pairs.", max_length=2)
     label_column: str | None = what(None, "Label column, by name or 0-based index.")
@@ -44,9 +46,15 @@ class RunConfig(ModelConfig):
     mlm_threads: int = what(
         1, "CPU threads of one masked-LM actor; part of the job, since it may change last digits.", ge=1
     )
-    mlm_actors: int | None = how(None, "Masked-LM actors (default: one per GPU, or CPUs / --mlm-threads).", ge=1)
-    glove_actors: int = how(1, "Actors that hold the word vectors.", ge=1)
+    mlm_actors: int | None = how(
+        None, "Masked-LM actors (default: as many as the cluster has room for, also when it grows).", ge=1
+    )
+    mlm_gpus: float = how(1.0, "GPUs of one masked-LM actor; with a fraction, several share a GPU.", gt=0)
+    glove_actors: int = how(1, "Actors that hold the word vectors, on each node with masked-LM actors.", ge=1)
     address: str = how("auto", "Ray: auto (a cluster if RAY_ADDRESS names one, else local), local, or its address.")
+    check_resume: Literal["checksums", "sizes"] = how(
+        "checksums", "What is checked of committed shards before a run goes on; damaged ones are made anew."
+    )
     resume: bool = how(True, "Continue an interrupted run; --no-resume refuses an output folder that holds one.")
 
     @model_validator(mode="after")

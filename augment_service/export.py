@@ -17,7 +17,7 @@ from shared.errors import OutputError, StoreError
 from shared.glue import get_task
 from shared.manifest import read_manifest
 from shared.shards import SUCCESS, list_commits, read_shard
-from shared.store import LocalStore, open_store
+from shared.store import Store, open_store
 
 
 def run_command(config: ExportConfig) -> CommandResult:
@@ -41,12 +41,12 @@ def run_command(config: ExportConfig) -> CommandResult:
     return CommandResult({"file": str(target), "rows": rows}, f"{rows:,} rows: {target}")
 
 
-def _tables(store: LocalStore) -> Iterator[pa.Table]:
+def _tables(store: Store) -> Iterator[pa.Table]:
     for commit in list_commits(store):
         yield read_shard(store, commit)
 
 
-def _write_parquet(store: LocalStore, _manifest: dict[str, Any], path: Path) -> int:
+def _write_parquet(store: Store, _manifest: dict[str, Any], path: Path) -> int:
     count = 0
     writer: pq.ParquetWriter | None = None
     for table in _tables(store):
@@ -58,17 +58,17 @@ def _write_parquet(store: LocalStore, _manifest: dict[str, Any], path: Path) -> 
     return count
 
 
-def _write_jsonl(store: LocalStore, _manifest: dict[str, Any], path: Path) -> int:
+def _write_jsonl(store: Store, _manifest: dict[str, Any], path: Path) -> int:
     return _write_lines(store, path, lambda row: json.dumps(row, ensure_ascii=False, default=str), None)
 
 
-def _write_tsv(store: LocalStore, _manifest: dict[str, Any], path: Path) -> int:
+def _write_tsv(store: Store, _manifest: dict[str, Any], path: Path) -> int:
     first = next(_tables(store))
     names = [name for name in first.schema.names if name != "replaced"]
     return _write_lines(store, path, lambda row: "\t".join(_cell(row[name]) for name in names), "\t".join(names))
 
 
-def _write_reference_tsv(store: LocalStore, manifest: dict[str, Any], path: Path) -> int:
+def _write_reference_tsv(store: Store, manifest: dict[str, Any], path: Path) -> int:
     """The layout of the task's own train.tsv, which the reference's distillation script reads as train_aug.tsv."""
     config = manifest["config"]
     if config["task"] is None:
@@ -101,7 +101,7 @@ def _header_of(path: Path) -> list[str] | None:
         return None
 
 
-def _write_lines(store: LocalStore, path: Path, line: Callable[[dict[str, Any]], str], header: str | None) -> int:
+def _write_lines(store: Store, path: Path, line: Callable[[dict[str, Any]], str], header: str | None) -> int:
     count = 0
     file: IO[str]
     with path.open("w", encoding="utf-8", newline="\n") as file:
@@ -119,7 +119,7 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value).replace("\t", " ").replace("\n", " ").replace("\r", " ")
 
 
-_WRITERS: dict[str, Callable[[LocalStore, dict[str, Any], Path], int]] = {
+_WRITERS: dict[str, Callable[[Store, dict[str, Any], Path], int]] = {
     "tsv": _write_tsv,
     "jsonl": _write_jsonl,
     "parquet": _write_parquet,

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from augment_service.batch_guard import BatchGuard
 from augment_service.batches import ModelInput
 from augment_service.encoder import PackedBatch, PackedEncoder, is_supported
 from augment_service.flops import ModelCost, model_cost
@@ -44,6 +45,7 @@ class MaskedLM:
     def __init__(self, model: Any, tokenizer: Any, device: str, dtype: torch.dtype, name: str) -> None:
         self.tokenizer = tokenizer
         self.device, self.dtype, self.name = device, dtype, name
+        self.guard = BatchGuard()
         self._model = model.eval().to(device)
         self.vocab_size = int(model.config.vocab_size)
         self._head = _head_of(self._model)
@@ -114,7 +116,7 @@ class MaskedLM:
         waiting: list[tuple[Sequence[int], Tensor]] = []
         rows = 0
         for batch in batches:
-            states = self._states([inputs[index] for index in batch])
+            states = self.guard.run(self._states, [inputs[index] for index in batch])
             waiting.append((batch, states))
             rows += len(states)
             if rows >= HEAD_ROWS:

@@ -15,7 +15,7 @@ from typing import Any
 
 class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        fields = " ".join(f"{key}={_plain(value)}" for key, value in getattr(record, "fields", {}).items())
+        fields = " ".join(f"{key}={_plain(value)}" for key, value in _fields_of(record).items())
         stamp = time.strftime("%H:%M:%S", time.localtime(record.created))
         line = f"{stamp} {record.levelname.lower():7} {record.getMessage()}" + (f" {fields}" if fields else "")
         return line + ("\n" + self.formatException(record.exc_info) if record.exc_info else "")
@@ -24,10 +24,22 @@ class _TextFormatter(logging.Formatter):
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         entry = {"time": round(record.created, 3), "level": record.levelname.lower(), "logger": record.name}
-        entry |= {"event": record.getMessage()} | getattr(record, "fields", {})
+        entry |= {"event": record.getMessage()} | _fields_of(record)
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+_bound: dict[str, Any] = {}
+
+
+def bind_log_fields(**fields: Any) -> None:
+    """Fields that every log line of this process carries from now on, such as `job`."""
+    _bound.update(fields)
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    return getattr(record, "fields", {}) | _bound
 
 
 def _plain(value: Any) -> str:

@@ -7,12 +7,12 @@ from typing import Any
 
 from shared.errors import ManifestError
 from shared.schema import FORMAT_VERSION
-from shared.store import LocalStore
+from shared.store import Store
 
 MANIFEST = "manifest.json"
 
 
-def write_or_check(store: LocalStore, manifest: dict[str, Any]) -> bool:
+def write_or_check(store: Store, manifest: dict[str, Any]) -> bool:
     """Write the manifest, or check that the one there is equal; True when the job is a new one.
 
     Raises ManifestError that names the first differing field.
@@ -30,7 +30,7 @@ def write_or_check(store: LocalStore, manifest: dict[str, Any]) -> bool:
     return False
 
 
-def read_manifest(store: LocalStore) -> dict[str, Any]:
+def read_manifest(store: Store) -> dict[str, Any]:
     """The manifest of an output folder. Raises ManifestError when there is none or it is of another version."""
     if not store.exists(MANIFEST):
         raise ManifestError(f"{store.uri} holds no {MANIFEST}: it is no output folder of `augment_service run`")

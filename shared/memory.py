@@ -4,6 +4,7 @@ a page fault per 4 KiB when it is asked for again. On two cores that was a quart
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import sys
 
@@ -22,3 +23,10 @@ def keep_freed_memory() -> bool:
     wanted = ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, TOP_PAD_BYTES))
     results = [mallopt(name, value) for name, value in wanted]
     return all(result == 1 for result in results)
+
+
+def release_freed_memory() -> None:
+    """Give back to the kernel what glibc keeps, when memory has run out."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -18,9 +19,10 @@ import pyarrow as pa
 
 from shared.errors import ShardError, TrainingError
 from shared.manifest import read_manifest
-from shared.store import LocalStore
+from shared.store import Store
 
 SUCCESS = "_SUCCESS"
+READERS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +49,22 @@ def shard_bytes(table: pa.Table) -> bytes:
 
 
 def write_shard(
-    store: LocalStore,
+    store: Store,
     shard: int,
     table: pa.Table,
     sources: int,
     quarantine: list[dict[str, Any]],
     statistics: dict[str, float],
 ) -> Commit:
-    """Write and commit one shard; returns the commit that stands. Raises ShardError, StoreError."""
+    """Write and commit one shard; returns the commit that stands. Raises ShardError, StoreError.
+
+    Statistics with `halved_batches` say that memory ran out and that the last digits may differ; see `_may_differ`.
+    """
     content = shard_bytes(table)
     digest = hashlib.sha256(content).hexdigest()
     name = f"shards/{shard:05d}-{digest[:16]}.arrow"
-    if not store.exists(name):
-        store.put(name, content)
+    # Written even where a file of that name stands: its name promises these bytes, a disk fault may have changed them.
+    store.put(name, content)
     quarantine_file = None
     if quarantine:
         quarantine_file = f"quarantine/{shard:05d}.jsonl"
@@ -74,6 +79,8 @@ def write_shard(
     standing = read_commit(store, record)
     if standing.sha256 != digest:
         store.delete(name)
+        if _may_differ(standing.statistics) or _may_differ(statistics):
+            return standing
         raise ShardError(
             f"shard {shard} of {store.uri} was committed as {standing.sha256[:16]} and came out as {digest[:16]} now: "
             "other hardware, library or thread count than the job began with"
@@ -81,12 +88,17 @@ def write_shard(
     return standing
 
 
+def _may_differ(statistics: dict[str, float]) -> bool:
+    """A batch done in halves may differ in its last digits from the whole: the first commit wins, whichever it is."""
+    return bool(statistics.get("halved_batches"))
+
+
 def commit_name(shard: int) -> str:
     """Name of a shard's commit record."""
     return f"commits/{shard:05d}.json"
 
 
-def read_commit(store: LocalStore, name: str) -> Commit:
+def read_commit(store: Store, name: str) -> Commit:
     """One commit record. Raises ShardError when it is none."""
     try:
         return Commit(**json.loads(store.read(name)))
@@ -94,20 +106,66 @@ def read_commit(store: LocalStore, name: str) -> Commit:
         raise ShardError(f"{store.uri}/{name} is no commit record: {error}") from error
 
 
-def list_commits(store: LocalStore) -> list[Commit]:
+def list_commits(store: Store) -> list[Commit]:
     """All commits, in shard order."""
-    return [read_commit(store, name) for name in store.list("commits") if name.endswith(".json")]
+    return list(iter_commits(store))
 
 
-def read_shard(store: LocalStore, commit: Commit) -> pa.Table:
+def iter_commits(store: Store) -> Iterator[Commit]:
+    """All commits, in shard order, read a few at a time and never held as a whole."""
+    names = [commit_name(shard) for shard in sorted(committed_shards(store))]
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(names), 4 * READERS):
+            yield from readers.map(lambda name: read_commit(store, name), names[start : start + 4 * READERS])
+
+
+def committed_shards(store: Store) -> set[int]:
+    """Numbers of the committed shards, from the names of their records alone."""
+    names = (name.rpartition("/")[2] for name in store.list("commits"))
+    return {int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdigit()}
+
+
+def revoke_damaged(store: Store, read_all: bool) -> list[int]:
+    """Take back commits whose shard is missing, of another size or (`read_all`) of another checksum; returns them.
+
+    The job then makes those shards anew, byte for byte. A commit record that is none is taken back as well.
+    """
+    sizes = store.sizes("shards")
+
+    def is_whole(commit: Commit) -> bool:
+        if sizes.get(commit.file) != commit.num_bytes:
+            return False
+        return not read_all or hashlib.sha256(store.read(commit.file)).hexdigest() == commit.sha256
+
+    damaged: list[int] = []
+    with ThreadPoolExecutor(READERS) as readers:
+        shards = sorted(committed_shards(store))
+        for start in range(0, len(shards), 4 * READERS):
+            part = shards[start : start + 4 * READERS]
+            commits = list(readers.map(lambda shard: _commit_or_none(store, shard), part))
+            found = readers.map(lambda one: one is not None and is_whole(one), commits)
+            damaged += [shard for shard, is_good in zip(part, found, strict=True) if not is_good]
+    for shard in damaged:
+        store.delete(commit_name(shard))
+    return damaged
+
+
+def _commit_or_none(store: Store, shard: int) -> Commit | None:
+    try:
+        return read_commit(store, commit_name(shard))
+    except ShardError:
+        return None
+
+
+def read_shard(store: Store, commit: Commit) -> pa.Table:
     """The rows of a committed shard. Raises ShardError when its bytes are not those that were committed."""
     if not store.exists(commit.file):
         raise ShardError(f"{store.uri}/{commit.file} is committed but missing")
     content = store.read(commit.file)
     if hashlib.sha256(content).hexdigest() != commit.sha256:
         raise ShardError(
-            f"{store.uri}/{commit.file} is damaged: its checksum is not that of its commit. Remove the file and its "
-            "commit record and run the job again; it writes the same shard"
+            f"{store.uri}/{commit.file} is damaged: its checksum is not that of its commit. Remove the commit record "
+            "and run the job again; it writes the same shard"
         )
     table = pa.ipc.open_file(content).read_all()
     if table.num_rows != commit.rows:
@@ -116,7 +174,7 @@ def read_shard(store: LocalStore, commit: Commit) -> pa.Table:
 
 
 def follow_commits(
-    store: LocalStore,
+    store: Store,
     timeout_seconds: float,
     poll_seconds: float = 0.5,
     sleep: Callable[[float], None] = time.sleep,
@@ -143,12 +201,12 @@ def follow_commits(
         waited += poll_seconds
 
 
-def write_success(store: LocalStore, summary: dict[str, Any]) -> None:
+def write_success(store: Store, summary: dict[str, Any]) -> None:
     """Mark a job as complete; the last file of a job."""
     store.put(SUCCESS, json.dumps(summary, sort_keys=True, indent=1).encode())
 
 
-def verify_output(store: LocalStore) -> list[str]:
+def verify_output(store: Store) -> list[str]:
     """Every fault of an output folder, one line each: checksums, counts, schema, missing or doubled rows."""
     manifest = read_manifest(store)
     total = int(manifest["plan"]["shards"])
@@ -189,10 +247,14 @@ def verify_output(store: LocalStore) -> list[str]:
     return faults
 
 
-def remove_orphans(store: LocalStore, older_than_seconds: float = 0.0) -> int:
-    """Remove shard files without a commit and half-written files; returns how many. Only while no job writes."""
-    known = {commit.file for commit in list_commits(store)}
+def remove_orphans(store: Store, live_writers: frozenset[str] = frozenset(), older_than_seconds: float = 3600.0) -> int:
+    """Remove shard files without a commit and half-written files; returns how many. Only when every shard is committed.
+
+    Then it is safe even while another driver writes: what it still writes has the name of a committed shard.
+    live_writers: runs whose half-written files are left alone; those of unknown writers go by their age.
+    """
+    known = {commit.file for commit in iter_commits(store)}
     orphans = [name for name in store.list("shards") if name not in known]
     for name in orphans:
         store.delete(name)
-    return len(orphans) + store.remove_partials(older_than_seconds, time.time())
+    return len(orphans) + store.remove_partials(live_writers, older_than_seconds)

@@ -7,8 +7,6 @@ its source id and its shard. GLUE TSVs are read as they were written: no quoting
 from __future__ import annotations
 
 import csv
-import glob
-import hashlib
 import io
 import json
 import math
@@ -21,6 +19,7 @@ import pyarrow as pa
 
 from shared.errors import InputError, UsageError
 from shared.glue import Task, get_task
+from shared.input_files import expand, open_binary, sha256_of
 from shared.rows import QuarantinedRow, SourceRow
 
 _RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
@@ -110,7 +109,7 @@ def open_source(options: InputOptions) -> Source:
         for index, name in enumerate(columns)
         if index not in skipped
     )
-    files = tuple((path, _sha256(path)) for path in paths)
+    files = tuple((path, sha256_of(path)) for path in paths)
     draft = Source(files, columns, text, label, ids, pa.null(), rest, 0)
     return _survey(draft, options, task, types)
 
@@ -225,7 +224,7 @@ def _records(paths: Iterable[str], task: Task | None, columns: Sequence[str]) ->
 
 
 def _tsv(path: str, has_header: bool, width: int) -> Iterator[_Record]:
-    with _open(path) as file:
+    with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             if number == 1 and has_header:
                 continue
@@ -249,7 +248,7 @@ def _tsv(path: str, has_header: bool, width: int) -> Iterator[_Record]:
 
 def _csv(path: str, width: int) -> Iterator[_Record]:
     csv.field_size_limit(2**31 - 1)
-    with _open(path) as binary:
+    with open_binary(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
         reader = csv.reader(text)
         for number, cells in enumerate(reader):
@@ -269,7 +268,7 @@ def _csv(path: str, width: int) -> Iterator[_Record]:
 
 
 def _jsonl(path: str, columns: Sequence[str]) -> Iterator[_Record]:
-    with _open(path) as file:
+    with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
             where = f"{path} line {number}"
             if not line.strip():
@@ -298,9 +297,10 @@ def _arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
         if kind == "parquet":
             import pyarrow.parquet as pq
 
-            yield from pq.ParquetFile(path).iter_batches(batch_size=4096)
+            with open_binary(path) as file:
+                yield from pq.ParquetFile(file).iter_batches(batch_size=4096)
             return
-        with pa.memory_map(path) as mapped:
+        with pa.PythonFile(open_binary(path), mode="r") if "://" in path else pa.memory_map(path) as mapped:
             try:
                 reader = pa.ipc.open_file(mapped)
                 yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
@@ -327,7 +327,7 @@ def _header(paths: Sequence[str], task: Task | None) -> tuple[tuple[str, ...], l
 def _header_of(path: str, task: Task | None) -> tuple[tuple[str, ...], list[pa.DataType] | None]:
     kind = _kind(path)
     if kind in ("tsv", "csv", "jsonl"):
-        with _open(path) as file:
+        with open_binary(path) as file:
             line = file.readline()
         if not line.strip():
             raise InputError(f"{path} is empty")
@@ -335,7 +335,7 @@ def _header_of(path: str, task: Task | None) -> tuple[tuple[str, ...], list[pa.D
             return _jsonl_columns(path), None
         text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
         if kind == "csv":
-            with _open(path) as binary:
+            with open_binary(path) as binary:
                 reader = csv.reader(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline=""))
                 names = next(reader, [])
         else:
@@ -352,7 +352,7 @@ def _header_of(path: str, task: Task | None) -> tuple[tuple[str, ...], list[pa.D
 
 def _jsonl_columns(path: str, num_lines: int = 100) -> tuple[str, ...]:
     names: dict[str, None] = {}
-    with _open(path) as file:
+    with open_binary(path) as file:
         for line, _ in zip(file, range(num_lines), strict=False):
             try:
                 loaded = json.loads(line)
@@ -384,20 +384,8 @@ def _check_width(path: str, task: Task, columns: Sequence[str]) -> None:
 
 
 def _expand(inputs: Sequence[str]) -> list[str]:
-    paths: list[str] = []
-    for one in inputs:
-        if "://" in one:
-            raise UsageError(f"--input {one}: only local files are supported in this version")
-        if Path(one).is_dir():
-            found = sorted(str(path) for path in Path(one).iterdir() if path.suffix in _KINDS and path.is_file())
-        else:
-            found = sorted(glob.glob(one)) if glob.has_magic(one) and not Path(one).exists() else [one]
-        if not found:
-            raise InputError(f"--input {one}: no file of a known kind ({', '.join(_KINDS)})")
-        paths += found
+    paths = expand(inputs, _KINDS)
     for path in paths:
-        if not Path(path).is_file():
-            raise InputError(f"--input {path}: no such file")
         _kind(path)
     return paths
 
@@ -407,18 +395,6 @@ def _kind(path: str) -> str:
     if kind is None:
         raise InputError(f"{path}: unknown kind of file; known are {', '.join(_KINDS)}")
     return kind
-
-
-def _open(path: str) -> io.BufferedReader:
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-
-
-def _sha256(path: str) -> str:
-    with _open(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shown(raw: bytes) -> str:

@@ -20,12 +20,12 @@ NUM_ROWS = 240
 class Job:
     """Arguments of one job; `output` differs from run to run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, num_rows: int = NUM_ROWS) -> None:
         self.folder = folder
         model = save_random_model("bert-uncased", folder / "model")
         vectors = save_random_vectors(folder / "glove.txt")
         corpus = folder / "corpus.tsv"
-        lines = [f"{SENTENCES[row % 3].format(row)}\t{row % 2}\tkept {row}" for row in range(NUM_ROWS)]
+        lines = [f"{SENTENCES[row % 3].format(row)}\t{row % 2}\tkept {row}" for row in range(num_rows)]
         lines[17] = "a line with one column"
         corpus.write_text("\n".join(["sentence\tlabel\tnote", *lines]) + "\n", encoding="utf-8")
         self.common = [

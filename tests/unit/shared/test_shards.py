@@ -22,10 +22,12 @@ from shared.rows import SourceRow
 from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
 from shared.schema import samples_schema
 from shared.shards import (
+    committed_shards,
     follow_commits,
     list_commits,
     read_shard,
     remove_orphans,
+    revoke_damaged,
     verify_output,
     write_shard,
     write_success,
@@ -144,8 +146,8 @@ def test_a_full_disk_says_so_and_leaves_no_file(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_store_that_is_not_supported_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="only local folders"):
-        open_store("s3://bucket/prefix")
+    with pytest.raises(UsageError, match=r"a local folder or s3://bucket/prefix"):
+        open_store("gs://bucket/prefix")
 
 
 @pytest.mark.parametrize("name", [name for name in dir(errors) if name.endswith("Error")])
@@ -153,3 +155,27 @@ def test_errors_survive_pickling(name: str) -> None:
     error = getattr(errors, name)("what, where, how to mend")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), vars(again)) == (type(error), str(error), vars(error))
+
+
+def test_damaged_and_missing_shards_are_taken_back_before_a_run_goes_on(tmp_path: Path) -> None:
+    store = filled(tmp_path, 5)
+    before = {name: store.read(name) for name in store.list("commits")}
+    commits = list_commits(store)
+    changed = bytearray(store.read(commits[1].file))
+    changed[-20] ^= 1
+    store.put(commits[1].file, bytes(changed))
+    store.put(commits[2].file, b"short")
+    store.delete(commits[3].file)
+    store.put("commits/00004.json", b"{")
+    assert revoke_damaged(store, read_all=False) == [2, 3, 4]
+    assert revoke_damaged(store, read_all=True) == [1]
+    assert committed_shards(store) == {0}
+    assert store.read("commits/00000.json") == before["commits/00000.json"]
+
+
+def test_commits_beyond_five_digits_stay_in_order(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    table = pa.table({"source_id": pa.array([1], pa.int64())})
+    for shard in (100_000, 99_999, 7):
+        write_shard(store, shard, table, 1, [], {})
+    assert [commit.shard for commit in list_commits(store)] == [7, 99_999, 100_000]

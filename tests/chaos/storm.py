@@ -1,0 +1,192 @@
+"""A job through a storm: kill -9 of actors, vectors, any worker, whole nodes and the driver at random moments.
+
+    python -m tests.chaos.storm --seeds 1 2 3 --kills 8 --log benchmarks/results/chaos.log
+    python -m tests.chaos.storm --seeds 4 --kills 4 --nodes-by ray-start
+
+Per seed: a cluster of a head without work and three nodes, the job as a process of its own, kills as drawn from the
+seed. A killed driver is started again, a killed node is followed by a new one that joins later. At the end the shards
+must be those of an undisturbed single-process run, byte for byte, and `verify` must find no fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from augment_service.config import RunConfig
+from augment_service.heartbeat import read_heartbeats
+from shared.config import add_arguments, from_namespace
+from shared.store import open_store
+from tests.integration.conftest import Job
+from tests.support.command import ROOT, descendants_of
+from tests.support.ray_nodes import TOKEN_ENVIRONMENT, Nodes, StartedNodes, TestCluster, kill
+from tests.support.single_process import result_of, write_single_process
+
+NUM_NODES = 3
+KINDS = {"actor": 0.35, "vectors": 0.15, "worker": 0.15, "node": 0.15, "driver": 0.2}
+TITLES = {"actor": b"ray::MlmWorker", "vectors": b"ray::GloveWorker", "worker": b"ray::"}
+LONGEST_SECONDS = 900.0
+
+
+class Storm:
+    """One seed: the driver under test, the nodes, and what was killed."""
+
+    def __init__(self, nodes: Nodes, arguments: list[str], output: Path, seed: int, log: list[str]) -> None:
+        self.nodes, self.arguments, self.output = nodes, arguments, output
+        self.random, self.seed, self.log = random.Random(seed), seed, log
+        self.killed: Counter[str] = Counter()
+        self.began = time.monotonic()
+        self.driver = self.start_driver()
+
+    def start_driver(self) -> subprocess.Popen[bytes]:
+        """The command under test; its output is appended to one file."""
+        command = [sys.executable, "-m", "augment_service", *self.arguments]
+        environment = os.environ | TOKEN_ENVIRONMENT
+        with (self.output.parent / f"driver-{self.seed}.log").open("ab") as file:
+            return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
+
+    def commits(self) -> int:
+        """Committed shards."""
+        return len(list(self.output.glob("commits/*.json")))
+
+    def say(self, text: str) -> None:
+        """One line of the log; actors and nodes as the driver's last heartbeat told them, up to 5 s ago."""
+        beats = read_heartbeats(open_store(str(self.output)))
+        crew = f"{beats[-1].actors_ready} actors on {beats[-1].nodes} nodes" if beats else ""
+        seconds = time.monotonic() - self.began
+        line = f"seed {self.seed}  {seconds:6.1f}s  commits {self.commits():3d}  {crew:19}  {text}"
+        self.log.append(line)
+        print(line, flush=True)
+
+    def run(self, num_kills: int) -> int:
+        """Kill until `num_kills` are done, then wait for the end; returns the driver's exit code."""
+        wanted = 1
+        while self.driver.poll() is None or self.killed.total() < num_kills:
+            if time.monotonic() - self.began > LONGEST_SECONDS:
+                kill([self.driver.pid])
+                self.say("gave up: it takes too long")
+                return -1
+            if self.driver.poll() is not None:
+                if self.driver.returncode == 0:
+                    self.say("done before all kills were dealt: use more rows")
+                    return -2
+                return self.driver.returncode
+            if self.killed.total() < num_kills and self.commits() >= wanted:
+                # A moment of the seed's choosing, after at least one commit since the last kill.
+                time.sleep(self.random.uniform(0.0, 1.0))
+                if self.kill_something():
+                    wanted = self.commits() + self.random.randint(1, 6)
+            time.sleep(0.02)
+        return self.driver.returncode
+
+    def kill_something(self) -> bool:
+        """One kill -9, whatever the seed picks; False when there was nothing of the kind."""
+        kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+        if kind == "driver":
+            if self.driver.poll() is not None:
+                return False
+            kill([self.driver.pid])
+            self.driver.wait()
+            self.killed[kind] += 1
+            self.say(f"killed driver pid {self.driver.pid}; the same command again")
+            self.driver = self.start_driver()
+            return True
+        if kind == "node":
+            index = self.random.randrange(len(self.nodes.root_pids()))
+            pids = self.nodes.kill_node(index)
+            self.killed[kind] += 1
+            self.say(f"killed node {index} with its {len(pids)} processes; another one joins")
+            self.nodes.add()
+            return True
+        found = [pid for root in self.nodes.root_pids() for pid in descendants_of(root) if self.title(pid, kind)]
+        if not found:
+            return False
+        pid = self.random.choice(sorted(found))
+        title = self.title(pid, kind)
+        kill([pid])
+        self.killed[kind] += 1
+        self.say(f"killed {kind} pid {pid} ({title})")
+        return True
+
+    def title(self, pid: int, kind: str) -> str:
+        """What Ray calls a process of that kind, or nothing."""
+        try:
+            title = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return ""
+        return title.split(b"\0")[0].decode() if title.startswith(TITLES[kind]) else ""
+
+
+def prepare(folder: Path, rows: int) -> tuple[Job, Path]:
+    """The job and the output of its undisturbed single-process run."""
+    job = Job(folder, rows)
+    # Shards that take a moment, so that kills hit work.
+    job.common += ["--n-a", "150", "--shard-rows", "16"]
+    reference = folder / "single-process"
+    parser = argparse.ArgumentParser()
+    add_arguments(parser, RunConfig)
+    config = from_namespace(RunConfig, parser.parse_args(job.arguments(reference)[1:]))
+    assert isinstance(config, RunConfig)
+    write_single_process(config)
+    return job, reference
+
+
+def storm(job: Job, reference: Path, seed: int, num_kills: int, nodes_by: str, log: list[str]) -> Counter[str]:
+    """One seed. Raises AssertionError when a byte differs or a row is lost."""
+    output = reference.parent / f"storm-{seed}"
+    if nodes_by == "ray-start":
+        nodes: Nodes = StartedNodes(NUM_NODES)
+    else:
+        nodes = TestCluster(NUM_NODES)
+    try:
+        one = Storm(nodes, job.arguments(output, "--address", nodes.address), output, seed, log)
+        status = one.run(num_kills)
+    finally:
+        nodes.close()
+    driver_log = (output.parent / f"driver-{seed}.log").read_text(encoding="utf-8", errors="replace")
+    assert status == 0, f"seed {seed}: the driver ended with {status}\n{driver_log[-4000:]}"
+    assert result_of(output) == result_of(reference), f"seed {seed}: the shards differ"
+    verified = subprocess.run(
+        [sys.executable, "-m", "augment_service", "verify", str(output)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert verified.returncode == 0, verified.stdout
+    one.say(f"complete; {len(result_of(reference))} files equal to the single-process run; {dict(one.killed)}")
+    return one.killed
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--kills", type=int, default=8, help="per seed")
+    parser.add_argument("--rows", type=int, default=4800)
+    parser.add_argument("--nodes-by", choices=("test-cluster", "ray-start"), default="test-cluster")
+    parser.add_argument("--log", type=Path)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="storm-job"))
+    log: list[str] = []
+    total: Counter[str] = Counter()
+    try:
+        job, reference = prepare(folder, options.rows)
+        for seed in options.seeds:
+            total += storm(job, reference, seed, options.kills, options.nodes_by, log)
+    finally:
+        log.append(f"{total.total()} kills in all: {dict(total)}")
+        print(log[-1])
+        if options.log:
+            header = f"$ python -m tests.chaos.storm {' '.join(sys.argv[1:])}   # {time.strftime('%Y-%m-%d')}"
+            with options.log.open("a", encoding="utf-8") as file:
+                file.write("\n".join([header, *log]) + "\n\n")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

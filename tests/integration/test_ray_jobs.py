@@ -1,0 +1,98 @@
+"""`ray job submit` on a cluster started with `ray start`, with a token and without: stop, submit again, refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from shared.metrics import JOB_METRICS
+from tests.integration.conftest import NUM_ROWS, Job
+from tests.support.command import ROOT, bytes_of, run_command
+from tests.support.ray_nodes import TOKEN, StartedNodes
+
+
+@pytest.fixture(params=["token", "disabled"])
+def head(request: pytest.FixtureRequest) -> Iterator[StartedNodes]:
+    nodes = StartedNodes(0, num_head_cpus=2, mode=request.param)
+    yield nodes
+    nodes.close()
+
+
+def ray_job(head: StartedNodes, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`ray job …` with the cluster's token."""
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", *arguments]
+    environment = head.environment | {"RAY_API_SERVER_ADDRESS": head.dashboard}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+
+
+def submit(head: StartedNodes, name: str, arguments: list[str], *more: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "augment_service"]
+    return ray_job(head, "submit", "--submission-id", name, "--working-dir", ".", *more, "--", *program, *arguments)
+
+
+def wait_for(is_so: Callable[[], bool], seconds: float = 150.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_submit_stop_and_submit_again(
+    head: StartedNodes, job: Job, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out"
+    commits = output / "commits"
+    arguments = job.arguments(output, "--log-format", "json")
+    if head.environment["RAY_AUTH_MODE"] == "disabled":
+        finished = submit(head, "only", arguments)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+        assert bytes_of(output) == bytes_of(finished_run)
+        return
+    started = submit(head, "first", arguments, "--no-wait")
+    assert started.returncode == 0, started.stderr
+    wait_for(lambda: commits.is_dir() and len(list(commits.iterdir())) >= 3)
+    began = time.monotonic()
+    assert ray_job(head, "stop", "first").returncode == 0
+    assert time.monotonic() - began < 20  # Ray itself allows 3 s before SIGKILL; the rest is its command's start
+    done = len(list(commits.glob("*.json")))
+    status = run_command("status", str(output))
+    assert "stopped" in status.stdout
+    assert f"{done} of {NUM_ROWS // 8} shards" in status.stdout
+    again = submit(head, "second", arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert bytes_of(output) == bytes_of(finished_run)
+    logs = ray_job(head, "logs", "second").stdout
+    entries = [json.loads(line) for line in logs.splitlines() if line.startswith("{")]
+    (plan,) = [entry for entry in entries if entry["event"] == "plan"]
+    assert (plan["committed"], plan["job"]) == (done, "out")
+    assert "239 rows ->" in logs
+    metrics = urlopen(f"http://127.0.0.1:{head.metrics_port}/metrics", timeout=30).read().decode()
+    for metric in JOB_METRICS:
+        if metric.name not in ("augment_retries_total", "augment_halved_batches_total"):
+            suffix = "_bucket" if metric.kind == "histogram" else ""
+            assert f"ray_{metric.name}{suffix}{{" in metrics, metric.name
+    refusals(head, job, tmp_path / "other", monkeypatch)
+
+
+def refusals(head: StartedNodes, job: Job, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wrong token, and none, are one clear line each."""
+    for mode, token in (("token", TOKEN[::-1]), ("disabled", "")):
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", token)
+        refused = run_command(*job.arguments(output, "--address", head.address))
+        last = refused.stderr.strip().splitlines()[-1]
+        assert refused.returncode == 1
+        assert "RAY_AUTH_TOKEN" in last, refused.stderr
+        assert "Traceback" not in refused.stderr
+    assert not output.exists()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"

@@ -1,0 +1,182 @@
+"""Outputs and inputs in S3 over a network that fails: real clients, a real server (moto), a proxy that breaks it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shared import s3
+from shared.errors import InputError, StoreError, UsageError
+from shared.input_files import expand, open_binary, sha256_of
+from shared.shards import follow_commits, list_commits, read_shard, remove_orphans, revoke_damaged, write_shard
+from shared.store import Store, open_store
+from tests.integration.conftest import Job
+from tests.support.command import bytes_of, run_command
+from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server
+
+FOLDERS = ("shards", "commits", "quarantine", "runs")
+
+
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        yield url
+
+
+def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make this process and its children speak to the server at `url`."""
+    for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(s3, "FIRST_PAUSE_SECONDS", 0.05)
+    s3.file_system.cache_clear()
+    s3.client.cache_clear()
+    with ThreadPoolExecutor() as pool:
+        pool.submit(
+            lambda: s3.with_retries("make the bucket", lambda: s3.client().create_bucket(Bucket="bucket"))
+        ).result()
+
+
+@pytest.fixture
+def clean(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(moto, monkeypatch)
+
+
+@pytest.fixture
+def faulty(moto: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyProxy]:
+    with FaultyProxy(moto, 0.25, seed=3) as proxy:
+        use(proxy.url, monkeypatch)
+        yield proxy
+
+
+def content_of(store: Store) -> dict[str, bytes]:
+    names = [name for folder in FOLDERS for name in store.list(folder)] + ["manifest.json", "_SUCCESS"]
+    return {name: store.read(name) for name in names}
+
+
+def table(shard: int) -> pa.Table:
+    return pa.table({"source_id": pa.array([shard], pa.int64()), "text_a": ["x" * (40_000 + shard)]})
+
+
+def test_the_store_does_what_the_local_one_does(clean: None) -> None:
+    store = open_store("s3://bucket/plain")
+    assert (store.list("commits"), store.exists("a/b")) == ([], False)
+    store.put("a/b", b"one")
+    store.put("a/b", b"three")
+    assert (store.read("a/b"), store.sizes("a")) == (b"three", {"a/b": 5})
+    assert store.put_if_absent("a/c", b"1")
+    assert not store.put_if_absent("a/c", b"2")
+    assert store.read("a/c") == b"1"
+    store.delete("a/b")
+    store.delete("a/b")
+    assert store.list("a") == ["a/c"]
+    with pytest.raises(StoreError, match="s3://bucket/plain/a/b: no such object"):
+        store.read("a/b")
+
+
+def test_one_of_many_writers_creates_an_object(clean: None) -> None:
+    store = open_store("s3://bucket/race")
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        return store.put_if_absent("commits/1", str(number).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(8)))
+    assert sum(won) == 1
+    assert store.read("commits/1") == str(won.index(True)).encode()
+
+
+def test_shards_survive_a_network_that_breaks_every_fourth_request(faulty: FaultyProxy) -> None:
+    store = open_store("s3://bucket/faulty")
+    for shard in range(8):
+        write_shard(store, shard, table(shard), 1, [], {})
+    assert [commit.shard for commit in list_commits(store)] == list(range(8))
+    store.put("manifest.json", b'{"format_version": 1, "plan": {"shards": 8}}')
+    for commit in follow_commits(store, 5.0):
+        assert read_shard(store, commit).equals(table(commit.shard))
+    assert set(faulty.faults) == {"500", "503", "slow", "torn-upload", "lost-answer", "torn-download"}
+
+
+def test_damaged_and_half_written_objects_are_found(clean: None) -> None:
+    store = open_store("s3://bucket/damaged")
+    commits = [write_shard(store, shard, table(shard), 1, [], {}) for shard in range(3)]
+    changed = bytearray(store.read(commits[1].file))
+    changed[100] ^= 1
+    store.put(commits[1].file, bytes(changed))
+    assert revoke_damaged(store, read_all=False) == []
+    assert revoke_damaged(store, read_all=True) == [1]
+    write_shard(store, 1, table(1), 1, [], {})
+    assert revoke_damaged(store, read_all=True) == []
+    upload = s3.client().create_multipart_upload(Bucket="bucket", Key="damaged/shards/never-finished.arrow")
+    assert upload["UploadId"]
+    # moto says of every upload that it began in 2010.
+    assert remove_orphans(store, older_than_seconds=1e10) == 0
+    assert remove_orphans(store) == 1
+    assert remove_orphans(store) == 0
+
+
+def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
+    clean: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(StoreError, match="s3://no-such-bucket/out/a"):
+        open_store("s3://no-such-bucket/out").put("a", b"x")
+    with pytest.raises(StoreError, match="NoSuchBucket"):
+        open_store("s3://no-such-bucket/out").put_if_absent("a", b"x")
+    with pytest.raises(UsageError, match="names no bucket"):
+        open_store("s3://")
+    with pytest.raises(InputError, match=r"s3://bucket/nothing\.csv: no such file"):
+        sha256_of("s3://bucket/nothing.csv")
+    monkeypatch.setattr(s3, "MAX_TRIES", 2)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    s3.client.cache_clear()
+    with pytest.raises(StoreError, match="failed 2 times") as caught:
+        open_store("s3://bucket/out").put_if_absent("a", b"x")
+    assert caught.value.is_transient
+
+
+def test_input_files_are_found_and_read_in_pieces(faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.input_files.PIECE_BYTES", 10_000)
+    store = open_store("s3://bucket/inputs")
+    lines = [f"line {number}\t{number % 2}\n".encode() for number in range(20_000)]
+    store.put("b.tsv", b"".join(lines))
+    store.put("a.csv", b"x")
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"text": ["one", "two"]}), sink)
+    store.put("c.parquet", sink.getvalue().to_pybytes())
+    kinds = (".csv", ".tsv", ".parquet")
+    uri = "s3://bucket/inputs"
+    assert expand([uri], kinds) == [f"{uri}/{name}" for name in ("a.csv", "b.tsv", "c.parquet")]
+    assert expand([f"{uri}/*.tsv", f"{uri}/a.csv"], kinds) == [f"{uri}/b.tsv", f"{uri}/a.csv"]
+    with pytest.raises(InputError, match="no file of a known kind"):
+        expand([f"{uri}/*.jsonl"], kinds)
+    with open_binary(f"{uri}/b.tsv") as file:
+        assert list(file) == lines
+    with open_binary(f"{uri}/c.parquet") as file:
+        assert pq.read_table(file).to_pydict() == {"text": ["one", "two"]}
+    assert faulty.faults.total() > 3
+
+
+@pytest.mark.slow
+def test_a_job_in_s3_with_faults_writes_the_same_bytes(
+    job: Job, finished_run: Path, faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty.share = 0.12
+    store = open_store("s3://bucket/job")
+    finished = run_command(*job.arguments(Path("unused"), "--mlm-actors", "2", "--output", "s3://bucket/job/out"))
+    assert finished.returncode == 0, finished.stderr
+    store = open_store("s3://bucket/job/out")
+    assert faulty.faults.total() >= 10
+    faulty.share = 0.0
+    assert content_of(store) == bytes_of(finished_run)
+    assert run_command("verify", "s3://bucket/job/out").returncode == 0
+    status = run_command("status", "s3://bucket/job/out")
+    assert "complete" in status.stdout
+    assert os.environ["AWS_ENDPOINT_URL_S3"] == faulty.url

@@ -1,0 +1,175 @@
+"""An S3 server for tests (moto, a process of its own) behind a proxy that breaks a share of the requests.
+
+The faults, drawn from a seeded generator: error 500, 503 SlowDown, a slow answer, an upload whose connection breaks in
+its middle (the server never hears of it), an upload that arrives but whose answer is lost, a download that breaks off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}  # fmt: skip
+HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "date", "server"}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def moto_server(log: Path) -> Iterator[str]:
+    """A running S3 server; its URL."""
+    port = free_port()
+    code = "import sys; from moto.server import main; sys.exit(main(sys.argv[1:]))"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, "-H", "127.0.0.1", "-p", str(port)], stdout=file, stderr=file
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urlopen(f"{url}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < deadline, "moto did not start"
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+class FaultyProxy:
+    """Forwards to `upstream`; breaks each request with chance `share`. `faults` counts what it did."""
+
+    def __init__(self, upstream: str, share: float, seed: int = 0) -> None:
+        self.share, self.faults, self._turns = share, Counter[str](), Counter[str]()
+        self._random, self._lock = random.Random(seed), threading.Lock()
+        host, port = upstream.removeprefix("http://").split(":")
+        proxy = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _forward(self) -> None:
+                body = self._body()
+                fault = proxy.draw(self.command, len(body) if body else 0)
+                if fault in ("500", "503"):
+                    return self._answer_error(int(fault))
+                if fault == "slow":
+                    time.sleep(0.5)
+                if fault == "torn-upload":
+                    return self._cut()
+                connection = http.client.HTTPConnection(host, int(port), timeout=60)
+                try:
+                    dropped = ("expect", "transfer-encoding", "content-length")
+                    headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
+                    connection.request(self.command, self.path, body, headers)
+                    answer = connection.getresponse()
+                    content = answer.read()
+                finally:
+                    connection.close()
+                if fault == "lost-answer":
+                    return self._cut()
+                self.send_response(answer.status)
+                length = len(content)
+                for name, value in answer.getheaders():
+                    if name.lower() == "content-length" and self.command == "HEAD":
+                        length = int(value)
+                    if name.lower() not in HOP_HEADERS:
+                        self.send_header(name, value)
+                self.send_header("Content-Length", str(length))
+                self.end_headers()
+                if fault == "torn-download":
+                    self.wfile.write(content[: len(content) // 2])
+                    return self._cut()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+                return None
+
+            def _body(self) -> bytes:
+                if "chunked" in self.headers.get("Transfer-Encoding", ""):
+                    body = b""
+                    while True:
+                        size = int(self.rfile.readline().split(b";")[0], 16)
+                        body += self.rfile.read(size)
+                        self.rfile.readline()
+                        if size == 0:
+                            return body
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+
+            def _answer_error(self, status: int) -> None:
+                code = {500: "InternalError", 503: "SlowDown"}[status]
+                content = f"<Error><Code>{code}</Code><Message>injected</Message></Error>".encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.send_header("Content-Type", "application/xml")
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(content)
+
+            def _cut(self) -> None:
+                self.close_connection = True
+                with contextlib.suppress(OSError):
+                    self.connection.shutdown(socket.SHUT_RDWR)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+            do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _forward  # noqa: N815
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # a client that hung up
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def draw(self, command: str, size: int) -> str:
+        """The fault of a request, or nothing."""
+        with self._lock:
+            if self._random.random() >= self.share:
+                return ""
+            kinds = ["500", "503", "slow"]
+            if command in ("PUT", "POST"):
+                kinds = ["torn-upload", "lost-answer", *kinds] if size else ["lost-answer", *kinds]
+            if command == "GET":
+                kinds = ["torn-download", *kinds]
+            # In turn, so that no kind is left to luck.
+            turn = f"{command} of {len(kinds)} kinds"
+            fault = kinds[self._turns[turn] % len(kinds)]
+            self._turns[turn] += 1
+            self.faults[fault] += 1
+            return fault
+
+    def __enter__(self) -> FaultyProxy:
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

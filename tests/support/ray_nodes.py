@@ -1,0 +1,158 @@
+"""Ray clusters of several nodes on this machine, whose nodes can be killed: with Ray's test cluster, or `ray start`.
+
+All of them listen on this machine only, on free ports, ask for a token, and are ended by process id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from tests.support.command import descendants_of
+from tests.support.object_store import free_port
+
+TOKEN = "0123456789abcdef0123456789abcdef"
+STORE_BYTES = 80 << 20
+TOKEN_ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def kill(pids: list[int]) -> None:
+    """SIGKILL, whoever is still there."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Nodes(Protocol):
+    """A head that does no work, and nodes of one CPU."""
+
+    address: str
+
+    def add(self) -> None:
+        """A node joins."""
+        ...
+
+    def root_pids(self) -> list[int]:
+        """Per working node, the process that its workers descend from."""
+        ...
+
+    def kill_node(self, index: int) -> list[int]:
+        """SIGKILL a node with all its processes; returns their ids."""
+        ...
+
+    def close(self) -> None:
+        """End everything."""
+        ...
+
+
+class TestCluster:
+    """`ray.cluster_utils.Cluster`: raylets are children of this process."""
+
+    __test__ = False
+
+    def __init__(self, num_nodes: int) -> None:
+        os.environ.update(TOKEN_ENVIRONMENT)
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": STORE_BYTES}
+        )
+        self._nodes: list[Any] = []
+        self.address = str(self._cluster.address)
+        for _ in range(num_nodes):
+            self.add()
+
+    def add(self) -> None:
+        """A node joins."""
+        self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
+
+    def root_pids(self) -> list[int]:
+        """The raylets."""
+        return [int(node.all_processes["raylet"][0].process.pid) for node in self._nodes]
+
+    def kill_node(self, index: int) -> list[int]:
+        """SIGKILL a raylet and all its workers."""
+        raylet = self.root_pids()[index]
+        pids = [raylet, *descendants_of(raylet)]
+        kill(pids)
+        self._cluster.remove_node(self._nodes.pop(index), allow_graceful=False)
+        return pids
+
+    def close(self) -> None:
+        """End everything."""
+        self._cluster.shutdown()
+
+
+class StartedNodes:
+    """Nodes as separate `ray start --block` processes, as on separate machines."""
+
+    def __init__(self, num_nodes: int, num_head_cpus: int = 0, mode: str = "token") -> None:
+        # A short path: the names of Ray's sockets may have 107 bytes.
+        self._folder, self._count = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp")), 0
+        self.environment = os.environ | TOKEN_ENVIRONMENT | {"RAY_AUTH_MODE": mode}
+        self.port, self.dashboard_port = free_port(), free_port()
+        self.metrics_port = free_port()
+        self.address, self.dashboard = f"127.0.0.1:{self.port}", f"http://127.0.0.1:{self.dashboard_port}"
+        head = [
+            "--head", f"--port={self.port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
+            f"--ray-client-server-port={free_port()}", f"--num-cpus={num_head_cpus}",
+            f"--temp-dir={self._folder / 'r'}", f"--metrics-export-port={self.metrics_port}",
+        ]  # fmt: skip
+        self._head = self._start(head)
+        self._nodes: list[subprocess.Popen[bytes]] = []
+        self._wait_for_head()
+        for _ in range(num_nodes):
+            self.add()
+
+    def add(self) -> None:
+        """A node joins."""
+        self._nodes.append(
+            self._start([f"--address={self.address}", "--num-cpus=1", f"--metrics-export-port={free_port()}"])
+        )
+
+    def root_pids(self) -> list[int]:
+        """The `ray start` processes."""
+        return [node.pid for node in self._nodes]
+
+    def kill_node(self, index: int) -> list[int]:
+        """SIGKILL `ray start`, its raylet and all its workers."""
+        node = self._nodes.pop(index)
+        pids = [node.pid, *descendants_of(node.pid)]
+        kill(pids)
+        node.wait()
+        return pids
+
+    def close(self) -> None:
+        """End everything."""
+        for process in (*self._nodes, self._head):
+            pids = [process.pid, *descendants_of(process.pid)]
+            kill(pids)
+            process.wait()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+        self._count += 1
+        command = [
+            sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, "--block", "--disable-usage-stats",
+            f"--object-store-memory={STORE_BYTES}", f"--dashboard-agent-listen-port={free_port()}",
+            f"--dashboard-agent-grpc-port={free_port()}",
+            "--min-worker-port=0", "--max-worker-port=0",
+        ]  # fmt: skip
+        with (self._folder / f"node-{self._count}.log").open("wb") as log:
+            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
+
+    def _wait_for_head(self) -> None:
+        deadline = time.monotonic() + 120
+        log = self._folder / "node-1.log"
+        while b"Ray runtime started" not in log.read_bytes():
+            assert self._head.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)

@@ -1,0 +1,41 @@
+"""What a job must come to: its shards written one after the other by the bare engine, in this process, without Ray."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from augment_service.assemble import sample_statistics, samples_table
+from augment_service.config import RunConfig
+from augment_service.engine import AugmentEngine
+from augment_service.glove import GloveVectors
+from augment_service.masked_lm import MaskedLM
+from augment_service.shard_work import shard_work
+from shared.schema import samples_schema
+from shared.shards import write_shard
+from shared.sources import open_source
+from shared.store import open_store
+
+
+def write_single_process(config: RunConfig) -> float:
+    """Write all shards of a job; returns the seconds that took once the models were loaded."""
+    source, store = open_source(config), open_store(config.output)
+    schema = samples_schema(source.label_type, list(source.rest_fields))
+    masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads)
+    engine = AugmentEngine(
+        masked_lm, GloveVectors.load(config.glove, config.glove_limit), config.params(), config.batch_tokens
+    )
+    began = time.monotonic()
+    for work in shard_work(source, config, set(range(-(-source.num_rows // config.shard_rows)))):
+        found, samples = engine.samples(work.rows)
+        table = samples_table(schema, work.rows, found, samples)
+        records = [asdict(one) for one in work.quarantined]
+        write_shard(store, work.shard, table, len(work.rows), records, sample_statistics(found, samples))
+    return time.monotonic() - began
+
+
+def result_of(output: Path) -> dict[str, bytes]:
+    """The shards and what was quarantined, by file name."""
+    files = (path for folder in ("shards", "quarantine") for path in (output / folder).glob("*"))
+    return {str(path.relative_to(output)): path.read_bytes() for path in files if path.is_file()}
