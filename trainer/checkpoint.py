@@ -17,10 +17,11 @@ from shared.errors import ManifestError, StoreError
 CONFIG, METRICS, RESULT, CHECKPOINT = "config.json", "metrics.jsonl", "result.json", "checkpoint.pt"
 
 
-def open_run(output: str, command: str, asked: Mapping[str, Any]) -> Path:
+def open_run(output: str, command: str, asked: Mapping[str, Any], told: Mapping[str, Any] | None = None) -> Path:
     """The folder of a run; writes `config.json` or checks that the one there asks for the same.
 
-    Raises ManifestError naming the first option that differs, StoreError.
+    told: what stands in `config.json` too, and may change. Raises StoreError, and ManifestError naming the first option
+    that differs.
     """
     folder = Path(output)
     wanted = json.loads(json.dumps({"command": command} | dict(asked)))
@@ -28,14 +29,15 @@ def open_run(output: str, command: str, asked: Mapping[str, Any]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / CONFIG
         if not path.exists():
-            write_atomically(path, lambda file: file.write(json.dumps(wanted, indent=1).encode()))
+            content = json.dumps(wanted | dict(told or {}), indent=1).encode()
+            write_atomically(path, lambda file: file.write(content))
             return folder
         before = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _store_error(folder, error) from error
     except ValueError as error:
         raise ManifestError(f"{folder / CONFIG} is no JSON: {error}") from error
-    for name in dict.fromkeys([*wanted, *before]):
+    for name in wanted:
         if before.get(name) != wanted.get(name):
             raise ManifestError(
                 f"{folder} holds a run with another {name.replace('_', '-')} ({_short(before.get(name))}, now "
@@ -70,7 +72,6 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, RuntimeError) as error:
-        # torch.save says RuntimeError for a failed write; what the disk said stands in its cause or not at all.
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise _store_error(path, error) from error
@@ -108,15 +109,13 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def _store_error(path: Path, error: Exception) -> StoreError:
-    number = error.errno if isinstance(error, OSError) else None
-    is_full = (
-        number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "write" in str(error) or "enforce fail" in str(error)
-    )
-    if is_full:
+    # torch.save raises a RuntimeError of its own over the OSError of a failed write.
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return StoreError(
             f"no space left for {path}; what was there before is kept. Free some and run the same command again"
         )
-    return StoreError(f"{path}: {getattr(error, 'strerror', None) or error}")
+    return StoreError(f"{path}: {getattr(cause, 'strerror', None) or error}")
 
 
 def _short(value: object) -> str:

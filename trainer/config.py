@@ -52,7 +52,6 @@ class LoopConfig(CommandConfig):
     warm_up_share: float = what(0.1, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
     weight_decay: float = what(0.01, "AdamW weight decay of matrices.", ge=0)
     seed: int = what(0, "Seed of order, dropout and new weights.", ge=0, lt=2**63)
-    evaluations: int = what(4, "Scores on the dev file per epoch; the best checkpoint is kept.", ge=1)
     loader_workers: int = how(1, "Processes that read, draw and tokenise ahead; 0 does it between the steps.", ge=0)
     workers: int = how(1, "Training workers, through Ray Train; the batch is split over them.", ge=1)
     address: str = how("auto", "Ray for --workers: auto (RAY_ADDRESS, else local), local, or its address.")
@@ -60,11 +59,17 @@ class LoopConfig(CommandConfig):
     name: str = how("", "What the report calls this run.")
 
 
-class TeacherConfig(LoopConfig, TableConfig):
+class ScoredConfig(LoopConfig, TableConfig):
+    """A stage whose best checkpoint is chosen on a labelled file."""
+
+    dev: str = what(..., "File that the best checkpoint is chosen on.")
+    evaluations: int = what(4, "Scores on the dev file per epoch.", ge=1)
+
+
+class TeacherConfig(ScoredConfig):
     """Options of `trainer teacher`."""
 
     train: str = what(..., "Training file: TSV, CSV, JSONL, Parquet or Arrow.")
-    dev: str = what(..., "File that the best checkpoint is chosen on.")
     encoder: str = what("embedded", "BERT to fine-tune: embedded, a folder or a hub id.")
     lr: float = what(6e-5, "Peak learning rate.", gt=0)
     regression: bool = what(False, "The label is a number to predict (without --task).")
@@ -109,24 +114,27 @@ class AnnotateConfig(ComputeConfig):
     follow_timeout: float = how(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
 
 
-class TaskConfig(LoopConfig, StudentConfig, TableConfig):
+class TaskConfig(ScoredConfig, StudentConfig):
     """Options of `trainer task`."""
 
     augmented: str = what(..., "Output folder of `augment_service run`, also while it is being written.")
     teacher: str = what(..., "Folder of a fine-tuned teacher.")
-    dev: str = what(..., "File that the best checkpoint is chosen on.")
     stages: tuple[Stage, ...] = what(("intermediate", "prediction"), "Stages, in order.", min_length=1)
     epochs: float = what(10.0, "Passes of the intermediate stage over the shards.", gt=0)
     lr: float = what(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
     prediction_epochs: float = what(3.0, "Passes of the prediction stage over the shards.", gt=0)
     prediction_lr: float = what(3e-5, "Peak learning rate of the prediction stage.", gt=0)
-    prediction_batch_size: int | None = what(None, "Examples per step of the prediction stage (default --batch-size).")
+    prediction_batch_size: int | None = what(
+        None, "Examples per step of the prediction stage (default --batch-size).", ge=1
+    )
     temperature: float = what(1.0, "t of the prediction loss.", gt=0)
     annotated: bool = what(
         False, "Take the logits that `trainer annotate` put beside the shards, instead of running the teacher for them."
     )
     n_a: int | None = what(
-        None, "Samples per source row and epoch: of candidate shards (default the job's N_a), or the first of samples."
+        None,
+        "Samples per source row and epoch: drawn from candidate shards (default the job's), or the first of samples.",
+        ge=0,
     )
     window_shards: int = what(8, "Shards whose rows are shuffled together.", ge=1)
     follow_timeout: float = how(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)

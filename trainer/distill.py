@@ -114,7 +114,7 @@ class PredictionDistillation:
 
 def run_command(config: TaskConfig) -> CommandResult:
     """Distil, or go on distilling; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
-    folder = open_run(config.output, "task", config.what() | {"ablation": config.ablation, "name": config.name})
+    folder = open_run(config.output, "task", config.what(), {"ablation": config.ablation, "name": config.name})
     result = read_result(folder)
     if result is None:
         # Whatever is wrong with the inputs is said before workers start.
@@ -225,11 +225,14 @@ def _stages(
         )  # fmt: skip
 
     known = {
-        "intermediate": Stage(
-            "intermediate", stream("intermediate"), config.epochs, config.lr, intermediate.losses, False
-        ),
+        "intermediate": Stage("intermediate", stream("intermediate"), config.epochs, config.lr, intermediate.losses, 0),
         "prediction": Stage(
-            "prediction", stream("prediction"), config.prediction_epochs, config.prediction_lr, prediction.losses, True
+            "prediction",
+            stream("prediction"),
+            config.prediction_epochs,
+            config.prediction_lr,
+            prediction.losses,
+            config.evaluations,
         ),
     }
     return [known[name] for name in config.stages]

@@ -35,7 +35,7 @@ def run_command(config: GeneralConfig) -> CommandResult:
         raise UsageError(
             f"--corpus-weights has {len(config.corpus_weights)} numbers for {len(config.corpus)} files of --corpus"
         )
-    folder = open_run(config.output, "general", config.what() | {"name": config.name})
+    folder = open_run(config.output, "general", config.what(), {"name": config.name})
     if read_result(folder) is None:
         run_workers(_work, config)
     result = read_result(folder)
@@ -67,7 +67,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         config, folder, worker, {"student": student, "projections": projections}, student.config.pad_token_id, None
     )
     distillation = IntermediateDistillation(teacher, student.bert, projections, mapping)
-    state = train(run, [Stage("general", source, epochs, config.lr, distillation.losses, False)])
+    state = train(run, [Stage("general", source, epochs, config.lr, distillation.losses, 0)])
     if not run.is_first:
         return
     facts: dict[str, Any] = {

@@ -47,7 +47,8 @@ Losses = dict[str, Tensor]
 class Stage:
     """One stage: where its examples come from, its recipe, and the loss terms of a part of a batch.
 
-    `losses` gives each term already weighted with the part's share of the batch; the sum is minimised.
+    `losses` gives each term already weighted with the part's share of the batch; the sum is minimised. `evaluations`:
+    scores on dev per epoch, 0 for none.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Stage:
     epochs: float
     lr: float
     losses: Callable[[Batch], Losses]
-    scores_dev: bool
+    evaluations: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +173,8 @@ def _run_stage(run: Run, stage: Stage, optimizer: torch.optim.Optimizer) -> None
     for module in run.trained.values():
         module.train()
     for step in loader.steps(state.cursor):
-        mark = math.floor(step.position * config.evaluations)
-        if stage.scores_dev and mark > state.evaluations_done:
+        mark = math.floor(step.position * stage.evaluations)
+        if mark > state.evaluations_done:
             state.evaluations_done = mark
             _evaluate(run, stage)
         terms = _take_step(run, stage, optimizer, step)
@@ -201,7 +202,7 @@ def _run_stage(run: Run, stage: Stage, optimizer: torch.optim.Optimizer) -> None
     if state.summed_steps:
         _report(run, stage, optimizer)
     progress.close()
-    if stage.scores_dev:
+    if stage.evaluations:
         _evaluate(run, stage)
 
 

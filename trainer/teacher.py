@@ -47,7 +47,7 @@ class Supervision:
 
 def run_command(config: TeacherConfig) -> CommandResult:
     """Fine-tune, or go on; leaves OUTPUT/model. Raises ExpectedError."""
-    folder = open_run(config.output, "teacher", config.what() | {"name": config.name})
+    folder = open_run(config.output, "teacher", config.what(), {"name": config.name})
     if read_result(folder) is None:
         run_workers(_work, config)
     result = read_result(folder)
@@ -81,7 +81,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     run = Run(config, folder, worker, {"teacher": model}, model.config.pad_token_id, evaluate, inputs)
     source = TableSource(examples, pieces, config.batch_size, config.seed)
     supervision = Supervision(model, spec.labels is None)
-    state = train(run, [Stage("teacher", source, config.epochs, config.lr, supervision.losses, True)])
+    state = train(run, [Stage("teacher", source, config.epochs, config.lr, supervision.losses, config.evaluations)])
     if not run.is_first:
         return
     best = state.best
