@@ -132,12 +132,12 @@ def _recipe(facts: Mapping[str, Any]) -> str:
 
 
 def _limits(facts: Mapping[str, Any]) -> str:
-    student = facts.get("command") != "teacher" and facts.get("teacher")
-    copied = "It copies its teacher, mistakes and biases included. " if student else ""
-    return (
-        f"## Limits\n\n{copied}It was scored on the data above and on nothing else: try it on your own before you rely "
-        "on it. Longer texts than the model takes must be cut by the caller (`truncation=True`)."
-    )
+    is_student = facts.get("command") == "task" and facts.get("teacher")
+    parts = ["It copies its teacher, mistakes and biases included."] if is_student else []
+    if facts.get("dev"):
+        parts.append("It was scored on the data above and on nothing else: try it on your own before you rely on it.")
+    parts.append("Longer texts than the model takes must be cut by the caller (`truncation=True`).")
+    return f"## Limits\n\n{' '.join(parts)}"
 
 
 def _shape(config: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainer.report.html import charts, figure
+from trainer.report.html import figure
 from trainer.report.plots import Series, line_chart
 from trainer.report.runs import Run
 
@@ -35,7 +35,7 @@ def dev_curves(runs: Sequence[Run], metric: str, colours: Mapping[str, int], tea
     return figure("Score on dev", "one line per seed", chart, [(name, colours[name]) for name in shown])
 
 
-def loss_curves(run: Run) -> str:
+def loss_curves(run: Run) -> list[str]:
     """One chart per stage with the terms of its loss."""
     figures = []
     for stage in dict.fromkeys(str(line["stage"]) for line in run.losses):
@@ -55,4 +55,4 @@ def loss_curves(run: Run) -> str:
         figures.append(
             figure(f"Stage {stage}", f"first to last: {ends}", chart, [(one.label, one.colour) for one in series])
         )
-    return charts(figures)
+    return figures

@@ -53,7 +53,7 @@ def line_chart(
         return ""
     is_log = reference is None and min(values) > 0 and max(values) / min(values) > LOG_FROM_RATIO
     x_low, x_high = min(x for one in lines for x, _ in one.points), max(x for one in lines for x, _ in one.points)
-    x_low = 0.0 if x_low < 0.2 * x_high else x_low
+    x_low = 0.0 if x_low < 0.2 * x_high or x_low == x_high else x_low
     x_scale = _scale(x_low, x_high if x_high > x_low else x_low + 1, LEFT, WIDTH - RIGHT)
     y_ticks, (y_low, y_high) = _log_ticks(min(values), max(values)) if is_log else _ticks(min(values), max(values), 5)
     change: Callable[[float], float] = math.log10 if is_log else float

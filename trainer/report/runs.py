@@ -70,6 +70,8 @@ class Run:
     def variant(self) -> str:
         """What the runs that differ only by their seed have in common: the name, and the ablation unless it is full."""
         name, ablation = str(self.config.get("name") or ""), str(self.config.get("ablation") or FULL)
+        if self.command != "task":
+            return name or self.command
         return " · ".join(part for part in (name, ablation if ablation != FULL or not name else "") if part)
 
     @property

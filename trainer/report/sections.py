@@ -54,7 +54,9 @@ def task_section(task: str, runs: Sequence[Run], summary: Mapping[str, Any], tim
         + charts(figures)
         + _ablation_table(facts)
         + _runs_table(f"{task}: students and their teacher", students, rows)
-        + details("Loss curves", "".join(f"<h3>{escape(_label(run))}</h3>{loss_curves(run)}" for run in students))
+        + details(
+            "Loss curves", "".join(f"<h3>{escape(_label(run))}</h3>{charts(loss_curves(run))}" for run in students)
+        )
         + "</section>"
     )
 
@@ -101,7 +103,7 @@ def other_section(runs: Sequence[Run], summary: Mapping[str, Any]) -> str:
     curves = []
     for run in others:
         dev = dev_curves([run], run.metric, {run.variant: 0}, None)
-        curves.append(f"<h3>{escape(_label(run))}</h3>" + charts([dev]) + loss_curves(run))
+        curves.append(f"<h3>{escape(_label(run))}</h3>" + charts([dev, *loss_curves(run)]))
     return (
         '<section id="before"><h2>Teachers and general distillation</h2>'
         + _notes(others)
@@ -237,12 +239,8 @@ def _notes(runs: Sequence[Run]) -> str:
 
 
 def _label(run: Run) -> str:
-    what = (
-        run.variant
-        if run.command == "task"
-        else " · ".join(part for part in (run.command, run.task, str(run.config.get("name") or "")) if part)
-    )
-    return f"{what}, seed {run.seed}"
+    parts = [run.variant] if run.command == "task" else [run.command, run.task, str(run.config.get("name") or "")]
+    return f"{' · '.join(dict.fromkeys(part for part in parts if part))}, seed {run.seed}"
 
 
 def _with_deviation(text: str, deviation: float | None) -> Cell:
