@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augment_service.cli import main
@@ -44,6 +44,7 @@ def work(rows: int, shard_rows: int) -> Work:
     return Work(rows, shard_rows, 0, 1e6, 3e15, 1e13, 0, 0, 0, 0, 0)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histograms)
 def test_a_job_of_what_was_measured_takes_what_was_measured(histogram: dict[int, tuple[int, int]]) -> None:
     passes = Passes(histogram)
@@ -65,6 +66,7 @@ def test_time_that_others_took_is_not_the_jobs() -> None:
     assert alone.rest_seconds == pytest.approx(4.0)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histograms, st.integers(2, 50), st.integers(1, 5))
 def test_a_job_scales_with_its_rows_and_with_what_a_conditioning_asks(
     histogram: dict[int, tuple[int, int]], factor: int, asked: int
@@ -78,6 +80,7 @@ def test_a_job_scales_with_its_rows_and_with_what_a_conditioning_asks(
     assert many.encoder_flops == pytest.approx(one.encoder_flops * factor * asked)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histograms)
 def test_lengths_to_measure_span_what_was_counted(histogram: dict[int, tuple[int, int]]) -> None:
     lengths = [length for length, _ in typical_lengths(Passes(histogram))]
@@ -87,6 +90,7 @@ def test_lengths_to_measure_span_what_was_counted(histogram: dict[int, tuple[int
     assert len(lengths) <= 8
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 512))
 def test_seconds_between_measured_lengths_are_linear_per_piece(length: int) -> None:
     curve = SecondsByLength([(10, 10 * 1.0), (20, 20 * 3.0)])
