@@ -34,13 +34,17 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Rows done as the job does them. `model_inputs`: how many the model was really asked; `vector_words`: how many
-    words were looked up among the vectors for the first time, in `vector_seconds`."""
+    """Rows done as the job does them.
+
+    cpu_seconds: what the process had of a core meanwhile; model_inputs: how many the model was really asked;
+    vector_words: how many words were looked up among the vectors for the first time, in vector_seconds.
+    """
 
     rows: int
     samples: int
     num_bytes: int
     seconds: float
+    cpu_seconds: float
     model_seconds: float
     model_inputs: int
     vector_seconds: float
@@ -131,14 +135,19 @@ class Work:
         return -(-self.rows // self.shard_rows)
 
 
+def core_share(blocks: Sequence[Block]) -> float:
+    """How much of a core a process had: 1 on an idle machine, less when others want it too."""
+    return min(sum(block.cpu_seconds for block in blocks) / sum(block.seconds for block in blocks), 1.0)
+
+
 def whole_job(
     rows: int, shard_rows: int, parts: Sequence[Passes], counted_rows: int, cost: ModelCost, curve: SecondsByLength,
-    blocks: Sequence[Block],
+    blocks: Sequence[Block], pace: float,
 ) -> Work:  # fmt: skip
     """Scale a count of whole shards (`parts`, `counted_rows` places of the input) by what blocks of rows really took.
 
     The blocks correct two things that a count cannot know: how many inputs a conditioning asks for per word, and what
-    batches of mixed lengths cost beside batches of one length.
+    batches of mixed lengths cost beside batches of one length. `pace`: measured seconds count so much.
     """
     counted, scale = merge(parts), rows / counted_rows
     nominal = sum(count for block in blocks for count, _ in block.passes.by_length.values())
@@ -154,10 +163,10 @@ def whole_job(
         rows, shard_rows, inputs, tokens, scale * asked * encoder, scale * asked * answers * cost.head,
         rows * sum(block.samples for block in blocks) / done,
         rows * sum(block.num_bytes for block in blocks) / done,
-        scale * asked * correction * curve.of(counted),
-        distinct_words(parts, counted_rows, rows)
+        pace * scale * asked * correction * curve.of(counted),
+        pace * distinct_words(parts, counted_rows, rows)
         * sum(block.vector_seconds for block in blocks) / max(sum(block.vector_words for block in blocks), 1),
-        rows * sum(block.rest_seconds for block in blocks) / done,
+        pace * rows * sum(block.rest_seconds for block in blocks) / done,
     )  # fmt: skip
 
 

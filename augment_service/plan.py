@@ -26,6 +26,7 @@ from augment_service.estimate import (
     Passes,
     SecondsByLength,
     Work,
+    core_share,
     gpu_model_seconds,
     merge,
     typical_lengths,
@@ -43,6 +44,7 @@ from shared.sources import Source, open_source, read_rows
 
 COUNTED_ROWS = 16_384
 LENGTHS_SHARE = 0.3
+NOT_BUSY = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,18 @@ def run_command(config: PlanConfig) -> CommandResult:
     measured = _calibrate(config, source, sample, 1 if gpu else _actors_of_a_node(config))
     work = whole_job(
         source.num_rows, config.shard_rows, measured.counted, sample.places, measured.loaded.cost, measured.curve,
-        measured.blocks,
+        measured.blocks, _pace(config, measured.blocks),
     )  # fmt: skip
     summary = _summary(config, gpu, work, sample, measured, survey_seconds)
     return CommandResult(summary, _text(summary))
+
+
+def _pace(config: PlanConfig, blocks: Sequence[Block]) -> float:
+    """What one measured second counts: on a busy machine a process waits for its core, and the job need not.
+
+    With several threads per actor the processor time says nothing about waiting, so seconds stay as they were measured.
+    """
+    return core_share(blocks) if config.mlm_threads == 1 else 1.0
 
 
 def _actors_of_a_node(config: PlanConfig) -> int:
@@ -227,6 +237,7 @@ def _summary(
             "dtype": loaded.dtype,
             "processes": measured.processes,
             "rows": sum(block.rows for block in measured.blocks),
+            "core_share": round(core_share(measured.blocks), 3),
             "tokens_per_second": round(work.tokens / max(work.cpu_model_seconds, 1e-9), 1),
             "seconds_per_input": [[length, seconds] for length, seconds in measured.curve.measured],
         },
@@ -266,6 +277,11 @@ def _text(plan: dict[str, Any]) -> str:
             f"assumed        {plan['gpu']}: {assumed['bf16_flops'] / 1e12:,.0f} TFLOP/s in bf16 and "
             f"{assumed['fp32_flops'] / 1e12:,.0f} in fp32 by data sheet, {assumed['utilisation']:.0%} of it reached, "
             f"batches of {assumed['batch_tokens']:,} pieces. None of this was measured on a GPU"
+        )
+    if measured["core_share"] < NOT_BUSY:
+        lines.append(
+            f"this machine was busy: a process had {measured['core_share']:.0%} of a core while it was timed. The plan "
+            "is for one that is not"
         )
     if plan["shards"] < plan["actors"]:
         lines.append(f"only {plan['shards']} of {plan['actors']} actors have work: a smaller --shard-rows spreads it")

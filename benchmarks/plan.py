@@ -2,17 +2,21 @@
 
     python benchmarks/plan.py --data ../shared/data/glue --golden ../shared/golden
 
-Every case is a `plan`, a `run` and another `plan` with the same options, each in a process of its own. The pace of a
-shared machine changes from minute to minute: the two plans show by how much, and their mean is what is judged.
+Every case is a `plan`, a `run` and another `plan` with the same options, each in a process of its own. On a machine
+that others use as well, seconds on the clock say what they did. So the work itself is judged, in processor seconds:
+the plan's (model, vectors and the rest, for all actors) beside that of the run's actors from the moment that the first
+has its models. The clock's seconds stand beside it, with the share of a core that the actors had.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -21,9 +25,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.augment import cpu_name
+from tests.support.command import descendants_of
 
 LIMIT = 0.25
-FIGURES = ("seconds", "masked_passes", "samples", "bytes")
+FIGURES = ("work_seconds", "masked_passes", "samples", "bytes")
 
 
 def main() -> int:
@@ -51,20 +56,23 @@ def main() -> int:
         before, came, after = one_case(row)
         cells = []
         for figure in FIGURES:
-            told = f"{before[figure]:,.0f} and {after[figure]:,.0f}"
-            if before[figure] == after[figure]:
-                told = f"{before[figure]:,.0f}"
-            if figure not in came:
-                cells.append(told)
-                continue
-            error = (before[figure] + after[figure]) / 2 / max(came[figure], 1e-9) - 1
-            worst = max(worst, abs(error))
-            cells.append(f"{told} / {came[figure]:,.0f} ({error:+.0%})")
+            told = [f"{plan[figure]:,.0f}" for plan in (before, after)]
+            cell = " and ".join(dict.fromkeys(told))
+            if figure in came:
+                errors = [plan[figure] / max(came[figure], 1e-9) - 1 for plan in (before, after)]
+                worst = max(worst, *map(abs, errors))
+                cell += f" / {came[figure]:,.0f} ({' and '.join(f'{error:+.0%}' for error in errors)})"
+            cells.append(cell)
+        cells.append(
+            f"{before['seconds']:,.0f} and {after['seconds']:,.0f} / {came['seconds']:,.0f}, "
+            f"{came['work_seconds'] / (came['actors'] * came['clock_seconds']):.0%} of a core"
+        )
         lines.append(f"| {name} | {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
     print(f"## {options.rows:,} rows of each, {date.today()}, {cpu_name()}\n")
     print(f"`python benchmarks/plan.py {' '.join(sys.argv[1:])}`\n")
-    print("| foretold / came | seconds | masked passes | samples | bytes |\n|---|---|---|---|---|")
+    print("| foretold / came | work, seconds | masked passes | samples | bytes | clock, seconds |")
+    print("|---|---|---|---|---|---|")
     print("\n".join(lines))
     print(f"\nLargest error: {worst:.0%} (asked for: within {LIMIT:.0%}).")
     return 0 if worst <= LIMIT else 1
@@ -75,7 +83,7 @@ def one_case(options: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[s
     before = ours("plan", *options)
     with tempfile.TemporaryDirectory(prefix="augment-plan-") as folder:
         output = Path(folder) / "out"
-        came = ours("run", *options, "--output", str(output))
+        came = ours("run", *options, "--output", str(output), watched=output)
         commits = [json.loads(path.read_text(encoding="utf-8")) for path in (output / "commits").glob("*.json")]
         asked = [one["statistics"]["model_inputs"] for one in commits if "model_inputs" in one["statistics"]]
     if asked:
@@ -83,16 +91,54 @@ def one_case(options: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[s
     return before, came, ours("plan", *options)
 
 
-def ours(command: str, *options: str) -> dict[str, Any]:
-    """The `--json` summary of one of our commands."""
+def ours(command: str, *options: str, watched: Path | None = None) -> dict[str, Any]:
+    """The `--json` summary of one of our commands; with the processor time of its actors while it writes `watched`."""
     line = [sys.executable, "-m", "augment_service", command, *options, "--json", "--log-level", "error"]
-    finished = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
-    if finished.returncode != 0:
-        sys.exit(f"{command} failed:\n{finished.stderr[-3000:]}")
-    summary: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
+        actors = watch_actors(process, watched) if watched else {}
+        stdout, _ = process.communicate()
+        errors.seek(0)
+        if process.returncode != 0:
+            sys.exit(f"{command} failed:\n{errors.read()[-3000:]}")
+    summary: dict[str, Any] = json.loads(stdout.strip().splitlines()[-1]) | actors
     if command == "plan":
-        print(json.dumps(summary), file=sys.stderr)
+        parts = ("model_actor_seconds", "vector_actor_seconds", "other_actor_seconds")
+        summary["work_seconds"] = sum(summary[part] for part in parts)
+    print(json.dumps(summary), file=sys.stderr, flush=True)
     return summary
+
+
+def watch_actors(process: subprocess.Popen[str], output: Path) -> dict[str, float]:
+    """Processor time of the run's actors since its manifest was there, the clock's, and how many there were."""
+    first: dict[int, float] = {}
+    last: dict[int, float] = {}
+    began = ended = 0.0
+    while process.poll() is None and not (output / "_SUCCESS").exists():
+        if (output / "manifest.json").exists():
+            began = began or time.monotonic()
+            ended = time.monotonic()
+            for pid in descendants_of(process.pid):
+                spent = actor_cpu_seconds(pid)
+                if spent is not None:
+                    first.setdefault(pid, spent)
+                    last[pid] = spent
+        time.sleep(0.1)
+    work = sum(last[pid] - first[pid] for pid in last)
+    mlm = sum(last[pid] - first[pid] > 0.5 for pid in last)
+    return {"work_seconds": work, "clock_seconds": max(ended - began, 1e-9), "actors": max(mlm, 1)}
+
+
+def actor_cpu_seconds(pid: int) -> float | None:
+    """Processor time of a Ray actor of ours; None for another process, or one that is gone."""
+    try:
+        name = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if not name.startswith((b"ray::MlmWorker", b"ray::GloveWorker")):
+            return None
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import transformers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augment_service.cli import main
@@ -16,6 +16,7 @@ from augment_service.estimate import (
     Passes,
     SecondsByLength,
     Work,
+    core_share,
     distinct_words,
     gpu_model_seconds,
     merge,
@@ -36,37 +37,50 @@ histograms = st.dictionaries(
 
 def block(rows: int, seconds: float, model_seconds: float, passes: Passes, asked: int = 1) -> Block:
     inputs = asked * sum(count for count, _ in passes.by_length.values())
-    return Block(rows, rows * 20, rows * 1000, seconds, model_seconds, inputs, 2.0, 10, passes)
+    return Block(rows, rows * 20, rows * 1000, seconds, seconds / 2, model_seconds, inputs, 2.0, 10, passes)
 
 
 def work(rows: int, shard_rows: int) -> Work:
     return Work(rows, shard_rows, 0, 1e6, 3e15, 1e13, 0, 0, 0, 0, 0)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histograms)
 def test_a_job_of_what_was_measured_takes_what_was_measured(histogram: dict[int, tuple[int, int]]) -> None:
     passes = Passes(histogram)
     curve = SecondsByLength([(3, 0.001), (512, 0.3)])
-    done = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)])
+    done = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)], 1.0)
     assert done.cpu_model_seconds == pytest.approx(20.0)
     assert done.rest_seconds == pytest.approx(8.0)
     assert (done.samples, done.num_bytes, done.shards) == (2000, 100_000, 10)
     assert done.inputs == pytest.approx(sum(count for count, _ in histogram.values()))
 
 
+def test_time_that_others_took_is_not_the_jobs() -> None:
+    passes = Passes({10: (100, 100)})
+    blocks = [block(100, 30.0, 20.0, passes)]
+    assert core_share(blocks) == 0.5
+    curve = SecondsByLength([(10, 0.1)])
+    alone = whole_job(100, 10, [passes], 100, COST, curve, blocks, core_share(blocks))
+    assert alone.cpu_model_seconds == pytest.approx(10.0)
+    assert alone.rest_seconds == pytest.approx(4.0)
+
+
+@settings(deadline=None, max_examples=60)
 @given(histograms, st.integers(2, 50), st.integers(1, 5))
 def test_a_job_scales_with_its_rows_and_with_what_a_conditioning_asks(
     histogram: dict[int, tuple[int, int]], factor: int, asked: int
 ) -> None:
     passes = Passes(histogram)
     curve = SecondsByLength([(3, 0.001), (512, 0.3)])
-    one = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)])
-    many = whole_job(100 * factor, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes, asked)])
+    one = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)], 1.0)
+    many = whole_job(100 * factor, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes, asked)], 1.0)
     assert many.cpu_model_seconds == pytest.approx(one.cpu_model_seconds * factor)
     assert many.tokens == pytest.approx(one.tokens * factor * asked)
     assert many.encoder_flops == pytest.approx(one.encoder_flops * factor * asked)
 
 
+@settings(deadline=None, max_examples=60)
 @given(histograms)
 def test_lengths_to_measure_span_what_was_counted(histogram: dict[int, tuple[int, int]]) -> None:
     lengths = [length for length, _ in typical_lengths(Passes(histogram))]
@@ -76,6 +90,7 @@ def test_lengths_to_measure_span_what_was_counted(histogram: dict[int, tuple[int
     assert len(lengths) <= 8
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 512))
 def test_seconds_between_measured_lengths_are_linear_per_piece(length: int) -> None:
     curve = SecondsByLength([(10, 10 * 1.0), (20, 20 * 3.0)])
