@@ -33,7 +33,7 @@ from tests.support.single_process import result_of, write_single_process
 NUM_NODES = 3
 KINDS = {"actor": 0.35, "vectors": 0.15, "worker": 0.15, "node": 0.15, "driver": 0.2}
 TITLES = {"actor": b"ray::MlmWorker", "vectors": b"ray::GloveWorker", "worker": b"ray::"}
-LONGEST_SECONDS = 900.0
+LONGEST_SECONDS = 1500.0
 
 
 class Storm:
@@ -167,7 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--kills", type=int, default=8, help="per seed")
-    parser.add_argument("--rows", type=int, default=4800)
+    parser.add_argument("--rows", type=int, default=3200)
     parser.add_argument("--nodes-by", choices=("test-cluster", "ray-start"), default="test-cluster")
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()
