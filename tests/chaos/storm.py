@@ -43,6 +43,7 @@ class Storm:
         self.nodes, self.arguments, self.output = nodes, arguments, output
         self.random, self.seed, self.log = random.Random(seed), seed, log
         self.killed: Counter[str] = Counter()
+        self.kind = ""
         self.began = time.monotonic()
         self.driver = self.start_driver()
 
@@ -69,6 +70,7 @@ class Storm:
     def run(self, num_kills: int) -> int:
         """Kill until `num_kills` are done, then wait for the end; returns the driver's exit code."""
         wanted = 1
+        self.draw()
         while self.driver.poll() is None or self.killed.total() < num_kills:
             if time.monotonic() - self.began > LONGEST_SECONDS:
                 kill([self.driver.pid])
@@ -83,13 +85,18 @@ class Storm:
                 # A moment of the seed's choosing, after at least one commit since the last kill.
                 time.sleep(self.random.uniform(0.0, 1.0))
                 if self.kill_something():
+                    self.draw()
                     wanted = self.commits() + self.random.randint(1, 6)
             time.sleep(0.02)
         return self.driver.returncode
 
+    def draw(self) -> None:
+        """What is killed next."""
+        self.kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+
     def kill_something(self) -> bool:
-        """One kill -9, whatever the seed picks; False when there was nothing of the kind."""
-        kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+        """One kill -9, whatever the seed picks; False while there is nothing of the kind yet."""
+        kind = self.kind
         if kind == "driver":
             if self.driver.poll() is not None:
                 return False
