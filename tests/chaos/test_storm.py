@@ -44,7 +44,9 @@ def test_a_row_that_kills_its_process_is_quarantined_alone(
     finished = run_command(*arguments)
     assert finished.returncode == 0, finished.stderr
     quarantined = [
-        json.loads(line) for path in sorted((output / "quarantine").iterdir()) for line in path.open(encoding="utf-8")
+        json.loads(line)
+        for path in sorted((output / "quarantine").iterdir())
+        for line in path.read_text(encoding="utf-8").splitlines()
     ]
     assert [(one["position"], one["raw"]) for one in quarantined] == [
         (17, "a line with one column"),
