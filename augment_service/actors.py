@@ -1,4 +1,4 @@
-"""Ray actors: one kind holds the masked LM and turns shards of rows into committed Arrow shards, one holds the vectors.
+"""The Ray actor that holds the masked LM and turns shards of rows into committed Arrow shards.
 
 Rows go in, a commit comes out: no text of a sample passes through the driver. Actors are made empty and loaded by a
 call, so that what goes wrong while loading reaches the driver as the error that it is.
@@ -22,7 +22,6 @@ from augment_service.assemble import candidates_table, sample_statistics, sample
 from augment_service.batch_guard import is_out_of_memory
 from augment_service.config import RunConfig
 from augment_service.engine import AugmentEngine
-from augment_service.glove import GloveVectors
 from augment_service.masked_lm import MaskedLM
 from augment_service.ray_metrics import RayMetrics
 from augment_service.shard_work import positions, quarantine
@@ -36,19 +35,6 @@ from shared.store import open_store
 logger = logging.getLogger(__name__)
 
 MAX_KNOWN_WORDS = 100_000
-
-
-class GloveWorker:
-    """Holds the word vectors of a job on one node; the page cache shares their memory with every process there."""
-
-    def load(self, path: str, limit: int | None) -> dict[str, Any]:
-        """Load; returns what goes into the manifest. Raises ModelError."""
-        self._vectors = GloveVectors.load(path, limit)
-        return {"fingerprint": self._vectors.fingerprint, "words": len(self._vectors.words)}
-
-    def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine)."""
-        return self._vectors.nearest(words, k)
 
 
 class RemoteNeighbours:

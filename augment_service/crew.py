@@ -57,7 +57,8 @@ class Crew:
         own_ray: bool,
         check_models: Callable[[dict[str, Any]], None],
     ) -> None:
-        from augment_service.actors import GloveWorker, MlmWorker
+        from augment_service.actors import MlmWorker
+        from augment_service.glove_actor import GloveWorker
 
         self._ray, self._config, self._run, self._job = ray, config, run, job
         self._check_models = check_models

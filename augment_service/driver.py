@@ -88,11 +88,12 @@ class Driver:
             name, assignment, vectors = self._working[reference]
             try:
                 self._ray.get(reference)
-            except self._ray.exceptions.RayActorError as error:
-                self._actor_lost(name, str(error))
             except self._ray.exceptions.RayTaskError as error:
+                # First, since a call that failed for want of *another* actor is a RayActorError as well.
                 del self._working[reference]
                 self._failed(name, assignment, vectors, error)
+            except self._ray.exceptions.RayActorError as error:
+                self._actor_lost(name, str(error))
             else:
                 del self._working[reference]
                 self._done(name, assignment)

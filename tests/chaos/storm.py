@@ -33,7 +33,7 @@ from tests.support.single_process import result_of, write_single_process
 NUM_NODES = 3
 KINDS = {"actor": 0.35, "vectors": 0.15, "worker": 0.15, "node": 0.15, "driver": 0.2}
 TITLES = {"actor": b"ray::MlmWorker", "vectors": b"ray::GloveWorker", "worker": b"ray::"}
-LONGEST_SECONDS = 900.0
+LONGEST_SECONDS = 1500.0
 
 
 class Storm:
@@ -43,6 +43,7 @@ class Storm:
         self.nodes, self.arguments, self.output = nodes, arguments, output
         self.random, self.seed, self.log = random.Random(seed), seed, log
         self.killed: Counter[str] = Counter()
+        self.kind = ""
         self.began = time.monotonic()
         self.driver = self.start_driver()
 
@@ -69,6 +70,7 @@ class Storm:
     def run(self, num_kills: int) -> int:
         """Kill until `num_kills` are done, then wait for the end; returns the driver's exit code."""
         wanted = 1
+        self.draw()
         while self.driver.poll() is None or self.killed.total() < num_kills:
             if time.monotonic() - self.began > LONGEST_SECONDS:
                 kill([self.driver.pid])
@@ -83,13 +85,18 @@ class Storm:
                 # A moment of the seed's choosing, after at least one commit since the last kill.
                 time.sleep(self.random.uniform(0.0, 1.0))
                 if self.kill_something():
+                    self.draw()
                     wanted = self.commits() + self.random.randint(1, 6)
             time.sleep(0.02)
         return self.driver.returncode
 
+    def draw(self) -> None:
+        """What is killed next."""
+        self.kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+
     def kill_something(self) -> bool:
-        """One kill -9, whatever the seed picks; False when there was nothing of the kind."""
-        kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
+        """One kill -9, whatever the seed picks; False while there is nothing of the kind yet."""
+        kind = self.kind
         if kind == "driver":
             if self.driver.poll() is not None:
                 return False
@@ -167,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--kills", type=int, default=8, help="per seed")
-    parser.add_argument("--rows", type=int, default=4800)
+    parser.add_argument("--rows", type=int, default=2400)
     parser.add_argument("--nodes-by", choices=("test-cluster", "ray-start"), default="test-cluster")
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()

@@ -39,10 +39,14 @@ def test_a_row_that_kills_its_process_is_quarantined_alone(
     corpus.write_text("\n".join(lines[:49]) + "\n", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "support" / "poison"), str(ROOT)]))
     output = tmp_path / "out"
-    finished = run_command(*job.arguments(output, "--mlm-actors", "2", "--input", str(corpus)))
+    arguments = job.arguments(output, "--mlm-actors", "2")
+    arguments[arguments.index("--input") + 1] = str(corpus)
+    finished = run_command(*arguments)
     assert finished.returncode == 0, finished.stderr
     quarantined = [
-        json.loads(line) for path in sorted((output / "quarantine").iterdir()) for line in path.open(encoding="utf-8")
+        json.loads(line)
+        for path in sorted((output / "quarantine").iterdir())
+        for line in path.read_text(encoding="utf-8").splitlines()
     ]
     assert [(one["position"], one["raw"]) for one in quarantined] == [
         (17, "a line with one column"),

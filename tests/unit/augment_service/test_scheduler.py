@@ -132,7 +132,21 @@ def test_a_hunt_costs_few_deaths() -> None:
         else:
             hunt.survived(part)
     assert hunt.poison == {300}
-    assert deaths == 5
+    assert deaths <= 6
+
+
+def test_where_everything_dies_no_row_is_accused() -> None:
+    hunt = PoisonHunt(16)
+    for _ in range(200):
+        part = hunt.next_part()
+        assert part is not None
+        hunt.died(part)
+    assert not hunt.poison
+    # The trouble passes: nobody was to blame.
+    while (part := hunt.next_part()) is not None:
+        hunt.survived(part)
+    assert hunt.is_done
+    assert not hunt.poison
 
 
 def test_the_last_shards_of_a_slow_actor_are_copied_and_the_first_commit_wins() -> None:
