@@ -114,7 +114,9 @@ class ServeConfig(ModelChoice):
     token_file: str | None = how(
         None, "File with one bearer token a line; AUGMENT_SERVICE_TOKENS adds comma-separated ones."
     )
-    allow_without_token: bool = how(False, "Listen beyond loopback without tokens: anyone who reaches the port may ask.")
+    allow_without_token: bool = how(
+        False, "Listen beyond loopback without tokens: anyone who reaches the port may ask."
+    )
     max_body_bytes: int = how(1_000_000, "Longest request body.", ge=1_000)
     max_texts: int = how(64, "Texts of one request; a streamed one may have 16 times as many.", ge=1)
     max_text_characters: int = how(10_000, "Characters of one text.", ge=1)

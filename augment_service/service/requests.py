@@ -1,4 +1,4 @@
-"""What requests and answers look like, and what a request may ask for. Imports no web framework: the client uses it too.
+"""What requests and answers look like, and what a request may ask for. No web framework here: the client uses it too.
 
 Bodies are checked by pydantic straight from their bytes. Limits that the operator sets are checked after that, and
 stand in the OpenAPI document as maxima.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 
 from shared.errors import ExpectedError
 from shared.params import AugmentParams, Conditioning, Context, Filter, Pairs, TextForm, Words
@@ -201,7 +201,9 @@ class Limits:
         fields["texts"]["maxItems"] = self.max_texts * (STREAM_FACTOR if is_stream else 1)
         for form in fields["texts"]["items"]["anyOf"]:
             target = form if form["type"] == "string" else form["items"]
-            target["maxLength"] = self.max_text_characters if form["type"] == "string" else self.max_text_characters // 2
+            target["maxLength"] = (
+                self.max_text_characters if form["type"] == "string" else self.max_text_characters // 2
+            )
         fields["k"]["maximum"] = self.max_k
         if "n_a" in fields:
             fields["n_a"]["maximum"] = self.max_n_a

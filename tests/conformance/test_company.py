@@ -52,7 +52,7 @@ def check_company(masked_lm: MaskedLM, inputs: list[ModelInput]) -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("kind", ["bert-uncased", "distilbert", "electra", "roberta", "modernbert"])
 def test_answers_do_not_depend_on_company(kind: str, dtype: str, tmp_path: Path) -> None:
-    masked_lm = MaskedLM.load(str(save_random_model(kind, tmp_path / kind)), "cpu", dtype)
+    masked_lm = MaskedLM.load(str(save_random_model(kind, tmp_path / kind, num_heads=2)), "cpu", dtype)
     check_company(masked_lm, random_inputs(masked_lm, 150))
 
 
