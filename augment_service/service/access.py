@@ -53,7 +53,7 @@ def read_tokens(token_file: str | None) -> list[str]:
     for number, token in enumerate(tokens, start=1):
         if len(token) < MIN_TOKEN_CHARACTERS or not token.isascii() or any(letter.isspace() for letter in token):
             raise UsageError(
-                f"token {number} must be {MIN_TOKEN_CHARACTERS} or more ASCII characters without spaces; make one with: "
+                f"token {number} must be {MIN_TOKEN_CHARACTERS} or more ASCII characters without spaces; make one: "
                 "python -c 'import secrets; print(secrets.token_urlsafe(32))'"
             )
     return tokens

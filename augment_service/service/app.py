@@ -1,7 +1,7 @@
 """The application: routes, and nothing that computes. Made the same way for uvicorn and for Ray Serve.
 
-Handlers take the raw request: bodies are read with a bound, checked by pydantic from their bytes, and answers are written
-by orjson, which is what lets the web layer answer a thousand small requests a second on one core.
+Handlers take the raw request: bodies are read with a bound, checked by pydantic from their bytes, and answers are
+written by orjson, so that the web layer is never what a request waits for.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One text of a request -> its samples or candidates, through the engine's steps, the cache and the shared models.
 
-Short work runs on the event loop; what may take longer (long texts, many draws, sequential conditioning) on a small pool
-of threads, so that no request holds up the others.
+Short work runs on the event loop; what may take longer (long texts, many draws, sequential conditioning) on a small
+pool of threads, so that no request holds up the others.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ METRICS: dict[str, Any] = {
     },
     "response_model": None,
 }
-_BODIES = {
+_BODIES: dict[str, tuple[type[CandidatesRequest], bool]] = {
     "/v1/augment": (AugmentRequest, False),
     "/v1/candidates": (CandidatesRequest, False),
     "/v1/augment/stream": (AugmentRequest, True),

@@ -21,7 +21,7 @@ STREAM_FACTOR = 16
 
 Text = StrictStr | Annotated[list[StrictStr], Field(min_length=2, max_length=2)]
 _DEFAULTS = AugmentParams()
-_EXAMPLE_TEXTS = ["a gripping and honest film", ["Is it any good?", "It is a great movie."]]
+_EXAMPLE_TEXTS: list[Any] = ["a gripping and honest film", ["Is it any good?", "It is a great movie."]]
 
 
 class LimitError(ExpectedError):
