@@ -74,9 +74,11 @@ class Client:
                         response.read()
                         time.sleep(_wait_or_raise(response, tried, self._max_tries))
                         continue
-                    for line in response.iter_lines():
-                        yield _line(line)
-                        num_done += 1
+                    lines = _Lines()
+                    for chunk in response.iter_bytes():
+                        for line in lines.add(chunk):
+                            yield _text_samples(line)
+                            num_done += 1
                     return
             except httpx.TransportError as error:
                 # Lines that were handed out cannot be taken back: only a stream that never began is tried again.
@@ -144,9 +146,11 @@ class AsyncClient:
                         await response.aread()
                         await asyncio.sleep(_wait_or_raise(response, tried, self._max_tries))
                         continue
-                    async for line in response.aiter_lines():
-                        yield _line(line)
-                        num_done += 1
+                    lines = _Lines()
+                    async for chunk in response.aiter_bytes():
+                        for line in lines.add(chunk):
+                            yield _text_samples(line)
+                            num_done += 1
                     return
             except httpx.TransportError as error:
                 if num_done:
@@ -200,8 +204,19 @@ def _plain(texts: Sequence[TextOrPair]) -> list[Any]:
     return [text if isinstance(text, str) else list(text) for text in texts]
 
 
-def _line(line: str) -> TextSamples:
-    if line.startswith('{"type":'):
+class _Lines:
+    """Bytes as they come -> whole lines. Only a line feed ends one: texts may hold U+2028, which httpx splits at."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def add(self, chunk: bytes) -> list[bytes]:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return lines
+
+
+def _text_samples(line: bytes) -> TextSamples:
+    if line.startswith(b'{"type":'):
         problem = Problem.model_validate_json(line)
         raise ServiceError(f"the stream ended early: {problem.detail}", problem.status, problem)
     return TextSamples.model_validate_json(line)

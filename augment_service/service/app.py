@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, TypeVar
 
@@ -28,20 +29,16 @@ from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from augment_service.service.openapi import AUGMENT, CANDIDATES, METRICS, STREAM, describe, health_responses
 from augment_service.service.page import add_page
-from augment_service.service.requests import (
-    AugmentRequest,
-    CandidatesRequest,
-    Health,
-    Limits,
-)
+from augment_service.service.requests import AugmentRequest, CandidatesRequest, Health, Limits
 from shared.errors import ExpectedError, ModelError
 
 logger = logging.getLogger(__name__)
 
 LoadModels = Callable[[ServiceMetrics], Awaitable[Models]]
 Body = TypeVar("Body", bound=CandidatesRequest)
-_STREAM_AHEAD = 4
-"""Texts of one stream that are worked on at once."""
+Job = Coroutine[Any, Any, dict[str, Any]]
+_TEXTS_AT_ONCE = 8
+"""Texts of one request that are worked on at once."""
 
 
 class State:
@@ -118,71 +115,73 @@ def _add_work(app: FastAPI, state: State, limits: Limits) -> None:
         limits.check(body, is_stream)
         return body
 
-    async def answer(request: Request, work: Callable[[], Awaitable[Any]]) -> Response:
-        found = await while_connected(request, work())
+    async def answer(request: Request, work: Awaitable[Any]) -> Response:
+        found = await while_connected(request, work)
         return Response(orjson.dumps(found), media_type="application/json")
 
     @app.post("/v1/augment", **AUGMENT)
     async def augment(request: Request) -> Response:
         body = await parse(request, AugmentRequest)
-        augmenter, params = state.ready(), body.params()
-
-        async def work() -> dict[str, Any]:
-            ids = body.ids if body.ids is not None else range(len(body.texts))
-            jobs = [augmenter.samples(text, one, params) for text, one in zip(body.texts, ids, strict=True)]
-            return {"results": await _all(jobs)}
-
-        return await answer(request, work)
+        return await answer(request, _list(_samples(state.ready(), body)))
 
     @app.post("/v1/candidates", **CANDIDATES)
     async def candidates(request: Request) -> Response:
         body = await parse(request, CandidatesRequest)
         augmenter, params = state.ready(), body.params()
-
-        async def work() -> dict[str, Any]:
-            return {"results": await _all([augmenter.candidates(text, params) for text in body.texts])}
-
-        return await answer(request, work)
+        ticket = augmenter.ticket()
+        return await answer(request, _list([augmenter.candidates(text, params, ticket) for text in body.texts]))
 
     @app.post("/v1/augment/stream", **STREAM)
     async def augment_stream(request: Request) -> Response:
         body = await parse(request, AugmentRequest, is_stream=True)
+        # A refusal must come before the first byte of the answer.
         state.ready().models.admit()
-        return StreamingResponse(_lines(state.ready(), body), media_type="application/x-ndjson")
+        return StreamingResponse(_lines(_samples(state.ready(), body)), media_type="application/x-ndjson")
 
 
-async def _all(jobs: list[Any]) -> list[Any]:
-    """Results in order; the first error cancels what is still under way."""
-    if len(jobs) == 1:
-        return [await jobs[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(job) for job in jobs]
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]
+def _samples(augmenter: Augmenter, body: AugmentRequest) -> list[Job]:
+    params, ticket = body.params(), augmenter.ticket()
+    ids = body.ids if body.ids is not None else range(len(body.texts))
+    return [augmenter.samples(text, one, params, ticket) for text, one in zip(body.texts, ids, strict=True)]
 
 
-async def _lines(augmenter: Augmenter, body: AugmentRequest) -> AsyncIterator[bytes]:
-    """One line per text, in order, a few texts ahead of the reader; a problem document as the last line on a fault."""
-    params = body.params()
-    ids = body.ids if body.ids is not None else list(range(len(body.texts)))
-    todo = iter(zip(body.texts, ids, strict=True))
-    ahead: list[asyncio.Task[dict[str, Any]]] = []
+async def _in_order(jobs: list[Job]) -> AsyncGenerator[dict[str, Any], None]:
+    """Results in order, a few texts worked on at once; what is under way is cancelled when the reader stops."""
+    todo = iter(jobs)
+    ahead: deque[asyncio.Task[dict[str, Any]]] = deque()
     try:
         while True:
-            while len(ahead) < _STREAM_AHEAD and (one := next(todo, None)) is not None:
-                ahead.append(asyncio.create_task(augmenter.samples(one[0], one[1], params)))
+            while len(ahead) < _TEXTS_AT_ONCE and (job := next(todo, None)) is not None:
+                ahead.append(asyncio.create_task(job))
             if not ahead:
                 return
-            yield orjson.dumps(await ahead.pop(0), option=orjson.OPT_APPEND_NEWLINE)
-    except Exception as error:
-        if not isinstance(error, ExpectedError):
-            logger.error("stream_failed", exc_info=True)
-        yield bytes(problems.of_error(error).body) + b"\n"
+            yield await ahead[0]
+            ahead.popleft()
     finally:
         for task in ahead:
             task.cancel()
+        await asyncio.gather(*ahead, return_exceptions=True)
+        for job in todo:
+            job.close()
+
+
+async def _list(jobs: list[Job]) -> dict[str, Any]:
+    if len(jobs) == 1:
+        return {"results": [await jobs[0]]}
+    async with aclosing(_in_order(jobs)) as results:
+        return {"results": [one async for one in results]}
+
+
+async def _lines(jobs: list[Job]) -> AsyncIterator[bytes]:
+    """One line per text; a problem document as the last line on a fault."""
+    try:
+        async with aclosing(_in_order(jobs)) as results:
+            async for one in results:
+                yield orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE)
+    except Exception as error:
+        if not isinstance(error, ExpectedError):
+            logger.error("stream_failed", extra={"fields": {"error": type(error).__name__}})
+        yield bytes(problems.of_error(error).body) + b"\n"
 
 
 def _add_health(app: FastAPI, state: State, metrics: ServiceMetrics) -> None:

@@ -24,7 +24,9 @@ from shared.sampling import RowCandidates, Samples, draw_samples
 Found = TypeVar("Found")
 MAX_DRAWN_WORDS = 200_000
 """Sites x N_a of one text: bounds the memory of its draws."""
-_INLINE_CHARACTERS = 1_000
+_INLINE_CHARACTERS = 400
+_LONG_TEXTS_AT_ONCE = 16
+"""Long texts whose inputs are in memory at the same time, over all requests."""
 _INLINE_DRAWN_WORDS = 2_000
 _POOL_THREADS = 2
 
@@ -37,6 +39,19 @@ class _Entry:
     row: RowCandidates
 
 
+class Ticket:
+    """A request's leave to use the models, asked for once: its later texts wait their turn instead of being refused."""
+
+    def __init__(self, models: Models) -> None:
+        self._models, self._is_admitted = models, False
+
+    def use(self) -> None:
+        """Raises OverloadError when too much waits already."""
+        if not self._is_admitted:
+            self._models.admit()
+            self._is_admitted = True
+
+
 class Augmenter:
     """Answers texts. Use from one event loop."""
 
@@ -44,18 +59,25 @@ class Augmenter:
         self.models, self._max_tokens, self._metrics = models, max_tokens, metrics
         self._cache: ByteLru[_Entry] = ByteLru(cache_bytes)
         self._pool = ThreadPoolExecutor(_POOL_THREADS, "augmenter")
+        self._long_texts = asyncio.Semaphore(_LONG_TEXTS_AT_ONCE)
         metrics.watch_cache(self._cache)
 
-    async def samples(self, text: str | Sequence[str], source_id: int, params: AugmentParams) -> dict[str, Any]:
+    def ticket(self) -> Ticket:
+        """One for each request."""
+        return Ticket(self.models)
+
+    async def samples(
+        self, text: str | Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket
+    ) -> dict[str, Any]:
         """The samples of one text: {"id", "samples"}. Raises LimitError, OverloadError, ModelError."""
         columns = as_columns(text)
         if params.conditioning == "sequential":
+            ticket.use()
             rows = [SourceRow(source_id, columns[0], columns[1] if len(columns) > 1 else None)]
-            # Every site of every draw may need an input of the whole text.
             found, samples = await self._drive(Proposer(self.models.lexicon, params).samples_steps(rows), True)
             row = found[0]
         else:
-            entry = await self._entry(columns, params)
+            entry = await self._entry(columns, params, ticket)
             row = replace(entry.row, source_id=source_id)
             drawn = len(row.sites) * params.n_a
             if drawn > MAX_DRAWN_WORDS:
@@ -68,9 +90,9 @@ class Augmenter:
         is_long = len(samples) * sum(map(len, columns)) > _INLINE_CHARACTERS * 20
         return {"id": source_id, "samples": await self._call(is_long, sample_list, row, samples)}
 
-    async def candidates(self, text: str | Sequence[str], params: AugmentParams) -> dict[str, Any]:
+    async def candidates(self, text: str | Sequence[str], params: AugmentParams, ticket: Ticket) -> dict[str, Any]:
         """Words and candidates of one text or pair. Raises LimitError, OverloadError, ModelError."""
-        entry = await self._entry(as_columns(text), params)
+        entry = await self._entry(as_columns(text), params, ticket)
         texts = [entry.row.text_a, entry.row.text_b]
         proposer = Proposer(self.models.lexicon, params)
         columns = [
@@ -85,13 +107,13 @@ class Augmenter:
         self._pool.shutdown(wait=True, cancel_futures=True)
         await self.models.close()
 
-    async def _entry(self, columns: Sequence[str], params: AugmentParams) -> _Entry:
+    async def _entry(self, columns: Sequence[str], params: AugmentParams, ticket: Ticket) -> _Entry:
         key = (tuple(columns), params.k, params.context, params.words, params.text, params.filter)
         known = self._cache.get(key)
         self._metrics.cache_hit(known is not None)
         if known is not None:
             return known
-        self.models.admit()
+        ticket.use()
         proposer = Proposer(self.models.lexicon, params)
         is_long = sum(map(len, columns)) > _INLINE_CHARACTERS
         proposals = await self._drive(proposer.propose_steps(list(columns)), is_long)
@@ -100,7 +122,13 @@ class Augmenter:
         self._cache.put(key, entry, _size_of(entry))
         return entry
 
-    async def _drive(self, steps: Steps[Found], in_pool: bool) -> Found:
+    async def _drive(self, steps: Steps[Found], is_long: bool) -> Found:
+        if not is_long:
+            return await self._run(steps, False)
+        async with self._long_texts:
+            return await self._run(steps, True)
+
+    async def _run(self, steps: Steps[Found], in_pool: bool) -> Found:
         """Run steps to their end, asking the models. Raises LimitError when they ask for too many pieces."""
         tokens, answer = 0, None
         while True:

@@ -66,10 +66,9 @@ class PassBatcher:
     _task: asyncio.Task[None] | None = None
 
     async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:
-        """One Ranking per input. Raises OverloadError when the queue is too long; cancelling takes the inputs out."""
+        """One Ranking per input; cancelling takes the inputs out of the queue."""
         if not inputs:
             return []
-        self.admit()
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="model passes")
         one = _Waiting(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
@@ -98,7 +99,7 @@ class LocalModels:
         self.lexicon = batcher.masked_lm.lexicon
 
     async def answer(self, ask: Ask) -> Answer:
-        """Answers both parts of an ask at once. Raises OverloadError."""
+        """Answers both parts of an ask at once."""
         if not ask.words:
             return Answer(await self.batcher.rank(ask.inputs, ask.num_ranked, ask.whole_words), {})
         rankings, nearest = await asyncio.gather(
@@ -117,15 +118,19 @@ class LocalModels:
         await self.neighbours.close()
 
 
-def load_masked_lm(choice: ModelChoice, threads: int | None) -> tuple[MaskedLM, bool]:
-    """The masked LM, warm, and whether its answers are the same in any company on this machine. Raises ModelError."""
+def load_batcher(choice: ModelChoice, threads: int | None, max_wait_ms: float, queue_seconds: float) -> PassBatcher:
+    """The masked LM, warm, behind its batcher. Raises ModelError."""
     masked_lm = MaskedLM.load(choice.mlm, choice.device, choice.dtype, threads)
     is_invariant = ignores_company(masked_lm, choice.batch_tokens)
+    pace = _tokens_per_second(masked_lm, choice.batch_tokens)
     fields = {"mlm": choice.mlm, "device": masked_lm.device, "dtype": str(masked_lm.dtype).removeprefix("torch.")}
+    fields["pieces_per_second"] = str(round(pace))
     logger.info("masked_lm_loaded", extra={"fields": fields | {"answers_ignore_company": is_invariant}})
     if not is_invariant:
         logger.warning("requests_share_no_pass: products of this machine depend on the rows beside a row")
-    return masked_lm, is_invariant
+    return PassBatcher(
+        masked_lm, choice.batch_tokens, max_wait_ms / 1000, queue_seconds, is_invariant, tokens_per_second=pace
+    )
 
 
 def load_vectors(choice: ModelChoice) -> GloveVectors:
@@ -145,6 +150,14 @@ def ignores_company(masked_lm: MaskedLM, batch_tokens: int) -> bool:
         ids = rng.integers(1, masked_lm.vocab_size, length - 2).tolist()
         inputs.append(ModelInput((lexicon.cls_id, *ids, lexicon.sep_id), (length // 2,), length))
     return _bits(masked_lm, inputs, batch_tokens) == _bits(masked_lm, inputs, 1)
+
+
+def _tokens_per_second(masked_lm: MaskedLM, batch_tokens: int) -> float:
+    length = min(32, masked_lm.max_length)
+    inputs = [ModelInput((masked_lm.lexicon.mask_id,) * length, (1,), length)] * max(batch_tokens // length, 1)
+    began = time.monotonic()
+    masked_lm.rank(inputs, [range(len(inputs))], WARM_UP_RANKED, None)
+    return length * len(inputs) / max(time.monotonic() - began, 1e-6)
 
 
 def _bits(masked_lm: MaskedLM, inputs: Sequence[ModelInput], batch_tokens: int) -> list[bytes]:

@@ -19,11 +19,10 @@ from fastapi import FastAPI
 from augment_service.config import ModelChoice, ServeConfig
 from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
 from augment_service.service.app import create_app
-from augment_service.service.batcher import PassBatcher
 from augment_service.service.connections import GuardedProtocol
 from augment_service.service.gate import GateSettings
 from augment_service.service.metrics import ServiceMetrics
-from augment_service.service.models import LocalModels, Models, NeighbourBatcher, load_masked_lm, load_vectors
+from augment_service.service.models import LocalModels, Models, NeighbourBatcher, load_batcher, load_vectors
 from augment_service.service.requests import Limits
 from shared.command_line import CommandResult
 from shared.errors import UsageError
@@ -72,14 +71,13 @@ async def load_local_models(
     choice: ModelChoice, threads: int | None, max_wait_ms: float, queue_seconds: float, metrics: ServiceMetrics
 ) -> LocalModels:
     """Masked LM and vectors, loaded beside each other on threads. Raises ModelError."""
-    (masked_lm, shares), vectors = await asyncio.gather(
-        asyncio.to_thread(load_masked_lm, choice, threads), asyncio.to_thread(load_vectors, choice)
+    batcher, vectors = await asyncio.gather(
+        asyncio.to_thread(load_batcher, choice, threads, max_wait_ms, queue_seconds),
+        asyncio.to_thread(load_vectors, choice),
     )
-    batcher = PassBatcher(
-        masked_lm, choice.batch_tokens, max_wait_ms / 1000, queue_seconds, shares, report=metrics.passed
-    )
+    batcher.report = metrics.passed
     metrics.watch_queue(lambda: batcher.queued_tokens, lambda: batcher.tokens_per_second)
-    metrics.shares_passes.set(int(shares))
+    metrics.shares_passes.set(int(batcher.shares_passes))
     return LocalModels(batcher, NeighbourBatcher(vectors))
 
 

@@ -1,5 +1,5 @@
 // The page of the service: asks for candidates and samples of the sentences, and shows where each word came from.
-const EXAMPLE = "A gripping and honest film that never loses its sense of humour.\nThe plot is predictable, but the cinematography is dazzling.";
+const EXAMPLE = "A gripping and honest film that never loses its sense of humour.\nThe plot is formulaic, but the photography is dazzling.";
 const NUMBERS = ["n_a", "k", "seed", "p_t"];
 const SWITCHES = ["filter", "context", "words", "text", "conditioning", "pairs"];
 const ONLY_SAMPLES = ["n_a", "seed", "p_t", "conditioning", "pairs"];

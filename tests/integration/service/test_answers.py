@@ -19,7 +19,7 @@ from tests.support.service import Service
 TEXTS = [
     "The quick brown fox jumps over the lazy dog number 7.",
     "A great movie with a good plot, bad acting and a terrible ending",
-    "Honestly, people live there happily and the cat sat near a small river — ünïcode, 日本 and 🦊 too",
+    "Honestly, people live there happily and the cat sat near a small river — ünïcode, 日本,\u2028 and 🦊 too",
     "the cat",
     "",
 ]
