@@ -1,8 +1,8 @@
 """The service on Ray Serve: masked LM and vectors as deployments of their own, the application as their ingress.
 
 `serve run deploy/serve/serve.yaml` starts it; `build` takes the options of `augment_service serve` that matter here.
-Replicas come and go: a question that a dying replica did not answer is asked again, which changes nothing, since answers
-are pure functions.
+Replicas come and go: a question that a dying replica did not answer is asked again, which changes nothing, since
+answers are pure functions.
 """
 
 from __future__ import annotations
@@ -125,8 +125,14 @@ def build(args: dict[str, Any]) -> serve.Application:
     """The application of a Serve configuration; `args`: options of `augment_service serve`, as `mlm: embedded`."""
     config = ServeConfig.build(args)
     read_tokens(config.token_file)
-    application: serve.Application = Ingress.bind(config, MaskedLM.bind(config), Glove.bind(config))
-    return application
+    # What the decorators made of the classes has no type that says so.
+    ingress, masked_lm, glove = (_deployment(one) for one in (Ingress, MaskedLM, Glove))
+    return ingress.bind(config, masked_lm.bind(config), glove.bind(config))
+
+
+def _deployment(decorated: Any) -> serve.Deployment:
+    assert isinstance(decorated, serve.Deployment)
+    return decorated
 
 
 def split_inputs(inputs: Sequence[ModelInput], max_tokens: int) -> list[Sequence[ModelInput]]:

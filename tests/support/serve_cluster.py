@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -44,7 +45,8 @@ class ServeCluster:
         self._log = folder / "log.txt"
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         environment |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
-        command = [str(Path(sys.executable).parent / "serve"), "run", "--app-dir", str(ROOT), str(path)]
+        command = [str(Path(sys.executable).parent / "serve"), "run", "--address", "local"]
+        command += ["--app-dir", str(ROOT), str(path)]
         with self._log.open("wb") as file:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
@@ -84,10 +86,8 @@ class ServeCluster:
     def __exit__(self, *_: object) -> None:
         started = [self.process.pid, *descendants_of(self.process.pid)]
         self.process.send_signal(signal.SIGINT)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            pass
         for pid in started:
             try:
                 os.kill(pid, signal.SIGKILL)

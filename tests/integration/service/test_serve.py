@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from augment_service.client import AsyncClient, Client
@@ -36,8 +37,6 @@ def test_serve_answers_as_uvicorn_does(cluster: ServeCluster, service: Service) 
         streamed = list(one.augment_stream(TEXTS, **SETTINGS))
         assert streamed == other.augment(TEXTS, **SETTINGS)
     with service.client() as plain:
-        import httpx
-
         ours, theirs = plain.get("/openapi.json").json(), httpx.get(f"{cluster.url}/openapi.json").json()
         assert ours["paths"] == theirs["paths"]
         bad = [{}, {"texts": []}, {"texts": ["a"], "n_a": 10**9}]
@@ -67,11 +66,10 @@ def test_a_killed_replica_costs_no_request(cluster: ServeCluster, deployment: st
                 os.kill(pids[0], signal.SIGKILL)
 
             async def stream() -> list[int]:
-                return [
-                    count
-                    for start in range(0, 400, 8)
-                    for count in await asyncio.gather(*map(one, range(start, start + 8)))
-                ]
+                counts: list[int] = []
+                for start in range(0, 400, 8):
+                    counts += await asyncio.gather(*map(one, range(start, start + 8)))
+                return counts
 
             counts, _ = await asyncio.gather(stream(), kill())
             return counts
