@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 HEAD_ROWS = 256
 MIN_ROWS = 16
 """Matrix libraries compute products of very few rows another way, with other last digits. Batches with fewer rows are
-filled up to this many, so that an input's answer has the same bits alone and in any company (decision 0004)."""
+filled up to this many, so that an input's answer has the same bits alone and in any company (decision 0013)."""
 _TIE_MARGIN = 8
 
 

@@ -1,7 +1,7 @@
 """Model inputs of many requests -> shared passes of one model thread.
 
 Each pass takes inputs from the waiting requests in turn, so that a large request never starves a small one, up to a
-budget of pieces. An input's answer has the same bits in any company (decision 0004), so what is served beside a request
+budget of pieces. An input's answer has the same bits in any company (decision 0013), so what is served beside a request
 never changes its samples. Where a machine's products are not of that kind, requests share no pass.
 """
 
