@@ -17,6 +17,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+HEAD = b"POST /v1/augment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
 
 @dataclass
 class Tally:
@@ -40,11 +42,7 @@ async def client(host: str, port: int, bodies: list[bytes], number: int, step: i
         began = time.monotonic()
         body = bodies[place % len(bodies)]
         place += step
-        writer.write(
-            b"POST /v1/augment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-            % len(body)
-            + body
-        )
+        writer.write(HEAD % len(body) + body)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
         status = int(head[9:12])
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])

@@ -25,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.augment import cpu_name, prepare  # noqa: E402
 from tests.support.serve_cluster import free_port  # noqa: E402
 
-NLPAUG = ["torch==2.13.0", "numpy<2", "transformers==4.46.3", "nlpaug==1.1.11", "gensim", "requests", "fastapi", "uvicorn"]
+NLPAUG = ["torch==2.13.0", "numpy<2", "transformers==4.46.3", "nlpaug==1.1.11", "gensim", "requests"]
+NLPAUG += ["fastapi", "uvicorn"]
 
 
 class Running:
@@ -161,7 +162,8 @@ def sentences(work: Path) -> Path:
 
         train, _ = prepare_reviews(work / "data")
         rows = train.read_text(encoding="utf-8").splitlines()[1:]
-        texts = [one for one in dict.fromkeys(row.split("\t")[0].strip() for row in rows) if 8 <= len(one.split()) <= 30]
+        distinct = dict.fromkeys(row.split("\t")[0].strip() for row in rows)
+        texts = [one for one in distinct if 8 <= len(one.split()) <= 30]
         path.write_text(json.dumps(texts), encoding="utf-8")
     return path
 
