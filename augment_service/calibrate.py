@@ -111,7 +111,7 @@ class _Bench:
         """Time of one input of this length, in a few full batches of its like."""
         mlm = self.masked_lm
         count = max(self.config.batch_tokens // length, 1)
-        ids = (mlm.cls_id, *[mlm.mask_id] * (length - 2), mlm.sep_id)
+        ids = (mlm.lexicon.cls_id, *[mlm.lexicon.mask_id] * (length - 2), mlm.lexicon.sep_id)
         places = tuple(1 + place * (length - 2) // answers for place in range(answers))
         inputs = [ModelInput(ids, places, length)] * (count * BATCHES_PER_CALL)
         batches = [range(start, start + count) for start in range(0, len(inputs), count)]

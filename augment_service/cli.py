@@ -36,6 +36,12 @@ COMMANDS = (
         f"{_CONFIG}:ExportConfig",
         "augment_service.export:run_command",
     ),
+    Command(
+        "serve",
+        "Answer requests over HTTP: samples and candidates on demand.",
+        f"{_CONFIG}:ServeConfig",
+        "augment_service.service.server:run_command",
+    ),
 )
 
 

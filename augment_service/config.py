@@ -13,8 +13,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
 
 
-class ModelConfig(CommandConfig, AugmentParams):
-    """Parameters of Algorithm 1 and the models that propose candidates."""
+class ModelChoice(CommandConfig):
+    """The models that propose candidates."""
 
     mlm: str = what("embedded", "Masked LM: embedded, a folder, or a hub id such as google-bert/bert-base-uncased.")
     glove: str = what("embedded", "Word vectors: embedded, GloVe or word2vec text (.gz too), or a folder with .npy.")
@@ -22,6 +22,10 @@ class ModelConfig(CommandConfig, AugmentParams):
     device: Device = what("auto", "Where the masked LM computes.")
     dtype: Dtype = what("auto", "Precision of the encoder: bf16 where the hardware has it.")
     batch_tokens: int = what(1024, "Pieces per model batch.", ge=8)
+
+
+class ModelConfig(ModelChoice, AugmentParams):
+    """Parameters of Algorithm 1 and the models that propose candidates."""
 
     def params(self) -> AugmentParams:
         """The part that decides a text's samples."""
@@ -99,3 +103,30 @@ class ExportConfig(OutputConfig):
 
     format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = what("tsv", "Form of the file.")
     output: str = what(..., "File to write.")
+
+
+class ServeConfig(ModelChoice):
+    """Options of `augment_service serve`."""
+
+    threads: int | None = how(None, "CPU threads of the model (default: all cores).", ge=1)
+    host: str = how("127.0.0.1", "Address to listen on; any but a loopback address needs tokens.")
+    port: int = how(8000, "Port to listen on; 0 takes a free one, which the first log line names.", ge=0, le=65535)
+    token_file: str | None = how(
+        None, "File with one bearer token a line; AUGMENT_SERVICE_TOKENS adds comma-separated ones."
+    )
+    allow_without_token: bool = how(
+        False, "Listen beyond loopback without tokens: anyone who reaches the port may ask."
+    )
+    max_body_bytes: int = how(1_000_000, "Longest request body.", ge=1_000)
+    max_texts: int = how(64, "Texts of one request; a streamed one may have 16 times as many.", ge=1)
+    max_text_characters: int = how(10_000, "Characters of one text.", ge=1)
+    max_n_a: int = how(100, "Samples of one text.", ge=1, le=10_000)
+    max_k: int = how(100, "Candidates of one word.", ge=1, le=1_000)
+    max_request_tokens: int = how(200_000, "Model pieces that one text may need.", ge=512)
+    max_requests: int = how(256, "Requests at once; more are answered 503.", ge=1)
+    max_connections: int = how(2_000, "Open connections; more are closed with a 503.", ge=1)
+    queue_seconds: float = how(2.0, "A request that would wait longer than this for the model is answered 503.", gt=0)
+    max_wait_ms: float = how(2.0, "How long a model pass waits for company.", ge=0)
+    request_seconds: float = how(60.0, "Time limit of one request.", gt=0)
+    drain_seconds: float = how(30.0, "How long requests in flight may go on after SIGTERM.", ge=0)
+    cache_bytes: int = how(256_000_000, "Bound of the cache of candidates.", ge=0)

@@ -1,21 +1,23 @@
 """The one path from texts to candidate sets and samples, for job, service and command. Knows neither Ray nor files.
 
-The answer for a call depends on the rows of that call alone, so one call per shard gives the same bytes anywhere.
+The path is written as generators that yield what they ask of the models and are sent the answers, so that the job can
+answer from models of its own, and the service from passes that many requests share. The answer for a call depends on
+the rows of that call alone, so one call per shard gives the same bytes anywhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from augment_service.batches import ModelInput, plan_batches
+from augment_service.lexicon import Lexicon
 from augment_service.masked_lm import MaskedLM, Ranking
-from augment_service.vocabulary import read_vocabulary
-from augment_service.words import Word, WordSplitter, may_replace
+from augment_service.words import Word, may_replace
 from shared.params import AugmentParams
 from shared.rows import SourceRow
 from shared.sampling import Origin, RowCandidates, Samples, Site, TextCandidates, draw_samples
@@ -25,10 +27,38 @@ OWN_WORD_MARGIN = 1
 """One more entry is ranked than wanted, since the word itself may be left out."""
 
 
+Found = TypeVar("Found")
+Nearest = dict[str, tuple[tuple[str, float], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a text needs of the models: the `num_ranked` best entries at the positions of `inputs` (`whole_words`: of
+    whole words only), and the `num_nearest` neighbours of each of `words`."""
+
+    inputs: tuple[ModelInput, ...]
+    num_ranked: int
+    whole_words: bool
+    words: tuple[str, ...]
+    num_nearest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One Ranking per input, and the neighbours of each word."""
+
+    rankings: Sequence[Ranking]
+    nearest: Nearest
+
+
+Steps = Generator[Ask, Answer, Found]
+"""Work that yields what it asks of the models, is sent each answer, and returns what it found."""
+
+
 class Neighbours(Protocol):
     """Where candidates of multi-piece words come from: vectors in this process, or an actor that holds them."""
 
-    def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
+    def nearest(self, words: Sequence[str], k: int) -> Nearest:
         """Per word its K nearest (word, cosine), best first; empty for an unknown word."""
         ...
 
@@ -67,53 +97,40 @@ class EngineStatistics:
     model_tokens: int = 0
 
 
-class AugmentEngine:
-    """Candidates and samples of rows, from a masked LM and a source of neighbours."""
+class Proposer:
+    """Candidates and samples of rows as steps; holds no model."""
 
-    def __init__(
-        self,
-        masked_lm: MaskedLM,
-        neighbours: Neighbours,
-        params: AugmentParams,
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
-    ) -> None:
-        self.masked_lm, self.neighbours, self.params = masked_lm, neighbours, params
-        self.batch_tokens = batch_tokens
-        self.vocabulary = read_vocabulary(masked_lm.tokenizer)
-        self.splitter = WordSplitter(masked_lm.tokenizer)
+    def __init__(self, lexicon: Lexicon, params: AugmentParams) -> None:
+        self.lexicon, self.params = lexicon, params
+        self.vocabulary, self.splitter = lexicon.vocabulary, lexicon.splitter
         self.statistics = EngineStatistics()
-        self._excluded = None if params.filter == "reference" else ~self.vocabulary.is_whole_word
 
-    def candidates(self, rows: Sequence[SourceRow]) -> list[RowCandidates]:
+    def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[list[RowCandidates]]:
         """Candidate sets of each row, from its unmodified texts."""
         texts = [text for row in rows for text in (row.text_a, row.text_b) if text is not None]
-        found = iter([self._text_candidates(one) for one in self.propose(texts)])
+        found = iter([self.text_candidates(one) for one in (yield from self.propose_steps(texts))])
         return [
             RowCandidates(row.source_id, next(found), next(found) if row.text_b is not None else None) for row in rows
         ]
 
-    def samples(self, rows: Sequence[SourceRow]) -> tuple[list[RowCandidates], Samples]:
+    def samples_steps(self, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
         """Samples of each row, and the texts they replace words of."""
         if self.params.conditioning == "sequential":
-            from augment_service.sequential import sequential_samples
+            from augment_service.sequential import sequential_steps
 
-            return sequential_samples(self, rows)
-        found = self.candidates(rows)
+            return (yield from sequential_steps(self, rows))
+        found = yield from self.candidates_steps(rows)
         return found, draw_samples(found, self.params)
 
-    def propose(self, texts: Sequence[str], num_ranked: int = 0) -> list[TextProposals]:
+    def propose_steps(self, texts: Sequence[str], num_ranked: int = 0) -> Steps[list[TextProposals]]:
         """Words and proposals of each text; `num_ranked` best entries are listed besides the K candidates."""
         words_of = self.splitter.split(texts)
         places = self._places(words_of)
         self.statistics.words += sum(map(len, words_of))
-        single = [(words_of[text], index) for text, index in places if words_of[text][index].is_single_piece]
-        from_mlm = iter(self.rank_words(single, num_ranked))
-        multi = [words_of[text][index].text for text, index in places if not words_of[text][index].is_single_piece]
-        nearest = self.nearest(multi, num_ranked)
+        found = iter((yield from self.rank_steps([(words_of[text], index) for text, index in places], num_ranked)))
         proposals: list[list[Proposal]] = [[] for _ in texts]
-        for text, index in places:
-            word = words_of[text][index]
-            proposal = next(from_mlm) if word.is_single_piece else self._from_neighbours(index, nearest[word.text])
+        for text, _ in places:
+            proposal = next(found)
             self.statistics.sites_without_candidates += not proposal.candidates
             proposals[text].append(proposal)
         return [
@@ -138,33 +155,37 @@ class AugmentEngine:
             if may_replace(word, self.params.words)
         ]
 
-    def nearest(self, words: Sequence[str], num_ranked: int = 0) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Neighbours of multi-piece words; one without a vector is looked up in lower case."""
-        self.statistics.glove_sites += len(words)
-        if not words:
-            return {}
-        width = max(self.params.k, num_ranked)
-        found = self.neighbours.nearest(list(dict.fromkeys(words)), width)
-        lower = [word for word in found if not found[word] and word != word.lower()]
-        instead = self.neighbours.nearest([word.lower() for word in lower], width) if lower else {}
-        return found | {word: instead[word.lower()] for word in lower}
-
-    def rank_words(self, places: Sequence[tuple[Sequence[Word], int]], num_ranked: int = 0) -> list[Proposal]:
-        """Masked-LM proposals for single-piece words, each given as (words of its text, index)."""
-        self.statistics.mlm_sites += len(places)
-        inputs, answer_of = self._inputs(places)
-        plan = plan_batches(inputs, self.batch_tokens)
-        self.statistics.model_inputs += len(plan.unique)
-        self.statistics.model_tokens += sum(map(len, plan.unique))
-        leaves_out_own = self.params.context == "unmasked" or self.params.filter == "whole-words"
+    def rank_steps(self, places: Sequence[tuple[Sequence[Word], int]], num_ranked: int = 0) -> Steps[list[Proposal]]:
+        """Proposals for words, each given as (words of its text, index): the masked LM's for a single-piece word, its
+        neighbours for another; one without a vector is looked up in lower case."""
+        single = [place for place in places if place[0][place[1]].is_single_piece]
+        multi = [words[index].text for words, index in places if not words[index].is_single_piece]
+        self.statistics.mlm_sites += len(single)
+        self.statistics.glove_sites += len(multi)
+        inputs, answer_of = self._inputs(single)
         width = max(self.params.k + OWN_WORD_MARGIN, num_ranked)
-        rankings = self.masked_lm.rank(plan.unique, plan.batches, width, self._excluded) if inputs else []
+        whole_words, num_nearest = self.params.filter == "whole-words", max(self.params.k, num_ranked)
+        distinct = tuple(dict.fromkeys(multi))
+        rankings: Sequence[Ranking] = ()
+        nearest: Nearest = {}
+        if inputs or distinct:
+            answer = yield Ask(tuple(inputs), width, whole_words, distinct, num_nearest)
+            rankings, nearest = answer.rankings, answer.nearest
+        lower = {word: word.lower() for word in nearest if not nearest[word] and word != word.lower()}
+        if lower:
+            answer = yield Ask((), width, whole_words, tuple(dict.fromkeys(lower.values())), num_nearest)
+            nearest = nearest | {word: answer.nearest[instead] for word, instead in lower.items()}
+        leaves_out_own = self.params.context == "unmasked" or whole_words
+        answers = iter(answer_of)
         proposals = []
-        for (words, index), (input_index, answer) in zip(places, answer_of, strict=True):
-            ranking = rankings[plan.index_of[input_index]]
-            position = inputs[input_index].positions[answer]
+        for words, index in places:
+            if not words[index].is_single_piece:
+                proposals.append(self._from_neighbours(index, nearest[words[index].text]))
+                continue
+            number, place = next(answers)
+            position = inputs[number].positions[place]
             proposals.append(
-                self._from_ranking(words[index], index, ranking, answer, position, leaves_out_own, num_ranked)
+                self._from_ranking(words[index], index, rankings[number], place, position, leaves_out_own, num_ranked)
             )
         return proposals
 
@@ -200,22 +221,22 @@ class AugmentEngine:
         return inputs, answer_of
 
     def _masked_input(self, ids: list[int], place: int) -> ModelInput:
-        mlm = self.masked_lm
-        room = mlm.max_length - 2 if self.params.context == "single" else (mlm.max_length - 3) // 2
+        lexicon = self.lexicon
+        room = lexicon.max_length - 2 if self.params.context == "single" else (lexicon.max_length - 3) // 2
         low = min(max(place - room // 2, 0), max(len(ids) - room, 0))
         window = ids[low : low + room]
-        masked = [*window[: place - low], mlm.mask_id, *window[place - low + 1 :]]
-        first = (mlm.cls_id, *masked, mlm.sep_id)
+        masked = [*window[: place - low], lexicon.mask_id, *window[place - low + 1 :]]
+        first = (lexicon.cls_id, *masked, lexicon.sep_id)
         if self.params.context == "single":
             return ModelInput(first, (place - low + 1,), len(first))
-        return ModelInput((*first, *window, mlm.sep_id), (place - low + 1,), len(first))
+        return ModelInput((*first, *window, lexicon.sep_id), (place - low + 1,), len(first))
 
     def _framed(self, ids: Sequence[int], positions: tuple[int, ...]) -> ModelInput:
-        framed = (self.masked_lm.cls_id, *ids, self.masked_lm.sep_id)
+        framed = (self.lexicon.cls_id, *ids, self.lexicon.sep_id)
         return ModelInput(framed, positions, len(framed))
 
     def _stride_window(self, length: int, place: int) -> tuple[int, int]:
-        room = self.masked_lm.max_length - 2
+        room = self.lexicon.max_length - 2
         if length <= room:
             return 0, length
         stride = room // 2
@@ -246,7 +267,7 @@ class AugmentEngine:
         for one, score in usable:
             if is_usable[one]:
                 kept.setdefault(surfaces[one], score)
-        to_piece = self.masked_lm.tokenizer.convert_ids_to_tokens
+        to_piece = self.lexicon.tokenizer.convert_ids_to_tokens
         ranked = tuple((str(to_piece(one)), score) for one, score in listed[:num_ranked]) if num_ranked else ()
         return Proposal(index, "mlm", position, tuple(kept), tuple(kept.values()), ranked)
 
@@ -256,7 +277,8 @@ class AugmentEngine:
             index, "glove", None, tuple(word for word, _ in best), tuple(score for _, score in best), tuple(nearest)
         )
 
-    def _text_candidates(self, found: TextProposals) -> TextCandidates:
+    def text_candidates(self, found: TextProposals) -> TextCandidates:
+        """The text that samples are made from, and its sites."""
         text, spans = self.base_text(found.text, found.words)
         sites = tuple(
             Site(*spans[one.word_index], found.words[one.word_index].text, one.origin, one.candidates, one.scores)
@@ -273,6 +295,50 @@ class AugmentEngine:
             spans.append((place, place + len(word.text)))
             place += len(word.text) + 1
         return " ".join(word.text for word in words), spans
+
+
+class AugmentEngine(Proposer):
+    """Steps answered by a masked LM and a source of neighbours of its own."""
+
+    def __init__(
+        self,
+        masked_lm: MaskedLM,
+        neighbours: Neighbours,
+        params: AugmentParams,
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+    ) -> None:
+        super().__init__(masked_lm.lexicon, params)
+        self.masked_lm, self.neighbours, self.batch_tokens = masked_lm, neighbours, batch_tokens
+
+    def candidates(self, rows: Sequence[SourceRow]) -> list[RowCandidates]:
+        """Candidate sets of each row, from its unmodified texts."""
+        return self._run(self.candidates_steps(rows))
+
+    def samples(self, rows: Sequence[SourceRow]) -> tuple[list[RowCandidates], Samples]:
+        """Samples of each row, and the texts they replace words of."""
+        return self._run(self.samples_steps(rows))
+
+    def propose(self, texts: Sequence[str], num_ranked: int = 0) -> list[TextProposals]:
+        """Words and proposals of each text; `num_ranked` best entries are listed besides the K candidates."""
+        return self._run(self.propose_steps(texts, num_ranked))
+
+    def _run(self, steps: Steps[Found]) -> Found:
+        try:
+            ask = next(steps)
+            while True:
+                ask = steps.send(self._answer(ask))
+        except StopIteration as finished:
+            found: Found = finished.value
+            return found
+
+    def _answer(self, ask: Ask) -> Answer:
+        plan = plan_batches(ask.inputs, self.batch_tokens)
+        self.statistics.model_inputs += len(plan.unique)
+        self.statistics.model_tokens += sum(map(len, plan.unique))
+        excluded = ~self.vocabulary.is_whole_word if ask.whole_words else None
+        rankings = self.masked_lm.rank(plan.unique, plan.batches, ask.num_ranked, excluded) if ask.inputs else []
+        nearest = self.neighbours.nearest(ask.words, ask.num_nearest) if ask.words else {}
+        return Answer([rankings[index] for index in plan.index_of], nearest)
 
 
 def _flatten(words: Iterable[Word]) -> tuple[list[int], NDArray[np.int64]]:

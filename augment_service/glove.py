@@ -24,6 +24,8 @@ Neighbour = tuple[str, float]
 _SHORTLIST_MARGIN = 32
 _QUERY_ROWS = 256
 _NEVER = ("<unk>",)
+_MAX_KEPT_WORDS = 100_000
+"""Answers that are kept; a process that lives long would otherwise keep one for every word that it ever saw."""
 
 
 class GloveVectors:

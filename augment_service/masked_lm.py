@@ -22,12 +22,16 @@ from augment_service.batch_guard import BatchGuard
 from augment_service.batches import ModelInput
 from augment_service.encoder import PackedBatch, PackedEncoder, is_supported
 from augment_service.flops import ModelCost, model_cost
+from augment_service.lexicon import Lexicon
 from shared.embedded import EMBEDDED
 from shared.errors import ModelError, UsageError
 
 logger = logging.getLogger(__name__)
 
 HEAD_ROWS = 256
+MIN_ROWS = 16
+"""Matrix libraries compute products of very few rows another way, with other last digits. Batches with fewer rows are
+filled up to this many, so that an input's answer has the same bits alone and in any company (decision 0013)."""
 _TIE_MARGIN = 8
 
 
@@ -52,7 +56,7 @@ class MaskedLM:
         self._encoder = PackedEncoder(self._model, dtype) if is_supported(model) and self._head else None
         positions = int(getattr(model.config, "max_position_embeddings", 512))
         self.max_length = positions - (2 if model.config.model_type in ("roberta", "xlm-roberta") else 0)
-        self.cls_id, self.sep_id, self.mask_id = _special_ids(tokenizer)
+        self.lexicon = Lexicon(tokenizer, *_special_ids(tokenizer), self.max_length)
         self.has_segments = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
 
     @classmethod
@@ -126,9 +130,9 @@ class MaskedLM:
         return [one for one in results if one is not None]
 
     def _states(self, inputs: Sequence[ModelInput]) -> Tensor:
-        if self._encoder is not None:
-            return self._encoder(self._pack(inputs))
-        return self._own_forward(inputs)
+        filled, num_wanted = _fill_up(inputs)
+        states = self._encoder(self._pack(filled)) if self._encoder is not None else self._own_forward(filled)
+        return states[:num_wanted]
 
     def _pack(self, inputs: Sequence[ModelInput]) -> PackedBatch:
         lengths = tuple(len(one) for one in inputs)
@@ -150,9 +154,11 @@ class MaskedLM:
         start = 0
         while start < len(inputs):
             stop = start
-            while stop < len(inputs) and len(inputs[stop]) == len(inputs[start]):
+            length = len(inputs[start])
+            while stop < len(inputs) and len(inputs[stop]) == length:
                 stop += 1
-            group = inputs[start:stop]
+            # Filled up like the whole batch; the rows that this adds ask for nothing.
+            group = [*inputs[start:stop]] + [_without_wish(inputs[start])] * _num_missing((stop - start) * length)
             ids = torch.tensor([one.ids for one in group], device=self.device)
             options: dict[str, Tensor] = {}
             if self.has_segments:
@@ -181,7 +187,8 @@ class MaskedLM:
         ids_parts, score_parts = [], []
         for start in range(0, len(states), HEAD_ROWS):
             part = states[start : start + HEAD_ROWS]
-            logits = self._head(part) if self._head else part
+            filled = torch.cat([part, part[-1:].expand(_num_missing(len(part)), -1)])
+            logits = (self._head(filled) if self._head else filled)[: len(part)]
             if penalty is not None:
                 logits = logits + penalty
             ids, scores = top_k(logits, k)
@@ -194,6 +201,25 @@ class MaskedLM:
                 stop = place + len(inputs[index].positions)
                 results[index] = Ranking(ids[place:stop], scores[place:stop])
                 place = stop
+
+
+def _fill_up(inputs: Sequence[ModelInput]) -> tuple[list[ModelInput], int]:
+    """The inputs with at least MIN_ROWS pieces and wanted positions in all, and how many positions were wanted."""
+    filled, last = list(inputs), inputs[-1]
+    num_wanted = sum(len(one.positions) for one in inputs)
+    missing_pieces = _num_missing(sum(map(len, inputs)))
+    filled += [_without_wish(last)] * -(-missing_pieces // len(last))
+    more = tuple(last.positions[-1:] or (0,)) * _num_missing(num_wanted)
+    filled[-1] = ModelInput(filled[-1].ids, filled[-1].positions + more, filled[-1].num_first_segment)
+    return filled, num_wanted
+
+
+def _without_wish(one: ModelInput) -> ModelInput:
+    return ModelInput(one.ids, (), one.num_first_segment)
+
+
+def _num_missing(rows: int) -> int:
+    return max(MIN_ROWS - rows, 0)
 
 
 def top_k(logits: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -20,7 +20,7 @@ from shared.rows import SourceRow
 from shared.sampling import ORIGINS, RowCandidates, Samples, Site, TextCandidates, spell
 
 if TYPE_CHECKING:
-    from augment_service.engine import AugmentEngine
+    from augment_service.engine import Proposer, Steps
 
 _DRAW_FACTORS = (1, 3)
 
@@ -43,7 +43,7 @@ class _Place:
     index: int
 
 
-def sequential_samples(engine: AugmentEngine, rows: Sequence[SourceRow]) -> tuple[list[RowCandidates], Samples]:
+def sequential_steps(engine: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
     """Base texts with their (candidate-less) sites, and samples. A pure function of the rows and parameters."""
     texts = [[text for text in (row.text_a, row.text_b) if text is not None] for row in rows]
     split = iter(engine.splitter.split([text for both in texts for text in both]))
@@ -66,16 +66,14 @@ def sequential_samples(engine: AugmentEngine, rows: Sequence[SourceRow]) -> tupl
         drafts = [
             _Draft(row, draw, [list(one) for one in words[row]]) for row in pending for draw in range(first, last)
         ]
-        _walk(engine, rows, places, drafts)
+        yield from _walk(engine, rows, places, drafts)
         _accept(engine, found, drafts, accepted)
         pending = [row for row in pending if len(accepted[row]) < engine.params.n_a]
         first = last
     return found, _collect(accepted)
 
 
-def _row_candidates(
-    engine: AugmentEngine, row: SourceRow, words: list[list[Word]], places: list[_Place]
-) -> RowCandidates:
+def _row_candidates(engine: Proposer, row: SourceRow, words: list[list[Word]], places: list[_Place]) -> RowCandidates:
     texts = []
     for column, text in enumerate(t for t in (row.text_a, row.text_b) if t is not None):
         base, spans = engine.base_text(text, words[column])
@@ -88,7 +86,7 @@ def _row_candidates(
     return RowCandidates(row.source_id, texts[0], texts[1] if len(texts) > 1 else None)
 
 
-def _walk(engine: AugmentEngine, rows: Sequence[SourceRow], places: list[list[_Place]], drafts: list[_Draft]) -> None:
+def _walk(engine: Proposer, rows: Sequence[SourceRow], places: list[list[_Place]], drafts: list[_Draft]) -> Steps[None]:
     params = engine.params
     longest = max((len(places[draft.row]) for draft in drafts), default=0)
     sources = np.asarray([rows[draft.row].source_id for draft in drafts], np.int64)
@@ -103,15 +101,11 @@ def _walk(engine: AugmentEngine, rows: Sequence[SourceRow], places: list[list[_P
             if params.pairs == "each" and place.column != _column(places[draft.row], draft.draw):
                 continue
             asking.append((number, place))
-        single = [(number, place) for number, place in asking if _word(drafts[number], place).is_single_piece]
-        multi = [(number, place) for number, place in asking if not _word(drafts[number], place).is_single_piece]
-        found = engine.rank_words([(drafts[number].words[place.column], place.index) for number, place in single])
-        for (number, place), proposal in zip(single, found, strict=True):
-            _apply(engine, drafts[number], place, step, proposal.candidates, "mlm", float(pick[number]))
-        nearest = engine.nearest([_word(drafts[number], place).text for number, place in multi])
-        for number, place in multi:
-            best = [word for word, _ in nearest[_word(drafts[number], place).text][: params.k]]
-            _apply(engine, drafts[number], place, step, best, "glove", float(pick[number]))
+        found = yield from engine.rank_steps(
+            [(drafts[number].words[place.column], place.index) for number, place in asking]
+        )
+        for (number, place), proposal in zip(asking, found, strict=True):
+            _apply(engine, drafts[number], place, step, proposal.candidates, proposal.origin, float(pick[number]))
 
 
 def _word(draft: _Draft, place: _Place) -> Word:
@@ -124,7 +118,7 @@ def _column(places: list[_Place], draw: int) -> int:
 
 
 def _apply(
-    engine: AugmentEngine, draft: _Draft, place: _Place, step: int, candidates: Sequence[str], origin: str, pick: float
+    engine: Proposer, draft: _Draft, place: _Place, step: int, candidates: Sequence[str], origin: str, pick: float
 ) -> None:
     if not candidates:
         return
@@ -136,7 +130,7 @@ def _apply(
 
 
 def _accept(
-    engine: AugmentEngine,
+    engine: Proposer,
     found: list[RowCandidates],
     drafts: list[_Draft],
     accepted: list[list[dict[int, tuple[str, str]]]],

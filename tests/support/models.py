@@ -22,11 +22,11 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "i
 KINDS = ("bert-uncased", "bert-cased", "bert-chinese", "distilbert", "electra", "roberta", "xlm-roberta", "modernbert")
 
 
-def save_random_model(kind: str, folder: Path, max_length: int = 64) -> Path:
+def save_random_model(kind: str, folder: Path, max_length: int = 64, num_heads: int = 4) -> Path:
     """Train a small tokenizer of the kind's type, make a random masked LM, save both; returns the folder."""
     torch.manual_seed(7)
     tokenizer = _tokenizer(kind)
-    model = _model(kind, len(tokenizer), tokenizer.pad_token_id, max_length)
+    model = _model(kind, len(tokenizer), tokenizer.pad_token_id, max_length, num_heads)
     with torch.no_grad():
         for weight in model.parameters():
             # Larger than the usual start, so that answers depend on the context and biases show when left out.
@@ -69,20 +69,21 @@ def _tokenizer(kind: str) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
-def _model(kind: str, size: int, pad: int, max_length: int) -> Any:
+def _model(kind: str, size: int, pad: int, max_length: int, num_heads: int) -> Any:
+    small = SMALL | {"num_attention_heads": num_heads}
     common = {"vocab_size": size, "pad_token_id": pad, "max_position_embeddings": max_length}
     if kind.startswith("bert"):
-        return transformers.BertForMaskedLM(transformers.BertConfig(**common, **SMALL))
+        return transformers.BertForMaskedLM(transformers.BertConfig(**common, **small))
     if kind == "distilbert":
-        config = transformers.DistilBertConfig(**common, dim=32, n_layers=2, n_heads=4, hidden_dim=48)
+        config = transformers.DistilBertConfig(**common, dim=32, n_layers=2, n_heads=num_heads, hidden_dim=48)
         return transformers.DistilBertForMaskedLM(config)
     if kind == "electra":
-        return transformers.ElectraForMaskedLM(transformers.ElectraConfig(**common, **SMALL, embedding_size=16))
+        return transformers.ElectraForMaskedLM(transformers.ElectraConfig(**common, **small, embedding_size=16))
     if kind == "modernbert":
         ids = {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
-        config = transformers.ModernBertConfig(**common, **SMALL, **ids, attn_implementation="sdpa")
+        config = transformers.ModernBertConfig(**common, **small, **ids, attn_implementation="sdpa")
         return transformers.ModernBertForMaskedLM(config)
     common["max_position_embeddings"] = max_length + 2
     if kind == "roberta":
-        return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**common, **SMALL, type_vocab_size=1))
-    return transformers.XLMRobertaForMaskedLM(transformers.XLMRobertaConfig(**common, **SMALL, type_vocab_size=1))
+        return transformers.RobertaForMaskedLM(transformers.RobertaConfig(**common, **small, type_vocab_size=1))
+    return transformers.XLMRobertaForMaskedLM(transformers.XLMRobertaConfig(**common, **small, type_vocab_size=1))

@@ -40,7 +40,7 @@ def closed(schema: Any) -> Any:
 @pytest.fixture(scope="module")
 def validators(kuberay_dir: Path) -> dict[str, jsonschema.Draft202012Validator]:
     found = {}
-    for kind in ("RayCluster", "RayJob"):
+    for kind in ("RayCluster", "RayJob", "RayService"):
         text = lzma.decompress((kuberay_dir / f"ray.io_{kind.lower()}s.yaml.xz").read_bytes())
         versions = {one["name"]: one for one in yaml.load(text, yaml.CSafeLoader)["spec"]["versions"]}
         schema = closed(versions["v1"]["schema"]["openAPIV3Schema"])

@@ -1,0 +1,181 @@
+"""Model inputs of many requests -> shared passes of one model thread.
+
+Each pass takes inputs from the waiting requests in turn, so that a large request never starves a small one, up to a
+budget of pieces. An input's answer has the same bits in any company (decision 0013), so what is served beside a request
+never changes its samples. Where a machine's products are not of that kind, requests share no pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from augment_service.batches import ModelInput, plan_batches
+from augment_service.masked_lm import MaskedLM, Ranking
+from shared.errors import OverloadError
+
+_TURNS_PER_PASS = 4
+"""A request takes at most this fraction of a pass at a turn while others wait."""
+_RATE_MEMORY = 0.8
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """One request's inputs: those not yet taken, and the answers so far."""
+
+    inputs: Sequence[ModelInput]
+    num_ranked: int
+    whole_words: bool
+    done: asyncio.Future[list[Ranking]]
+    arrived: float
+    answers: list[Ranking | None]
+    next_input: int = 0
+    num_answered: int = 0
+
+
+@dataclass(slots=True)
+class PassReport:
+    """One model pass, for the metrics."""
+
+    num_inputs: int
+    num_tokens: int
+    num_requests: int
+    seconds: float
+    waited_seconds: float
+
+
+@dataclass(slots=True)
+class PassBatcher:
+    """Waits, fills passes, runs them one after another on a thread. Use from one event loop."""
+
+    masked_lm: MaskedLM
+    batch_tokens: int
+    max_wait_seconds: float = 0.002
+    queue_seconds: float = 2.0
+    shares_passes: bool = True
+    report: Callable[[PassReport], None] = lambda _: None
+    queued_tokens: int = 0
+    tokens_per_second: float = 5_000.0
+    _queue: deque[_Waiting] = field(default_factory=deque)
+    _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
+    _task: asyncio.Task[None] | None = None
+
+    async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:
+        """One Ranking per input; cancelling takes the inputs out of the queue."""
+        if not inputs:
+            return []
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="model passes")
+        one = _Waiting(
+            inputs, num_ranked, whole_words, asyncio.get_running_loop().create_future(), time.monotonic(),
+            [None] * len(inputs),
+        )  # fmt: skip
+        self._queue.append(one)
+        self.queued_tokens += sum(map(len, inputs))
+        self._wake.set()
+        try:
+            return await one.done
+        finally:
+            # What was not taken yet never will be.
+            self.queued_tokens -= sum(map(len, one.inputs[one.next_input :]))
+            one.next_input = len(one.inputs)
+
+    def admit(self) -> None:
+        """Raises OverloadError when what waits already takes the model longer than `queue_seconds`."""
+        wait = self.queued_tokens / self.tokens_per_second
+        if wait > self.queue_seconds:
+            raise OverloadError(f"the model is busy for another {wait:.1f} s; try again later", max(wait / 2, 1.0))
+
+    async def close(self) -> None:
+        """Stop; requests that still wait are cancelled."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for one in self._queue:
+            one.done.cancel()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def _run(self) -> None:
+        while True:
+            await self._wait_for_company()
+            taken = self._take()
+            if taken:
+                await self._pass(taken)
+
+    async def _wait_for_company(self) -> None:
+        while not self._queue:
+            self._wake.clear()
+            await self._wake.wait()
+        until = self._queue[0].arrived + self.max_wait_seconds
+        while self.queued_tokens < self.batch_tokens and (left := until - time.monotonic()) > 0:
+            self._wake.clear()
+            try:
+                await asyncio.wait_for(self._wake.wait(), left)
+            except TimeoutError:
+                return
+
+    def _take(self) -> list[tuple[_Waiting, int]]:
+        """(request, input number) of the next pass, from the requests in turn."""
+        taken: list[tuple[_Waiting, int]] = []
+        tokens, first, skipped = 0, None, deque[_Waiting]()
+        quantum = max(self.batch_tokens // _TURNS_PER_PASS, 1)
+        while self._queue and tokens < self.batch_tokens:
+            one = self._queue.popleft()
+            if one.done.done() or one.next_input == len(one.inputs):
+                continue
+            first = first or one
+            if one.whole_words != first.whole_words or (one is not first and not self.shares_passes):
+                skipped.append(one)
+                continue
+            given = 0
+            while one.next_input < len(one.inputs) and given < quantum:
+                length = len(one.inputs[one.next_input])
+                if taken and tokens + length > self.batch_tokens:
+                    given, tokens = quantum, self.batch_tokens
+                    break
+                taken.append((one, one.next_input))
+                one.next_input += 1
+                self.queued_tokens -= length
+                given, tokens = given + length, tokens + length
+            if one.next_input < len(one.inputs):
+                self._queue.append(one)
+        self._queue.extendleft(reversed(skipped))
+        return taken
+
+    async def _pass(self, taken: list[tuple[_Waiting, int]]) -> None:
+        began = time.monotonic()
+        width = max(one.num_ranked for one, _ in taken)
+        plan = plan_batches([one.inputs[number] for one, number in taken], self.batch_tokens)
+        try:
+            rankings = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._rank, plan.unique, plan.batches, width, taken[0][0].whole_words
+            )
+        except Exception as error:
+            for one, _ in taken:
+                if not one.done.done():
+                    one.done.set_exception(error)
+            return
+        for (one, number), index in zip(taken, plan.index_of, strict=True):
+            ranking = rankings[index]
+            one.answers[number] = Ranking(ranking.ids[:, : one.num_ranked], ranking.scores[:, : one.num_ranked])
+            one.num_answered += 1
+            if one.num_answered == len(one.inputs) and not one.done.done():
+                one.done.set_result([answer for answer in one.answers if answer is not None])
+        seconds = max(time.monotonic() - began, 1e-6)
+        tokens = sum(map(len, plan.unique))
+        # Small passes are dominated by fixed costs: they say little about the rate of a full one.
+        if tokens * 4 >= self.batch_tokens:
+            self.tokens_per_second += (1 - _RATE_MEMORY) * (tokens / seconds - self.tokens_per_second)
+        waited = began - min(one.arrived for one, _ in taken)
+        self.report(PassReport(len(plan.unique), tokens, len({id(one) for one, _ in taken}), seconds, waited))
+
+    def _rank(
+        self, inputs: Sequence[ModelInput], batches: Sequence[Sequence[int]], width: int, whole_words: bool
+    ) -> list[Ranking]:
+        excluded = ~self.masked_lm.lexicon.vocabulary.is_whole_word if whole_words else None
+        return self.masked_lm.rank(inputs, batches, width, excluded)

@@ -1,0 +1,65 @@
+"""Reading a body with a bound, and ending work when the client has gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from starlette.requests import Request
+
+from shared.errors import ExpectedError
+
+Found = TypeVar("Found")
+
+
+class BodyError(ExpectedError):
+    """A body that is too large (413) or of another type (415)."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message, status)
+        self.http_status = status
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the answer any more."""
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The JSON body. Raises BodyError, ClientGoneError."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise BodyError("the body must be JSON, sent with Content-Type: application/json", 415)
+    too_large = BodyError(f"the body is longer than {max_bytes} bytes; send fewer texts at a time", 413)
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > max_bytes:
+        raise too_large
+    chunks, size = [], 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        chunk = message.get("body", b"")
+        size += len(chunk)
+        if size > max_bytes:
+            raise too_large
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)
+
+
+async def while_connected(request: Request, work: Awaitable[Found]) -> Found:
+    """The result of `work`, which is cancelled when the client goes away. Raises ClientGoneError."""
+    task = asyncio.ensure_future(work)
+    # Work that needs no model is over after one turn of the loop: no watcher for it.
+    await asyncio.sleep(0)
+    if task.done():
+        return task.result()
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()

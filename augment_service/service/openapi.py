@@ -1,0 +1,129 @@
+"""What the OpenAPI document says of each route: bodies with the operator's limits, examples, and every problem."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from augment_service.service.problems import PROBLEM_TYPE
+from augment_service.service.requests import (
+    AugmentRequest,
+    AugmentResponse,
+    CandidatesRequest,
+    CandidatesResponse,
+    Health,
+    Limits,
+    Problem,
+    TextSamples,
+)
+
+_PROBLEMS = {
+    400: "The body is no JSON.",
+    401: "A token is asked for, and this request has none of the right ones.",
+    413: "The body is too large.",
+    415: "The body was not sent as application/json.",
+    421: "Without tokens, only loopback names are answered.",
+    422: "The body is not what this route takes, or asks for more than the service gives.",
+    503: "Too busy, still loading, or out of time: try again after the seconds of Retry-After.",
+}
+_EXAMPLE_PROBLEM = {
+    "type": "about:blank",
+    "title": "Service Unavailable",
+    "status": 503,
+    "detail": "the model is busy for another 2.3 s; try again later",
+    "code": "overload",
+    "errors": [],
+}
+_EXAMPLE_SAMPLE = {
+    "n": 1,
+    "text_a": "a gripping and serious film",
+    "text_b": None,
+    "replaced": [
+        {"column": "text_a", "start": 15, "end": 22, "word": "honest", "candidate": "serious", "origin": "mlm"}
+    ],
+}
+_EXAMPLE_TEXT = {"id": 0, "samples": [_EXAMPLE_SAMPLE]}
+_EXAMPLE_WORD = {
+    "start": 15, "end": 21, "word": "honest", "origin": "mlm", "candidates": ["serious", "moving"],
+    "scores": [9.81, 9.02],
+}  # fmt: skip
+_EXAMPLE_CANDIDATES = {"text_a": {"text": "a gripping and honest film", "words": [_EXAMPLE_WORD]}, "text_b": None}
+
+
+def _problem(text: str, retries: bool = False) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "description": text,
+        "content": {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+    if retries:
+        answer["content"][PROBLEM_TYPE]["example"] = _EXAMPLE_PROBLEM
+        answer["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return answer
+
+
+def _route(summary: str, model: Any, example: Any, media_type: str = "application/json") -> dict[str, Any]:
+    responses: dict[int | str, dict[str, Any]] = {
+        status: _problem(text, status == 503) for status, text in _PROBLEMS.items()
+    }
+    responses[200] = {"model": model, "content": {media_type: {"example": example}}}
+    return {"summary": summary, "responses": responses, "response_model": None, "tags": ["texts"]}
+
+
+AUGMENT = _route("Samples of texts", AugmentResponse, {"results": [_EXAMPLE_TEXT]})
+CANDIDATES = _route("Words of texts and their candidates", CandidatesResponse, {"results": [_EXAMPLE_CANDIDATES]})
+STREAM = _route("Samples of many texts, one JSON line per text as it is done", TextSamples, _EXAMPLE_TEXT)
+health_responses: dict[str, Any] = {
+    "response_model": Health,
+    "tags": ["state"],
+    "summary": "Are the models loaded, and are requests taken?",
+    "responses": {503: {"model": Health, "description": "Not yet, or no longer."}},
+}
+METRICS: dict[str, Any] = {
+    "tags": ["state"],
+    "summary": "Prometheus metrics",
+    "responses": {
+        200: {"description": "Text exposition format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        401: _problem(_PROBLEMS[401]),
+    },
+    "response_model": None,
+}
+_BODIES: dict[str, tuple[type[CandidatesRequest], bool]] = {
+    "/v1/augment": (AugmentRequest, False),
+    "/v1/candidates": (CandidatesRequest, False),
+    "/v1/augment/stream": (AugmentRequest, True),
+}
+
+
+def describe(app: FastAPI, limits: Limits, needs_token: bool) -> None:
+    """Complete the document that FastAPI makes of the routes."""
+    make = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is not None:
+            return app.openapi_schema
+        document = make()
+        components = document.setdefault("components", {})
+        components["schemas"]["Problem"] = _plain(Problem, components["schemas"])
+        for path, (model, is_stream) in _BODIES.items():
+            operation = document["paths"][path]["post"]
+            schema = limits.schema_of(model, is_stream)
+            operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+            if is_stream:
+                content = operation["responses"]["200"]["content"]
+                content["application/x-ndjson"] = content.pop("application/json")
+        if needs_token:
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path in (*_BODIES, "/metrics"):
+                for operation in document["paths"][path].values():
+                    operation["security"] = [{"token": []}]
+        document["paths"].pop("/", None)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _plain(model: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(schema.pop("$defs", {}))
+    return schema

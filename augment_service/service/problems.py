@@ -1,0 +1,89 @@
+"""Errors -> problem documents (RFC 9457): the HTTP edge of the error tree."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+
+import orjson
+from pydantic import ValidationError
+from starlette.responses import Response
+
+from augment_service.service.requests import LimitError
+from shared.errors import ExpectedError, OverloadError
+
+PROBLEM_TYPE = "application/problem+json"
+CODES = {
+    400: "not-json",
+    401: "unauthorized",
+    404: "not-found",
+    405: "method-not-allowed",
+    413: "body-too-large",
+    415: "not-json",
+    421: "wrong-host",
+    422: "invalid",
+    503: "unavailable",
+}
+_MAX_ERRORS = 10
+
+
+def problem(
+    status: int,
+    detail: str,
+    code: str | None = None,
+    errors: list[dict[str, str]] | None = None,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """A response with a problem document."""
+    return Response(
+        problem_bytes(status, detail, code, errors), status, headers={"Cache-Control": "no-store"} | (headers or {}),
+        media_type=PROBLEM_TYPE,
+    )  # fmt: skip
+
+
+def problem_bytes(
+    status: int, detail: str, code: str | None = None, errors: list[dict[str, str]] | None = None
+) -> bytes:
+    """The document alone."""
+    return orjson.dumps(
+        {
+            "type": "about:blank",
+            "title": HTTPStatus(status).phrase,
+            "status": status,
+            "detail": detail,
+            "code": code or CODES.get(status, "internal" if status >= 500 else "refused"),
+            "errors": errors or [],
+        }
+    )
+
+
+def of_error(error: Exception) -> Response:
+    """The problem that an error of the tree stands for; anything else is a bug, and says nothing of itself."""
+    if isinstance(error, OverloadError):
+        headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))}
+        return problem(503, str(error), "overload", headers=headers)
+    if isinstance(error, LimitError):
+        return problem(422, f"{error.pointer}: {error}", "limit", [{"pointer": error.pointer, "detail": str(error)}])
+    if isinstance(error, TimeoutError):
+        return problem(503, "it took longer than the time limit of a request", "timeout", headers={"Retry-After": "5"})
+    if isinstance(error, ExpectedError):
+        headers = {"Retry-After": "5"} if error.http_status == 503 else {}
+        return problem(error.http_status, str(error), headers=headers)
+    return problem(500, "a fault of the service; its log has the place", "internal")
+
+
+def of_validation(error: ValidationError) -> Response:
+    """The faults of a body, by JSON pointer; never the body itself."""
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    if faults[0]["type"] == "json_invalid":
+        return problem(400, f"the body is no JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
+    errors = [
+        {"pointer": "/" + "/".join(_step(part) for part in fault["loc"]), "detail": fault["msg"]}
+        for fault in faults[:_MAX_ERRORS]
+    ]
+    return problem(422, f"{errors[0]['pointer']}: {errors[0]['detail']}", errors=errors)
+
+
+def _step(part: str | int) -> str:
+    # Names come from the client: shown, but not at any length.
+    return str(part)[:80].replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,253 @@
+"""The page in a real Chromium: mouse, keyboard, phone width, errors where they happen, the token, the link."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.support.models import save_random_model, save_random_vectors
+from tests.support.service import TOKEN, Service
+
+pytestmark = pytest.mark.browser
+
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync",
+]  # fmt: skip
+SENTENCES = "the quick brown fox and the cinematography\na great movie with a good plot 🦊 ünï the cat"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("page")
+    model = save_random_model("bert-uncased", folder / "model", num_heads=2)
+    vectors = save_random_vectors(folder / "glove.txt")
+    options = ["--mlm", str(model), "--glove", str(vectors), "--threads", "1", "--max-n-a", "50"]
+    with Service(*options, log=folder / "log.txt", tokens=TOKEN) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        message = "needs Chromium: apt-get install chromium"
+        if os.environ.get("REQUIRE_REFERENCE_DATA") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        one = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield one
+        one.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Service) -> Iterator[Page]:
+    """The page with its token given; fails the test on any script error or request to elsewhere."""
+    context = browser.new_context(
+        viewport={"width": 1100, "height": 800}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    one = context.new_page()
+    faults: list[str] = []
+    one.on("pageerror", lambda error: faults.append(str(error)))
+    one.on("request", lambda asked: None if asked.url.startswith((service.url, "data:")) else faults.append(asked.url))
+    one.add_init_script(f"sessionStorage.setItem('token', {json.dumps(TOKEN)})")
+    one.goto(service.url)
+    yield one
+    context.close()
+    assert faults == []
+
+
+def augment(page: Page, text: str = SENTENCES) -> None:
+    page.get_by_label("Sentences").fill(text)
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"\d+ samples? in"))
+
+
+def test_words_are_coloured_and_samples_marked(page: Page) -> None:
+    page.get_by_label("Samples").fill("4")
+    augment(page)
+    cards = page.locator("article")
+    expect(cards).to_have_count(2)
+    first = cards.nth(0)
+    expect(first.locator(".words")).to_have_text(SENTENCES.split("\n")[0])
+    expect(first.locator("button.mlm").first).to_have_text("quick")
+    expect(first.locator("button.glove")).to_have_text("cinematography")
+    expect(first.locator("span.kept").first).to_have_text("the")
+    expect(first.locator("ol.samples > li")).to_have_count(4)
+    for sample in first.locator("ol.samples > li").all():
+        marks = sample.locator("mark")
+        assert marks.count() >= 1
+        assert "(was " in (marks.first.text_content() or "")
+    assert "🦊" in (cards.nth(1).locator("ol.samples > li").first.text_content() or "")
+
+
+def test_candidates_show_on_hover_and_on_focus(page: Page) -> None:
+    augment(page)
+    word = page.get_by_role("button", name=re.compile(r"^quick, masked LM, \d+ candidates"))
+    tip = page.get_by_role("tooltip")
+    expect(tip).to_be_hidden()
+    word.hover()
+    expect(tip.locator("li")).not_to_have_count(0)
+    page.mouse.move(0, 0)
+    expect(tip).to_be_hidden()
+    word.focus()
+    expect(tip).to_be_visible()
+    expect(word).to_have_attribute("aria-describedby", "tip")
+    scores = [float(text) for text in tip.locator("li span:last-child").all_text_contents()]
+    assert scores == sorted(scores, reverse=True)
+    page.keyboard.press("Escape")
+    expect(tip).to_be_hidden()
+
+
+def test_everything_by_keyboard(page: Page) -> None:
+    page.get_by_label("Sentences").focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("the quick brown fox")
+    page.keyboard.press("Control+Enter")
+    expect(page.get_by_role("status")).to_have_text(re.compile("samples in"))
+    seen = set()
+    for _ in range(24):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.textContent.trim().slice(0, 20) || document.activeElement.id"))
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none" or page.evaluate("document.activeElement === document.body")
+    assert {"Augment", "n_a", "k", "seed", "p_t", "Switches", "Copy as JSONL", "Copy link", "quick", "fox"} <= seen
+
+
+def test_copied_lines_are_the_samples(page: Page) -> None:
+    page.get_by_label("Samples").fill("3")
+    augment(page)
+    page.get_by_role("button", name="Copy as JSONL").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    lines = page.evaluate("navigator.clipboard.readText()").splitlines()
+    rows: list[dict[str, Any]] = [json.loads(line) for line in lines]
+    assert [(row["id"], row["n"]) for row in rows] == [(i, n) for i in (0, 1) for n in (1, 2, 3)]
+    shown = page.locator("ol.samples > li").first.inner_text().replace("\n", "")
+    assert re.sub(r" \(was \w+\)", "", shown) == rows[0]["text_a"]
+
+
+def test_settings_travel_in_the_link(page: Page, service: Service) -> None:
+    page.get_by_label("Samples").fill("2")
+    page.get_by_label("Seed").fill("77")
+    page.locator("summary").click()
+    page.get_by_label("Filter").select_option("whole-words")
+    augment(page)
+    samples = page.locator("ol.samples").all_inner_texts()
+    link = page.url
+    assert "#" in link
+    page.goto("about:blank")
+    page.goto(link)
+    expect(page.get_by_label("Seed")).to_have_value("77")
+    expect(page.get_by_label("Filter")).to_have_value("whole-words")
+    expect(page.get_by_label("Sentences")).to_have_value(SENTENCES)
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.locator("ol.samples")).to_have_count(2)
+    assert page.locator("ol.samples").all_inner_texts() == samples
+
+
+def test_a_link_with_nonsense_does_no_harm(page: Page, service: Service) -> None:
+    page.goto(f"{service.url}/#filter=%3Cscript%3E&k=banana&texts=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&p_t=9")
+    page.reload()
+    expect(page.get_by_label("Filter", exact=False)).to_have_value("reference")
+    page.get_by_label("Candidates").fill("5")
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.locator("article")).to_have_count(1)
+    assert page.locator("article img").count() == 0
+
+
+def test_errors_stand_where_they_happen(page: Page) -> None:
+    page.get_by_label("Samples").fill("51")
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.locator("#n_a-error")).to_contain_text("51 is more than 50")
+    expect(page.get_by_label("Samples")).to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Samples")).to_be_focused()
+    page.get_by_label("Samples").fill("2")
+    page.get_by_label("Sentences").fill("  ")
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.locator("#texts-error")).to_have_text("Type a sentence first.")
+    page.get_by_label("Sentences").fill("the cat\n" + "x" * 10_001)
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.locator("#texts-error")).to_contain_text("Sentence 2: longer than 10000 characters")
+    augment(page)
+    expect(page.locator("#texts-error")).to_be_hidden()
+
+
+def test_the_token_is_asked_for_and_kept_for_the_tab(browser: Browser, service: Service) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(service.url)
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.get_by_role("alert")).to_have_text("This service asks for a token.")
+    expect(page.get_by_label("Access token")).to_be_focused()
+    page.get_by_label("Access token").fill("wrong-token-wrong-token")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).to_have_text("This token is not one of the service's.")
+    page.get_by_label("Access token").fill(TOKEN)
+    page.get_by_role("button", name="Use it").click()
+    expect(page.get_by_role("status")).to_have_text(re.compile("samples in"))
+    expect(page.get_by_label("Access token")).to_be_hidden()
+    assert TOKEN not in page.url
+    assert page.evaluate("localStorage.length") == 0
+    context.close()
+
+
+def test_a_pair_shows_both_texts(page: Page) -> None:
+    augment(page, "the quick fox\ta great movie")
+    expect(page.locator("article .words")).to_have_count(2)
+    expect(page.locator("ol.samples .second").first).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_it_fits_and_contrasts(browser: Browser, service: Service, width: int, scheme: Any, tmp_path: Path) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    page = context.new_page()
+    page.add_init_script(f"sessionStorage.setItem('token', {json.dumps(TOKEN)})")
+    page.goto(service.url)
+    augment(page)
+    page.locator("button.mlm").last.focus()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = page.get_by_role("tooltip").bounding_box()
+    assert box is not None
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    for selector in ("h1", "header p", ".word.mlm", ".word.glove", ".kept", "label", ".hint", "#go", "#tip li"):
+        for contrast in page.evaluate(CONTRAST, selector):
+            assert contrast >= 4.5, (selector, contrast)
+    page.screenshot(path=tmp_path / "page.png")
+    context.close()
+
+
+CONTRAST = """(selector) => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => ((v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  const light = (rgb) => 0.2126 * linear(rgb[0]) + 0.7152 * linear(rgb[1]) + 0.0722 * linear(rgb[2]);
+  const shown = [...document.querySelectorAll(selector)].filter((one) => one.offsetParent);
+  return shown.map((one) => {
+    let back = [0, 0, 0, 0];
+    for (let at = one; at && back[3] === 0; at = at.parentElement) {
+      const rgb = parse(getComputedStyle(at).backgroundColor);
+      back = rgb.length === 3 ? [...rgb, 1] : rgb;
+    }
+    const [a, b] = [light(parse(getComputedStyle(one).color)), light(back)].sort((x, y) => y - x);
+    return (a + 0.05) / (b + 0.05);
+  });
+}"""
+
+
+def test_the_api_page_names_every_route(browser: Browser, service: Service) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{service.url}/docs")
+    for route in ("POST /v1/augment", "POST /v1/candidates", "POST /v1/augment/stream", "GET /healthz", "GET /readyz"):
+        expect(page.get_by_role("heading", name=route, exact=True)).to_be_visible()
+    context.close()

@@ -1,0 +1,96 @@
+"""The service on a Ray of its own, by `serve run` with the repository's configuration; stopped by process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import yaml
+
+from tests.support.command import ROOT, descendants_of
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nothing uses now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+class ServeCluster:
+    """`serve run` of deploy/serve/serve.yaml with other models, a free port and `replicas` of the masked LM."""
+
+    def __init__(self, folder: Path, args: dict[str, Any], replicas: int = 1) -> None:
+        config = yaml.safe_load((ROOT / "deploy" / "serve" / "serve.yaml").read_text(encoding="utf-8"))
+        port = free_port()
+        config["http_options"]["port"] = port
+        application = config["applications"][0]
+        application["args"] = args
+        for deployment in application["deployments"]:
+            deployment["ray_actor_options"] = {"num_cpus": 0.1}
+            if deployment["name"] == "MaskedLM":
+                deployment["autoscaling_config"] |= {"min_replicas": replicas, "max_replicas": replicas}
+        path = folder / "serve.yaml"
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = folder / "log.txt"
+        environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+        environment |= {"RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+        command = [str(Path(sys.executable).parent / "serve"), "run", "--address", "local"]
+        command += ["--app-dir", str(ROOT), str(path)]
+        with self._log.open("wb") as file:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=file, stderr=file, start_new_session=True
+            )
+
+    @property
+    def log(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def replica_pids(self, deployment: str) -> list[int]:
+        """Processes of a deployment's replicas."""
+        name = f"ServeReplica:augment:{deployment}"
+        found = []
+        for pid in descendants_of(self.process.pid):
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if name in command:
+                found.append(pid)
+        return found
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200:
+                    return self
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        log = self.log
+        self.__exit__()
+        raise AssertionError(f"no service: {log[-4000:]}")
+
+    def __exit__(self, *_: object) -> None:
+        started = [self.process.pid, *descendants_of(self.process.pid)]
+        self.process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(30)
+        for pid in started:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self.process.wait(30)

@@ -1,0 +1,65 @@
+"""The files of the service: Serve's configuration, the KubeRay manifest, and the dashboard's metrics."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from augment_service.service.cache import ByteLru
+from augment_service.service.deployments import build
+from augment_service.service.metrics import ServiceMetrics
+from tests.unit.deploy.test_grafana import SCHEMA
+from tests.unit.deploy.test_kuberay import closed, faults, validators
+
+DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
+__all__ = ["closed", "validators"]
+
+
+def configurations() -> list[dict[str, Any]]:
+    manifest = yaml.safe_load((DEPLOY / "serve" / "rayservice.yaml").read_text(encoding="utf-8"))
+    plain = yaml.safe_load((DEPLOY / "serve" / "serve.yaml").read_text(encoding="utf-8"))
+    return [plain, yaml.safe_load(manifest["spec"]["serveConfigV2"])]
+
+
+@pytest.mark.parametrize("config", configurations(), ids=["serve.yaml", "rayservice.yaml"])
+def test_serve_takes_the_configuration_and_its_deployments_exist(config: dict[str, Any]) -> None:
+    application = ServeDeploySchema.model_validate(config).applications[0]
+    assert application.import_path == f"{build.__module__}:build"
+    built = build(dict(application.args))
+    asked = {one.name for one in application.deployments}
+    masked_lm, glove = built._bound_deployment.init_args[1:]
+    names = {one._bound_deployment.name for one in (built, masked_lm, glove)}
+    assert asked == names == {"Ingress", "MaskedLM", "Glove"}
+
+
+@pytest.mark.golden
+def test_the_manifest_is_what_the_operator_accepts(validators: dict[str, jsonschema.Draft202012Validator]) -> None:
+    manifest = yaml.safe_load((DEPLOY / "serve" / "rayservice.yaml").read_text(encoding="utf-8"))
+    assert faults(manifest, validators) == []
+    manifest["spec"]["serveConfigVO"] = manifest["spec"].pop("serveConfigV2")
+    assert any("serveConfigVO" in one for one in faults(manifest, validators))
+
+
+def test_the_dashboard_shows_every_metric_and_no_other() -> None:
+    dashboard = json.loads((DEPLOY / "grafana" / "service.json").read_text(encoding="utf-8"))
+    jsonschema.validate(dashboard, SCHEMA)
+    metrics = ServiceMetrics()
+    metrics.watch_cache(ByteLru(0))
+    metrics.watch_queue(lambda: 0, lambda: 0.0)
+    known = {name.removesuffix("_created") for name in metrics.registry._names_to_collectors}
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"augment_service_\w+", target["expr"])
+    }
+    assert asked - known == set()
+    stems = {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in known}
+    assert stems - {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in asked} == set()
