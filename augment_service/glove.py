@@ -59,6 +59,8 @@ class GloveVectors:
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[Neighbour, ...]]:
         """Per word its K nearest (word, cosine), itself left out; empty for a word without a vector."""
+        if len(self._cache) > _MAX_KEPT_WORDS:
+            self._cache.clear()
         missing = [word for word in dict.fromkeys(words) if (word, k) not in self._cache]
         known = [word for word in missing if word in self.keyed_vectors.key_to_index]
         for word in set(missing) - set(known):

@@ -62,17 +62,17 @@ def _problem(text: str, retries: bool = False) -> dict[str, Any]:
     return answer
 
 
-def _route(summary: str, model: Any, example: Any, media_type: str = "application/json") -> dict[str, Any]:
+def _route(summary: str, model: Any) -> dict[str, Any]:
     responses: dict[int | str, dict[str, Any]] = {
         status: _problem(text, status == 503) for status, text in _PROBLEMS.items()
     }
-    responses[200] = {"model": model, "content": {media_type: {"example": example}}}
+    responses[200] = {"model": model}
     return {"summary": summary, "responses": responses, "response_model": None, "tags": ["texts"]}
 
 
-AUGMENT = _route("Samples of texts", AugmentResponse, {"results": [_EXAMPLE_TEXT]})
-CANDIDATES = _route("Words of texts and their candidates", CandidatesResponse, {"results": [_EXAMPLE_CANDIDATES]})
-STREAM = _route("Samples of many texts, one JSON line per text as it is done", TextSamples, _EXAMPLE_TEXT)
+AUGMENT = _route("Samples of texts", AugmentResponse)
+CANDIDATES = _route("Words of texts and their candidates", CandidatesResponse)
+STREAM = _route("Samples of many texts, one JSON line per text as it is done", TextSamples)
 health_responses: dict[str, Any] = {
     "response_model": Health,
     "tags": ["state"],
@@ -88,10 +88,10 @@ METRICS: dict[str, Any] = {
     },
     "response_model": None,
 }
-_BODIES: dict[str, tuple[type[CandidatesRequest], bool]] = {
-    "/v1/augment": (AugmentRequest, False),
-    "/v1/candidates": (CandidatesRequest, False),
-    "/v1/augment/stream": (AugmentRequest, True),
+_BODIES: dict[str, tuple[type[CandidatesRequest], bool, dict[str, Any]]] = {
+    "/v1/augment": (AugmentRequest, False, {"results": [_EXAMPLE_TEXT]}),
+    "/v1/candidates": (CandidatesRequest, False, {"results": [_EXAMPLE_CANDIDATES]}),
+    "/v1/augment/stream": (AugmentRequest, True, _EXAMPLE_TEXT),
 }
 
 
@@ -105,12 +105,14 @@ def describe(app: FastAPI, limits: Limits, needs_token: bool) -> None:
         document = make()
         components = document.setdefault("components", {})
         components["schemas"]["Problem"] = _plain(Problem, components["schemas"])
-        for path, (model, is_stream) in _BODIES.items():
+        for path, (model, is_stream, example) in _BODIES.items():
             operation = document["paths"][path]["post"]
             schema = limits.schema_of(model, is_stream)
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+            content = operation["responses"]["200"]["content"]
+            # Here and not with the route, since FastAPI leaves nulls out of examples.
+            content["application/json"]["example"] = example
             if is_stream:
-                content = operation["responses"]["200"]["content"]
                 content["application/x-ndjson"] = content.pop("application/json")
         if needs_token:
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

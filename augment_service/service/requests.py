@@ -184,7 +184,7 @@ class Limits:
         if len(request.texts) > max_texts:
             raise LimitError(f"{len(request.texts)} texts; at most {max_texts} here", "/texts")
         for index, text in enumerate(request.texts):
-            if sum(map(len, as_columns(text))) > self.max_text_characters:
+            if max(map(len, as_columns(text))) > self.max_text_characters:
                 raise LimitError(f"longer than {self.max_text_characters} characters", f"/texts/{index}")
         if request.k > self.max_k:
             raise LimitError(f"{request.k} is more than {self.max_k}", "/k")
@@ -200,10 +200,7 @@ class Limits:
         fields = schema["properties"]
         fields["texts"]["maxItems"] = self.max_texts * (STREAM_FACTOR if is_stream else 1)
         for form in fields["texts"]["items"]["anyOf"]:
-            target = form if form["type"] == "string" else form["items"]
-            target["maxLength"] = (
-                self.max_text_characters if form["type"] == "string" else self.max_text_characters // 2
-            )
+            (form if form["type"] == "string" else form["items"])["maxLength"] = self.max_text_characters
         fields["k"]["maximum"] = self.max_k
         if "n_a" in fields:
             fields["n_a"]["maximum"] = self.max_n_a

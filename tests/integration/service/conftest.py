@@ -38,7 +38,7 @@ def guarded_service(model_options: list[str], tmp_path_factory: pytest.TempPathF
     """Two tokens, one of them from a file; small limits."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "tokens").write_text("# of the tests\nanother-token-of-the-tests-42\n", encoding="utf-8")
-    limits = ["--max-body-bytes", "20000", "--max-texts", "4", "--max-text-characters", "600", "--max-n-a", "30"]
+    limits = ["--max-body-bytes", "100000", "--max-texts", "4", "--max-text-characters", "600", "--max-n-a", "30"]
     options = [*model_options, *limits, "--max-k", "20", "--token-file", str(folder / "tokens")]
     with Service(*options, log=folder / "log.txt", tokens=TOKEN) as running:
         yield running

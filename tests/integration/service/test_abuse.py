@@ -62,7 +62,7 @@ BAD_BODIES: list[tuple[str, int, str]] = [
     ('{"texts": ["a", "b", "c", "d", "e"]}', 422, "/texts"),
     (json.dumps({"texts": ["x" * 601]}), 422, "/texts/0"),
     ('{"texts": ["\\ud800"]}', 400, ""),
-    ("[" * 9000, 400, ""),
+    ("[" * 90_000, 400, ""),
     ('{"texts": ' + "[" * 4000 + "]" * 4000 + "}", 400, ""),
 ]
 AUGMENT_ONLY = [
@@ -98,7 +98,7 @@ def test_bad_numbers_name_the_fault(guarded: httpx.Client) -> None:
 @pytest.mark.parametrize("route", ROUTES)
 def test_bodies_that_are_too_long_or_no_json_are_refused(guarded: httpx.Client, route: str) -> None:
     check_problem(guarded.post(route, content=b'{"texts": ["' + b"x" * 1_000_000 + b'"]}', headers=JSON), 413)
-    chunks = (b"x" * 1000 for _ in range(100))
+    chunks = (b"x" * 1000 for _ in range(200))
     check_problem(guarded.post(route, content=chunks, headers=JSON), 413)
     check_problem(guarded.post(route, content=b'{"texts": ["\xff\xfe"]}', headers=JSON), 400)
     check_problem(guarded.post(route, data={"texts": "a"}), 415)
