@@ -83,6 +83,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
         "refused_p99_ms": round(refused[int(len(refused) * 0.99)] * 1000, 1),
         "without_retry_after": tally.without_retry_after,
         "others": {str(one): count for one, count in tally.statuses.items() if one not in (200, 503)},
+        "good": tally.statuses[200],
         "answers": sum(tally.statuses.values()),
     }
 

@@ -54,6 +54,11 @@ class Running:
         self.process.terminate()
         self.process.wait(60)
 
+    def cpu_seconds(self) -> float:
+        """Processor time of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def megabytes(self) -> int:
         """Resident memory of the process."""
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
@@ -78,8 +83,10 @@ def load(service: Running, texts: Path, clients: int, seconds: float, first: int
     """One load run, in a process of its own."""
     command = [sys.executable, str(ROOT / "benchmarks" / "load.py"), service.address, str(texts)]
     command += ["--clients", str(clients), "--seconds", str(seconds), "--first", str(first), "--n-a", str(n_a)]
+    before = service.cpu_seconds()
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     result: dict[str, Any] = json.loads(finished.stdout)
+    result["cpu_ms"] = (service.cpu_seconds() - before) * 1000 / max(result["good"], 1)
     result["megabytes"] = service.megabytes()
     print(clients, result, file=sys.stderr, flush=True)
     return result
@@ -90,11 +97,12 @@ def row(name: str, one: dict[str, Any]) -> str:
     refused = f"{one['refused']} (p99 {one['refused_p99_ms']:.0f} ms)" if one["refused"] else "0"
     return (
         f"| {name} | {one['per_second']:,} | {one['p50_ms']:,.0f} | {one['p99_ms']:,.0f} | {refused} | "
-        f"{one['megabytes']} |"
+        f"{one['cpu_ms']:,.2f} | {one['megabytes']} |"
     )
 
 
-HEAD = "| {} | answers/s | p50 ms | p99 ms | refused with 503 | memory, MB |\n|---|---|---|---|---|---|"
+HEAD = "| {} | answers/s | p50 ms | p99 ms | refused with 503 | processor ms an answer | memory, MB |\n"
+HEAD += "|---|---|---|---|---|---|---|"
 
 
 def by_clients(texts: Path, seconds: float) -> str:

@@ -141,8 +141,9 @@ def _add_work(app: FastAPI, state: State, limits: Limits) -> None:
 
 def _samples(augmenter: Augmenter, body: AugmentRequest) -> list[Job]:
     params, ticket = body.params(), augmenter.ticket()
-    ids = body.ids if body.ids is not None else range(len(body.texts))
-    return [augmenter.samples(text, one, params, ticket) for text, one in zip(body.texts, ids, strict=True)]
+    return [
+        augmenter.samples(text, number, params, ticket) for number, text in enumerate(body.texts, start=body.first_id)
+    ]
 
 
 async def _in_order(jobs: list[Job]) -> AsyncGenerator[dict[str, Any], None]:

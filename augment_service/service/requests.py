@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from shared.errors import ExpectedError
 from shared.params import AugmentParams, Conditioning, Context, Filter, Pairs, TextForm, Words
 
-MAX_ID = 2**63 - 1
+MAX_SEED = 2**63 - 1
+MAX_FIRST_ID = 2**53
 STREAM_FACTOR = 16
 """How many times as many texts a streamed request may have."""
 
@@ -50,7 +51,7 @@ class CandidatesRequest(BaseModel):
 
     def params(self) -> AugmentParams:
         """The part that decides candidates and samples."""
-        given = self.model_dump(exclude={"texts", "ids"})
+        given = self.model_dump(exclude={"texts", "first_id"})
         return AugmentParams.model_construct(**(_DEFAULT_VALUES | given))
 
 
@@ -61,14 +62,16 @@ class AugmentRequest(CandidatesRequest):
         extra="forbid", json_schema_extra={"examples": [{"texts": _EXAMPLE_TEXTS, "n_a": 3, "k": 15, "seed": 7}]}
     )
 
-    ids: list[Annotated[int, Field(strict=True, ge=0, le=MAX_ID)]] | None = Field(
-        None,
-        description="Source id of each text, part of what decides its samples; by default its place, 0, 1, 2, as in "
-        "the batch job.",
+    first_id: Annotated[int, Field(strict=True)] = Field(
+        0,
+        ge=0,
+        le=MAX_FIRST_ID,
+        description="Source id of the first text, the next ones count on: part of what decides the samples. The batch "
+        "job counts its rows from 0.",
     )
     n_a: Annotated[int, Field(strict=True)] = Field(_DEFAULTS.n_a, ge=0, description="N_a: samples per text.")
     p_t: float = Field(_DEFAULTS.p_t, ge=0, le=1, strict=True, description="P_t: a word is replaced when p <= P_t.")
-    seed: Annotated[int, Field(strict=True)] = Field(0, ge=0, le=MAX_ID, description="Seed of the draws.")
+    seed: Annotated[int, Field(strict=True)] = Field(0, ge=0, le=MAX_SEED, description="Seed of the draws.")
     conditioning: Conditioning = Field(
         _DEFAULTS.conditioning, description="Candidates from the original text, or from the sample as replaced so far."
     )
@@ -188,11 +191,8 @@ class Limits:
                 raise LimitError(f"longer than {self.max_text_characters} characters", f"/texts/{index}")
         if request.k > self.max_k:
             raise LimitError(f"{request.k} is more than {self.max_k}", "/k")
-        if isinstance(request, AugmentRequest):
-            if request.n_a > self.max_n_a:
-                raise LimitError(f"{request.n_a} is more than {self.max_n_a}", "/n_a")
-            if request.ids is not None and len(request.ids) != len(request.texts):
-                raise LimitError(f"{len(request.ids)} ids for {len(request.texts)} texts", "/ids")
+        if isinstance(request, AugmentRequest) and request.n_a > self.max_n_a:
+            raise LimitError(f"{request.n_a} is more than {self.max_n_a}", "/n_a")
 
     def schema_of(self, model: type[CandidatesRequest], is_stream: bool = False) -> dict[str, Any]:
         """JSON schema of a request with these limits as maxima."""

@@ -73,11 +73,11 @@ def test_every_switch_answers_alike_alone_and_in_company(service: Service, switc
             texts = [text + " again" for text in TEXTS]
             crowd = [client.augment([text, text + " and more"], **(params | {"seed": 5})) for text in texts * 3]
             # The cache knows the texts of `together`: these come to the model anew, each in other company.
-            fresh = await asyncio.gather(*(client.augment([text], ids=[9], **params) for text in texts), *crowd)
-            alone = [await client.augment([text], ids=[9], **(params | {"k": 8})) for text in texts]
+            fresh = await asyncio.gather(*(client.augment([text], first_id=9, **params) for text in texts), *crowd)
+            alone = [await client.augment([text], first_id=9, **(params | {"k": 8})) for text in texts]
             assert fresh[: len(texts)] == alone
             assert [one.id for one in together] == [0, 1, 2, 3, 4]
-            single = [(await client.augment([text], ids=[i], **params))[0] for i, text in enumerate(TEXTS)]
+            single = [(await client.augment([text], first_id=i, **params))[0] for i, text in enumerate(TEXTS)]
             assert single == together
             assert [one async for one in client.augment_stream(TEXTS, **params)] == together
 
