@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-SIZE = {"width": 1060, "height": 800}
+SIZE = {"width": 1060, "height": 1010}
 SETTINGS = "#filter=whole-words&n_a=4&seed=3"
 
 with sync_playwright() as playwright:
