@@ -1,6 +1,6 @@
 """Take docs/service.png: the page of a running service, in Chromium. Needs `augment_service serve` at the address given.
 
-    python docs/make_service_picture.py http://127.0.0.1:8000
+python docs/make_service_picture.py http://127.0.0.1:8000
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
 
 from shared.errors import ExpectedError
 from shared.params import AugmentParams, Conditioning, Context, Filter, Pairs, TextForm, Words
@@ -21,6 +21,14 @@ STREAM_FACTOR = 16
 """How many times as many texts a streamed request may have."""
 
 Text = StrictStr | Annotated[list[StrictStr], Field(min_length=2, max_length=2)]
+
+
+def _as_whole(value: Any) -> Any:
+    # To JSON Schema 3.0 is an integer; "3" and true are none.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_as_whole), Field(strict=True)]
 _DEFAULTS = AugmentParams()
 _EXAMPLE_TEXTS: list[Any] = ["a gripping and honest film", ["Is it any good?", "It is a great movie."]]
 
@@ -43,7 +51,7 @@ class CandidatesRequest(BaseModel):
     )
 
     texts: list[Text] = Field(min_length=1, description="Texts, or pairs of texts that belong together.")
-    k: Annotated[int, Field(strict=True)] = Field(_DEFAULTS.k, ge=1, description="K: candidates per word.")
+    k: Whole = Field(_DEFAULTS.k, ge=1, description="K: candidates per word.")
     context: Context = Field(_DEFAULTS.context, description="What the masked LM sees beside the mask.")
     words: Words = Field(_DEFAULTS.words, description="Which words may be replaced.")
     text: TextForm = Field(_DEFAULTS.text, description="Keep the original string, or emit normalised words.")
@@ -62,16 +70,16 @@ class AugmentRequest(CandidatesRequest):
         extra="forbid", json_schema_extra={"examples": [{"texts": _EXAMPLE_TEXTS, "n_a": 3, "k": 15, "seed": 7}]}
     )
 
-    first_id: Annotated[int, Field(strict=True)] = Field(
+    first_id: Whole = Field(
         0,
         ge=0,
         le=MAX_FIRST_ID,
         description="Source id of the first text, the next ones count on: part of what decides the samples. The batch "
         "job counts its rows from 0.",
     )
-    n_a: Annotated[int, Field(strict=True)] = Field(_DEFAULTS.n_a, ge=0, description="N_a: samples per text.")
+    n_a: Whole = Field(_DEFAULTS.n_a, ge=0, description="N_a: samples per text.")
     p_t: float = Field(_DEFAULTS.p_t, ge=0, le=1, strict=True, description="P_t: a word is replaced when p <= P_t.")
-    seed: Annotated[int, Field(strict=True)] = Field(0, ge=0, le=MAX_SEED, description="Seed of the draws.")
+    seed: Whole = Field(0, ge=0, le=MAX_SEED, description="Seed of the draws.")
     conditioning: Conditioning = Field(
         _DEFAULTS.conditioning, description="Candidates from the original text, or from the sample as replaced so far."
     )

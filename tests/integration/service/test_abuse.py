@@ -74,7 +74,7 @@ AUGMENT_ONLY = [
     ('{"texts": ["a"], "seed": -1}', "/seed"),
     ('{"texts": ["a"], "seed": 9223372036854775808}', "/seed"),
     ('{"texts": ["a"], "first_id": -1}', "/first_id"),
-    ('{"texts": ["a"], "first_id": 1e3}', "/first_id"),
+    ('{"texts": ["a"], "first_id": 1.5}', "/first_id"),
     ('{"texts": ["a"], "ids": [1]}', "/ids"),
 ]
 
