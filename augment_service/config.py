@@ -80,7 +80,7 @@ class PlanConfig(RunConfig):
     gpu: str = how(
         "none", "GPU of a node, such as A100; none: CPUs like this machine's; or BF16/FP32 peaks in TFLOP/s."
     )
-    gpus_per_node: int = how(1, "GPUs of a node, one masked-LM actor each.", ge=1)
+    gpus_per_node: int = how(1, "GPUs of a node; --mlm-gpus says how actors share them.", ge=1)
     utilisation: float | None = how(None, "Assumed share of the GPU's peak (default 0.3; never measured).", gt=0, le=1)
     calibrate_seconds: float = how(10.0, "Seconds to measure for, after the models have loaded.", ge=1)
 

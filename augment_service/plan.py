@@ -202,9 +202,12 @@ def _summary(
     loaded = measured.loaded
     utilisation = config.utilisation or UTILISATION
     if gpu:
-        actors = config.mlm_actors or config.nodes * config.gpus_per_node
+        gpus = config.nodes * config.gpus_per_node
+        actors = config.mlm_actors or max(int(gpus / config.mlm_gpus), 1)
         in_bf16 = config.dtype != "fp32"
         model = gpu_model_seconds(work, gpu, utilisation, in_bf16, loaded.cost.layers, config.batch_tokens)
+        # Actors that share a GPU wait for each other there, and overlap in all the rest.
+        model *= max(actors / gpus, 1.0)
     else:
         actors = config.mlm_actors or config.nodes * _actors_of_a_node(config)
         model = work.cpu_model_seconds
