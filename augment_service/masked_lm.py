@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +108,8 @@ class MaskedLM:
             penalty = torch.from_numpy(np.where(full, -np.inf, 0.0).astype(np.float32)).to(self.device)
         waiting: list[tuple[Sequence[int], Tensor]] = []
         rows = 0
-        for batch, states in zip(batches, self._all_states(inputs, batches), strict=True):
+        for batch in batches:
+            states = self._states([inputs[index] for index in batch])
             waiting.append((batch, states))
             rows += len(states)
             if rows >= HEAD_ROWS:
@@ -117,16 +117,6 @@ class MaskedLM:
                 waiting, rows = [], 0
         self._finish(inputs, waiting, k, penalty, results)
         return [one for one in results if one is not None]
-
-    def _all_states(self, inputs: Sequence[ModelInput], batches: Sequence[Sequence[int]]) -> Iterable[Tensor]:
-        """States of each batch. Several threads take a batch each, rather than all of them a part of every product:
-        nobody waits for the slowest at each of a hundred steps."""
-        num_threads = torch.get_num_threads() if self.device == "cpu" else 1
-        groups = ([inputs[index] for index in batch] for batch in batches)
-        if num_threads == 1 or len(batches) < num_threads:
-            return map(self._states, groups)
-        with ThreadPoolExecutor(num_threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return list(pool.map(torch.inference_mode()(self._states), groups))
 
     def _states(self, inputs: Sequence[ModelInput]) -> Tensor:
         if self._encoder is not None:
