@@ -89,4 +89,6 @@ def _read_texts(path: str) -> Iterator[tuple[Any, str, str]]:
             for name in fields:
                 if not isinstance(loaded[name], str):
                     raise InputError(f"{where}: {name} is no string")
+                if any("\ud800" <= letter <= "\udfff" for letter in loaded[name]):
+                    raise InputError(f"{where}: {name} holds a lone surrogate")
                 yield loaded.get("id", number - 1), name, loaded[name]

@@ -123,10 +123,9 @@ def _read(path: str, limit: int | None) -> tuple[list[str], NDArray[np.float32],
             row = np.asarray(parts[len(parts) - width :], np.float32)
         except ValueError:
             row = np.zeros(0, np.float32)
-        if width < 2 or len(row) != width or (len(parts) != width + 1 and len(parts) < width + 1):
-            raise ModelError(
-                f"--glove {path} line {number}: {len(parts) - 1} numbers after the word, the first line has {width}"
-            )
+        if width < 2 or len(row) != width or len(parts) < width + 1 or not np.isfinite(row).all():
+            wanted = f"a word and {width} numbers, as in the first line" if rows else "a word and its numbers"
+            raise ModelError(f"--glove {path} line {number}: {wanted}, are expected; got {line[:40].rstrip()!r}")
         words.append(" ".join(parts[: len(parts) - width]))
         rows.append(row)
     if not rows:

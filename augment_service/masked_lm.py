@@ -65,6 +65,7 @@ class MaskedLM:
 
         dtype: fp32, bf16, or auto (bf16 where the hardware multiplies it). num_threads: of the whole process.
         """
+        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
         from transformers.utils import logging as transformers_logging
 
@@ -85,9 +86,10 @@ class MaskedLM:
                     path, dtype=torch.float32, output_loading_info=True, attn_implementation="sdpa"
                 )
                 tokenizer = AutoTokenizer.from_pretrained(path)
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
+            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
                 raise ModelError(f"--mlm {path}: {str(error).splitlines()[0]}") from error
             _check_head(path, report)
+            _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
         return cls(model, tokenizer, device, resolve_dtype(dtype, device), path)
 
     def fingerprint(self) -> str:
@@ -302,4 +304,13 @@ def _check_head(path: str, report: Any) -> None:
         raise ModelError(
             f"--mlm {path} has no masked-LM head ({head[0]} is not in its weights): its words would be random. Use a "
             "masked LM such as google-bert/bert-base-uncased, --mlm embedded, or give it a head: python -m trainer mlm"
+        )
+
+
+def _check_tokenizer(path: str, tokenizer: Any, vocab_size: int) -> None:
+    """transformers makes an empty tokenizer where none is; every word would be unknown."""
+    if 2 * len(tokenizer) < vocab_size:
+        raise ModelError(
+            f"--mlm {path}: its tokenizer has {len(tokenizer)} entries, the model {vocab_size}: tokenizer.json (or "
+            "vocab.txt) is missing or of another model; put it beside the weights"
         )

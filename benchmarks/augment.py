@@ -1,7 +1,9 @@
 """Sentences per second of this engine beside nlpaug, farm-haystack and a batch-1 loop, in one run, as ratios.
 
-Every contender gets the same model files, sentences, N_a, K and P_t, in a process of its own, one after the other. The
-model has random weights: speed does not depend on them. Peers run in throw-away virtualenvs that are made on first use.
+Every contender gets the same model files, N_a, K and P_t, in a process of its own, one after the other. The engine
+augments --sentences sentences; the others, whose time per sentence does not depend on how many there are, do a part of
+them, spread evenly over their lengths (--oracle-sentences, --nlpaug-sentences). The model has random weights: speed
+does not depend on them. Peers run in throw-away virtualenvs that are made on first use.
 
     python benchmarks/augment.py --layers 12 --hidden 768 --threads 1 2
 """
@@ -12,9 +14,11 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -42,7 +46,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=768)
     parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
-    parser.add_argument("--sentences", type=int, default=8, help="the same ones for everybody")
+    parser.add_argument("--sentences", type=int, default=64, help="for the engine")
+    parser.add_argument("--oracle-sentences", type=int, default=16, help="for the batch-1 loop and farm-haystack")
+    parser.add_argument("--nlpaug-sentences", type=int, default=8)
     parser.add_argument("--contenders", nargs="+", default=list(NAMES))
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "benchmark")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -56,8 +62,10 @@ def main() -> None:
         peaks = {kind: run_one(f"peak-{kind}", folder, 0, threads)["flops"] for kind in ("bf16", "fp32")}
         results = {}
         for name in options.contenders:
-            count = options.sentences
-            results[name] = run_one(name, folder, count, threads)
+            count = {"oracle": options.oracle_sentences, "haystack": options.oracle_sentences}.get(
+                name, options.nlpaug_sentences if name == "nlpaug" else options.sentences
+            )
+            results[name] = run_one(name, folder, count, threads, options.sentences)
             print(f"{threads} threads  {name}: {results[name]}", file=sys.stderr, flush=True)
         tables.append(table(results, peaks, threads))
     heading = f"{options.layers} layers x {options.hidden}, {date.today()}, {cpu_name()}"
@@ -101,8 +109,10 @@ def prepare(work: Path, layers: int, hidden: int) -> Path:
     return folder
 
 
-def run_one(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]:
-    """One contender in a process of its own with `threads` threads."""
+def run_one(name: str, folder: Path, count: int, threads: int, out_of: int = 0) -> dict[str, Any]:
+    """One contender in a process of its own with `threads` threads, on `count` of the first `out_of` sentences."""
+    if count:
+        write_part(folder, count, out_of)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     if name in PEERS:
         python = peer_python(folder.parent, name)
@@ -116,6 +126,14 @@ def run_one(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]
         sys.exit(f"{name} failed:\n{finished.stderr[-3000:]}")
     result: dict[str, Any] = json.loads(finished.stdout.strip().splitlines()[-1])
     return result
+
+
+def write_part(folder: Path, count: int, out_of: int) -> None:
+    """`part.json`: `count` of the first `out_of` sentences, evenly spread over their lengths, and one to warm up."""
+    sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
+    by_length = sorted(sentences[:out_of], key=lambda text: (len(text.split()), text))
+    part = [by_length[(2 * place + 1) * out_of // (2 * count)] for place in range(count)]
+    (folder / "part.json").write_text(json.dumps([*part, sentences[-1]]), encoding="utf-8")
 
 
 def peer_python(work: Path, name: str) -> Path:
@@ -135,32 +153,49 @@ def measure(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]
     torch.set_num_threads(threads)
     if name.startswith("peak-"):
         return {"flops": peak_flops(torch.bfloat16 if name.endswith("bf16") else torch.float32)}
-    sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
+    *sentences, warm_up = json.loads((folder / "part.json").read_text(encoding="utf-8"))
+    assert len(sentences) == count
     if name == "oracle":
         from benchmarks.peers.oracle import BatchOneLoop
 
         loop = BatchOneLoop(folder / "model", K)
-        loop.candidates(sentences[-1])
-        began = time.monotonic()
-        words = sum(loop.candidates(text) for text in sentences[:count])
-        return {"sentences": count, "seconds": time.monotonic() - began, "words": words}
+        loop.candidates(warm_up)
+        seconds = fastest(lambda: [loop.candidates(text) for text in sentences], 2)
+        return {"sentences": count, "seconds": seconds, "memory": peak_memory()}
     from augment_service.engine import AugmentEngine
     from augment_service.glove import GloveVectors
     from augment_service.masked_lm import MaskedLM
+    from shared.memory import keep_freed_memory
     from shared.params import AugmentParams
     from shared.rows import SourceRow
 
+    keep_freed_memory()
     _, dtype, *context = name.split("-")
     params = AugmentParams(n_a=N_A, k=K, p_t=P_T, context=context[0] if context else "single")  # type: ignore[arg-type]
-    masked_lm = MaskedLM.load(str(folder / "model"), "cpu", dtype, threads)  # type: ignore[arg-type]
+    masked_lm = MaskedLM.load(str(folder / "model"), "cpu", dtype, threads)
     engine = AugmentEngine(masked_lm, GloveVectors.load(str(folder / "glove.txt")), params)
-    engine.samples([SourceRow(0, text) for text in sentences[-8:]])
-    tokens = engine.statistics.model_tokens
-    began = time.monotonic()
-    _, samples = engine.samples([SourceRow(row, text) for row, text in enumerate(sentences[:count])])
-    seconds = time.monotonic() - began
-    flops = encoder_flops_per_token(masked_lm) * (engine.statistics.model_tokens - tokens)
-    return {"sentences": count, "seconds": seconds, "samples": len(samples), "flops": flops / seconds}
+    engine.samples([SourceRow(0, warm_up)])
+    rows = [SourceRow(row, text) for row, text in enumerate(sentences)]
+    before = engine.statistics.model_tokens
+    engine.samples(rows)
+    flops = encoder_flops_per_token(masked_lm) * (engine.statistics.model_tokens - before)
+    seconds = fastest(lambda: engine.samples(rows), 3)
+    return {"sentences": count, "seconds": seconds, "flops": flops / seconds, "memory": peak_memory()}
+
+
+def fastest(work: Callable[[], Any], rounds: int) -> float:
+    """Seconds of the fastest of some rounds."""
+    seconds = []
+    for _ in range(rounds):
+        began = time.monotonic()
+        work()
+        seconds.append(time.monotonic() - began)
+    return min(seconds)
+
+
+def peak_memory() -> int:
+    """Highest resident size of this process, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def encoder_flops_per_token(masked_lm: Any) -> float:
@@ -175,18 +210,25 @@ def encoder_flops_per_token(masked_lm: Any) -> float:
 
 
 def peak_flops(dtype: Any) -> float:
-    """Best rate of square matrix products over half a second each."""
+    """The best rate of square matrix products, each over a tenth of a second; for bf16 with the second matrix laid out
+    beforehand too, as our linear layers have it."""
     import torch
+
+    from augment_service.linear import Linear
 
     best = 0.0
     for size in (1024, 1536, 2048):
         a, b = torch.randn(size, size).to(dtype), torch.randn(size, size).to(dtype)
-        a @ b
-        began, rounds = time.monotonic(), 0
-        while time.monotonic() - began < 0.7:
-            a @ b
-            rounds += 1
-        best = max(best, 2.0 * size**3 * rounds / (time.monotonic() - began))
+        linear = Linear((torch.nn.Linear(size, size),), dtype)
+        products: list[Callable[[], Any]] = [lambda a=a, b=b: a @ b, lambda a=a, linear=linear: linear(a)]  # type: ignore[misc]
+        for product in products:
+            product()
+            for _ in range(6):
+                began, rounds = time.monotonic(), 0
+                while time.monotonic() - began < 0.1:
+                    product()
+                    rounds += 1
+                best = max(best, 2.0 * size**3 * rounds / (time.monotonic() - began))
     return best
 
 
@@ -196,20 +238,21 @@ def table(results: dict[str, dict[str, Any]], peaks: dict[str, float], threads: 
         f"{threads} thread{'s' if threads > 1 else ''}; measured matrix-multiply peak: "
         f"bf16 {peaks['bf16'] / 1e9:,.0f}, fp32 {peaks['fp32'] / 1e9:,.0f} GFLOP/s",
         "",
-        "| | sentences/s | engine bf16 is | engine fp32 is | share of peak |",
-        "|---|---|---|---|---|",
+        "| | sentences/s | engine bf16 is | engine fp32 is | `unmasked` is | share of peak | peak memory |",
+        "|---|---|---|---|---|---|---|",
     ]
     rate = {name: one["sentences"] / one["seconds"] for name, one in results.items()}
     for name, one in results.items():
         ratios = [
             f"{rate[engine] / rate[name]:.1f} x" if engine in rate and name != engine else ""
-            for engine in ("engine-bf16", "engine-fp32")
+            for engine in ("engine-bf16", "engine-fp32", "engine-bf16-unmasked")
         ]
         share = ""
         if "flops" in one and "unmasked" not in name:
             peak = peaks["fp32" if "fp32" in name else "bf16"]
             share = f"{one['flops'] / peak:.0%} ({one['flops'] / 1e9:,.0f} GFLOP/s)"
-        lines.append(f"| {NAMES[name]} | {rate[name]:.2f} | {ratios[0]} | {ratios[1]} | {share} |")
+        memory = f"{one['memory'] / 2**20:,.0f} MiB"
+        lines.append(f"| {NAMES[name]} | {rate[name]:.2f} | {' | '.join(ratios)} | {share} | {memory} |")
     return "\n".join(lines) + "\n"
 
 

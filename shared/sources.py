@@ -6,10 +6,10 @@ its source id and its shard. GLUE TSVs are read as they were written: no quoting
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from shared.csv_records import read_csv
 from shared.errors import InputError, UsageError
 from shared.glue import Task, get_task
 from shared.input_files import expand, open_binary, sha256_of
@@ -25,6 +26,9 @@ from shared.rows import QuarantinedRow, SourceRow
 _RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
 _KINDS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 _SHOWN_RAW = 2000
+_LONGEST_HEADER = 1 << 24
+_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
 
 
 class InputOptions(Protocol):
@@ -103,6 +107,9 @@ def open_source(options: InputOptions) -> Source:
         if label is None and task.label_column < len(columns):
             label = task.label_column
     ids = _column(options.id_column, columns, "--id-column") if options.id_column is not None else None
+    for flag, one in (("--text-column", text[1:]), ("--label-column", (label,)), ("--id-column", (ids,))):
+        if set(one) & set(text[:1]):
+            raise UsageError(f"{flag}: column {columns[text[0]]} is the first --text-column already")
     skipped = {*text, label, ids}
     rest = tuple(
         pa.field(f"{name}_input" if name in _RESERVED else name, types[index] if types else pa.string())
@@ -186,10 +193,9 @@ def _row(
     source_id = position
     if source.id_column is not None:
         value = cells[source.id_column]
-        try:
-            source_id = int(value)
-        except (TypeError, ValueError):
-            return refuse(f"column {options.id_column}: {str(value)[:40]!r} is no whole number")
+        if isinstance(value, bool) or not _WHOLE_NUMBER.fullmatch(str(value)):
+            return refuse(f"column {options.id_column}: {str(value)[:40]!r} is no whole number of at most 18 digits")
+        source_id = int(value)
     skipped = {*source.text_columns, source.label_column, source.id_column}
     rest = tuple(cell for index, cell in enumerate(cells) if index not in skipped)
     rest = tuple(
@@ -247,24 +253,23 @@ def _tsv(path: str, has_header: bool, width: int) -> Iterator[_Record]:
 
 
 def _csv(path: str, width: int) -> Iterator[_Record]:
-    csv.field_size_limit(2**31 - 1)
     with open_binary(path) as binary:
         text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        reader = csv.reader(text)
-        for number, cells in enumerate(reader):
-            where = f"{path} line {reader.line_num}"
-            if number == 0 or not cells:
+        for number, record in enumerate(read_csv(text)):
+            if number == 0:
                 continue
-            raw = ",".join(cells)
+            where = f"{path} line {record.number}"
+            raw = record.raw.encode("utf-8", "surrogateescape")
             try:
-                raw.encode("utf-8")
-            except UnicodeEncodeError:
-                yield _Record(where, None, "no UTF-8", _shown(raw.encode("utf-8", "surrogateescape")))
+                raw.decode("utf-8")
+            except UnicodeDecodeError:
+                yield _Record(where, None, "no UTF-8", _shown(raw))
                 continue
-            if len(cells) != width:
-                yield _Record(where, None, f"{len(cells)} columns, the header has {width}", raw)
+            if record.cells is not None and len(record.cells) != width:
+                reason = f"{len(record.cells)} columns, the header has {width}"
+                yield _Record(where, None, reason, record.raw)
                 continue
-            yield _Record(where, tuple(cells), "", raw)
+            yield _Record(where, record.cells, record.reason, record.raw)
 
 
 def _jsonl(path: str, columns: Sequence[str]) -> Iterator[_Record]:
@@ -318,42 +323,67 @@ def _header(paths: Sequence[str], task: Task | None) -> tuple[tuple[str, ...], l
         found = _header_of(path, task)
         if first is None:
             first = found
-        elif found[0] != first[0]:
-            raise InputError(f"{path}: columns {', '.join(found[0])}; {paths[0]} has {', '.join(first[0])}")
+        elif found != first:
+            here, there = _columns_text(*found), _columns_text(*first)
+            raise InputError(f"{path}: columns {here}; {paths[0]} has {there}")
     assert first is not None
     return first
+
+
+def _columns_text(names: Sequence[str], types: Sequence[pa.DataType] | None) -> str:
+    return ", ".join([f"{name} ({kind})" for name, kind in zip(names, types, strict=True)] if types else names)
 
 
 def _header_of(path: str, task: Task | None) -> tuple[tuple[str, ...], list[pa.DataType] | None]:
     kind = _kind(path)
     if kind in ("tsv", "csv", "jsonl"):
         with open_binary(path) as file:
-            line = file.readline()
-        if not line.strip():
-            raise InputError(f"{path} is empty")
+            line = file.readline(_LONGEST_HEADER)
+        _check_text(path, line)
         if kind == "jsonl":
             return _jsonl_columns(path), None
-        text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
         if kind == "csv":
-            with open_binary(path) as binary:
-                reader = csv.reader(io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline=""))
-                names = next(reader, [])
+            names = _csv_header(path)
         else:
-            names = text.split("\t")
+            names = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
             if task is not None and not task.has_header:
                 names = [f"column_{index}" for index in range(len(names))]
         if len(set(names)) != len(names):
             names = [f"{name}_{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
         return tuple(names), None
     for batch in _arrow_batches(path, kind):
+        if len(set(batch.schema.names)) != len(batch.schema.names):
+            raise InputError(f"{path}: two of its columns have one name ({', '.join(batch.schema.names)})")
         return tuple(batch.schema.names), list(batch.schema.types)
     raise InputError(f"{path} holds no rows")
 
 
-def _jsonl_columns(path: str, num_lines: int = 100) -> tuple[str, ...]:
+def _check_text(path: str, line: bytes) -> None:
+    """Whether a first line is one of a text file as we read them. Raises InputError."""
+    if not line.strip():
+        raise InputError(f"{path} is empty, or its first line is")
+    if line[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in line:
+        raise InputError(f"{path} is UTF-16 or no text: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+    if len(line) == _LONGEST_HEADER:
+        raise InputError(f"{path}: its first line is longer than {_LONGEST_HEADER:,} bytes: is it a table?")
+    if _kind(path) == "tsv" and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r\n"):
+        raise InputError(f"{path}: its lines end in carriage returns alone; write line feeds (tr '\\r' '\\n')")
+
+
+def _csv_header(path: str) -> list[str]:
+    with open_binary(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+        header = next(read_csv(text), None)
+    if header is None or header.cells is None:
+        raise InputError(f"{path} line 1: {header.reason if header else 'no header'}")
+    return list(header.cells)
+
+
+def _jsonl_columns(path: str) -> tuple[str, ...]:
+    """Every name of every object: a column that a late line brings travels, too."""
     names: dict[str, None] = {}
     with open_binary(path) as file:
-        for line, _ in zip(file, range(num_lines), strict=False):
+        for line in file:
             try:
                 loaded = json.loads(line)
             except (ValueError, RecursionError):
@@ -361,7 +391,7 @@ def _jsonl_columns(path: str, num_lines: int = 100) -> tuple[str, ...]:
             if isinstance(loaded, dict):
                 names |= dict.fromkeys(loaded)
     if not names:
-        raise InputError(f"{path}: its first {num_lines} lines hold no JSON object")
+        raise InputError(f"{path}: no line holds a JSON object")
     return tuple(names)
 
 
@@ -406,10 +436,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
+    return _NUMBER.fullmatch(text.strip()) is not None and math.isfinite(float(text))
 
 
 def _label_kind(label: Any) -> str:
@@ -417,10 +444,9 @@ def _label_kind(label: Any) -> str:
         return "none"
     if isinstance(label, bool):
         return "string"
-    text = str(label)
-    if isinstance(label, int) or (text.lstrip("-").isdecimal() and text.isascii() and abs(int(text)) < 2**62):
+    if _WHOLE_NUMBER.fullmatch(str(label)):
         return "int"
-    return "float" if _is_number(text) else "string"
+    return "float" if _is_number(str(label)) else "string"
 
 
 def _label_type(kinds: set[str]) -> pa.DataType:

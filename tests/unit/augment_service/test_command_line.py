@@ -73,6 +73,20 @@ def test_a_folder_without_a_masked_lm_head_says_what_to_use(tmp_path: Path) -> N
         MaskedLM.load(str(tmp_path / "nowhere"), "cpu", "fp32")
 
 
+def test_a_model_folder_without_its_tokenizer_or_with_half_its_weights_is_refused(tmp_path: Path) -> None:
+    folder = save_random_model("bert-uncased", tmp_path / "model")
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ModelError, match=r"--mlm .*model: "):
+        MaskedLM.load(str(folder), "cpu", "fp32")
+    weights.write_bytes(whole)
+    for one in folder.glob("*tokenizer*"):
+        one.unlink()
+    with pytest.raises(ModelError, match=r"tokenizer.json \(or vocab.txt\) is missing"):
+        MaskedLM.load(str(folder), "cpu", "fp32")
+
+
 def test_vectors_are_read_from_text_gzip_and_word2vec(tmp_path: Path) -> None:
     path = save_random_vectors(tmp_path / "glove.txt")
     lines = path.read_text(encoding="utf-8")
@@ -88,7 +102,10 @@ def test_vectors_are_read_from_text_gzip_and_word2vec(tmp_path: Path) -> None:
     assert answers[0]["unknown-word"] == ()
 
 
-@pytest.mark.parametrize("content", ["", "fox 1.0 2.0\ndog 1.0\n", "fox one two\n"])
+@pytest.mark.parametrize(
+    "content",
+    ["", "fox 1.0 2.0\ndog 1.0\n", "fox one two\n", "fox nan 2.0\n", "fox 1.0 2.0\ndog 1.0 inf\n", "\x00\x01\ufffd\n"],
+)
 def test_damaged_vectors_are_refused_with_the_place(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.txt"
     path.write_text(content, encoding="utf-8")
@@ -111,3 +128,6 @@ def test_candidates_answers_line_by_line(tmp_path: Path, capsys: pytest.CaptureF
     source.write_text('{"id": 1}\n', encoding="utf-8")
     assert main(["candidates", "--input", str(source), *options]) == 1
     assert "line 1 needs" in capsys.readouterr().err
+    source.write_text('{"id": 1, "text": "lone \\ud800 half"}\n', encoding="utf-8")
+    assert main(["candidates", "--input", str(source), *options]) == 1
+    assert "line 1: text holds a lone surrogate" in capsys.readouterr().err

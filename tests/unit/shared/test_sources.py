@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from augment_service.config import RunConfig
-from shared.errors import InputError
+from shared.csv_records import read_csv
+from shared.errors import InputError, UsageError
 from shared.rows import QuarantinedRow, SourceRow
 from shared.sources import open_source, read_rows
 
@@ -118,7 +123,11 @@ def test_several_files_are_one_input(tmp_path: Path) -> None:
         ("x.doc", b"text", {}, "unknown kind of file"),
         ("x.parquet", b"no parquet", {}, "x.parquet: "),
         ("x.arrow", b"no arrow at all", {}, "x.arrow: "),
-        ("x.jsonl", b"[1]\n", {}, "hold no JSON object"),
+        ("x.jsonl", b"[1]\n", {}, "no line holds a JSON object"),
+        ("x.tsv", "text\nx\n".encode("utf-16"), {}, "is UTF-16 or no text: save it as UTF-8"),
+        ("x.csv", b"te\x00xt\nx\n", {}, "is UTF-16 or no text"),
+        ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "its lines end in carriage returns alone"),
+        ("x.csv", b'text,"y\ngood,1\n', {}, "x.csv line 1: a quote that nothing closes"),
         ("x.tsv", b"text\nx\n", {"text_column": (), "task": "MRPC"}, "line 1: 1 columns, --task MRPC needs 5"),
     ],
 )
@@ -132,6 +141,103 @@ def test_input_that_cannot_be_used_gives_one_clear_line(
     assert message in str(caught.value)
     assert str(path) in str(caught.value) or "--" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_quote_costs_one_line_and_not_the_rows_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    lines = [
+        "text,y",
+        '"never closed,1',
+        "fine,0",
+        '"lines\nin, cells",1',
+        '"closed" late,1',
+        '"also ""fine""",0',
+        '"open',
+    ]
+    path.write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
+    rows, left_out = read(path)
+    assert [(row.source_id, row.text_a) for row in rows] == [(1, "fine"), (2, "lines\nin, cells"), (4, 'also "fine"')]
+    assert [(one.position, one.where.rpartition(" ")[2], one.raw) for one in left_out] == [
+        (0, "2", lines[1]), (3, "6", lines[4]), (5, "8", lines[6])
+    ]  # fmt: skip
+    assert all("a quote that nothing closes" in one.reason for one in left_out)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.lists(st.text("ab\"', \né", max_size=4), min_size=2, max_size=2), max_size=6))
+def test_what_a_csv_writer_wrote_is_read_back(rows: list[list[str]]) -> None:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    lines = io.TextIOWrapper(io.BytesIO(written.getvalue().encode()), encoding="utf-8", newline="")
+    assert [list(one.cells or ()) for one in read_csv(lines)] == rows
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.text('ab,"\n', max_size=30))
+def test_any_text_is_read_as_csv_with_every_line_in_one_record(text: str) -> None:
+    records = list(read_csv(io.StringIO(text, newline="")))
+    assert [one for one in text.split("\n") if one] == [
+        line for record in records for line in record.raw.split("\n") if line
+    ]
+
+
+def test_two_columns_of_one_name_or_use_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("text\ty\ngood\t1\n", encoding="utf-8")
+    for options in ({"text_column": ["text", "0"]}, {"label_column": "text"}, {"id_column": "text"}):
+        with pytest.raises(UsageError, match="column text is the first --text-column already"):
+            read(path, **options)
+    twice = pa.table([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
+    with pa.ipc.new_file(tmp_path / "x.arrow", twice.schema) as writer:
+        writer.write_table(twice)
+    with pytest.raises(InputError, match="two of its columns have one name"):
+        read(tmp_path / "x.arrow")
+
+
+def test_files_whose_types_differ_are_refused(tmp_path: Path) -> None:
+    for name, label in (("a", 1), ("b", "one")):
+        pq.write_table(pa.table({"text": ["x"], "y": [label]}), tmp_path / f"{name}.parquet")
+    with pytest.raises(InputError, match=r"b.parquet: columns text \(string\), y \(string\); .*y \(int64\)"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["1", "-2"], pa.int64()),
+        (["1", "2.5"], pa.float64()),
+        (["1", "9" * 5000], pa.string()),
+        (["1", "9" * 30], pa.float64()),
+        (["--1"], pa.string()),
+        (["1_000"], pa.string()),
+        (["nan"], pa.string()),
+        (["\u0661"], pa.string()),
+    ],
+)
+def test_the_type_of_odd_labels_is_settled_without_harm(tmp_path: Path, labels: list[str], kind: pa.DataType) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("text\ty\n" + "".join(f"good\t{one}\n" for one in labels), encoding="utf-8")
+    config = RunConfig.build({"input": [str(path)], "output": "o", "text_column": ["text"], "label_column": "y"})
+    source = open_source(config)
+    assert source.label_type == kind
+    labels_read = [item.label for item in read_rows(source, config) if isinstance(item, SourceRow)]
+    assert pa.array(labels_read, kind).null_count == 0
+    assert len(labels_read) == len(labels)
+
+
+def test_ids_that_arrow_cannot_hold_are_quarantined(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text(f"text\tid\na\t-5\nb\t{'9' * 20}\nc\t1_0\nd\t7\n", encoding="utf-8")
+    rows, left_out = read(path, id_column="id")
+    assert [row.source_id for row in rows] == [-5, 7]
+    assert [one.position for one in left_out] == [1, 2]
+
+
+def test_a_column_that_a_late_json_line_brings_travels_along(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    lines = [{"text": f"row {number}"} for number in range(200)] + [{"text": "last", "late": {"a": 1}}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert read(path)[0][-1].rest == ('{"a": 1}',)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
