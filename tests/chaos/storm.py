@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--kills", type=int, default=8, help="per seed")
-    parser.add_argument("--rows", type=int, default=2400)
+    parser.add_argument("--rows", type=int, default=6400)
     parser.add_argument("--nodes-by", choices=("test-cluster", "ray-start"), default="test-cluster")
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()
