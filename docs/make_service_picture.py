@@ -1,4 +1,4 @@
-"""Take docs/service.png: the page of a running service, in Chromium. Needs `augment_service serve` at the address given.
+"""Take docs/service.png: the page of a running service, in Chromium. Needs `augment_service serve` at the address.
 
 python docs/make_service_picture.py http://127.0.0.1:8000
 """

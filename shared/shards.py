@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from shared.errors import ShardError, TrainingError
+from shared.errors import ShardError
 from shared.manifest import read_manifest
 from shared.store import Store
 
@@ -171,34 +170,6 @@ def read_shard(store: Store, commit: Commit) -> pa.Table:
     if table.num_rows != commit.rows:
         raise ShardError(f"{store.uri}/{commit.file} has {table.num_rows} rows, its commit says {commit.rows}")
     return table
-
-
-def follow_commits(
-    store: Store,
-    timeout_seconds: float,
-    poll_seconds: float = 0.5,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Commit]:
-    """Commits in shard order, waiting for those that a running job has not written yet, until `_SUCCESS`.
-
-    Raises TrainingError when nothing new appears for `timeout_seconds`.
-    """
-    total = int(read_manifest(store)["plan"]["shards"])
-    waited = 0.0
-    shard = 0
-    while shard < total:
-        name = commit_name(shard)
-        if store.exists(name):
-            yield read_commit(store, name)
-            shard, waited = shard + 1, 0.0
-            continue
-        if waited >= timeout_seconds:
-            raise TrainingError(
-                f"{store.uri} stopped growing: shard {shard} of {total} did not appear for {timeout_seconds:.0f} "
-                "seconds. Is the augmentation job still running?"
-            )
-        sleep(poll_seconds)
-        waited += poll_seconds
 
 
 def write_success(store: Store, summary: dict[str, Any]) -> None:

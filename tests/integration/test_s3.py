@@ -15,11 +15,12 @@ import pytest
 from shared import s3
 from shared.errors import InputError, StoreError, UsageError
 from shared.input_files import expand, open_binary, sha256_of
-from shared.shards import follow_commits, list_commits, read_shard, remove_orphans, revoke_damaged, write_shard
+from shared.shards import list_commits, read_shard, remove_orphans, revoke_damaged, write_shard
 from shared.store import Store, open_store
 from tests.integration.conftest import Job
 from tests.support.command import bytes_of, run_command
 from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server
+from trainer.stream import wait_for_commit
 
 FOLDERS = ("shards", "commits", "quarantine", "runs")
 
@@ -100,8 +101,8 @@ def test_shards_survive_a_network_that_breaks_every_fourth_request(faulty: Fault
         write_shard(store, shard, table(shard), 1, [], {})
     assert [commit.shard for commit in list_commits(store)] == list(range(8))
     store.put("manifest.json", b'{"format_version": 1, "plan": {"shards": 8}}')
-    for commit in follow_commits(store, 5.0):
-        assert read_shard(store, commit).equals(table(commit.shard))
+    for shard in range(8):
+        assert read_shard(store, wait_for_commit(store, shard, 8, 5.0)).equals(table(shard))
     assert set(faulty.faults) == {"500", "503", "slow", "torn-upload", "lost-answer", "torn-download"}
 
 

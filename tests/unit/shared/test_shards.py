@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from augment_service.assemble import samples_table
 from shared import errors
-from shared.errors import ManifestError, ShardError, StoreError, TrainingError, UsageError
+from shared.errors import ManifestError, ShardError, StoreError, UsageError
 from shared.manifest import write_or_check
 from shared.params import AugmentParams
 from shared.rows import SourceRow
@@ -23,7 +23,6 @@ from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
 from shared.schema import samples_schema
 from shared.shards import (
     committed_shards,
-    follow_commits,
     list_commits,
     read_shard,
     remove_orphans,
@@ -98,23 +97,6 @@ def test_verify_names_every_damage(tmp_path: Path) -> None:
         third.file,
     ):
         assert part in faults
-
-
-def test_a_reader_follows_commits_in_order_and_gives_up_in_time(tmp_path: Path) -> None:
-    store = filled(tmp_path)
-    record = store.read("commits/00001.json")
-    store.delete("commits/00001.json")
-    waited: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waited.append(seconds)
-        if len(waited) == 3:
-            store.put("commits/00001.json", record)
-
-    assert [commit.shard for commit in follow_commits(store, 10.0, 0.1, sleep)] == [0, 1, 2]
-    store.delete("commits/00001.json")
-    with pytest.raises(TrainingError, match="shard 1 of 3"):
-        list(follow_commits(store, 0.2, 0.1, lambda _: None))
 
 
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
