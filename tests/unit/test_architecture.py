@@ -60,14 +60,18 @@ def test_shared_is_ours() -> None:
 def test_the_tree_in_the_architecture_page_names_files_that_exist() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     tree = page.split("```")[1]
-    missing, folder = [], ""
+    missing, folder, inner = [], "", ""
     for line in tree.splitlines():
-        if line and not line.startswith(" "):
-            folder = line.split()[0].rstrip("/")
-        for word in line.split():
+        words = line.split()
+        indent = len(line) - len(line.lstrip())
+        if words and indent == 0:
+            folder, inner = words[0], ""
+        elif words and indent == 2:
+            inner = words[0] if words[0].endswith("/") else ""
+        for word in words:
             name = word.rstrip(",;")
-            if name.endswith(".py") and not (ROOT / folder / name).exists():
-                missing.append(f"{folder}/{name}")
+            if name.endswith(".py") and not (ROOT / folder / inner / name).exists():
+                missing.append(f"{folder}{inner}{name}")
     assert missing == []
 
 
