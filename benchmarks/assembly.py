@@ -30,10 +30,10 @@ class GivenRankings:
     def __init__(self, tokenizer: Any, num_sites: int) -> None:
         import numpy as np
 
-        self.tokenizer, self.max_length, self.has_segments = tokenizer, 512, True
-        self.cls_id, self.sep_id, self.mask_id = (
-            tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id,
-        )  # fmt: skip
+        from augment_service.lexicon import Lexicon
+
+        ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
+        self.lexicon = Lexicon(tokenizer, *ids, max_length=512)
         entries = np.random.default_rng(0).permutation(np.arange(1996, len(tokenizer)))
         self._ids = np.stack([np.roll(entries, 64 * site)[:64] for site in range(num_sites)])
         self._scores = np.linspace(9, 1, 64, dtype=np.float32)[None].repeat(num_sites, 0)
