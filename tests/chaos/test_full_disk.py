@@ -14,7 +14,7 @@ from shared.store import open_store
 from tests.integration.conftest import Job, finished_run, job  # noqa: F401
 from tests.support.command import bytes_of, run_command
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def mount(options: str, folder: Path) -> None:
