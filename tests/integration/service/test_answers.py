@@ -94,6 +94,23 @@ def test_the_batch_job_gives_the_same_samples(service: Service, model_options: l
     assert sum(len(one.samples) for one in answers) >= 40
 
 
+@pytest.mark.slow
+@pytest.mark.golden
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_the_golden_model_on_two_threads_gives_the_samples_of_a_job_on_one(
+    golden_dir: Path, dtype: str, tmp_path: Path
+) -> None:
+    options = ["--mlm", str(golden_dir / "model"), "--glove", str(golden_dir / "glove.txt.gz"), "--dtype", dtype]
+    lines = (golden_dir / "sentences.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line).get("text") or json.loads(line)["text_a"] for line in lines][:40]
+    rows = list(zip(texts, reversed(texts), strict=True))
+    expected = job_samples(rows, tmp_path, [*options, "--threads", "1"], SETTINGS)
+    with Service(*options, "--threads", "2", log=tmp_path / "log.txt") as service, Client(service.url) as client:
+        answers = client.augment(rows, **SETTINGS)
+    assert [one.model_dump() for one in answers] == expected
+    assert sum(len(one.samples) for one in answers) > 200
+
+
 def test_candidates_have_spans_origins_and_scores(client: httpx.Client) -> None:
     body = {"texts": ["the quick cinematography", ["a cat", "honestly bad"]], "k": 5}
     answer = client.post("/v1/candidates", json=body).json()["results"]

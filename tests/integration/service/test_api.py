@@ -69,4 +69,4 @@ def test_schemathesis_finds_no_failure(guarded_service: Service, tmp_path: Path)
     ]  # fmt: skip
     finished = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
     assert finished.returncode == 0, finished.stdout[-6000:] + finished.stderr[-2000:]
-    assert "No issues found" in finished.stdout
+    assert re.search(r"(\d{3,}) generated, \1 passed", finished.stdout), finished.stdout[-2000:]
