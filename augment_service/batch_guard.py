@@ -1,7 +1,8 @@
 """Around one model batch: its time, and what happens when memory runs out.
 
-First the same batch again after freed memory was given back, which changes no bit. Only then in halves: other batch
-shapes may change the last digits of a float, so the count of halved batches goes into the shard's commit.
+First the same batch again after freed memory was given back, which changes no bit. Only then in halves: that changes no
+bit on the CPU, but on a GPU other batch shapes may change the last digits of a float, so the count of halved batches
+goes into the shard's commit (decision 0011).
 """
 
 from __future__ import annotations

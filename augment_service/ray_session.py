@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,15 +50,29 @@ def ray_job_of(ray: Any) -> str:
 
 
 def _refused(address: str, error: Exception) -> ClusterError:
+    """One line for a person. Ray itself says of a wrong token only that it could not connect."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
-    everything = str(error).lower()
-    if "auth" in everything and ("token" in everything or "unauthenticated" in everything):
+    is_about_token = "token" in str(error).lower() and "auth" in str(error).lower()
+    if address == "local" or (":" not in address and not is_about_token):
+        return ClusterError(f"Ray at {address}: {text}")
+    if is_about_token or _listens(address):
         return ClusterError(
-            f"Ray at {address} asks for a token and did not accept ours: {text} Set RAY_AUTH_MODE=token with the "
-            "cluster's token in RAY_AUTH_TOKEN (or in the file ~/.ray/auth_token or RAY_AUTH_TOKEN_PATH)"
+            f"Ray at {address} did not let us in ({text}): does it ask for a token, or for another one? Set "
+            "RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or the file ~/.ray/auth_token); "
+            "RAY_AUTH_MODE=disabled for a cluster that asks for none"
         )
-    return ClusterError(f"Ray at {address}: {text}")
+    return ClusterError(f"nothing answers at {address}: is that the address of `ray start --head`, and does it run?")
+
+
+def _listens(address: str) -> bool:
+    """Whether anything takes connections there."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=5):
+            return True
+    except (OSError, ValueError):
+        return False
 
 
 def _interrupt(_number: int, _frame: object) -> None:

@@ -81,6 +81,8 @@ class Storm:
                     self.say("done before all kills were dealt: use more rows")
                     return -2
                 return self.driver.returncode
+            if num_gone := self.nodes.mend():
+                self.say(f"{num_gone} nodes had ended by themselves; as many join")
             if self.killed.total() < num_kills and self.commits() >= wanted:
                 # A moment of the seed's choosing, after at least one commit since the last kill.
                 time.sleep(self.random.uniform(0.0, 1.0))

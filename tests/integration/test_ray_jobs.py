@@ -32,7 +32,7 @@ def ray_job(head: StartedNodes, *arguments: str) -> subprocess.CompletedProcess[
     """`ray job …` with the cluster's token."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", *arguments]
     environment = head.environment | {"RAY_API_SERVER_ADDRESS": head.dashboard}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
 
 
 def submit(head: StartedNodes, name: str, arguments: list[str], *more: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,7 @@ def stop(head: StartedNodes, name: str) -> None:
     wait_for(lambda: "STOPPED" in ray_job(head, "status", name).stdout.upper())
 
 
-def wait_for(is_so: Callable[[], bool], seconds: float = 150.0) -> None:
+def wait_for(is_so: Callable[[], bool], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -56,7 +56,7 @@ def wait_for(is_so: Callable[[], bool], seconds: float = 150.0) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_submit_stop_and_submit_again(
     head: StartedNodes, job: Job, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,10 @@ class Nodes(Protocol):
         """SIGKILL a node with all its processes; returns their ids."""
         ...
 
+    def mend(self) -> int:
+        """A node joins for each that ended by itself, as one does whose agent was killed; returns how many."""
+        ...
+
     def close(self) -> None:
         """End everything."""
         ...
@@ -85,6 +89,15 @@ class TestCluster:
         kill(pids)
         self._cluster.remove_node(self._nodes.pop(index), allow_graceful=False)
         return pids
+
+    def mend(self) -> int:
+        """A node joins for each whose raylet ended."""
+        gone = [node for node in self._nodes if node.all_processes["raylet"][0].process.poll() is not None]
+        for node in gone:
+            self._nodes.remove(node)
+            self._cluster.remove_node(node, allow_graceful=False)
+            self.add()
+        return len(gone)
 
     def close(self) -> None:
         """End everything."""
@@ -129,6 +142,14 @@ class StartedNodes:
         kill(pids)
         node.wait()
         return pids
+
+    def mend(self) -> int:
+        """A node joins for each whose `ray start` ended."""
+        gone = [node for node in self._nodes if node.poll() is not None]
+        for node in gone:
+            self._nodes.remove(node)
+            self.add()
+        return len(gone)
 
     def close(self) -> None:
         """End everything."""

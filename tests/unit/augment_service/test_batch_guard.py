@@ -12,9 +12,12 @@ import torch
 from torch import Tensor
 
 from augment_service.batch_guard import BatchGuard, is_out_of_memory
+from augment_service.batches import ModelInput
+from augment_service.masked_lm import MaskedLM
 from shared.shards import list_commits, write_shard
 from shared.store import open_store
 from tests.support.command import ROOT
+from tests.support.models import save_random_model
 
 REAL_LIMIT = """
 import resource, torch
@@ -93,3 +96,25 @@ def test_a_shard_with_halved_batches_may_differ_and_the_first_commit_wins(tmp_pa
     assert second == first
     assert list_commits(store) == [first]
     assert store.list("shards") == [first.file]
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_halved_batches_of_a_real_model_change_no_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    model = MaskedLM.load(str(save_random_model("bert-uncased", tmp_path / "model")), "cpu", dtype)
+    inputs = [ModelInput((2, *range(5, 6 + size), 4, 3), (size // 2 + 1,), size + 4) for size in range(20)]
+    whole = model.rank(inputs, [range(20)], 8, None)
+    compute = model._states
+
+    def with_little_room(part: Sequence[ModelInput]) -> Tensor:
+        if len(part) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return compute(part)
+
+    monkeypatch.setattr(model, "_states", with_little_room)
+    halved = model.rank(inputs, [range(20)], 8, None)
+    assert model.guard.halved == 7
+    for one, other in zip(whole, halved, strict=True):
+        assert one.ids.tobytes() == other.ids.tobytes()
+        assert one.scores.tobytes() == other.scores.tobytes()
