@@ -20,7 +20,7 @@ from shared.errors import OverloadError
 
 _TURNS_PER_PASS = 4
 """A request takes at most this fraction of a pass at a turn while others wait."""
-_RATE_MEMORY = 0.8
+_RATE_MEMORY = 0.5
 
 
 @dataclass(slots=True, eq=False)
