@@ -148,7 +148,7 @@ def test_what_is_wrong_with_an_output_is_said_in_one_line(tmp_path: Path, teache
     dead.commit(0)
     fails(TrainingError, "stopped growing: shard 1 of 7", tmp_path / "dead", teacher)
     damaged = Output(tmp_path / "damaged").finish()
-    path = damaged.store.local_path(damaged.store.list("shards")[1])
+    path = tmp_path / "damaged" / damaged.store.list("shards")[1]
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(bytes(content))
