@@ -23,7 +23,7 @@ from tests.support.command import ROOT, bytes_of, run_command
 def test_a_short_storm_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "token")  # the storm sets it for its cluster; restored afterwards
     monkeypatch.setenv("RAY_AUTH_TOKEN", "")
-    one, reference = prepare(tmp_path, 1600)
+    one, reference = prepare(tmp_path, 6400)
     log: list[str] = []
     killed = storm(one, reference, seed=11, num_kills=4, nodes_by="test-cluster", log=log)
     assert killed.total() == 4
