@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -81,9 +82,9 @@ def job(corpus: Path, output: Path, shard_rows: int, actors: int) -> tuple[float
     began = time.time()
     finished = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     first = min(path.stat().st_mtime for path in output.glob("commits/*.json"))
-    entries = [
-        json.loads(line[line.index("{") :]) for line in finished.stderr.splitlines() if "shard_committed" in line
-    ]
+    # Ray may put the lines of two actors on one.
+    found = re.findall(r"\{[^{}]*shard_committed[^{}]*\}", finished.stderr)
+    entries = [json.loads(one) for one in found]
     at_work = span = 0.0
     for actor in {one["actor"] for one in entries}:
         shards = [(one["time"], one["seconds"]) for one in entries if one["actor"] == actor]
