@@ -73,12 +73,16 @@ def test_a_link_that_nfs_made_but_called_existing_is_a_success(tmp_path: Path, m
 
 def test_a_heartbeat_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(str(tmp_path))
+    tried: list[str] = []
 
-    def full(_name: str, _content: bytes) -> None:
+    def full(name: str, _content: bytes) -> None:
+        tried.append(name)
         raise StoreError("no space left")
 
     monkeypatch.setattr(store, "put", full)
-    Heartbeat("run").write(store)
+    beat = Heartbeat("run")
+    beat.write(store)
+    assert tried == [beat.name]
 
 
 def test_status_tells_rate_time_left_and_actors_of_a_running_job(tmp_path: Path) -> None:
