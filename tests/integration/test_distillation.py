@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from tests.support.command import ROOT, call_main, kill_when, run_command
+from tests.support.command import ROOT, call_main, run_command
 from tests.support.distillation import Output, metrics_of, save_dev, save_teacher, source_rows
 
 STUDENT = "2,16,32,4"
@@ -110,20 +111,10 @@ def test_killed_in_mid_epoch_and_resumed_gives_the_same_bits(
     story: Story, undisturbed: Path, tmp_path: Path, stage: str
 ) -> None:
     output = tmp_path / "killed"
-    number = {"intermediate": 0, "prediction": 1}[stage]
+    number = {"intermediate": "0", "prediction": "1"}[stage]
     more = ("--checkpoint-seconds", "0.001")
-
-    def is_in_mid_stage() -> bool:
-        path = output / "checkpoint.pt"
-        if not path.exists():
-            return False
-        try:
-            state = torch.load(path, weights_only=True)["state"]
-        except (RuntimeError, OSError, EOFError):
-            return False
-        return bool(state["stage"] == number and state["cursor"]["window"] >= 1)
-
-    assert kill_when(is_in_mid_stage, *story.arguments(output, *more), program="trainer") == -9
+    killed = run_command(number, *story.arguments(output, *more), program="tests.support.killed_trainer")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (output / "result.json").exists()
     finished = run_command(*story.arguments(output, *more), program="trainer")
     assert finished.returncode == 0, finished.stderr
