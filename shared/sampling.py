@@ -87,6 +87,15 @@ class Samples:
     def __len__(self) -> int:
         return len(self.row)
 
+    def first(self, n_a: int) -> Samples:
+        """The samples of n <= `n_a`."""
+        kept = self.n <= n_a
+        words = np.repeat(kept, np.diff(self.offsets))
+        offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[kept])]).astype(np.int64)
+        return Samples(
+            self.row[kept], self.n[kept], offsets, self.site[words], self.word[words], self.origin[words], self.words
+        )
+
     def replaced_words(self) -> Iterator[list[tuple[int, str]]]:
         """Per sample the (site, new word) pairs."""
         for start, end in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):

@@ -1,7 +1,8 @@
 """`trainer annotate`: the teacher's logits beside the shards, so that the prediction stage needs no teacher.
 
 They stand in `OUT/annotations/<teacher>-<length>/`, one shard of logits with a commit record of its own per shard of
-samples, by the same protocol: interrupted it resumes, and it follows a job that still writes.
+samples, by the same protocol: interrupted it resumes, and it follows a job that still writes. Of candidate sets the
+samples of the first epoch are annotated, and the prediction stage then takes these in every epoch.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from shared.command_line import CommandResult
 from shared.errors import UsageError
 from shared.progress import Progress, format_seconds
 from shared.shards import list_commits, read_shard, write_shard
-from shared.store import open_store
+from shared.store import Store, open_store
 from trainer.batches import tokenise
 from trainer.config import AnnotateConfig
 from trainer.evaluate import in_precision, predict
 from trainer.models import fingerprint, load_classifier, load_tokenizer, resolve_device, resolve_dtype
-from trainer.stream import open_augmented, wait_for_commit
+from trainer.stream import open_augmented, sampled, wait_for_commit
 from trainer.tasks import sequence_length
 
 logger = logging.getLogger(__name__)
@@ -35,21 +36,17 @@ def annotations_uri(augmented: str, teacher: str, max_length: int) -> str:
 
 
 def run_command(config: AnnotateConfig) -> CommandResult:
-    """Annotate every shard that is not annotated yet. Raises ExpectedError."""
+    """Annotate every shard that is not annotated yet. Raises ExpectedError, UsageError when fewer samples are."""
     began = time.monotonic()
     if config.threads:
         torch.set_num_threads(config.threads)
     augmented = open_augmented(config.augmented, config.follow_timeout)
-    if augmented.emits_candidates:
-        raise UsageError(
-            f"--augmented {config.augmented} holds candidate sets, from which every epoch draws other samples: there "
-            "is nothing to annotate. The prediction stage runs the teacher instead"
-        )
     device = resolve_device(config.device)
     teacher = load_classifier(config.teacher)
     teacher = in_precision(teacher.to(device).eval(), resolve_dtype(config.dtype, device))
     tokenizer = load_tokenizer(config.teacher)
     samples = open_store(config.augmented)
+    n_a = augmented.params.n_a if config.n_a is None else config.n_a
     done, target, length = 0, None, config.max_length
     progress = Progress("annotate", augmented.num_shards, "shards")
     committed: set[int] = set()
@@ -59,11 +56,11 @@ def run_command(config: AnnotateConfig) -> CommandResult:
             table = read_shard(samples, commit)
             length = sequence_length(config.max_length, bool(table["text_b"].null_count < table.num_rows))
             target = open_store(annotations_uri(config.augmented, config.teacher, length))
-            committed = {one.shard for one in list_commits(target)}
+            committed = _committed(target, n_a)
         if shard not in committed:
-            table = read_shard(samples, commit)
+            table = sampled(read_shard(samples, commit), augmented, n_a, epoch=0)
             logits = _logits(table, teacher, tokenizer, int(length or 0), device, config.batch_size)
-            write_shard(target, shard, logits, commit.sources, [], {})
+            write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a})
             done += table.num_rows
         progress.update(shard + 1)
     progress.close()
@@ -71,6 +68,18 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     uri = target.uri if target is not None else ""
     summary = {"shards": augmented.num_shards, "annotated_rows": done, "seconds": round(seconds, 1), "output": uri}
     return CommandResult(summary, f"{done:,} rows annotated in {format_seconds(seconds)}: {uri}")
+
+
+def _committed(target: Store, n_a: int) -> set[int]:
+    """Shards that are annotated already, with at least `n_a` samples of each row."""
+    commits = list_commits(target)
+    fewer = [one for one in commits if one.statistics.get("n_a", n_a) < n_a]
+    if fewer:
+        raise UsageError(
+            f"{target.uri} holds logits of {fewer[0].statistics['n_a']:.0f} samples a row, --n-a asks for {n_a}: remove "
+            "that folder to annotate anew"
+        )
+    return {one.shard for one in commits}
 
 
 def _logits(table: pa.Table, teacher: Any, tokenizer: Any, length: int, device: str, batch_size: int) -> pa.Table:

@@ -110,6 +110,7 @@ class AnnotateConfig(ComputeConfig):
     augmented: str = what(..., "Output folder of `augment_service run`, also while it is being written.")
     teacher: str = what(..., "Folder of a fine-tuned teacher.")
     max_length: int | None = what(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
+    n_a: int | None = what(None, "Samples per source row to annotate (default the job's).", ge=0)
     batch_size: int = how(64, "Texts per model batch.", ge=1)
     follow_timeout: float = how(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
 

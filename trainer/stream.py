@@ -143,13 +143,9 @@ class ShardStream:
         missing = [name for name in ("source_id", "text_a", "label") if name not in table.column_names]
         if missing:
             raise ShardError(f"{store.uri}/{commit.file} has no column {missing[0]}: it is no shard of this version")
-        if self.augmented.emits_candidates:
-            table = self._draw(table, epoch)
+        # Logits exist for the samples of epoch 0 alone.
+        table = sampled(table, self.augmented, self.n_a, epoch if self.annotations is None else 0)
         logits = None if self.annotations is None else self._logits(shard, table)
-        if self.n_a is not None and not self.augmented.emits_candidates:
-            kept = np.flatnonzero(table["n"].to_numpy() <= self.n_a)
-            table = table.take(pa.array(kept))
-            logits = None if logits is None else logits[kept]
         labels = _encode_labels(table["label"], self.spec, f"{store.uri}/{commit.file}")
         keys = np.stack([table["source_id"].to_numpy(), table["n"].to_numpy()], axis=1).astype(np.int64)
         texts_b = table["text_b"].to_pylist()
@@ -158,41 +154,58 @@ class ShardStream:
             table["text_a"].to_pylist(), [text or "" for text in texts_b] if has_pairs else None, labels, keys, logits
         )
 
-    def _draw(self, table: pa.Table, epoch: int) -> pa.Table:
-        """The source rows and fresh samples of them, in the columns of a shard of samples."""
-        params = self.augmented.params
-        params = params.model_copy(
-            update={"seed": epoch_seed(params.seed, epoch)} | ({} if self.n_a is None else {"n_a": self.n_a})
-        )
-        found = read_candidates(table)
-        samples = draw_samples(found, params)
-        rendered = render_samples(found, samples)
-        row = np.concatenate([np.arange(len(found)), samples.row])
-        n = np.concatenate([np.zeros(len(found), np.int64), samples.n])
-        order = np.lexsort((n, row))
-        place, take = pa.array(row[order]), pa.array(order)
-
-        def join(name: str, drawn: pa.Array) -> pa.ChunkedArray:
-            return pa.chunked_array([table[name].combine_chunks(), drawn]).take(take)
-
-        return pa.table(
-            {
-                "source_id": table["source_id"].take(place),
-                "n": pa.array(n[order].astype(np.int32)),
-                "text_a": join("text_a", rendered.text_a),
-                "text_b": join("text_b", rendered.text_b),
-                "label": table["label"].take(place),
-            }
-        )
-
     def _logits(self, shard: int, table: pa.Table) -> Any:
         store = open_store(str(self.annotations))
         commit = wait_for_commit(store, shard, self.augmented.num_shards, self.follow_timeout)
         annotated = read_shard(store, commit)
-        if not annotated["source_id"].equals(table["source_id"]) or not annotated["n"].equals(table["n"]):
-            raise ShardError(f"{store.uri}/{commit.file} annotates other rows than shard {shard} has; annotate again")
+        place = {key: index for index, key in enumerate(_keys_of(annotated))}
+        rows = [place.get(key) for key in _keys_of(table)]
+        if None in rows:
+            missing = _keys_of(table)[rows.index(None)]
+            raise ShardError(
+                f"{store.uri}/{commit.file} has no logits for sample {missing[1]} of row {missing[0]}: annotate with "
+                "the --n-a of this run or a larger one"
+            )
         lists = annotated["logits"].combine_chunks()
-        return lists.flatten().to_numpy().reshape(len(lists), -1).astype(np.float32)
+        logits = lists.flatten().to_numpy().reshape(len(lists), -1).astype(np.float32)
+        return logits[np.asarray(rows, np.int64)]
+
+
+def sampled(table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int) -> pa.Table:
+    """A shard's source rows (n = 0) and their samples of 1 <= n <= `n_a` (default: the job's N_a).
+
+    Samples are read, or drawn from candidate sets: in epoch 0 those that `--emit samples` would have written, in each
+    later one others. columns: at least source_id, n, text_a, text_b, label.
+    """
+    if not augmented.emits_candidates:
+        return table if n_a is None else table.filter(pc.less_equal(table["n"], n_a))
+    params = augmented.params
+    n_a = params.n_a if n_a is None else n_a
+    drawn = {"seed": epoch_seed(params.seed, epoch), "n_a": max(params.n_a, n_a)}
+    found = read_candidates(table)
+    samples = draw_samples(found, params.model_copy(update=drawn)).first(n_a)
+    rendered = render_samples(found, samples)
+    row = np.concatenate([np.arange(len(found)), samples.row])
+    n = np.concatenate([np.zeros(len(found), np.int64), samples.n])
+    order = np.lexsort((n, row))
+    place, take = pa.array(row[order]), pa.array(order)
+
+    def join(name: str, texts: pa.Array) -> pa.ChunkedArray:
+        return pa.chunked_array([table[name].combine_chunks(), texts]).take(take)
+
+    return pa.table(
+        {
+            "source_id": table["source_id"].take(place),
+            "n": pa.array(n[order].astype(np.int32)),
+            "text_a": join("text_a", rendered.text_a),
+            "text_b": join("text_b", rendered.text_b),
+            "label": table["label"].take(place),
+        }
+    )
+
+
+def _keys_of(table: pa.Table) -> list[tuple[int, int]]:
+    return list(zip(table["source_id"].to_pylist(), table["n"].to_pylist(), strict=True))
 
 
 def read_candidates(table: pa.Table) -> list[RowCandidates]:

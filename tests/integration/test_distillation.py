@@ -168,20 +168,30 @@ def test_parts_of_a_batch_add_up_to_the_batch(story: Story, tmp_path: Path) -> N
     assert (outputs[0] / "model" / "projections.safetensors").exists()
 
 
-def test_annotated_shards_need_no_teacher_in_the_prediction_stage(story: Story, tmp_path: Path) -> None:
-    annotate = ["annotate", "--augmented", str(story.augmented), "--teacher", str(story.teacher), "--dtype", "fp32"]
-    finished = call_main(*annotate, "--json", program="trainer")
+@pytest.mark.parametrize("emit", ["samples", "candidates"])
+def test_annotated_shards_need_no_teacher_in_the_prediction_stage(story: Story, tmp_path: Path, emit: str) -> None:
+    augmented = tmp_path / "augmented"
+    Output(augmented, num_rows=60, emit=emit).finish()
+    annotate = ["annotate", "--augmented", str(augmented), "--teacher", str(story.teacher), "--dtype", "fp32"]
+    finished = call_main(*annotate, "--n-a", "2", "--json", program="trainer")
     assert finished.returncode == 0, finished.stderr
-    assert json.loads(finished.stdout)["annotated_rows"] == 240
-    again = call_main(*annotate, "--json", program="trainer")
+    assert json.loads(finished.stdout)["annotated_rows"] == 60 * 3
+    again = call_main(*annotate, "--n-a", "2", "--json", program="trainer")
     assert json.loads(again.stdout)["annotated_rows"] == 0
+    more = call_main(*annotate, program="trainer")
+    assert (more.returncode, "holds logits of 2 samples a row, --n-a asks for 3" in more.stderr) == (2, True)
     losses = []
-    for name, more in (("teacher", ()), ("annotated", ("--annotated",))):
-        common = ("--stages", "prediction", "--dtype", "fp32", "--dropout", "0")
-        finished = call_main(*story.arguments(tmp_path / name, *common, *more), program="trainer")
+    for name, options in (("teacher", ()), ("annotated", ("--annotated",))):
+        common = ("--stages", "prediction", "--dtype", "fp32", "--dropout", "0", "--n-a", "1")
+        arguments = story.arguments(tmp_path / name, *common, *options, augmented=augmented)
+        finished = call_main(*arguments, program="trainer")
         assert finished.returncode == 0, finished.stderr
         losses.append([line["loss"] for line in metrics_of(tmp_path / name) if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    arguments = story.arguments(tmp_path / "third", "--stages", "prediction", "--annotated", augmented=augmented)
+    finished = call_main(*arguments, program="trainer")
+    assert finished.returncode == 1
+    assert "has no logits for sample 3 of row 0" in finished.stderr
 
 
 def test_a_teacher_and_a_general_student_from_files(story: Story, tmp_path: Path) -> None:
