@@ -1,7 +1,7 @@
 """Model inputs of many requests -> shared passes of one model thread.
 
-Each pass takes inputs from the waiting requests in turn, so that a large request never starves a small one, up to a
-budget of pieces. An input's answer has the same bits in any company (decision 0013), so what is served beside a request
+Each pass takes inputs from the waiting requests in turn, up to a budget of pieces: a request that fits into a pass is done
+in its first turn, a larger one has a part of a pass and goes to the end of the queue, so that it never starves others. An input's answer has the same bits in any company (decision 0013), so what is served beside a request
 never changes its samples. Where a machine's products are not of that kind, requests share no pass.
 """
 
@@ -19,7 +19,7 @@ from augment_service.masked_lm import MaskedLM, Ranking
 from shared.errors import OverloadError
 
 _TURNS_PER_PASS = 4
-"""A request takes at most this fraction of a pass at a turn while others wait."""
+"""A request larger than a pass takes at most this fraction of one at a turn while others wait."""
 _RATE_MEMORY = 0.5
 
 
@@ -33,6 +33,7 @@ class _Waiting:
     done: asyncio.Future[list[Ranking]]
     arrived: float
     answers: list[Ranking | None]
+    num_tokens: int
     next_input: int = 0
     num_answered: int = 0
 
@@ -65,25 +66,32 @@ class PassBatcher:
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
     _task: asyncio.Task[None] | None = None
 
-    async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:
-        """One Ranking per input; cancelling takes the inputs out of the queue."""
-        if not inputs:
-            return []
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="model passes")
+    def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> asyncio.Future[list[Ranking]]:
+        """One Ranking per input; cancelling takes the inputs out of the queue.
+
+        They are in the queue when this returns, not only when its result is awaited: requests that arrive together
+        are each admitted by what the others have asked for.
+        """
+        loop = asyncio.get_running_loop()
+        num_tokens = sum(map(len, inputs))
         one = _Waiting(
-            inputs, num_ranked, whole_words, asyncio.get_running_loop().create_future(), time.monotonic(),
-            [None] * len(inputs),
-        )  # fmt: skip
+            inputs, num_ranked, whole_words, loop.create_future(), time.monotonic(), [None] * len(inputs), num_tokens
+        )
+        if not inputs:
+            one.done.set_result([])
+            return one.done
+        one.done.add_done_callback(lambda _: self._withdraw(one))
+        if self._task is None:
+            self._task = loop.create_task(self._run(), name="model passes")
         self._queue.append(one)
-        self.queued_tokens += sum(map(len, inputs))
+        self.queued_tokens += num_tokens
         self._wake.set()
-        try:
-            return await one.done
-        finally:
-            # What was not taken yet never will be.
-            self.queued_tokens -= sum(map(len, one.inputs[one.next_input :]))
-            one.next_input = len(one.inputs)
+        return one.done
+
+    def _withdraw(self, one: _Waiting) -> None:
+        # What was not taken yet never will be.
+        self.queued_tokens -= sum(map(len, one.inputs[one.next_input :]))
+        one.next_input = len(one.inputs)
 
     def admit(self) -> None:
         """Raises OverloadError when what waits already takes the model longer than `queue_seconds`."""
@@ -123,7 +131,6 @@ class PassBatcher:
         """(request, input number) of the next pass, from the requests in turn."""
         taken: list[tuple[_Waiting, int]] = []
         tokens, first, skipped = 0, None, deque[_Waiting]()
-        quantum = max(self.batch_tokens // _TURNS_PER_PASS, 1)
         while self._queue and tokens < self.batch_tokens:
             one = self._queue.popleft()
             if one.done.done() or one.next_input == len(one.inputs):
@@ -132,18 +139,23 @@ class PassBatcher:
             if one.whole_words != first.whole_words or (one is not first and not self.shares_passes):
                 skipped.append(one)
                 continue
+            turn = max(self.batch_tokens // (_TURNS_PER_PASS if one.num_tokens > self.batch_tokens else 1), 1)
             given = 0
-            while one.next_input < len(one.inputs) and given < quantum:
+            while one.next_input < len(one.inputs) and given < turn:
                 length = len(one.inputs[one.next_input])
                 if taken and tokens + length > self.batch_tokens:
-                    given, tokens = quantum, self.batch_tokens
                     break
                 taken.append((one, one.next_input))
                 one.next_input += 1
                 self.queued_tokens -= length
                 given, tokens = given + length, tokens + length
-            if one.next_input < len(one.inputs):
+            if one.next_input == len(one.inputs):
+                continue
+            if given >= turn:
                 self._queue.append(one)
+                continue
+            self._queue.appendleft(one)  # the pass is full and its turn not over
+            break
         self._queue.extendleft(reversed(skipped))
         return taken
 

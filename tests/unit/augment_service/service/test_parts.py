@@ -162,8 +162,8 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
 
     async def run() -> None:
         batcher = batcher_of(model)
-        gone = asyncio.create_task(batcher.rank(inputs_of(1, 500), 3, False))
-        stays = asyncio.create_task(batcher.rank(inputs_of(2, 30), 3, False))
+        gone = asyncio.ensure_future(batcher.rank(inputs_of(1, 500), 3, False))
+        stays = asyncio.ensure_future(batcher.rank(inputs_of(2, 30), 3, False))
         await asyncio.sleep(0)
         gone.cancel()
         assert len(await stays) == 30
@@ -177,9 +177,8 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
 def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
     async def run() -> None:
         batcher = batcher_of(CountingModel(), queue_seconds=1.0, tokens_per_second=100.0)
-        waiting = asyncio.create_task(batcher.rank(inputs_of(1, 60), 3, False))
         batcher.admit()
-        await asyncio.sleep(0)
+        waiting = batcher.rank(inputs_of(1, 60), 3, False)
         with pytest.raises(OverloadError) as caught:
             batcher.admit()
         assert caught.value.retry_after_seconds == pytest.approx(3.0)
@@ -188,6 +187,38 @@ def test_a_full_queue_refuses_and_says_when_to_come_back() -> None:
         await batcher.close()
 
     asyncio.run(run())
+
+
+def test_requests_that_arrive_together_are_admitted_one_after_the_other() -> None:
+    async def run() -> None:
+        batcher = batcher_of(CountingModel(), queue_seconds=1.0, tokens_per_second=100.0)
+        admitted = []
+
+        async def request(number: int) -> None:
+            batcher.admit()
+            admitted.append(number)
+            await asyncio.gather(batcher.rank(inputs_of(number, 4), 3, False))
+
+        results = await asyncio.gather(*map(request, range(20)), return_exceptions=True)
+        # 40 pieces each, 100 in the queue at most when one is let in
+        assert admitted == [0, 1, 2]
+        assert [type(one) for one in results] == [type(None)] * 3 + [OverloadError] * 17
+        await batcher.close()
+
+    asyncio.run(run())
+
+
+def test_what_fits_into_a_pass_is_done_in_its_first_turn() -> None:
+    model = CountingModel()
+
+    async def run() -> None:
+        batcher = batcher_of(model)
+        await asyncio.gather(*(batcher.rank(inputs_of(request, 8), 3, False) for request in range(5)))
+        await batcher.close()
+
+    asyncio.run(run())
+    last_pass = {first // 1000: number for number, one in enumerate(model.passes) for first in one}
+    assert [last_pass[request] for request in range(5)] == [0, 1, 2, 3, 3]
 
 
 def test_an_error_of_a_pass_reaches_its_requests_and_the_next_pass_runs() -> None:
