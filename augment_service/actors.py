@@ -21,6 +21,7 @@ import transformers
 from augment_service.assemble import candidates_table, sample_statistics, samples_table
 from augment_service.batch_guard import is_out_of_memory
 from augment_service.config import RunConfig
+from augment_service.encoder import ARITHMETIC
 from augment_service.engine import AugmentEngine
 from augment_service.masked_lm import MaskedLM
 from augment_service.ray_metrics import RayMetrics
@@ -81,6 +82,7 @@ class MlmWorker:
         return {
             "fingerprint": mlm.fingerprint(),
             "device": mlm.device,
+            "arithmetic": ARITHMETIC,
             "hardware": hardware_kind(mlm.device),
             "dtype": str(mlm.dtype).removeprefix("torch."),
             "torch": torch.__version__,

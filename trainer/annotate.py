@@ -76,8 +76,8 @@ def _committed(target: Store, n_a: int) -> set[int]:
     fewer = [one for one in commits if one.statistics.get("n_a", n_a) < n_a]
     if fewer:
         raise UsageError(
-            f"{target.uri} holds logits of {fewer[0].statistics['n_a']:.0f} samples a row, --n-a asks for {n_a}: remove "
-            "that folder to annotate anew"
+            f"{target.uri} holds logits of {fewer[0].statistics['n_a']:.0f} samples a row, --n-a asks for {n_a}: "
+            "remove that folder to annotate anew"
         )
     return {one.shard for one in commits}
 

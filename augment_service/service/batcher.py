@@ -1,8 +1,9 @@
 """Model inputs of many requests -> shared passes of one model thread.
 
-Each pass takes inputs from the waiting requests in turn, up to a budget of pieces: a request that fits into a pass is done
-in its first turn, a larger one has a part of a pass and goes to the end of the queue, so that it never starves others. An input's answer has the same bits in any company (decision 0013), so what is served beside a request
-never changes its samples. Where a machine's products are not of that kind, requests share no pass.
+Each pass takes inputs from the waiting requests in turn, up to a budget of pieces: a request that fits into a pass is
+done in its first turn, a larger one has a part of a pass and goes to the end of the queue, so that it never starves
+others. An input's answer has the same bits in any company (decision 0013), so what is served beside a request never
+changes its samples. Where a machine's products are not of that kind, requests share no pass.
 """
 
 from __future__ import annotations
