@@ -44,7 +44,7 @@ from trainer.models import (
 from trainer.scores import classify, encode
 from trainer.stream import Augmented, ShardStream, open_augmented
 from trainer.tasks import Table, TaskSpec, read_table, sequence_length
-from trainer.workers import run_workers
+from trainer.workers import run_to_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +115,14 @@ class PredictionDistillation:
 def run_command(config: TaskConfig) -> CommandResult:
     """Distil, or go on distilling; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
     folder = open_run(config.output, "task", config.what(), {"ablation": config.ablation, "name": config.name})
-    result = read_result(folder)
-    if result is None:
+    if read_result(folder) is None:
         # Whatever is wrong with the inputs is said before workers start.
         augmented = open_augmented(config.augmented, config.follow_timeout)
         if config.task and augmented.task and get_task(config.task) != get_task(augmented.task):
             raise ManifestError(
                 f"--augmented {config.augmented} holds samples of {augmented.task}, not of {config.task}"
             )
-        run_workers(_work, config)
-        result = read_result(folder)
-    if result is None:
-        raise UsageError(f"{folder} has no result; run the command again")
+    result = run_to_result(_work, config, folder)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result["dev"].items()) or "not scored"
     text = (
         f"student of {result['parameters']:,} parameters after {result['samples']:,} samples in "
@@ -242,22 +238,14 @@ def _result(
     config: TaskConfig, state: State, student: Any, spec: TaskSpec, table: Table, teacher_dev: dict[str, float],
     teacher_parameters: int, mapping: Sequence[int],
 ) -> dict[str, Any]:  # fmt: skip
-    best = state.best
-    return {
+    return state.facts() | {
         "command": "task",
         "task": spec.name,
         "name": config.name,
         "ablation": config.ablation,
         "seed": config.seed,
-        "dev": best.metrics if best else {},
-        "score": best.score if best else None,
         "metric": spec.metrics[0],
         "rows": len(table.rows),
-        "steps": state.step,
-        "best_step": best.step if best else None,
-        "samples": state.samples,
-        "seconds": round(state.seconds, 1),
-        "data_wait_share": round(state.data_wait_seconds / max(state.seconds, 1e-9), 5),
         "parameters": count_parameters(student),
         "teacher": config.teacher,
         "teacher_dev": teacher_dev,

@@ -12,14 +12,14 @@ from shared.command_line import CommandResult
 from shared.embedded import resolve_encoder
 from shared.errors import UsageError
 from shared.progress import format_seconds
-from trainer.checkpoint import open_run, read_result, write_result
+from trainer.checkpoint import open_run, write_result
 from trainer.config import GeneralConfig
 from trainer.distill import IntermediateDistillation, make_student
 from trainer.loop import Run, Stage, Worker, train
 from trainer.mlm.data import Vocabulary, read_lines, tokenize
 from trainer.models import count_parameters, load_encoder, load_tokenizer, save_classifier
 from trainer.sources import TextSource
-from trainer.workers import run_workers
+from trainer.workers import run_to_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,7 @@ def run_command(config: GeneralConfig) -> CommandResult:
             f"--corpus-weights has {len(config.corpus_weights)} numbers for {len(config.corpus)} files of --corpus"
         )
     folder = open_run(config.output, "general", config.what(), {"name": config.name})
-    if read_result(folder) is None:
-        run_workers(_work, config)
-    result = read_result(folder)
-    if result is None:
-        raise UsageError(f"{folder} has no result; run the command again")
+    result = run_to_result(_work, config, folder)
     text = (
         f"student of {result['parameters']:,} parameters after {result['samples']:,} passages in "
         f"{format_seconds(result['seconds'])}\n{folder / 'model'}"
@@ -70,13 +66,11 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     state = train(run, [Stage("general", source, epochs, config.lr, distillation.losses, 0)])
     if not run.is_first:
         return
-    facts: dict[str, Any] = {
-        "command": "general", "task": None, "name": config.name, "seed": config.seed, "dev": {}, "score": None,
-        "metric": None, "rows": 0, "steps": state.step, "samples": state.samples, "seconds": round(state.seconds, 1),
-        "data_wait_share": round(state.data_wait_seconds / max(state.seconds, 1e-9), 5),
+    facts = {
+        "command": "general", "task": None, "name": config.name, "seed": config.seed, "metric": None, "rows": 0,
         "parameters": count_parameters(student), "teacher": config.teacher, "teacher_dev": None,
         "mapping": list(mapping),
-    }  # fmt: skip
+    } | state.facts()  # fmt: skip
     save_classifier(student, tokenizer, None, folder / "model", facts | {"recipe": config.what()})
     projections.save(folder / "model")
     write_result(folder, facts)

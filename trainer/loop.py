@@ -95,6 +95,18 @@ class State:
     summed_steps: int = 0
     metrics_lines: int = 0
 
+    def facts(self) -> dict[str, Any]:
+        """What a run's result says of its way: best scores on dev, steps, samples, seconds."""
+        return {
+            "dev": self.best.metrics if self.best else {},
+            "score": self.best.score if self.best else None,
+            "best_step": self.best.step if self.best else None,
+            "steps": self.step,
+            "samples": self.samples,
+            "seconds": round(self.seconds, 1),
+            "data_wait_share": round(self.data_wait_seconds / max(self.seconds, 1e-9), 5),
+        }
+
 
 @dataclass(slots=True)
 class Run:

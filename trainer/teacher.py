@@ -12,10 +12,9 @@ import torch.nn.functional as functional
 
 from shared.command_line import CommandResult
 from shared.embedded import resolve_encoder
-from shared.errors import UsageError
 from shared.progress import format_seconds
 from trainer.batches import Batch, tokenise
-from trainer.checkpoint import open_run, read_result, write_result
+from trainer.checkpoint import open_run, write_result
 from trainer.config import TeacherConfig
 from trainer.evaluate import predict
 from trainer.loop import Losses, Run, Stage, Worker, train
@@ -24,7 +23,7 @@ from trainer.models import count_parameters, load_classifier, load_tokenizer, sa
 from trainer.scores import classify, encode
 from trainer.sources import TableSource
 from trainer.tasks import TaskSpec, glue_spec, own_spec, read_table, sequence_length
-from trainer.workers import run_workers
+from trainer.workers import run_to_result
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +47,7 @@ class Supervision:
 def run_command(config: TeacherConfig) -> CommandResult:
     """Fine-tune, or go on; leaves OUTPUT/model. Raises ExpectedError."""
     folder = open_run(config.output, "teacher", config.what(), {"name": config.name})
-    if read_result(folder) is None:
-        run_workers(_work, config)
-    result = read_result(folder)
-    if result is None:
-        raise UsageError(f"{folder} has no result; run the command again")
+    result = run_to_result(_work, config, folder)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result["dev"].items())
     took = format_seconds(result["seconds"])
     text = f"teacher after {result['samples']:,} examples in {took}: {scores}\n{folder / 'model'}"
@@ -84,14 +79,10 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     state = train(run, [Stage("teacher", source, config.epochs, config.lr, supervision.losses, config.evaluations)])
     if not run.is_first:
         return
-    best = state.best
     facts = {
-        "command": "teacher", "task": spec.name, "name": config.name, "seed": config.seed,
-        "dev": best.metrics if best else {}, "score": best.score if best else None, "metric": spec.metrics[0],
-        "rows": len(dev), "steps": state.step, "samples": state.samples, "seconds": round(state.seconds, 1),
-        "data_wait_share": round(state.data_wait_seconds / max(state.seconds, 1e-9), 5),
-        "parameters": count_parameters(model), "teacher": None, "teacher_dev": None,
-    }  # fmt: skip
+        "command": "teacher", "task": spec.name, "name": config.name, "seed": config.seed, "metric": spec.metrics[0],
+        "rows": len(dev), "parameters": count_parameters(model), "teacher": None, "teacher_dev": None,
+    } | state.facts()  # fmt: skip
     save_classifier(model, tokenizer, spec, folder / "model", facts | {"recipe": config.what()})
     write_result(folder, facts)
 

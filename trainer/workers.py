@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from shared.errors import ClusterError, ExpectedError
+from shared.errors import ClusterError, ExpectedError, UsageError
+from trainer.checkpoint import read_result
 from trainer.loop import Worker
 from trainer.models import resolve_device, resolve_dtype
 
@@ -33,6 +34,16 @@ def run_workers(work: Work[Config], config: Config) -> None:
         work(config, Worker(device, resolve_dtype(config.dtype, device)))
         return
     _run_on_ray(work, config)
+
+
+def run_to_result(work: Work[Config], config: Config, folder: Path) -> dict[str, Any]:
+    """The result in `folder`, the run's own: of this call, or of the one that finished before. Raises ExpectedError."""
+    if read_result(folder) is None:
+        run_workers(work, config)
+    result = read_result(folder)
+    if result is None:
+        raise UsageError(f"{folder} has no result; run the command again")
+    return result
 
 
 def _run_on_ray(work: Work[Config], config: Config) -> None:
