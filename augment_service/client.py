@@ -8,6 +8,7 @@ number of times.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -224,13 +225,16 @@ def _text_samples(line: bytes) -> TextSamples:
 
 def _wait_or_raise(response: httpx.Response, tried: int, max_tries: int) -> float:
     """Seconds to wait before the next try. Raises ServiceError when there is none."""
-    if response.status_code in _AGAIN and tried < max_tries:
+    problem = None
+    with contextlib.suppress(ValueError):
+        problem = Problem.model_validate_json(response.content)
+    # An error without a problem is not the service's own: a proxy lost the replica that it asked. Asking twice is safe.
+    is_lost = problem is None and response.status_code >= 500
+    if (response.status_code in _AGAIN or is_lost) and tried < max_tries:
         named = response.headers.get("retry-after", "")
         return min(float(named), LONGEST_WAIT_SECONDS) if named.isdecimal() else _growing_wait(tried)
-    try:
-        problem = Problem.model_validate_json(response.content)
-    except ValueError:
-        raise ServiceError(f"the service answered {response.status_code}", response.status_code) from None
+    if problem is None:
+        raise ServiceError(f"the service answered {response.status_code}", response.status_code)
     raise ServiceError(f"{problem.status} {problem.code}: {problem.detail}", problem.status, problem)
 
 
