@@ -17,13 +17,11 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from augment_service.linear import Linear
+from shared.attention import products_are_faster
 
 ARITHMETIC = 2
 """Number of the way in which answers are computed; raised when their last digits change, so that a job that another
 version began is refused instead of mixed."""
-_UNFUSED_LENGTH = 256
-"""Up to here plain products beat PyTorch's fused attention in bf16 on a CPU: 1.2 times a whole pass of a 12 x 768
-model. They round the scores to bf16; against fp32, 99.0% of the candidates stay, with the fused kernel 99.2%."""
 _BLOCK = 8
 
 
@@ -119,7 +117,7 @@ def is_supported(model: Any) -> bool:
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Softmax attention without a mask over (B, A, L, D)."""
-    if query.device.type != "cpu" or query.dtype != torch.bfloat16 or query.shape[2] > _UNFUSED_LENGTH:
+    if not products_are_faster(query):
         return functional.scaled_dot_product_attention(query, key, value)
     parts, start, count = [], 0, query.shape[0]
     while start < count:

@@ -16,10 +16,9 @@ import torch.nn.functional as functional
 from torch import Tensor
 from transformers import AttentionInterface
 
+from shared.attention import products_are_faster
+
 ATTENTION = "tinybert_scores"
-UNFUSED_LENGTH = 256
-"""Up to here plain products beat PyTorch's fused attention in bf16 on a CPU: 1.5-3 times forward, 2-12 times with the
-backward pass (heads of 7 to 64, 2,048 pieces a batch, torch 2.13). In fp32 they are equal, beyond it memory counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +51,7 @@ def attention_with_scores(
     query, key, value: (B, H, L, head size). Returns (B, L, H, head size).
     """
     is_wanted = score_sink is not None and module.layer_idx in score_sink
-    if not is_wanted and not _are_products_faster(query):
+    if not is_wanted and not products_are_faster(query):
         output = functional.scaled_dot_product_attention(
             query, key, value, attention_mask, dropout_p=dropout, scale=scaling
         )
@@ -64,10 +63,6 @@ def attention_with_scores(
         scores = scores + attention_mask
     probabilities = functional.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0)
     return torch.matmul(probabilities, value).transpose(1, 2), None
-
-
-def _are_products_faster(query: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= UNFUSED_LENGTH
 
 
 AttentionInterface.register(ATTENTION, attention_with_scores)
