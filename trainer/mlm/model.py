@@ -21,6 +21,7 @@ from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertModel
 from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError
+from trainer.mlm.functions import low_rank_linear, tied_cross_entropy
 
 LINEAR_LAYERS = ["query", "key", "value", "dense"]
 ATTENTION = "eager"
@@ -75,9 +76,13 @@ class TrainableMaskedLM(nn.Module):
         states: Tensor = self.encoder(inputs_embeds=embedded, attention_mask=mask).last_hidden_state
         return states
 
+    def _transformed(self, states: Tensor) -> Tensor:
+        transformed: Tensor = self.norm(functional.gelu(self.transform(states)))
+        return transformed
+
     def logits(self, states: Tensor) -> Tensor:
         """(P, hidden) states -> (P, pieces) logits."""
-        transformed = self.norm(functional.gelu(self.transform(states)))
+        transformed = self._transformed(states)
         scores = functional.linear(transformed, self.table, self.bias)
         if self.embedding_rank:
             scores = scores + (transformed @ self.delta_b.t()) @ self.delta_a.t()
@@ -87,7 +92,8 @@ class TrainableMaskedLM(nn.Module):
         """Mean cross-entropy at flat `positions` (P,) of the (B, L) batch, whose pieces are `labels` (P,)."""
         states = self.hidden_states(ids, lengths)
         asked = states.reshape(-1, states.shape[-1]).index_select(0, positions)
-        return functional.cross_entropy(self.logits(asked).float(), labels)
+        a, b = (self.delta_a, self.delta_b) if self.embedding_rank else (None, None)
+        return tied_cross_entropy(self._transformed(asked), self.table, self.bias, a, b, labels)
 
     def merged(self) -> BertForMaskedLM:
         """A plain `BertForMaskedLM` with the same answers, in fp32."""
@@ -144,8 +150,22 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
         from peft import LoraConfig, inject_adapter_in_model
 
         lora = LoraConfig(r=adapters, lora_alpha=adapters, target_modules=LINEAR_LAYERS)
+        lora._register_custom_module({nn.Linear: _adapted_linear()})
         encoder = inject_adapter_in_model(lora, encoder)
     return TrainableMaskedLM(encoder, head, embedding_rank)
+
+
+def _adapted_linear() -> type[nn.Module]:
+    """peft's adapted linear layer, computed as one product with the merged weight."""
+    from peft.tuners.lora import Linear as LoraLinear
+
+    class AdaptedLinear(LoraLinear):  # type: ignore[misc]
+        def forward(self, x: Tensor) -> Tensor:
+            base = self.get_base_layer()
+            first, second = self.lora_A["default"].weight, self.lora_B["default"].weight
+            return low_rank_linear(x, base.weight, base.bias, first, second, self.scaling["default"])
+
+    return AdaptedLinear
 
 
 def _merged_encoder(encoder: nn.Module) -> dict[str, Tensor]:

@@ -94,7 +94,7 @@ def run_command(config: MlmConfig) -> CommandResult:
     torch.manual_seed(config.seed)
     encoder = resolve_encoder(config.encoder)
     corpus = load_corpus(config, encoder)
-    session = _open_session(config, corpus, encoder)
+    session = open_session(config, corpus, encoder)
     _resume(session, output / "checkpoint.pt")
     _train(session, output)
     scores = _evaluate(session, output)
@@ -131,7 +131,7 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
     return Corpus(tuple(config.corpus), train, dev, Vocabulary.of(tokenizer))
 
 
-def _open_session(config: MlmConfig, corpus: Corpus, encoder: str) -> Session:
+def open_session(config: MlmConfig, corpus: Corpus, encoder: str) -> Session:
     device = config.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -160,8 +160,8 @@ def _train(session: Session, output: Path) -> None:
     config, cursor = session.config, session.cursor
     progress = Progress("mlm", session.total_tokens, "tokens", start=cursor.tokens)
     began, saved = time.monotonic() - cursor.seconds, time.monotonic()
-    for batch in _batches(session):
-        loss = _step(session, batch)
+    for batch in training_batches(session):
+        loss = take_step(session, batch)
         cursor.step += 1
         cursor.tokens += batch.num_tokens
         cursor.seconds = time.monotonic() - began
@@ -181,7 +181,7 @@ def _train(session: Session, output: Path) -> None:
     _checkpoint(session, output / "checkpoint.pt")
 
 
-def _batches(session: Session) -> Iterator[Batch]:
+def training_batches(session: Session) -> Iterator[Batch]:
     """Batches from the cursor to the end of training; moves the cursor's epoch and batch."""
     config, cursor, corpus = session.config, session.cursor, session.corpus
     weights = config.corpus_weights or (1.0,) * len(corpus.train)
@@ -199,7 +199,7 @@ def _batches(session: Session) -> Iterator[Batch]:
         cursor.epoch, cursor.batch = cursor.epoch + 1, 0
 
 
-def _step(session: Session, batch: Batch) -> float:
+def take_step(session: Session, batch: Batch) -> float:
     for group in session.optimizer.param_groups:
         group["lr"] = learning_rate(session.config, _share_done(session))
     flat = batch.labels.reshape(-1)

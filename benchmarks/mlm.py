@@ -1,0 +1,153 @@
+"""How fast a masked LM learns: pieces per second of `trainer mlm` beside transformers' example with peft, as ratios.
+
+The peers are the loop of transformers' `run_mlm.py` with peft's adapters of the same rank on the same layers, and the
+same rows, rate and precision: once with texts joined and cut into full rows (`group_texts`), once with a text a row,
+padded to --max-length (`--line_by_line --pad_to_max_length`). They keep the embeddings as they are; ours trains a
+low-rank change of them, too. Padding is not counted. Contenders take turns in one process.
+
+    python benchmarks/mlm.py --corpus FILE --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer, BertForMaskedLM, DataCollatorForLanguageModeling
+
+from benchmarks.augment import peak_flops
+from benchmarks.distill import measure
+from shared.embedded import resolve_encoder
+from shared.memory import keep_freed_memory
+from trainer.mlm.config import MlmConfig
+from trainer.mlm.data import read_lines
+from trainer.mlm.model import LINEAR_LAYERS, load_trainable
+from trainer.mlm.train import load_corpus, open_session, take_step, training_batches
+
+CONTENDERS = {
+    "run_mlm.py, padded, fp32": ("padded", torch.float32),
+    "run_mlm.py, padded": ("padded", torch.bfloat16),
+    "run_mlm.py, joined": ("joined", torch.bfloat16),
+}
+OURS = "trainer mlm"
+
+
+def our_steps(options: argparse.Namespace, encoder: str) -> Iterator[int]:
+    """Pieces of each step of the trainer's own loop."""
+    settings = {
+        "encoder": encoder, "corpus": [options.corpus], "output": options.work, "adapters": options.adapters,
+        "embedding_rank": options.embedding_rank, "batch_size": options.batch_size, "max_length": options.max_length,
+        "mask_probability": options.mask_probability, "epochs": 1000.0, "dtype": "bf16", "threads": options.threads,
+    }  # fmt: skip
+    config = MlmConfig.build(settings)
+    session = open_session(config, load_corpus(config, encoder), encoder)
+    for batch in training_batches(session):
+        take_step(session, batch)
+        session.cursor.step += 1
+        session.cursor.tokens += batch.num_tokens
+        yield batch.num_tokens
+
+
+def peer_steps(options: argparse.Namespace, encoder: str, rows_are: str, dtype: torch.dtype) -> Iterator[int]:
+    """Pieces of each step of transformers' example with peft."""
+    from peft import LoraConfig, get_peft_model
+
+    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    texts = list(read_lines(options.corpus))[: options.texts]
+    if rows_are == "joined":
+        joined = list(itertools.chain.from_iterable(tokenizer(texts, verbose=False)["input_ids"]))
+        size = options.max_length
+        rows = [{"input_ids": joined[start : start + size]} for start in range(0, len(joined) - size + 1, size)]
+    else:
+        encoded = tokenizer(texts, truncation=True, max_length=options.max_length, padding="max_length")
+        rows = [
+            {"input_ids": ids, "attention_mask": mask}
+            for ids, mask in zip(encoded["input_ids"], encoded["attention_mask"], strict=True)
+        ]
+    collate = DataCollatorForLanguageModeling(tokenizer, mlm_probability=options.mask_probability)
+    whole = BertForMaskedLM.from_pretrained(options.model)
+    lora = LoraConfig(r=options.adapters, lora_alpha=options.adapters, target_modules=LINEAR_LAYERS)
+    model: Any = get_peft_model(whole, lora).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=5e-4, fused=True)
+    generator = np.random.default_rng(0)
+    while True:
+        order = generator.permutation(len(rows))
+        for start in range(0, len(rows) - options.batch_size + 1, options.batch_size):
+            batch = collate([rows[index] for index in order[start : start + options.batch_size]])
+            with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+                loss = model(**batch).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            yield int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
+
+
+def flops_per_piece(options: argparse.Namespace, encoder: str) -> float:
+    """Matrix products of one step of `trainer mlm`, forward and backward, over its pieces.
+
+    Frozen weights: one product forward and one for the gradient of the input. A low-rank change: two products for its
+    gradients, of two factors each. The head runs at the masked pieces only. Attention's products are left out, so the
+    share of the peak that comes out is a lower bound.
+    """
+    config = load_trainable(encoder, 0, 0).encoder.config
+    d, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    body = layers * (4 * d * d + 2 * d * ffn)
+    adapters = layers * options.adapters * (4 * 2 * d + 2 * (d + ffn))
+    head = config.vocab_size * (2 * d + 3 * options.embedding_rank) + 3 * d * d
+    return float(2 * (2 * body + 2 * adapters + options.mask_probability * head))
+
+
+def main() -> None:
+    """Alternate between the contenders and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--corpus", required=True, help="Text file, one passage a line; .xz and .gz are unpacked.")
+    parser.add_argument("--encoder", default="embedded")
+    parser.add_argument("--adapters", type=int, default=48)
+    parser.add_argument("--embedding-rank", type=int, default=48)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=128)
+    parser.add_argument("--mask-probability", type=float, default=0.2)
+    parser.add_argument("--texts", type=int, default=4000, help="Lines that the peers go over.")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=5.0, help="Per contender and round.")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()
+    encoder = resolve_encoder(options.encoder)
+    with tempfile.TemporaryDirectory() as work:
+        options.work, options.model = str(Path(work) / "out"), str(Path(work) / "model")
+        load_trainable(encoder, 0, 0).merged().save_pretrained(options.model)
+        contenders: dict[str, Callable[[], float]] = {
+            name: measure(peer_steps(options, encoder, *how), options.seconds) for name, how in CONTENDERS.items()
+        }
+        contenders[OURS] = measure(our_steps(options, encoder), options.seconds)
+        for run in contenders.values():
+            run()
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        peaks = []
+        for _ in range(options.rounds):
+            peaks.append(peak_flops(torch.bfloat16))
+            for name, run in contenders.items():
+                rates[name].append(run())
+    peak, flops = statistics.median(peaks), flops_per_piece(options, encoder)
+    ours = statistics.median(rates[OURS])
+    print(f"{options.threads} threads, {options.batch_size} x {options.max_length} pieces, bf16 unless it says fp32;")
+    print(f"measured matrix-multiply peak {peak / 1e9:,.0f} GFLOP/s\n")
+    print("| | pieces/s (median) | `trainer mlm` is |\n|---|---|---|")
+    for name, values in rates.items():
+        print(f"| {name} | {statistics.median(values):,.0f} | {ours / statistics.median(values):.1f} x |")
+    print(f"\n`trainer mlm` does {flops * ours / 1e9:,.0f} GFLOP/s, {flops * ours / peak:.0%} of the peak.")
+
+
+if __name__ == "__main__":
+    main()
