@@ -6,7 +6,6 @@ weights, optimizer moments and two counters; a run that was killed gives the sam
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -20,9 +19,17 @@ from torch import Tensor
 
 from shared.command_line import CommandResult
 from shared.embedded import EMBEDDED, resolve_encoder
-from shared.errors import ManifestError, TrainingError, UsageError
+from shared.errors import TrainingError, UsageError
 from shared.memory import keep_freed_memory
 from shared.progress import Progress, format_seconds
+from trainer.checkpoint import (
+    CHECKPOINT,
+    append_metrics,
+    keep_metrics,
+    load_checkpoint,
+    open_run,
+    save_checkpoint,
+)
 from trainer.mlm.config import MlmConfig
 from trainer.mlm.data import (
     IGNORED,
@@ -55,6 +62,7 @@ class Cursor:
     tokens: int = 0
     seconds: float = 0.0
     evaluated_tokens: int = 0
+    metrics_lines: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +93,7 @@ class Session:
 
 def run_command(config: MlmConfig) -> CommandResult:
     """Train, or go on training; leaves `OUTPUT/model` (loadable by plain transformers) and `OUTPUT/metrics.jsonl`."""
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    _check_same_run(config, output / "config.json")
+    output = open_run(config.output, "mlm", config.what())
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()
@@ -95,7 +101,7 @@ def run_command(config: MlmConfig) -> CommandResult:
     encoder = resolve_encoder(config.encoder)
     corpus = load_corpus(config, encoder)
     session = open_session(config, corpus, encoder)
-    _resume(session, output / "checkpoint.pt")
+    _resume(session, output)
     _train(session, output)
     scores = _evaluate(session, output)
     _save_model(session, encoder, output / "model")
@@ -175,10 +181,10 @@ def _train(session: Session, output: Path) -> None:
             cursor.evaluated_tokens = cursor.tokens
             _evaluate(session, output)
         if time.monotonic() - saved > config.checkpoint_seconds:
-            _checkpoint(session, output / "checkpoint.pt")
+            _checkpoint(session, output / CHECKPOINT)
             saved = time.monotonic()
     progress.close()
-    _checkpoint(session, output / "checkpoint.pt")
+    _checkpoint(session, output / CHECKPOINT)
 
 
 def training_batches(session: Session) -> Iterator[Batch]:
@@ -253,9 +259,9 @@ def _evaluate(session: Session, output: Path) -> dict[str, dict[str, float]]:
 
 def _record(output: Path, session: Session, entry: dict[str, Any]) -> None:
     cursor = session.cursor
+    cursor.metrics_lines += 1
     stamp = {"step": cursor.step, "tokens": cursor.tokens, "seconds": round(cursor.seconds, 1)}
-    with (output / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(stamp | entry) + "\n")
+    append_metrics(output, stamp | entry)
 
 
 def _checkpoint(session: Session, path: Path) -> None:
@@ -267,32 +273,21 @@ def _checkpoint(session: Session, path: Path) -> None:
         "cursor": cursor,
         "unreported_losses": session.unreported_losses,
     }
-    temporary = path.with_suffix(".partial")
-    torch.save(state, temporary)
-    temporary.replace(path)
+    save_checkpoint(path, state)
 
 
-def _resume(session: Session, path: Path) -> None:
-    if not path.exists():
-        return
-    state = torch.load(path, map_location=session.device, weights_only=True)
-    own = dict(session.model.named_parameters())
-    with torch.no_grad():
-        for name, value in state["weights"].items():
-            own[name].copy_(value)
-    session.optimizer.load_state_dict(state["optimizer"])
-    session.cursor = Cursor(**state["cursor"])
-    session.unreported_losses = state["unreported_losses"]
-    _forget_later_metrics(path.parent / "metrics.jsonl", session.cursor.step)
-    logger.info("resumed", extra={"fields": {"step": session.cursor.step, "tokens": session.cursor.tokens}})
-
-
-def _forget_later_metrics(path: Path, step: int) -> None:
-    """Drop the lines written after the checkpoint: their steps are taken again."""
-    if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+def _resume(session: Session, output: Path) -> None:
+    state = load_checkpoint(output / CHECKPOINT, session.device)
+    if state is not None:
+        own = dict(session.model.named_parameters())
+        with torch.no_grad():
+            for name, value in state["weights"].items():
+                own[name].copy_(value)
+        session.optimizer.load_state_dict(state["optimizer"])
+        session.cursor = Cursor(**state["cursor"])
+        session.unreported_losses = state["unreported_losses"]
+        logger.info("resumed", extra={"fields": {"step": session.cursor.step, "tokens": session.cursor.tokens}})
+    keep_metrics(output, session.cursor.metrics_lines)
 
 
 def _save_model(session: Session, encoder: str, folder: Path) -> None:
@@ -302,18 +297,3 @@ def _save_model(session: Session, encoder: str, folder: Path) -> None:
     AutoTokenizer.from_pretrained(encoder).save_pretrained(folder)
     if session.config.encoder == EMBEDDED and session.config.adapters:
         save_delta(session.model, folder.parent / "masked_lm_delta.safetensors")
-
-
-def _check_same_run(config: MlmConfig, path: Path) -> None:
-    """Refuse to continue a folder that another configuration began."""
-    if not path.exists():
-        path.write_text(json.dumps(config.what(), indent=1), encoding="utf-8")
-        return
-    before, now = json.loads(path.read_text(encoding="utf-8")), config.what()
-    differing = [name for name in now if before.get(name) != now[name]]
-    if differing:
-        name = differing[0]
-        raise ManifestError(
-            f"{path.parent} holds a run with another --{name.replace('_', '-')} "
-            f"({before.get(name)!r}, now {now[name]!r}); use another --output, or remove the folder"
-        )
