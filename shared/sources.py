@@ -1,32 +1,27 @@
 """Input files -> rows in order, or quarantine records; two passes over files that are never held in memory.
 
 The first pass counts rows, hashes the files and settles the label's type; the second streams. A row's place decides
-its source id and its shard. GLUE TSVs are read as they were written: no quoting, split on line feeds only.
+its source id and its shard. How files become records is shared.records'.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from shared.csv_records import read_csv
 from shared.errors import InputError, UsageError
 from shared.glue import Task, get_task
-from shared.input_files import expand, open_binary, sha256_of
+from shared.input_files import expand, sha256_of
+from shared.records import KINDS, SHOWN_RAW, Record, file_kind, read_header, read_records
 from shared.rows import QuarantinedRow, SourceRow
 
 _RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
-_KINDS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
-_SHOWN_RAW = 2000
-_LONGEST_HEADER = 1 << 24
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
 
@@ -84,21 +79,11 @@ class Source:
     num_rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """A row as read: its cells, or why it could not be read."""
-
-    where: str
-    cells: tuple[Any, ...] | None
-    reason: str
-    raw: str
-
-
 def open_source(options: InputOptions) -> Source:
     """First pass. Raises InputError and UsageError naming file and column."""
     paths = _expand(options.input)
     task = get_task(options.task) if options.task else None
-    columns, types = _header(paths, task)
+    columns, types = read_header(paths, task)
     text = tuple(_column(name, columns, "--text-column") for name in options.text_column)
     label = _column(options.label_column, columns, "--label-column") if options.label_column is not None else None
     if task is not None and not text:
@@ -124,7 +109,7 @@ def open_source(options: InputOptions) -> Source:
 def read_rows(source: Source, options: InputOptions) -> Iterator[SourceRow | QuarantinedRow]:
     """Second pass: one item per row, in order, up to --limit."""
     task = get_task(options.task) if options.task else None
-    for position, record in enumerate(_records([path for path, _ in source.files], task, source.columns)):
+    for position, record in enumerate(read_records([path for path, _ in source.files], task, source.columns)):
         if options.limit is not None and position >= options.limit:
             return
         item = _row(position, record, source, options, task)
@@ -161,10 +146,10 @@ def _survey(draft: Source, options: InputOptions, task: Task | None, types: Sequ
 
 
 def _row(
-    position: int, record: _Record, source: Source, options: InputOptions, task: Task | None
+    position: int, record: Record, source: Source, options: InputOptions, task: Task | None
 ) -> SourceRow | QuarantinedRow:
     def refuse(reason: str) -> QuarantinedRow:
-        return QuarantinedRow(position, record.where, reason, record.raw[:_SHOWN_RAW])
+        return QuarantinedRow(position, record.where, reason, record.raw[:SHOWN_RAW])
 
     if record.cells is None:
         return refuse(record.reason)
@@ -216,185 +201,6 @@ def _typed(row: SourceRow, label_type: pa.DataType) -> SourceRow:
     return SourceRow(row.source_id, row.text_a, row.text_b, label, row.rest)
 
 
-def _records(paths: Iterable[str], task: Task | None, columns: Sequence[str]) -> Iterator[_Record]:
-    for path in paths:
-        kind = _kind(path)
-        if kind == "tsv":
-            yield from _tsv(path, task is None or task.has_header, len(columns))
-        elif kind == "csv":
-            yield from _csv(path, len(columns))
-        elif kind == "jsonl":
-            yield from _jsonl(path, columns)
-        else:
-            yield from _arrow(path, kind, columns)
-
-
-def _tsv(path: str, has_header: bool, width: int) -> Iterator[_Record]:
-    with open_binary(path) as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1 and has_header:
-                continue
-            where = f"{path} line {number}"
-            content = line.removesuffix(b"\n").removesuffix(b"\r")
-            if number == 1:
-                content = content.removeprefix(b"\xef\xbb\xbf")
-            if not content:
-                yield _Record(where, None, "empty line", "")
-                continue
-            try:
-                cells = content.decode("utf-8").split("\t")
-            except UnicodeDecodeError as error:
-                yield _Record(where, None, f"no UTF-8: {error.reason} at byte {error.start}", _shown(content))
-                continue
-            if len(cells) != width:
-                yield _Record(where, None, f"{len(cells)} columns, {width} expected", _shown(content))
-                continue
-            yield _Record(where, tuple(cells), "", content.decode("utf-8"))
-
-
-def _csv(path: str, width: int) -> Iterator[_Record]:
-    with open_binary(path) as binary:
-        text = io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        for number, record in enumerate(read_csv(text)):
-            if number == 0:
-                continue
-            where = f"{path} line {record.number}"
-            raw = record.raw.encode("utf-8", "surrogateescape")
-            try:
-                raw.decode("utf-8")
-            except UnicodeDecodeError:
-                yield _Record(where, None, "no UTF-8", _shown(raw))
-                continue
-            if record.cells is not None and len(record.cells) != width:
-                reason = f"{len(record.cells)} columns, the header has {width}"
-                yield _Record(where, None, reason, record.raw)
-                continue
-            yield _Record(where, record.cells, record.reason, record.raw)
-
-
-def _jsonl(path: str, columns: Sequence[str]) -> Iterator[_Record]:
-    with open_binary(path) as file:
-        for number, line in enumerate(file, start=1):
-            where = f"{path} line {number}"
-            if not line.strip():
-                continue
-            try:
-                loaded = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                yield _Record(where, None, f"no JSON: {error}", _shown(line))
-                continue
-            if not isinstance(loaded, dict):
-                yield _Record(where, None, "no JSON object", _shown(line))
-                continue
-            yield _Record(where, tuple(_plain(loaded.get(name)) for name in columns), "", _shown(line))
-
-
-def _arrow(path: str, kind: str, columns: Sequence[str]) -> Iterator[_Record]:
-    position = 0
-    for batch in _arrow_batches(path, kind):
-        for cells in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
-            yield _Record(f"{path} row {position}", cells, "", str(cells))
-            position += 1
-
-
-def _arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
-    try:
-        if kind == "parquet":
-            import pyarrow.parquet as pq
-
-            with open_binary(path) as file:
-                yield from pq.ParquetFile(file).iter_batches(batch_size=4096)
-            return
-        with pa.PythonFile(open_binary(path), mode="r") if "://" in path else pa.memory_map(path) as mapped:
-            try:
-                reader = pa.ipc.open_file(mapped)
-                yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
-            except pa.ArrowInvalid:
-                mapped.seek(0)
-                yield from pa.ipc.open_stream(mapped)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
-
-
-def _header(paths: Sequence[str], task: Task | None) -> tuple[tuple[str, ...], list[pa.DataType] | None]:
-    """Column names, and types where the format has them. Raises InputError when files disagree."""
-    first: tuple[tuple[str, ...], list[pa.DataType] | None] | None = None
-    for path in paths:
-        found = _header_of(path, task)
-        if first is None:
-            first = found
-        elif found != first:
-            here, there = _columns_text(*found), _columns_text(*first)
-            raise InputError(f"{path}: columns {here}; {paths[0]} has {there}")
-    assert first is not None
-    return first
-
-
-def _columns_text(names: Sequence[str], types: Sequence[pa.DataType] | None) -> str:
-    return ", ".join([f"{name} ({kind})" for name, kind in zip(names, types, strict=True)] if types else names)
-
-
-def _header_of(path: str, task: Task | None) -> tuple[tuple[str, ...], list[pa.DataType] | None]:
-    kind = _kind(path)
-    if kind in ("tsv", "csv", "jsonl"):
-        with open_binary(path) as file:
-            line = file.readline(_LONGEST_HEADER)
-        _check_text(path, line)
-        if kind == "jsonl":
-            return _jsonl_columns(path), None
-        if kind == "csv":
-            names = _csv_header(path)
-        else:
-            names = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
-            if task is not None and not task.has_header:
-                names = [f"column_{index}" for index in range(len(names))]
-        if len(set(names)) != len(names):
-            names = [f"{name}_{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
-        return tuple(names), None
-    for batch in _arrow_batches(path, kind):
-        if len(set(batch.schema.names)) != len(batch.schema.names):
-            raise InputError(f"{path}: two of its columns have one name ({', '.join(batch.schema.names)})")
-        return tuple(batch.schema.names), list(batch.schema.types)
-    raise InputError(f"{path} holds no rows")
-
-
-def _check_text(path: str, line: bytes) -> None:
-    """Whether a first line is one of a text file as we read them. Raises InputError."""
-    if not line.strip():
-        raise InputError(f"{path} is empty, or its first line is")
-    if line[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in line:
-        raise InputError(f"{path} is UTF-16 or no text: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
-    if len(line) == _LONGEST_HEADER:
-        raise InputError(f"{path}: its first line is longer than {_LONGEST_HEADER:,} bytes: is it a table?")
-    if _kind(path) == "tsv" and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r\n"):
-        raise InputError(f"{path}: its lines end in carriage returns alone; write line feeds (tr '\\r' '\\n')")
-
-
-def _csv_header(path: str) -> list[str]:
-    with open_binary(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-        header = next(read_csv(text), None)
-    if header is None or header.cells is None:
-        raise InputError(f"{path} line 1: {header.reason if header else 'no header'}")
-    return list(header.cells)
-
-
-def _jsonl_columns(path: str) -> tuple[str, ...]:
-    """Every name of every object: a column that a late line brings travels, too."""
-    names: dict[str, None] = {}
-    with open_binary(path) as file:
-        for line in file:
-            try:
-                loaded = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(loaded, dict):
-                names |= dict.fromkeys(loaded)
-    if not names:
-        raise InputError(f"{path}: no line holds a JSON object")
-    return tuple(names)
-
-
 def _column(name: str, columns: Sequence[str], flag: str) -> int:
     if name in columns:
         return columns.index(name)
@@ -404,7 +210,7 @@ def _column(name: str, columns: Sequence[str], flag: str) -> int:
 
 
 def _check_width(path: str, task: Task, columns: Sequence[str]) -> None:
-    if _kind(path) != "tsv":
+    if file_kind(path) != "tsv":
         raise UsageError(f"{path}: --task {task.name} knows the columns of GLUE's TSV only; add --text-column")
     if len(columns) <= max(task.text_columns):
         raise InputError(
@@ -414,25 +220,10 @@ def _check_width(path: str, task: Task, columns: Sequence[str]) -> None:
 
 
 def _expand(inputs: Sequence[str]) -> list[str]:
-    paths = expand(inputs, _KINDS)
+    paths = expand(inputs, KINDS)
     for path in paths:
-        _kind(path)
+        file_kind(path)
     return paths
-
-
-def _kind(path: str) -> str:
-    kind = _KINDS.get(Path(path).suffix.lower())
-    if kind is None:
-        raise InputError(f"{path}: unknown kind of file; known are {', '.join(_KINDS)}")
-    return kind
-
-
-def _shown(raw: bytes) -> str:
-    return raw[:_SHOWN_RAW].decode("utf-8", "backslashreplace").rstrip("\r\n")
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, (str, int, float)) else json.dumps(value, ensure_ascii=False)
 
 
 def _is_number(text: str) -> bool:

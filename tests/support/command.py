@@ -10,8 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,6 +55,37 @@ def kill_when(is_time: Callable[[], bool], *arguments: str, program: str = "augm
         except ProcessLookupError:
             continue
     return process.wait()
+
+
+@contextlib.contextmanager
+def killing_workers(
+    is_title: Callable[[bytes], bool], is_time: Callable[[int], bool], count: int
+) -> Iterator[list[int]]:
+    """While the block runs, SIGKILL up to `count` processes below this one, each when `is_time(killed so far)`.
+
+    is_title: whether a process's command line is that of a worker to kill. Gives the list of ids that were killed.
+    """
+    killed: list[int] = []
+    is_over = threading.Event()
+
+    def work() -> None:
+        while len(killed) < count and not is_over.wait(0.005):
+            if not is_time(len(killed)):
+                continue
+            for pid in descendants_of(os.getpid()):
+                with contextlib.suppress(OSError):
+                    if pid not in killed and is_title(Path(f"/proc/{pid}/cmdline").read_bytes()):
+                        os.kill(pid, signal.SIGKILL)
+                        killed.append(pid)
+                        break
+
+    killer = threading.Thread(target=work)
+    killer.start()
+    try:
+        yield killed
+    finally:
+        is_over.set()
+        killer.join()
 
 
 def descendants_of(pid: int) -> list[int]:
