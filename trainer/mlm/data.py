@@ -30,6 +30,9 @@ SEGMENT_LIMITS = (0.25, 0.5, 1.0, 1.0)
 WINDOW_BATCHES = 64
 """Sequences of this many batches are sorted by length together."""
 IGNORED = -100
+LENGTH_MULTIPLE, ASKED_MULTIPLE = 4, 64
+"""oneDNN compiles a product for each of its shapes and keeps a thousand: batches are as long as the first says, and ask
+for as many pieces as the second says, the rest of which count nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +73,16 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step's input. ids, labels: (B, L) int64; lengths: (B,) int64; labels are IGNORED where nothing is asked."""
+    """One step's input. ids: (B, L) int64; lengths: (B,) int64 pieces of each row that are no padding.
+
+    positions, labels: (P,) int64, places in the flattened ids and the pieces that stood there, IGNORED where the place
+    only fills up.
+    """
 
     ids: NDArray[np.int64]
-    labels: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    labels: NDArray[np.int64]
 
     @property
     def num_tokens(self) -> int:
@@ -171,6 +179,7 @@ def epoch_batches(
     batches: list[list[tuple[int, int, int]]] = []
     current: list[tuple[int, int, int]] = []
     longest = 0
+    lengths = _filled(lengths, LENGTH_MULTIPLE)
     for (number, start, end), length in zip(every.tolist(), lengths.tolist(), strict=True):
         if current and (max(longest, length) * (len(current) + 1) > batch_tokens):
             batches.append(current)
@@ -185,6 +194,7 @@ def make_batch(
     files: Sequence[TokenFile],
     rows: Sequence[tuple[int, int, int]],
     vocabulary: Vocabulary,
+    max_length: int,
     mask_probability: float,
     seed: int,
     step: int,
@@ -192,7 +202,8 @@ def make_batch(
     """`[CLS] pieces [SEP]` rows with masks drawn from (seed, step): 80% [MASK], 10% a random piece, 10% kept."""
     generator = np.random.Generator(np.random.Philox(key=[seed, 2 * step + 1]))
     lengths = np.asarray([end - start + 2 for _, start, end in rows], np.int64)
-    ids = np.full((len(rows), int(lengths.max())), vocabulary.pad_id, np.int64)
+    width = min(int(_filled(lengths.max(), LENGTH_MULTIPLE)), max_length)
+    ids = np.full((len(rows), width), vocabulary.pad_id, np.int64)
     for row, (number, start, end) in enumerate(rows):
         ids[row, 0] = vocabulary.cls_id
         ids[row, 1 : end - start + 1] = files[number].ids[start:end]
@@ -200,9 +211,15 @@ def make_batch(
     is_piece = np.arange(ids.shape[1])[None, :] < lengths[:, None]
     is_piece &= (ids != vocabulary.cls_id) & (ids != vocabulary.sep_id)
     chosen = is_piece & (generator.random(ids.shape) < mask_probability)
-    labels = np.where(chosen, ids, IGNORED)
+    positions = np.flatnonzero(chosen)
+    labels = ids.reshape(-1)[positions]
+    missing = -len(positions) % ASKED_MULTIPLE if len(positions) else 0
     action = generator.random(ids.shape)
     random_ids = generator.integers(vocabulary.first_word_id, vocabulary.size, ids.shape)
     ids = np.where(chosen & (action < 0.8), vocabulary.mask_id, ids)
     ids = np.where(chosen & (action >= 0.8) & (action < 0.9), random_ids, ids)
-    return Batch(ids, labels, lengths)
+    return Batch(ids, lengths, np.pad(positions, (0, missing)), np.pad(labels, (0, missing), constant_values=IGNORED))
+
+
+def _filled(number: Any, multiple: int) -> Any:
+    return number + -number % multiple

@@ -32,7 +32,7 @@ def tied_cross_entropy(
     """Mean cross-entropy of the logits states (table + a b)^T + bias, the products in autocast's precision.
 
     states: (P, hidden); table: (pieces, hidden), frozen; bias: (pieces,); a: (pieces, r) and b: (r, hidden), or None
-    both; labels: (P,) int64. Returns an fp32 scalar.
+    both; labels: (P,) int64; rows whose label is negative do not count. Returns an fp32 scalar.
     """
     result: Tensor = _TiedCrossEntropy.apply(states, table, bias, a, b, labels)  # type: ignore[no-untyped-call]
     return result
@@ -83,20 +83,23 @@ class _TiedCrossEntropy(torch.autograd.Function):
                 low_a, low_b = a.to(dtype), b.to(dtype)
                 thin = low_states @ low_b.t()
                 logits.addmm_(thin, low_a.t())
+            counts = (labels >= 0).to(torch.float32)[:, None]
+            share = 1.0 / counts.sum()
             for start in range(0, len(labels), ROWS_AT_ONCE):
                 part = logits[start : start + ROWS_AT_ONCE]
-                asked = labels[start : start + ROWS_AT_ONCE, None]
+                asked = labels[start : start + ROWS_AT_ONCE, None].clamp(min=0)
+                weights = counts[start : start + ROWS_AT_ONCE] * share
                 scores = part.float()
                 log_sum = scores.logsumexp(1, keepdim=True)
-                total += (log_sum - scores.gather(1, asked)).sum()
-                # From here `logits` holds the loss's gradient: softmax minus one at the label, over the number of rows.
+                total += (weights * (log_sum - scores.gather(1, asked))).sum()
+                # From here `logits` holds the loss's gradient: softmax minus one at the label, times the row's weight.
                 gradient = scores.sub_(log_sum).exp_()
                 gradient.scatter_add_(1, asked, gradient.new_full(asked.shape, -1.0))
-                grad_bias += gradient.mul_(1.0 / len(labels)).sum(0)
+                grad_bias += gradient.mul_(weights).sum(0)
                 part.copy_(gradient)
         ctx.save_for_backward(logits, low_states, low_table, thin, low_a, low_b, grad_bias)
         ctx.states_dtype = states.dtype
-        return total / len(labels)
+        return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

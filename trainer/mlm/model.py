@@ -89,7 +89,7 @@ class TrainableMaskedLM(nn.Module):
         return scores
 
     def forward(self, ids: Tensor, lengths: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy at flat `positions` (P,) of the (B, L) batch, whose pieces are `labels` (P,)."""
+        """Mean cross-entropy at flat `positions` (P,) of the (B, L) batch; `labels` (P,) count where they are >= 0."""
         states = self.hidden_states(ids, lengths)
         asked = states.reshape(-1, states.shape[-1]).index_select(0, positions)
         a, b = (self.delta_a, self.delta_b) if self.embedding_rank else (None, None)

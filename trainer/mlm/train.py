@@ -32,7 +32,6 @@ from trainer.checkpoint import (
 )
 from trainer.mlm.config import MlmConfig
 from trainer.mlm.data import (
-    IGNORED,
     Batch,
     TokenFile,
     Vocabulary,
@@ -201,20 +200,21 @@ def training_batches(session: Session) -> Iterator[Batch]:
                 return
             rows = plan[cursor.batch]
             cursor.batch += 1
-            yield make_batch(corpus.train, rows, corpus.vocabulary, config.mask_probability, config.seed, cursor.step)
+            yield make_batch(
+                corpus.train, rows, corpus.vocabulary, config.max_length, config.mask_probability, config.seed,
+                cursor.step,
+            )  # fmt: skip
         cursor.epoch, cursor.batch = cursor.epoch + 1, 0
 
 
 def take_step(session: Session, batch: Batch) -> float:
     for group in session.optimizer.param_groups:
         group["lr"] = learning_rate(session.config, _share_done(session))
-    flat = batch.labels.reshape(-1)
-    positions = np.flatnonzero(flat != IGNORED)
-    if not len(positions):
+    if not len(batch.positions):
         return 0.0
     move = lambda array: torch.from_numpy(array).to(session.device, non_blocking=True)  # noqa: E731
     with torch.autocast(session.device, session.dtype, enabled=session.dtype != torch.float32):
-        loss: Tensor = session.model(move(batch.ids), move(batch.lengths), move(positions), move(flat[positions]))  # type: ignore[no-untyped-call]
+        loss: Tensor = session.model(*map(move, (batch.ids, batch.lengths, batch.positions, batch.labels)))
     loss.backward()  # type: ignore[no-untyped-call]
     value = float(loss.detach())
     if not np.isfinite(value):
