@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -27,6 +26,7 @@ from augment_service.masked_lm import MaskedLM
 from augment_service.ray_metrics import RayMetrics
 from augment_service.shard_work import positions, quarantine
 from shared.errors import ExpectedError, OverloadError
+from shared.hardware import hardware_kind
 from shared.logs import bind_log_fields, configure_logs
 from shared.memory import keep_freed_memory
 from shared.rows import QuarantinedRow, SourceRow
@@ -182,15 +182,3 @@ class MlmWorker:
             count.set("augment_batch_fill_ratio", fill)
         fields = {"shard": commit.shard, "rows": commit.rows, "seconds": seconds}
         logger.debug("shard_committed", extra={"fields": fields})
-
-
-def hardware_kind(device: str) -> str:
-    """What decides the last digits of a product, besides the library: the GPU's name, or the CPU's instructions."""
-    if device == "cuda":
-        return str(torch.cuda.get_device_name())
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-    except OSError:
-        flags = []
-    extra = [name for name in ("avx512_bf16", "amx_bf16") if name in flags]
-    return "+".join([torch.backends.cpu.get_cpu_capability(), *extra])

@@ -10,7 +10,6 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,8 @@ from augment_service.flops import ModelCost, model_cost
 from augment_service.lexicon import Lexicon
 from augment_service.linear import Linear
 from shared.embedded import EMBEDDED
-from shared.errors import ModelError, UsageError
+from shared.errors import ModelError
+from shared.hardware import resolve_device, resolve_dtype
 
 logger = logging.getLogger(__name__)
 
@@ -241,31 +241,6 @@ def top_k(logits: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32
             best = np.lexsort((np.arange(len(full)), -full))[:k]
             ids[row, :k], values[row, :k] = best, full[best]
     return ids[:, :k].astype(np.int64), values[:, :k].astype(np.float32)
-
-
-def resolve_device(device: str) -> str:
-    """`auto` -> cuda where there is one. Raises UsageError when cuda is asked for and there is none."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no usable CUDA device; use --device cpu")
-    return device
-
-
-def resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    """`auto` -> bf16 where the hardware multiplies it, else fp32."""
-    if dtype == "auto":
-        has_bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else _cpu_multiplies_bf16()
-        return torch.bfloat16 if has_bf16 else torch.float32
-    return torch.bfloat16 if dtype == "bf16" else torch.float32
-
-
-def _cpu_multiplies_bf16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _special_ids(tokenizer: Any) -> tuple[int, int, int]:

@@ -56,12 +56,16 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, options.work, options.sentences, options.threads[0])))
         return
+    from shared.hardware import has_bf16_kernels
+
     folder = prepare(options.work, options.layers, options.hidden)
     tables = []
+    kinds = ("bf16", "fp32") if has_bf16_kernels() else ("fp32",)
+    contenders = [name for name in options.contenders if "bf16" not in name or "bf16" in kinds]
     for threads in options.threads:
-        peaks = {kind: run_one(f"peak-{kind}", folder, 0, threads)["flops"] for kind in ("bf16", "fp32")}
+        peaks = {kind: run_one(f"peak-{kind}", folder, 0, threads)["flops"] for kind in kinds}
         results = {}
-        for name in options.contenders:
+        for name in contenders:
             count = {"oracle": options.oracle_sentences, "haystack": options.oracle_sentences}.get(
                 name, options.nlpaug_sentences if name == "nlpaug" else options.sentences
             )
@@ -236,7 +240,7 @@ def table(results: dict[str, dict[str, Any]], peaks: dict[str, float], threads: 
     """Markdown table of one thread count."""
     lines = [
         f"{threads} thread{'s' if threads > 1 else ''}; measured matrix-multiply peak: "
-        f"bf16 {peaks['bf16'] / 1e9:,.0f}, fp32 {peaks['fp32'] / 1e9:,.0f} GFLOP/s",
+        f"{', '.join(f'{kind} {peak / 1e9:,.0f}' for kind, peak in peaks.items())} GFLOP/s",
         "",
         "| | sentences/s | engine bf16 is | engine fp32 is | `unmasked` is | share of peak | peak memory |",
         "|---|---|---|---|---|---|---|",

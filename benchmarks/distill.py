@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from shared.hardware import has_bf16_kernels
 from shared.memory import keep_freed_memory
 from trainer.config import TaskConfig
 from trainer.distill import IntermediateDistillation, PredictionDistillation, make_student
@@ -34,6 +35,7 @@ from trainer.stream import ShardStream, open_augmented
 from trainer.tasks import sequence_length
 
 STAGES = ("intermediate", "prediction")
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class Setting:
@@ -179,7 +181,9 @@ def main() -> None:
         loaders: dict[str, Loader] = {}
         fp32 = Setting(options, torch.float32)
         contenders["reference"] = measure(reference(fp32, stage), options.seconds)
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        for name, dtype in PRECISIONS.items():
+            if dtype == torch.bfloat16 and not has_bf16_kernels():
+                continue
             steps, loader = ours(Setting(options, dtype), stage)
             contenders[name], loaders[name] = measure(steps, options.seconds), loader
         for run in contenders.values():

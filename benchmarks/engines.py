@@ -24,6 +24,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from shared.hardware import has_bf16_kernels  # noqa: E402
+
 RUNTIMES = ["torch==2.13.0", "transformers==5.23.0", "onnx", "onnxscript", "onnxruntime", "openvino"]
 K = 16
 OURS = ("ours-bf16", "ours-fp32")
@@ -64,6 +66,8 @@ def main() -> None:
     for threads in options.threads:
         rates = {}
         for name in options.engines:
+            if "bf16" in name and not has_bf16_kernels():
+                continue
             interpreter = sys.executable if name in OURS else str(python)
             command = [interpreter, __file__, "--one", name, "--work", str(folder), "--threads", str(threads)]
             environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}

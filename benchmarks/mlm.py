@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,20 +23,18 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertForMaskedLM, DataCollatorForLanguageModeling
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.augment import peak_flops
 from benchmarks.distill import measure
 from shared.embedded import resolve_encoder
+from shared.hardware import resolve_dtype
 from shared.memory import keep_freed_memory
 from trainer.mlm.config import MlmConfig
 from trainer.mlm.data import read_lines
 from trainer.mlm.model import LINEAR_LAYERS, load_trainable
 from trainer.mlm.train import load_corpus, open_session, take_step, training_batches
 
-CONTENDERS = {
-    "run_mlm.py, padded, fp32": ("padded", torch.float32),
-    "run_mlm.py, padded": ("padded", torch.bfloat16),
-    "run_mlm.py, joined": ("joined", torch.bfloat16),
-}
 OURS = "trainer mlm"
 
 
@@ -44,7 +43,8 @@ def our_steps(options: argparse.Namespace, encoder: str) -> Iterator[int]:
     settings = {
         "encoder": encoder, "corpus": [options.corpus], "output": options.work, "adapters": options.adapters,
         "embedding_rank": options.embedding_rank, "batch_size": options.batch_size, "max_length": options.max_length,
-        "mask_probability": options.mask_probability, "epochs": 1000.0, "dtype": "bf16", "threads": options.threads,
+        "mask_probability": options.mask_probability, "epochs": 1000.0, "dtype": options.dtype,
+        "threads": options.threads,
     }  # fmt: skip
     config = MlmConfig.build(settings)
     session = open_session(config, load_corpus(config, encoder), encoder)
@@ -116,6 +116,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--mask-probability", type=float, default=0.2)
+    parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto")
     parser.add_argument("--texts", type=int, default=4000, help="Lines that the peers go over.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
@@ -123,12 +124,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()
+    dtype = resolve_dtype(options.dtype, "cpu")
     encoder = resolve_encoder(options.encoder)
     with tempfile.TemporaryDirectory() as work:
         options.work, options.model = str(Path(work) / "out"), str(Path(work) / "model")
         load_trainable(encoder, 0, 0).merged().save_pretrained(options.model)
+        peers = {"run_mlm.py, padded": ("padded", dtype), "run_mlm.py, joined": ("joined", dtype)}
+        if dtype != torch.float32:
+            peers["run_mlm.py, padded, fp32 (its default)"] = ("padded", torch.float32)
         contenders: dict[str, Callable[[], float]] = {
-            name: measure(peer_steps(options, encoder, *how), options.seconds) for name, how in CONTENDERS.items()
+            name: measure(peer_steps(options, encoder, *how), options.seconds) for name, how in peers.items()
         }
         contenders[OURS] = measure(our_steps(options, encoder), options.seconds)
         for run in contenders.values():
@@ -136,12 +141,13 @@ def main() -> None:
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         peaks = []
         for _ in range(options.rounds):
-            peaks.append(peak_flops(torch.bfloat16))
+            peaks.append(peak_flops(dtype))
             for name, run in contenders.items():
                 rates[name].append(run())
     peak, flops = statistics.median(peaks), flops_per_piece(options, encoder)
     ours = statistics.median(rates[OURS])
-    print(f"{options.threads} threads, {options.batch_size} x {options.max_length} pieces, bf16 unless it says fp32;")
+    shape = f"{options.batch_size} x {options.max_length} pieces"
+    print(f"{options.threads} threads, {shape}, {dtype} unless it says otherwise;")
     print(f"measured matrix-multiply peak {peak / 1e9:,.0f} GFLOP/s\n")
     print("| | pieces/s (median) | `trainer mlm` is |\n|---|---|---|")
     for name, values in rates.items():

@@ -17,13 +17,14 @@ import torch
 
 from shared.command_line import CommandResult
 from shared.errors import UsageError
+from shared.hardware import resolve_device, resolve_dtype
 from shared.progress import Progress, format_seconds
 from shared.shards import list_commits, read_shard, write_shard
 from shared.store import Store, open_store
 from trainer.batches import tokenise
 from trainer.config import AnnotateConfig
 from trainer.evaluate import in_precision, predict
-from trainer.models import fingerprint, load_classifier, load_tokenizer, resolve_device, resolve_dtype
+from trainer.models import fingerprint, load_classifier, load_tokenizer
 from trainer.stream import open_augmented, sampled, wait_for_commit
 from trainer.tasks import sequence_length
 

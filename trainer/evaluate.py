@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from shared.command_line import CommandResult
+from shared.hardware import resolve_device, resolve_dtype
 from trainer.batches import Batch, Pieces, Window, make_batch, tokenise
 from trainer.config import EvaluateConfig
 from trainer.metrics import score
-from trainer.models import load_classifier, load_tokenizer, resolve_device, resolve_dtype, teacher_spec
+from trainer.models import load_classifier, load_tokenizer, teacher_spec
 from trainer.scores import classify, encode
 from trainer.tasks import read_table, sequence_length
 

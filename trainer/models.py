@@ -53,22 +53,6 @@ def parse_size(text: str) -> StudentSize | None:
     return size
 
 
-def resolve_device(device: str) -> str:
-    """`auto` -> cuda where there is one. Raises UsageError when CUDA is asked for and not there."""
-    available = torch.cuda.is_available()
-    if device == "cuda" and not available:
-        raise UsageError("--device cuda: this machine has no usable CUDA device; use --device cpu")
-    return ("cuda" if available else "cpu") if device == "auto" else device
-
-
-def resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    """`auto` -> bf16 where the hardware multiplies it."""
-    if dtype == "auto":
-        has_bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if has_bf16 else torch.float32
-    return torch.bfloat16 if dtype == "bf16" else torch.float32
-
-
 def load_tokenizer(path: str) -> Any:
     """Tokenizer beside a model. Raises ModelError."""
     try:

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import torch
 
 from shared.errors import ClusterError, ExpectedError, UsageError
+from shared.hardware import resolve_device, resolve_dtype
 from trainer.checkpoint import read_result
 from trainer.loop import Worker
-from trainer.models import resolve_device, resolve_dtype
 
 logger = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ import torch
 
 from augment_service.batches import ModelInput, plan_batches
 from augment_service.masked_lm import MaskedLM
+from tests.support.hardware import CPU_DTYPES
 from tests.support.models import save_random_model
 
 LENGTHS = (3, 4, 5, 6, 7, 9, 12, 15, 16, 17, 20, 25, 31, 40, 63)
@@ -49,7 +50,7 @@ def check_company(masked_lm: MaskedLM, inputs: list[ModelInput]) -> None:
         assert answers(batch_tokens, num_threads) == expected, (batch_tokens, num_threads)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", CPU_DTYPES)
 @pytest.mark.parametrize("kind", ["bert-uncased", "distilbert", "electra", "roberta", "modernbert"])
 def test_answers_do_not_depend_on_company(kind: str, dtype: str, tmp_path: Path) -> None:
     masked_lm = MaskedLM.load(str(save_random_model(kind, tmp_path / kind, num_heads=2)), "cpu", dtype)
@@ -57,14 +58,14 @@ def test_answers_do_not_depend_on_company(kind: str, dtype: str, tmp_path: Path)
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", CPU_DTYPES)
 def test_golden_answers_do_not_depend_on_company(golden_dir: Path, dtype: str) -> None:
     masked_lm = MaskedLM.load(str(golden_dir / "model"), "cpu", dtype)
     check_company(masked_lm, random_inputs(masked_lm, 100, (*LENGTHS, 90, 130, 300)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", CPU_DTYPES)
 def test_embedded_answers_do_not_depend_on_company(dtype: str) -> None:
     masked_lm = MaskedLM.load("embedded", "cpu", dtype)
     check_company(masked_lm, random_inputs(masked_lm, 60, (3, 5, 8, 12, 20, 31, 45, 70, 200)))

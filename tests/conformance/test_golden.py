@@ -12,6 +12,7 @@ from augment_service.engine import AugmentEngine
 from augment_service.glove import GloveVectors
 from augment_service.masked_lm import MaskedLM
 from shared.params import AugmentParams
+from tests.support.hardware import NEEDS_BF16
 
 pytestmark = pytest.mark.golden
 
@@ -48,6 +49,7 @@ def test_candidates_equal_the_golden_ones(
     assert num_sites == 331
 
 
+@NEEDS_BF16
 def test_bf16_keeps_most_candidates(golden_dir: Path, models: tuple[MaskedLM, GloveVectors]) -> None:
     texts = [one["text"] for one in read_jsonl(golden_dir / "candidates_single.jsonl")]
     exact = AugmentEngine(*models, AugmentParams()).propose(texts)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from shared.command_line import CommandResult
 from shared.embedded import EMBEDDED, resolve_encoder
-from shared.errors import TrainingError, UsageError
+from shared.errors import TrainingError
+from shared.hardware import resolve_device, resolve_dtype
 from shared.memory import keep_freed_memory
 from shared.progress import Progress, format_seconds
 from trainer.checkpoint import (
@@ -137,12 +138,8 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
 
 
 def open_session(config: MlmConfig, corpus: Corpus, encoder: str) -> Session:
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no usable CUDA device; use --device cpu")
-    dtype = torch.float32 if config.dtype == "fp32" else torch.bfloat16
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
     model = load_trainable(encoder, config.embedding_rank, config.adapters).to(device)
     if not model.has_head:
         model.set_unigram_bias(file.ids for file in corpus.train)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from shared.hardware import resolve_device, resolve_dtype
 from trainer.export import load_classifier_folder
-from trainer.models import resolve_device, resolve_dtype
 from trainer.report.config import ReportConfig
 from trainer.report.runs import ModelFolder, Run
 from trainer.sample_inputs import EncodedRow, encode_texts, longest_input, pad_rows, random_rows, read_texts

@@ -14,6 +14,7 @@ import pytest
 
 from augment_service.client import AsyncClient, Client, ServiceError
 from tests.support.command import run_command
+from tests.support.hardware import CPU_DTYPES
 from tests.support.service import Service
 
 TEXTS = [
@@ -96,7 +97,7 @@ def test_the_batch_job_gives_the_same_samples(service: Service, model_options: l
 
 @pytest.mark.slow
 @pytest.mark.golden
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", CPU_DTYPES)
 def test_the_golden_model_on_two_threads_gives_the_samples_of_a_job_on_one(
     golden_dir: Path, dtype: str, tmp_path: Path
 ) -> None:

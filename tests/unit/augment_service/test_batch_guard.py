@@ -17,6 +17,7 @@ from augment_service.masked_lm import MaskedLM
 from shared.shards import list_commits, write_shard
 from shared.store import open_store
 from tests.support.command import ROOT
+from tests.support.hardware import CPU_DTYPES
 from tests.support.models import save_random_model
 
 REAL_LIMIT = """
@@ -98,7 +99,7 @@ def test_a_shard_with_halved_batches_may_differ_and_the_first_commit_wins(tmp_pa
     assert store.list("shards") == [first.file]
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", CPU_DTYPES)
 def test_halved_batches_of_a_real_model_change_no_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
