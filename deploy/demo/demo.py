@@ -1,4 +1,4 @@
-"""`make demo`: the whole story on real film-review sentences with the embedded models, about seven minutes on 2 cores.
+"""`make demo`: the whole story on real film-review sentences with the embedded models, 7 to 30 minutes on 2 cores.
 
 A teacher is fine-tuned; then the augmentation job and the student's training run at the same time, the one reading what
 the other writes; a report sets the student beside its teacher. Everything that it does a user can do with the printed
