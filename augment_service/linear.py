@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from shared.hardware import has_bf16_kernels
+
 _TYPICAL_ROWS = 1024
 
 
@@ -50,7 +52,7 @@ def _lay_out(weight: Tensor) -> Tensor | None:
     if weight.device.type != "cpu" or weight.dtype not in (torch.bfloat16, torch.float32):
         return None
     try:
-        if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        if weight.dtype == torch.bfloat16 and not has_bf16_kernels():
             return None
         laid_out: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_ROWS)
         probe = weight.new_zeros(1, weight.shape[1])

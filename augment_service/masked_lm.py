@@ -78,6 +78,7 @@ class MaskedLM:
         if num_threads:
             torch.set_num_threads(num_threads)
         device = resolve_device(device)
+        precision = resolve_dtype(dtype, device)
         if path == EMBEDDED:
             from shared.embedded.delta import embedded_masked_lm
 
@@ -94,7 +95,7 @@ class MaskedLM:
                 raise ModelError(f"--mlm {path}: {str(error).splitlines()[0]}") from error
             _check_head(path, report)
             _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
-        return cls(model, tokenizer, device, resolve_dtype(dtype, device), path)
+        return cls(model, tokenizer, device, precision, path)
 
     def fingerprint(self) -> str:
         """sha256 hex of weights and vocabulary: what decides the candidates, wherever the files stand."""

@@ -35,7 +35,7 @@ from trainer.mlm.data import read_lines
 from trainer.mlm.model import LINEAR_LAYERS, load_trainable
 from trainer.mlm.train import load_corpus, open_session, take_step, training_batches
 
-OURS = "trainer mlm"
+OURS, PEER = "trainer mlm", "run_mlm.py with peft"
 
 
 def our_steps(options: argparse.Namespace, encoder: str) -> Iterator[int]:
@@ -47,7 +47,7 @@ def our_steps(options: argparse.Namespace, encoder: str) -> Iterator[int]:
         "threads": options.threads,
     }  # fmt: skip
     config = MlmConfig.build(settings)
-    session = open_session(config, load_corpus(config, encoder), encoder)
+    session = open_session(config, load_corpus(config, encoder), encoder, "cpu", resolve_dtype(options.dtype, "cpu"))
     for batch in training_batches(session):
         take_step(session, batch)
         session.cursor.step += 1
@@ -129,9 +129,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         options.work, options.model = str(Path(work) / "out"), str(Path(work) / "model")
         load_trainable(encoder, 0, 0).merged().save_pretrained(options.model)
-        peers = {"run_mlm.py, padded": ("padded", dtype), "run_mlm.py, joined": ("joined", dtype)}
+        peers = {f"{PEER}, padded": ("padded", dtype), f"{PEER}, joined": ("joined", dtype)}
         if dtype != torch.float32:
-            peers["run_mlm.py, padded, fp32 (its default)"] = ("padded", torch.float32)
+            peers[f"{PEER}, padded, fp32 (its default)"] = ("padded", torch.float32)
         contenders: dict[str, Callable[[], float]] = {
             name: measure(peer_steps(options, encoder, *how), options.seconds) for name, how in peers.items()
         }

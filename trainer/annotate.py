@@ -41,10 +41,11 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     began = time.monotonic()
     if config.threads:
         torch.set_num_threads(config.threads)
-    augmented = open_augmented(config.augmented, config.follow_timeout)
     device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
+    augmented = open_augmented(config.augmented, config.follow_timeout)
     teacher = load_classifier(config.teacher)
-    teacher = in_precision(teacher.to(device).eval(), resolve_dtype(config.dtype, device))
+    teacher = in_precision(teacher.to(device).eval(), dtype)
     tokenizer = load_tokenizer(config.teacher)
     samples = open_store(config.augmented)
     n_a = augmented.params.n_a if config.n_a is None else config.n_a

@@ -25,6 +25,7 @@ EVALUATION_BATCH_ROWS = 64
 def run_command(config: EvaluateConfig) -> CommandResult:
     """Score a model folder on a labelled file; the result is one JSON object on stdout."""
     device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load_classifier(config.model, option="--model")
@@ -34,7 +35,6 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     examples = table.examples(spec)
     length = sequence_length(config.max_length, table.has_pairs)
     pieces = tokenise(tokenizer, examples.texts_a, examples.texts_b, length)
-    dtype = resolve_dtype(config.dtype, device)
     model = in_precision(model.to(device).eval(), dtype)
     logits = predict(model, pieces, device, config.batch_size)
     summary = {"task": spec.name, "rows": len(examples), "metrics": score(spec, logits, examples.labels)}

@@ -129,7 +129,8 @@ def test_training_that_starts_before_the_job_misses_nothing(story: Story, undist
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def write() -> None:
-        time.sleep(4.0)
+        while process.poll() is None and not (output / "config.json").exists():
+            time.sleep(0.05)
         job = Output(augmented, num_rows=60)
         for shard in (1, 0, 2, 4, 3, 5, 6, 7, 9, 8):
             job.commit(shard)

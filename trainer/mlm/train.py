@@ -93,6 +93,9 @@ class Session:
 
 def run_command(config: MlmConfig) -> CommandResult:
     """Train, or go on training; leaves `OUTPUT/model` (loadable by plain transformers) and `OUTPUT/metrics.jsonl`."""
+    # Before the folder is made and the corpus read: what this machine cannot do is said at once.
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, device)
     output = open_run(config.output, "mlm", config.what())
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -100,7 +103,7 @@ def run_command(config: MlmConfig) -> CommandResult:
     torch.manual_seed(config.seed)
     encoder = resolve_encoder(config.encoder)
     corpus = load_corpus(config, encoder)
-    session = open_session(config, corpus, encoder)
+    session = open_session(config, corpus, encoder, device, dtype)
     _resume(session, output)
     _train(session, output)
     scores = _evaluate(session, output)
@@ -137,9 +140,8 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
     return Corpus(tuple(config.corpus), train, dev, Vocabulary.of(tokenizer))
 
 
-def open_session(config: MlmConfig, corpus: Corpus, encoder: str) -> Session:
-    device = resolve_device(config.device)
-    dtype = resolve_dtype(config.dtype, device)
+def open_session(config: MlmConfig, corpus: Corpus, encoder: str, device: str, dtype: torch.dtype) -> Session:
+    """Model and optimizer on `device`, products in `dtype`, nothing trained yet. Raises UsageError."""
     model = load_trainable(encoder, config.embedding_rank, config.adapters).to(device)
     if not model.has_head:
         model.set_unigram_bias(file.ids for file in corpus.train)

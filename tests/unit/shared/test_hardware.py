@@ -30,6 +30,14 @@ def test_auto_is_bf16_where_the_instruction_and_the_kernels_are(
     assert hardware.hardware_kind("cpu").endswith(f"+{flag}")
 
 
+@pytest.mark.parametrize("is_native", [True, False])
+def test_auto_takes_no_bf16_that_a_gpu_emulates(monkeypatch: pytest.MonkeyPatch, is_native: bool) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or is_native
+    )
+    assert resolve_dtype("auto", "cuda") == (torch.bfloat16 if is_native else torch.float32)
+
+
 def test_bf16_without_kernels_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: False)
     with pytest.raises(UsageError, match=r"--dtype bf16: this processor .*use --dtype auto or fp32$"):
