@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from augment_service.config import CandidatesConfig
-from augment_service.engine import AugmentEngine, TextProposals
-from augment_service.glove import GloveVectors
-from augment_service.masked_lm import MaskedLM
+from augment_service.engine.augment import AugmentEngine, TextProposals
+from augment_service.engine.glove import GloveVectors
+from augment_service.engine.masked_lm import MaskedLM
+from shared.compute.memory import keep_freed_memory
 from shared.errors import InputError
-from shared.memory import keep_freed_memory
 
 NUM_RANKED = 30
 BATCH_TEXTS = 64

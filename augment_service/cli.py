@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.command_line import Command
-from shared.command_line import main as run_command_line
+from shared.cli.command_line import Command
+from shared.cli.command_line import main as run_command_line
 
 _CONFIG = "augment_service.config"
 
 COMMANDS = (
-    Command("run", "Augment a corpus into Arrow shards.", f"{_CONFIG}:RunConfig", "augment_service.job:run_command"),
+    Command(
+        "run", "Augment a corpus into Arrow shards.", f"{_CONFIG}:RunConfig", "augment_service.job.command:run_command"
+    ),
     Command(
         "candidates",
         "Show the candidate sets of texts, JSONL in and out.",
         f"{_CONFIG}:CandidatesConfig",
         "augment_service.candidates:run_command",
     ),
-    Command("status", "How far a run is.", f"{_CONFIG}:OutputConfig", "augment_service.inspect_output:status_command"),
+    Command(
+        "status", "How far a run is.", f"{_CONFIG}:OutputConfig", "augment_service.job.inspect_output:status_command"
+    ),
     Command(
         "plan",
         "What a run would take, from a short calibration: passes, hours, storage.",
         f"{_CONFIG}:PlanConfig",
-        "augment_service.plan:run_command",
+        "augment_service.plan.command:run_command",
     ),
     Command(
         "verify",
         "Check every shard of a run; exit code 1 on any fault.",
         f"{_CONFIG}:OutputConfig",
-        "augment_service.inspect_output:verify_command",
+        "augment_service.job.inspect_output:verify_command",
     ),
     Command(
         "export",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from shared.config import CommandConfig, how, what
+from shared.cli.config import CommandConfig, identity, runtime
 from shared.params import AugmentParams
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -16,12 +16,14 @@ Dtype = Literal["auto", "fp32", "bf16"]
 class ModelChoice(CommandConfig):
     """The models that propose candidates."""
 
-    mlm: str = what("embedded", "Masked LM: embedded, a folder, or a hub id such as google-bert/bert-base-uncased.")
-    glove: str = what("embedded", "Word vectors: embedded, GloVe or word2vec text (.gz too), or a folder with .npy.")
-    glove_limit: int | None = what(None, "Use only the first V vectors (reference: 100000).", ge=1)
-    device: Device = what("auto", "Where the masked LM computes.")
-    dtype: Dtype = what("auto", "Precision of the encoder: bf16 where the hardware has it.")
-    batch_tokens: int = what(1024, "Pieces per model batch.", ge=8)
+    mlm: str = identity("embedded", "Masked LM: embedded, a folder, or a hub id such as google-bert/bert-base-uncased.")
+    glove: str = identity(
+        "embedded", "Word vectors: embedded, GloVe or word2vec text (.gz too), or a folder with .npy."
+    )
+    glove_limit: int | None = identity(None, "Use only the first V vectors (reference: 100000).", ge=1)
+    device: Device = identity("auto", "Where the masked LM computes.")
+    dtype: Dtype = identity("auto", "Precision of the encoder: bf16 where the hardware has it.")
+    batch_tokens: int = identity(1024, "Pieces per model batch.", ge=8)
 
 
 class ModelConfig(ModelChoice, AugmentParams):
@@ -35,31 +37,33 @@ class ModelConfig(ModelChoice, AugmentParams):
 class RunConfig(ModelConfig):
     """Options of `augment_service run`."""
 
-    input: tuple[str, ...] = what(
+    input: tuple[str, ...] = identity(
         ..., "Input files, folders or globs, local or s3://: TSV, CSV, JSONL, Parquet, Arrow.", min_length=1
     )
-    output: str = how(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
-    task: str | None = what(None, "GLUE task: its text columns, labels and N_a.")
-    text_column: tuple[str, ...] = what((), "Text column, by name or 0-based index; two for text pairs.", max_length=2)
-    label_column: str | None = what(None, "Label column, by name or 0-based index.")
-    id_column: str | None = what(None, "Column of whole-number source ids (default: the row's place).")
-    max_characters: int = what(100_000, "Longer texts are quarantined.", ge=1)
-    shard_rows: int = what(512, "Source rows per shard.", ge=1)
-    limit: int | None = what(None, "Use only the first ROWS rows.", ge=1)
-    emit: Literal["samples", "candidates"] = what("samples", "Write samples, or each text's candidate sets.")
-    mlm_threads: int = what(
+    output: str = runtime(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
+    task: str | None = identity(None, "GLUE task: its text columns, labels and N_a.")
+    text_column: tuple[str, ...] = identity(
+        (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
+    )
+    label_column: str | None = identity(None, "Label column, by name or 0-based index.")
+    id_column: str | None = identity(None, "Column of whole-number source ids (default: the row's place).")
+    max_characters: int = identity(100_000, "Longer texts are quarantined.", ge=1)
+    shard_rows: int = identity(512, "Source rows per shard.", ge=1)
+    limit: int | None = identity(None, "Use only the first ROWS rows.", ge=1)
+    emit: Literal["samples", "candidates"] = identity("samples", "Write samples, or each text's candidate sets.")
+    mlm_threads: int = identity(
         1, "CPU threads of one masked-LM actor; part of the job, since it may change last digits.", ge=1
     )
-    mlm_actors: int | None = how(
+    mlm_actors: int | None = runtime(
         None, "Masked-LM actors (default: as many as the cluster has room for, also when it grows).", ge=1
     )
-    mlm_gpus: float = how(1.0, "GPUs of one masked-LM actor; with a fraction, several share a GPU.", gt=0)
-    glove_actors: int = how(1, "Actors that hold the word vectors, on each node with masked-LM actors.", ge=1)
-    address: str = how("auto", "Ray: auto (a cluster if RAY_ADDRESS names one, else local), local, or its address.")
-    check_resume: Literal["checksums", "sizes"] = how(
+    mlm_gpus: float = runtime(1.0, "GPUs of one masked-LM actor; with a fraction, several share a GPU.", gt=0)
+    glove_actors: int = runtime(1, "Actors that hold the word vectors, on each node with masked-LM actors.", ge=1)
+    address: str = runtime("auto", "Ray: auto (a cluster if RAY_ADDRESS names one, else local), local, or its address.")
+    check_resume: Literal["checksums", "sizes"] = runtime(
         "checksums", "What is checked of committed shards before a run goes on; damaged ones are made anew."
     )
-    resume: bool = how(True, "Continue an interrupted run; --no-resume refuses an output folder that holds one.")
+    resume: bool = runtime(True, "Continue an interrupted run; --no-resume refuses an output folder that holds one.")
 
     @model_validator(mode="after")
     def _columns(self) -> RunConfig:
@@ -75,58 +79,62 @@ class RunConfig(ModelConfig):
 class PlanConfig(RunConfig):
     """Options of `augment_service plan`: those of the run that is planned, and where it would run."""
 
-    output: str = how("", "Accepted as in `run`, and left alone: a plan writes nothing.")
-    nodes: int = how(1, "Machines.", ge=1)
-    gpu: str = how(
+    output: str = runtime("", "Accepted as in `run`, and left alone: a plan writes nothing.")
+    nodes: int = runtime(1, "Machines.", ge=1)
+    gpu: str = runtime(
         "none", "GPU of a node, such as A100; none: CPUs like this machine's; or BF16/FP32 peaks in TFLOP/s."
     )
-    gpus_per_node: int = how(1, "GPUs of a node; --mlm-gpus says how actors share them.", ge=1)
-    utilisation: float | None = how(None, "Assumed share of the GPU's peak (default 0.3; never measured).", gt=0, le=1)
-    calibrate_seconds: float = how(10.0, "Seconds to measure for, after the models have loaded.", ge=1)
+    gpus_per_node: int = runtime(1, "GPUs of a node; --mlm-gpus says how actors share them.", ge=1)
+    utilisation: float | None = runtime(
+        None, "Assumed share of the GPU's peak (default 0.3; never measured).", gt=0, le=1
+    )
+    calibrate_seconds: float = runtime(10.0, "Seconds to measure for, after the models have loaded.", ge=1)
 
 
 class CandidatesConfig(ModelConfig):
     """Options of `augment_service candidates`."""
 
-    input: str = what("-", "JSONL of {id, text} or {id, text_a, text_b}; - reads stdin.")
-    threads: int | None = what(None, "CPU threads.", ge=1)
+    input: str = identity("-", "JSONL of {id, text} or {id, text_a, text_b}; - reads stdin.")
+    threads: int | None = identity(None, "CPU threads.", ge=1)
 
 
 class OutputConfig(CommandConfig):
     """Options of `status` and `verify`."""
 
-    out: str = what(..., "Output folder of a run.", positional=True, metavar="OUT")
+    out: str = identity(..., "Output folder of a run.", positional=True, metavar="OUT")
 
 
 class ExportConfig(OutputConfig):
     """Options of `augment_service export`."""
 
-    format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = what("tsv", "Form of the file.")
-    output: str = what(..., "File to write.")
+    format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = identity("tsv", "Form of the file.")
+    output: str = identity(..., "File to write.")
 
 
 class ServeConfig(ModelChoice):
     """Options of `augment_service serve`."""
 
-    threads: int | None = how(None, "CPU threads of the model (default: all cores).", ge=1)
-    host: str = how("127.0.0.1", "Address to listen on; any but a loopback address needs tokens.")
-    port: int = how(8000, "Port to listen on; 0 takes a free one, which the first log line names.", ge=0, le=65535)
-    token_file: str | None = how(
+    threads: int | None = runtime(None, "CPU threads of the model (default: all cores).", ge=1)
+    host: str = runtime("127.0.0.1", "Address to listen on; any but a loopback address needs tokens.")
+    port: int = runtime(8000, "Port to listen on; 0 takes a free one, which the first log line names.", ge=0, le=65535)
+    token_file: str | None = runtime(
         None, "File with one bearer token a line; AUGMENT_SERVICE_TOKENS adds comma-separated ones."
     )
-    allow_without_token: bool = how(
+    allow_without_token: bool = runtime(
         False, "Listen beyond loopback without tokens: anyone who reaches the port may ask."
     )
-    max_body_bytes: int = how(1_000_000, "Longest request body.", ge=1_000)
-    max_texts: int = how(64, "Texts of one request; a streamed one may have 16 times as many.", ge=1)
-    max_text_characters: int = how(10_000, "Characters of one text.", ge=1)
-    max_n_a: int = how(100, "Samples of one text.", ge=1, le=10_000)
-    max_k: int = how(100, "Candidates of one word.", ge=1, le=1_000)
-    max_request_tokens: int = how(200_000, "Model pieces that one text may need.", ge=512)
-    max_requests: int = how(256, "Requests at once; more are answered 503.", ge=1)
-    max_connections: int = how(2_000, "Open connections; more are closed with a 503.", ge=1)
-    queue_seconds: float = how(2.0, "A request that would wait longer than this for the model is answered 503.", gt=0)
-    max_wait_ms: float = how(2.0, "How long a model pass waits for company.", ge=0)
-    request_seconds: float = how(60.0, "Time limit of one request.", gt=0)
-    drain_seconds: float = how(30.0, "How long requests in flight may go on after SIGTERM.", ge=0)
-    cache_bytes: int = how(256_000_000, "Bound of the cache of candidates.", ge=0)
+    max_body_bytes: int = runtime(1_000_000, "Longest request body.", ge=1_000)
+    max_texts: int = runtime(64, "Texts of one request; a streamed one may have 16 times as many.", ge=1)
+    max_text_characters: int = runtime(10_000, "Characters of one text.", ge=1)
+    max_n_a: int = runtime(100, "Samples of one text.", ge=1, le=10_000)
+    max_k: int = runtime(100, "Candidates of one word.", ge=1, le=1_000)
+    max_request_tokens: int = runtime(200_000, "Model pieces that one text may need.", ge=512)
+    max_requests: int = runtime(256, "Requests at once; more are answered 503.", ge=1)
+    max_connections: int = runtime(2_000, "Open connections; more are closed with a 503.", ge=1)
+    queue_seconds: float = runtime(
+        2.0, "A request that would wait longer than this for the model is answered 503.", gt=0
+    )
+    max_wait_ms: float = runtime(2.0, "How long a model pass waits for company.", ge=0)
+    request_seconds: float = runtime(60.0, "Time limit of one request.", gt=0)
+    drain_seconds: float = runtime(30.0, "How long requests in flight may go on after SIGTERM.", ge=0)
+    cache_bytes: int = runtime(256_000_000, "Bound of the cache of candidates.", ge=0)

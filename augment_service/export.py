@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from augment_service.config import ExportConfig
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
 from shared.errors import OutputError, StoreError
 from shared.glue import get_task
 from shared.manifest import read_manifest
 from shared.shards import SUCCESS, list_commits, read_shard
-from shared.store import Store, open_store
+from shared.storage.store import Store, open_store
 
 
 def run_command(config: ExportConfig) -> CommandResult:

@@ -30,7 +30,7 @@ class GivenRankings:
     def __init__(self, tokenizer: Any, num_sites: int) -> None:
         import numpy as np
 
-        from augment_service.lexicon import Lexicon
+        from augment_service.engine.lexicon import Lexicon
 
         ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
         self.lexicon = Lexicon(tokenizer, *ids, max_length=512)
@@ -40,7 +40,7 @@ class GivenRankings:
 
     def rank(self, inputs: Sequence[Any], _batches: Any, k: int, _excluded: Any) -> list[Any]:
         """One ranking per input and position."""
-        from augment_service.masked_lm import Ranking
+        from augment_service.engine.masked_lm import Ranking
 
         return [
             Ranking(self._ids[place : place + len(one.positions), :k], self._scores[: len(one.positions), :k])
@@ -60,18 +60,18 @@ def main() -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from augment_service.assemble import sample_statistics, samples_table
-    from augment_service.engine import AugmentEngine
-    from augment_service.glove import GloveVectors
+    from augment_service.engine.augment import AugmentEngine
+    from augment_service.engine.glove import GloveVectors
+    from augment_service.job.assemble import sample_statistics, samples_table
     from benchmarks.augment import cpu_name, prepare
+    from shared.compute.memory import keep_freed_memory
     from shared.embedded import resolve_encoder
-    from shared.memory import keep_freed_memory
+    from shared.inputs.rows import SourceRow
     from shared.params import AugmentParams
-    from shared.rows import SourceRow
     from shared.sampling import draw_samples
     from shared.schema import samples_schema
     from shared.shards import write_shard
-    from shared.store import open_store
+    from shared.storage.store import open_store
 
     torch.set_num_threads(1)
     pa.set_cpu_count(1)

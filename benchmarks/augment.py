@@ -56,7 +56,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, options.work, options.sentences, options.threads[0])))
         return
-    from shared.hardware import has_bf16_kernels
+    from shared.compute.hardware import has_bf16_kernels
 
     folder = prepare(options.work, options.layers, options.hidden)
     tables = []
@@ -166,12 +166,12 @@ def measure(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]
         loop.candidates(warm_up)
         seconds = fastest(lambda: [loop.candidates(text) for text in sentences], 2)
         return {"sentences": count, "seconds": seconds, "memory": peak_memory()}
-    from augment_service.engine import AugmentEngine
-    from augment_service.glove import GloveVectors
-    from augment_service.masked_lm import MaskedLM
-    from shared.memory import keep_freed_memory
+    from augment_service.engine.augment import AugmentEngine
+    from augment_service.engine.glove import GloveVectors
+    from augment_service.engine.masked_lm import MaskedLM
+    from shared.compute.memory import keep_freed_memory
+    from shared.inputs.rows import SourceRow
     from shared.params import AugmentParams
-    from shared.rows import SourceRow
 
     keep_freed_memory()
     _, dtype, *context = name.split("-")
@@ -218,7 +218,7 @@ def peak_flops(dtype: Any) -> float:
     beforehand too, as our linear layers have it."""
     import torch
 
-    from augment_service.linear import Linear
+    from augment_service.engine.linear import Linear
 
     best = 0.0
     for size in (1024, 1536, 2048):

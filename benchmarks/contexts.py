@@ -38,13 +38,13 @@ def main() -> None:
     options = parser.parse_args()
     classifier = options.classifier or train_classifier(options.glue, options.train_rows, options.work)
 
-    from augment_service.engine import AugmentEngine
-    from augment_service.glove import GloveVectors
-    from augment_service.masked_lm import MaskedLM
+    from augment_service.engine.augment import AugmentEngine
+    from augment_service.engine.glove import GloveVectors
+    from augment_service.engine.masked_lm import MaskedLM
     from benchmarks.augment import cpu_name
+    from shared.inputs.rows import SourceRow
     from shared.params import AugmentParams
     from shared.rendering import render_samples
-    from shared.rows import SourceRow
 
     lines = (options.glue / "dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
     step = max(len(lines) // options.rows, 1)

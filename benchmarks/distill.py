@@ -23,16 +23,16 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from shared.hardware import has_bf16_kernels
-from shared.memory import keep_freed_memory
+from shared.compute.hardware import has_bf16_kernels
+from shared.compute.memory import keep_freed_memory
 from trainer.config import TaskConfig
+from trainer.data.loader import Cursor, Loader
+from trainer.data.stream import ShardStream, open_augmented
+from trainer.data.tasks import sequence_length
 from trainer.distill import IntermediateDistillation, PredictionDistillation, make_student
 from trainer.evaluate import in_precision
-from trainer.loader import Cursor, Loader
 from trainer.loop import make_optimizer
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
-from trainer.stream import ShardStream, open_augmented
-from trainer.tasks import sequence_length
 
 STAGES = ("intermediate", "prediction")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

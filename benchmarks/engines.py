@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from shared.hardware import has_bf16_kernels  # noqa: E402
+from shared.compute.hardware import has_bf16_kernels  # noqa: E402
 
 RUNTIMES = ["torch==2.13.0", "transformers==5.23.0", "onnx", "onnxscript", "onnxruntime", "openvino"]
 K = 16
@@ -94,7 +94,7 @@ def write_batches(folder: Path, count: int, batch_tokens: int) -> None:
     """Masked inputs of the sentences, in batches of one length."""
     from transformers import AutoTokenizer
 
-    from augment_service.words import WordSplitter, may_replace
+    from augment_service.engine.words import WordSplitter, may_replace
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))[:count]
@@ -147,8 +147,8 @@ def measure(name: str, folder: Path, threads: int) -> dict[str, float]:
 
 
 def ours(folder: Path, dtype: str, threads: int) -> Callable[[list[Batch]], None]:
-    from augment_service.batches import ModelInput
-    from augment_service.masked_lm import MaskedLM
+    from augment_service.engine.batches import ModelInput
+    from augment_service.engine.masked_lm import MaskedLM
 
     masked_lm = MaskedLM.load(str(folder / "model"), "cpu", dtype, threads)
 

@@ -70,12 +70,12 @@ def engine_seconds(folder: Path, count: int, shard_rows: int) -> dict[str, float
     """Seconds of all shards but the first, which warms up."""
     import resource
 
-    from augment_service.engine import AugmentEngine
-    from augment_service.glove import GloveVectors
-    from augment_service.masked_lm import MaskedLM
-    from shared.memory import keep_freed_memory
+    from augment_service.engine.augment import AugmentEngine
+    from augment_service.engine.glove import GloveVectors
+    from augment_service.engine.masked_lm import MaskedLM
+    from shared.compute.memory import keep_freed_memory
+    from shared.inputs.rows import SourceRow
     from shared.params import AugmentParams
-    from shared.rows import SourceRow
 
     keep_freed_memory()
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))[:count]

@@ -27,11 +27,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.augment import peak_flops
 from benchmarks.distill import measure
+from shared.compute.hardware import resolve_dtype
+from shared.compute.memory import keep_freed_memory
 from shared.embedded import resolve_encoder
-from shared.hardware import resolve_dtype
-from shared.memory import keep_freed_memory
+from trainer.data.corpus import read_lines
 from trainer.mlm.config import MlmConfig
-from trainer.mlm.data import read_lines
 from trainer.mlm.model import LINEAR_LAYERS, load_trainable
 from trainer.mlm.train import load_corpus, open_session, take_step, training_batches
 

@@ -134,8 +134,8 @@ class StubActor:
         return shard
 
 
-class StubCrew:
-    """STUB of augment_service.crew.Crew: actors that are ready when they were made."""
+class StubActorPool:
+    """STUB of augment_service.job.actor_pool.ActorPool: actors that are ready when they were made."""
 
     def __init__(self, ray: Any, count: int) -> None:
         made = ray.remote(num_cpus=0)(StubActor)
@@ -165,15 +165,15 @@ def driver(options: argparse.Namespace) -> None:
     """The real driver, scheduler and input reader over stub actors; prints shards/s and memory over time."""
     import psutil
 
-    from augment_service.driver import Driver
-    from augment_service.heartbeat import Heartbeat
-    from augment_service.ray_metrics import RayMetrics
-    from augment_service.ray_session import ray_session
-    from augment_service.scheduler import Scheduler
-    from augment_service.shard_work import shard_work
+    from augment_service.job.driver import Driver
+    from augment_service.job.heartbeat import Heartbeat
+    from augment_service.job.ray_metrics import RayMetrics
+    from augment_service.job.scheduler import Scheduler
+    from augment_service.job.shard_work import shard_work
+    from shared.compute.ray_session import ray_session
+    from shared.inputs.sources import open_source
     from shared.schema import samples_schema
-    from shared.sources import open_source
-    from shared.store import open_store
+    from shared.storage.store import open_store
 
     folder = Path(tempfile.mkdtemp(prefix="scaling"))
     config = config_of(write_corpus(folder / "corpus.tsv", options.rows), folder / "out", 512)
@@ -188,9 +188,9 @@ def driver(options: argparse.Namespace) -> None:
             samples.append(process.memory_info().rss / 2**20)
 
     with ray_session("local") as (ray, _):
-        crew = StubCrew(ray, options.stub_actors)
+        pool = StubActorPool(ray, options.stub_actors)
         scheduler = Scheduler(shard_work(source, config, set(range(num_shards))))
-        for name in crew.handles:
+        for name in pool.handles:
             scheduler.add_actor(name)
         beat = Heartbeat("benchmark", rows=source.num_rows, shards=num_shards, shards_left=num_shards)
         schema = samples_schema(source.label_type, list(source.rest_fields))
@@ -198,7 +198,7 @@ def driver(options: argparse.Namespace) -> None:
         threading.Thread(target=watch, daemon=True).start()
         began = time.monotonic()
         metrics = RayMetrics("benchmark", "driver")
-        Driver(ray, config, schema, store, scheduler, crew, beat, metrics).run()  # type: ignore[arg-type]
+        Driver(ray, config, schema, store, scheduler, pool, beat, metrics).run()  # type: ignore[arg-type]
         seconds = time.monotonic() - began
         stop.set()
     quarters = [samples[len(samples) * part // 4] for part in range(4)] + [samples[-1]]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from augment_service.scheduler import Assignment, Scheduler
+from augment_service.job.scheduler import Assignment, Scheduler
 
 ACTORS_PER_NODE = 8
 SHARD_ROWS = 512

@@ -100,9 +100,9 @@ def main() -> None:
     parser.add_argument("--mlm", default="embedded")
     model = parser.parse_args().mlm
 
-    from augment_service.engine import AugmentEngine
-    from augment_service.glove import GloveVectors
-    from augment_service.masked_lm import MaskedLM
+    from augment_service.engine.augment import AugmentEngine
+    from augment_service.engine.glove import GloveVectors
+    from augment_service.engine.masked_lm import MaskedLM
     from shared.params import AugmentParams
 
     params = AugmentParams(filter="whole-words", k=K)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from shared.command_line import Command
-from shared.config import CommandConfig, flag_of, kind_of
+from shared.cli.command_line import Command
+from shared.cli.config import CommandConfig, flag_of, kind_of
 
 PROGRAMS = ("augment_service", "trainer")
 COMMON = set(CommandConfig.model_fields)

@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.errors import ManifestError
 from shared.schema import FORMAT_VERSION
-from shared.store import Store
+from shared.storage.store import Store
 
 MANIFEST = "manifest.json"
 

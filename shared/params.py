@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.config import what
+from shared.cli.config import identity
 
 Conditioning = Literal["original", "sequential"]
 Context = Literal["single", "pair", "unmasked"]
@@ -21,20 +21,26 @@ class AugmentParams(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 
-    n_a: int = what(20, "N_a: samples per source text.", ge=0, le=10_000)
-    k: int = what(15, "K: candidates per word.", ge=1, le=1_000)
-    p_t: float = what(0.4, "P_t: a word is replaced when p <= P_t.", ge=0.0, le=1.0)
-    seed: int = what(0, "Seed of the counter-based draws.", ge=0, lt=2**63)
-    conditioning: Conditioning = what(
+    n_a: int = identity(20, "N_a: samples per source text.", ge=0, le=10_000)
+    k: int = identity(15, "K: candidates per word.", ge=1, le=1_000)
+    p_t: float = identity(0.4, "P_t: a word is replaced when p <= P_t.", ge=0.0, le=1.0)
+    seed: int = identity(0, "Seed of the counter-based draws.", ge=0, lt=2**63)
+    conditioning: Conditioning = identity(
         "original",
         "Candidates from the unmodified text, or from the sample as replaced so far (Algorithm 1 as printed).",
     )
-    context: Context = what("single", "Masked LM input: masked text; masked and original; or the text unmasked (fast).")
-    words: Words = what(
+    context: Context = identity(
+        "single", "Masked LM input: masked text; masked and original; or the text unmasked (fast)."
+    )
+    words: Words = identity(
         "reference", "Words that may be replaced: [a-z]+ outside the stop list; any letters; all but punctuation."
     )
-    text: TextForm = what("preserve", "Replace inside the original string, or emit normalised words joined by spaces.")
-    filter: Filter = what("reference", "K best of the whole vocabulary, then pieces dropped; or K best whole words.")
-    pairs: Pairs = what(
+    text: TextForm = identity(
+        "preserve", "Replace inside the original string, or emit normalised words joined by spaces."
+    )
+    filter: Filter = identity(
+        "reference", "K best of the whole vocabulary, then pieces dropped; or K best whole words."
+    )
+    pairs: Pairs = identity(
         "both", "Text pairs: one sample changes both texts, or each sample changes one of them in turn."
     )

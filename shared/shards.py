@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from shared.errors import ShardError
 from shared.manifest import read_manifest
-from shared.store import Store
+from shared.storage.store import Store
 
 SUCCESS = "_SUCCESS"
 READERS = 16

@@ -15,18 +15,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
+from shared.cli.progress import Progress, format_seconds
+from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import UsageError
-from shared.hardware import resolve_device, resolve_dtype
-from shared.progress import Progress, format_seconds
 from shared.shards import list_commits, read_shard, write_shard
-from shared.store import Store, open_store
-from trainer.batches import tokenise
+from shared.storage.store import Store, open_store
 from trainer.config import AnnotateConfig
+from trainer.data.batches import tokenize
+from trainer.data.stream import open_augmented, sampled, wait_for_commit
+from trainer.data.tasks import sequence_length
 from trainer.evaluate import in_precision, predict
 from trainer.models import fingerprint, load_classifier, load_tokenizer
-from trainer.stream import open_augmented, sampled, wait_for_commit
-from trainer.tasks import sequence_length
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _logits(table: pa.Table, teacher: Any, tokenizer: Any, length: int, device: 
     texts_b = table["text_b"].to_pylist()
     has_pairs = any(text is not None for text in texts_b)
     second = [text or "" for text in texts_b] if has_pairs else None
-    pieces = tokenise(tokenizer, table["text_a"].to_pylist(), second, length)
+    pieces = tokenize(tokenizer, table["text_a"].to_pylist(), second, length)
     logits = predict(teacher, pieces, device, batch_size)
     width = logits.shape[1]
     lists = pa.ListArray.from_arrays(

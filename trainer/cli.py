@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.command_line import Command
-from shared.command_line import main as run_command_line
+from shared.cli.command_line import Command
+from shared.cli.command_line import main as run_command_line
 
 COMMANDS = (
     Command(
@@ -36,8 +36,8 @@ COMMANDS = (
     Command(
         "export",
         "A classifier as one ONNX file, fp32 or int8, checked against PyTorch.",
-        "trainer.export_config:ExportConfig",
-        "trainer.export:run_command",
+        "trainer.export.config:ExportConfig",
+        "trainer.export.command:run_command",
     ),
     Command(
         "report",

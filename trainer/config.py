@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from shared.config import CommandConfig, how, what
+from shared.cli.config import CommandConfig, identity, runtime
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
@@ -21,18 +21,20 @@ CHECKPOINT_SECONDS = 300.0
 class ComputeConfig(CommandConfig):
     """Where and how a model computes."""
 
-    device: Device = what("auto", "Where to compute: auto takes CUDA where there is one.")
-    dtype: Dtype = what("auto", "Precision of the matrix products: auto is bf16 where the hardware has it.")
-    threads: int | None = what(None, "CPU threads of one worker (default: the machine's cores).", ge=1)
+    device: Device = identity("auto", "Where to compute: auto takes CUDA where there is one.")
+    dtype: Dtype = identity("auto", "Precision of the matrix products: auto is bf16 where the hardware has it.")
+    threads: int | None = identity(None, "CPU threads of one worker (default: the machine's cores).", ge=1)
 
 
 class TableConfig(ComputeConfig):
     """How a labelled file is read: a GLUE task's layout, or columns by name or index."""
 
-    task: str | None = what(None, "GLUE task: its columns, labels, sequence length and metric.")
-    text_column: tuple[str, ...] = what((), "Text column, by name or 0-based index; two for text pairs.", max_length=2)
-    label_column: str | None = what(None, "Label column, by name or 0-based index.")
-    max_length: int | None = what(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
+    task: str | None = identity(None, "GLUE task: its columns, labels, sequence length and metric.")
+    text_column: tuple[str, ...] = identity(
+        (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
+    )
+    label_column: str | None = identity(None, "Label column, by name or 0-based index.")
+    max_length: int | None = identity(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
 
     @model_validator(mode="after")
     def _columns(self) -> TableConfig:
@@ -44,107 +46,107 @@ class TableConfig(ComputeConfig):
 class LoopConfig(CommandConfig):
     """What all training stages share."""
 
-    output: str = how(..., "Folder for checkpoints, metrics and the model; an interrupted run resumes from it.")
-    epochs: float = what(3.0, "Passes over the training data.", gt=0)
-    batch_size: int = what(32, "Examples per step, over all workers.", ge=1)
-    accumulate: int = what(1, "Parts that a batch is computed in, one after the other, to save memory.", ge=1)
-    lr: float = what(5e-5, "Peak learning rate.", gt=0)
-    warm_up_share: float = what(0.1, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
-    weight_decay: float = what(0.01, "AdamW weight decay of matrices.", ge=0)
-    seed: int = what(0, "Seed of order, dropout and new weights.", ge=0, lt=2**63)
-    loader_workers: int = how(1, "Processes that read, draw and tokenise ahead; 0 does it between the steps.", ge=0)
-    workers: int = how(1, "Training workers, through Ray Train; the batch is split over them.", ge=1)
-    address: str = how("auto", "Ray for --workers: auto (RAY_ADDRESS, else local), local, or its address.")
-    checkpoint_seconds: float = how(CHECKPOINT_SECONDS, "Seconds between two checkpoints.", gt=0)
-    name: str = how("", "What the report calls this run.")
+    output: str = runtime(..., "Folder for checkpoints, metrics and the model; an interrupted run resumes from it.")
+    epochs: float = identity(3.0, "Passes over the training data.", gt=0)
+    batch_size: int = identity(32, "Examples per step, over all workers.", ge=1)
+    accumulate: int = identity(1, "Parts that a batch is computed in, one after the other, to save memory.", ge=1)
+    lr: float = identity(5e-5, "Peak learning rate.", gt=0)
+    warm_up_share: float = identity(0.1, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
+    weight_decay: float = identity(0.01, "AdamW weight decay of matrices.", ge=0)
+    seed: int = identity(0, "Seed of order, dropout and new weights.", ge=0, lt=2**63)
+    loader_workers: int = runtime(1, "Processes that read, draw and tokenize ahead; 0 does it between the steps.", ge=0)
+    workers: int = runtime(1, "Training workers, through Ray Train; the batch is split over them.", ge=1)
+    address: str = runtime("auto", "Ray for --workers: auto (RAY_ADDRESS, else local), local, or its address.")
+    checkpoint_seconds: float = runtime(CHECKPOINT_SECONDS, "Seconds between two checkpoints.", gt=0)
+    name: str = runtime("", "What the report calls this run.")
 
 
 class ScoredConfig(LoopConfig, TableConfig):
     """A stage whose best checkpoint is chosen on a labelled file."""
 
-    dev: str = what(..., "File that the best checkpoint is chosen on.")
-    evaluations: int = what(4, "Scores on the dev file per epoch.", ge=1)
+    dev: str = identity(..., "File that the best checkpoint is chosen on.")
+    evaluations: int = identity(4, "Scores on the dev file per epoch.", ge=1)
 
 
 class TeacherConfig(ScoredConfig):
     """Options of `trainer teacher`."""
 
-    train: str = what(..., "Training file: TSV, CSV, JSONL, Parquet or Arrow.")
-    encoder: str = what("embedded", "BERT to fine-tune: embedded, a folder or a hub id.")
-    lr: float = what(6e-5, "Peak learning rate.", gt=0)
-    regression: bool = what(False, "The label is a number to predict (without --task).")
+    train: str = identity(..., "Training file: TSV, CSV, JSONL, Parquet or Arrow.")
+    encoder: str = identity("embedded", "BERT to fine-tune: embedded, a folder or a hub id.")
+    lr: float = identity(6e-5, "Peak learning rate.", gt=0)
+    regression: bool = identity(False, "The label is a number to predict (without --task).")
 
 
 class StudentConfig(CommandConfig):
     """Size and beginning of a student."""
 
-    student: str = what(
+    student: str = identity(
         "tinybert4", "Size: tinybert4, tinybert6, or M,d',FFN,heads; or a folder of `trainer general` to begin from."
     )
-    embedding_init: EmbeddingInit = what(
+    embedding_init: EmbeddingInit = identity(
         "projected", "New student's embeddings: principal components of the teacher's, or random."
     )
-    layer_init: LayerInit = what("random", "New student's layers: random, or copies of the teacher's mapped ones.")
-    dropout: float = what(0.1, "Student's dropout while it learns.", ge=0, lt=1)
-    mapping: str = what("uniform", "g(m): uniform, top, bottom, or a list of teacher layers such as 3,6,9,12.")
-    projection: Projection = what("shared", "W_h: one for all layers and the embeddings, or one per layer.")
+    layer_init: LayerInit = identity("random", "New student's layers: random, or copies of the teacher's mapped ones.")
+    dropout: float = identity(0.1, "Student's dropout while it learns.", ge=0, lt=1)
+    mapping: str = identity("uniform", "g(m): uniform, top, bottom, or a list of teacher layers such as 3,6,9,12.")
+    projection: Projection = identity("shared", "W_h: one for all layers and the embeddings, or one per layer.")
 
 
 class GeneralConfig(LoopConfig, StudentConfig, ComputeConfig):
     """Options of `trainer general`."""
 
-    corpus: tuple[str, ...] = what(..., "Text files, one passage a line; .xz and .gz are unpacked.", min_length=1)
-    corpus_weights: tuple[float, ...] = what(
+    corpus: tuple[str, ...] = identity(..., "Text files, one passage a line; .xz and .gz are unpacked.", min_length=1)
+    corpus_weights: tuple[float, ...] = identity(
         (), "Passes over each corpus file in one epoch, in --corpus order (default 1 each)."
     )
-    teacher: str = what("embedded", "Un-tuned encoder to learn from: embedded, a folder or a hub id.")
-    max_length: int = what(128, "Longest training sequence, in pieces.", ge=8, le=512)
-    max_tokens: int | None = what(None, "Train on this many pieces, if that is less than --epochs.", ge=1)
-    epochs: float = what(1.0, "Passes over the weighted corpus.", gt=0)
-    lr: float = what(3e-4, "Peak learning rate.", gt=0)
+    teacher: str = identity("embedded", "Un-tuned encoder to learn from: embedded, a folder or a hub id.")
+    max_length: int = identity(128, "Longest training sequence, in pieces.", ge=8, le=512)
+    max_tokens: int | None = identity(None, "Train on this many pieces, if that is less than --epochs.", ge=1)
+    epochs: float = identity(1.0, "Passes over the weighted corpus.", gt=0)
+    lr: float = identity(3e-4, "Peak learning rate.", gt=0)
 
 
 class AnnotateConfig(ComputeConfig):
     """Options of `trainer annotate`."""
 
-    augmented: str = what(..., "Output folder of `augment_service run`, also while it is being written.")
-    teacher: str = what(..., "Folder of a fine-tuned teacher.")
-    max_length: int | None = what(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
-    n_a: int | None = what(None, "Samples per source row to annotate (default the job's).", ge=0)
-    batch_size: int = how(64, "Texts per model batch.", ge=1)
-    follow_timeout: float = how(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
+    augmented: str = identity(..., "Output folder of `augment_service run`, also while it is being written.")
+    teacher: str = identity(..., "Folder of a fine-tuned teacher.")
+    max_length: int | None = identity(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
+    n_a: int | None = identity(None, "Samples per source row to annotate (default the job's).", ge=0)
+    batch_size: int = runtime(64, "Texts per model batch.", ge=1)
+    follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
 
 
 class TaskConfig(ScoredConfig, StudentConfig):
     """Options of `trainer task`."""
 
-    augmented: str = what(..., "Output folder of `augment_service run`, also while it is being written.")
-    teacher: str = what(..., "Folder of a fine-tuned teacher.")
-    stages: tuple[Stage, ...] = what(("intermediate", "prediction"), "Stages, in order.", min_length=1)
-    epochs: float = what(10.0, "Passes of the intermediate stage over the shards.", gt=0)
-    lr: float = what(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
-    prediction_epochs: float = what(3.0, "Passes of the prediction stage over the shards.", gt=0)
-    prediction_lr: float = what(3e-5, "Peak learning rate of the prediction stage.", gt=0)
-    prediction_batch_size: int | None = what(
+    augmented: str = identity(..., "Output folder of `augment_service run`, also while it is being written.")
+    teacher: str = identity(..., "Folder of a fine-tuned teacher.")
+    stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages, in order.", min_length=1)
+    epochs: float = identity(10.0, "Passes of the intermediate stage over the shards.", gt=0)
+    lr: float = identity(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
+    prediction_epochs: float = identity(3.0, "Passes of the prediction stage over the shards.", gt=0)
+    prediction_lr: float = identity(3e-5, "Peak learning rate of the prediction stage.", gt=0)
+    prediction_batch_size: int | None = identity(
         None, "Examples per step of the prediction stage (default --batch-size).", ge=1
     )
-    temperature: float = what(1.0, "t of the prediction loss.", gt=0)
-    annotated: bool = what(
+    temperature: float = identity(1.0, "t of the prediction loss.", gt=0)
+    annotated: bool = identity(
         False, "Take the logits that `trainer annotate` put beside the shards, instead of running the teacher for them."
     )
-    n_a: int | None = what(
+    n_a: int | None = identity(
         None,
         "Samples per source row and epoch: drawn from candidate shards (default the job's), or the first of samples.",
         ge=0,
     )
-    window_shards: int = what(8, "Shards whose rows are shuffled together.", ge=1)
-    follow_timeout: float = how(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
-    ablation: str = how("full", "What the report's ablation table calls this run, such as no-general.")
+    window_shards: int = identity(8, "Shards whose rows are shuffled together.", ge=1)
+    follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
+    ablation: str = runtime("full", "What the report's ablation table calls this run, such as no-general.")
 
 
 class EvaluateConfig(TableConfig):
     """Options of `trainer evaluate`."""
 
-    model: str = what(..., "Folder of a sequence classification model.")
-    data: str = what(..., "Labelled file.")
-    batch_size: int = how(64, "Texts per model batch.", ge=1)
+    model: str = identity(..., "Folder of a sequence classification model.")
+    data: str = identity(..., "Labelled file.")
+    batch_size: int = runtime(64, "Texts per model batch.", ge=1)

@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
+from shared.cli.progress import format_seconds
 from shared.errors import ManifestError, UsageError
 from shared.glue import get_task
-from shared.progress import format_seconds
 from trainer.annotate import annotations_uri
-from trainer.batches import Batch, tokenise
 from trainer.checkpoint import open_run, read_result, write_result
 from trainer.config import StudentConfig, TaskConfig
+from trainer.data.batches import Batch, tokenize
+from trainer.data.stream import Augmented, ShardStream, open_augmented
+from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
 from trainer.evaluate import in_precision, predict
 from trainer.loop import Losses, Run, Stage, State, Worker, train
 from trainer.losses import attention_loss, embedding_loss, hidden_loss, prediction_loss, regression_loss
@@ -42,8 +44,6 @@ from trainer.models import (
     teacher_spec,
 )
 from trainer.scores import classify, encode
-from trainer.stream import Augmented, ShardStream, open_augmented
-from trainer.tasks import Table, TaskSpec, read_table, sequence_length
 from trainer.workers import run_to_result
 
 
@@ -114,7 +114,7 @@ class PredictionDistillation:
 
 def run_command(config: TaskConfig) -> CommandResult:
     """Distil, or go on distilling; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
-    folder = open_run(config.output, "task", config.what(), {"ablation": config.ablation, "name": config.name})
+    folder = open_run(config.output, "task", config.identity(), {"ablation": config.ablation, "name": config.name})
     if read_result(folder) is None:
         # Whatever is wrong with the inputs is said before workers start.
         augmented = open_augmented(config.augmented, config.follow_timeout)
@@ -146,7 +146,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     student.to(worker.device)
     projections.to(worker.device)
     dev = table.examples(spec)
-    dev_pieces = tokenise(tokenizer, dev.texts_a, dev.texts_b, length)
+    dev_pieces = tokenize(tokenizer, dev.texts_a, dev.texts_b, length)
 
     def evaluate_model(model: Any) -> dict[str, float]:
         return score(spec, predict(model, dev_pieces, worker.device), dev.labels)
@@ -166,7 +166,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     if run.is_first:
         teacher_dev = evaluate_model(teacher)
         facts = _result(config, state, student, spec, table, teacher_dev, count_parameters(teacher), mapping)
-        save_classifier(student, tokenizer, spec, folder / "model", facts | {"recipe": config.what()})
+        save_classifier(student, tokenizer, spec, folder / "model", facts | {"recipe": config.identity()})
         if "prediction" not in config.stages:
             projections.save(folder / "model")
         write_result(folder, facts)

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.command_line import CommandResult
-from shared.hardware import resolve_device, resolve_dtype
-from trainer.batches import Batch, Pieces, Window, make_batch, tokenise
+from shared.cli.command_line import CommandResult
+from shared.compute.hardware import resolve_device, resolve_dtype
 from trainer.config import EvaluateConfig
+from trainer.data.batches import Batch, Pieces, Window, make_batch, tokenize
+from trainer.data.tasks import read_table, sequence_length
 from trainer.metrics import score
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
 from trainer.scores import classify, encode
-from trainer.tasks import read_table, sequence_length
 
 EVALUATION_BATCH_ROWS = 64
 
@@ -34,7 +34,7 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     tokenizer = load_tokenizer(config.model)
     examples = table.examples(spec)
     length = sequence_length(config.max_length, table.has_pairs)
-    pieces = tokenise(tokenizer, examples.texts_a, examples.texts_b, length)
+    pieces = tokenize(tokenizer, examples.texts_a, examples.texts_b, length)
     model = in_precision(model.to(device).eval(), dtype)
     logits = predict(model, pieces, device, config.batch_size)
     summary = {"task": spec.name, "rows": len(examples), "metrics": score(spec, logits, examples.labels)}

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
+from shared.cli.progress import format_seconds
 from shared.embedded import resolve_encoder
 from shared.errors import UsageError
-from shared.progress import format_seconds
 from trainer.checkpoint import open_run, write_result
 from trainer.config import GeneralConfig
+from trainer.data.corpus import Vocabulary, read_lines, tokenize
+from trainer.data.sources import TextSource
 from trainer.distill import IntermediateDistillation, make_student
 from trainer.loop import Run, Stage, Worker, train
-from trainer.mlm.data import Vocabulary, read_lines, tokenize
 from trainer.models import count_parameters, load_encoder, load_tokenizer, save_classifier
-from trainer.sources import TextSource
 from trainer.workers import run_to_result
 
 
@@ -35,7 +35,7 @@ def run_command(config: GeneralConfig) -> CommandResult:
         raise UsageError(
             f"--corpus-weights has {len(config.corpus_weights)} numbers for {len(config.corpus)} files of --corpus"
         )
-    folder = open_run(config.output, "general", config.what(), {"name": config.name})
+    folder = open_run(config.output, "general", config.identity(), {"name": config.name})
     result = run_to_result(_work, config, folder)
     text = (
         f"student of {result['parameters']:,} parameters after {result['samples']:,} passages in "
@@ -71,7 +71,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         "parameters": count_parameters(student), "teacher": config.teacher, "teacher_dev": None,
         "mapping": list(mapping),
     } | state.facts()  # fmt: skip
-    save_classifier(student, tokenizer, None, folder / "model", facts | {"recipe": config.what()})
+    save_classifier(student, tokenizer, None, folder / "model", facts | {"recipe": config.identity()})
     projections.save(folder / "model")
     write_result(folder, facts)
 

@@ -17,10 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shared.cli.progress import Progress
+from shared.compute.memory import keep_freed_memory
 from shared.errors import ManifestError, TrainingError
-from shared.memory import keep_freed_memory
-from shared.progress import Progress
-from trainer.batches import Batch
 from trainer.checkpoint import (
     CHECKPOINT,
     append_metrics,
@@ -30,8 +29,9 @@ from trainer.checkpoint import (
     write_atomically,
 )
 from trainer.config import LoopConfig
-from trainer.loader import Cursor, Loader, Step
-from trainer.sources import WindowSource
+from trainer.data.batches import Batch
+from trainer.data.loader import Cursor, Loader, Step
+from trainer.data.sources import WindowSource
 
 logger = logging.getLogger(__name__)
 

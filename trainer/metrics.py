@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import InputError
-from trainer.tasks import TaskSpec
+from trainer.data.tasks import TaskSpec
 
 Floats = NDArray[np.float32]
 

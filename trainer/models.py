@@ -18,9 +18,9 @@ from transformers.utils import logging as transformers_logging
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
 from trainer.config import Projection, StudentConfig
+from trainer.data.tasks import TaskSpec
 from trainer.model_card import write_model_card
 from trainer.scores import ATTENTION
-from trainer.tasks import TaskSpec
 
 PROJECTIONS = "projections.safetensors"
 
@@ -207,7 +207,7 @@ def teacher_spec(model: Any, task: str | None, path: str) -> TaskSpec:
     is_regression = config.num_labels == 1
     names = None if is_regression else tuple(str(config.id2label[index]) for index in range(config.num_labels))
     if task is None:
-        from trainer.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS
+        from trainer.data.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS
 
         return (
             TaskSpec("regression", None, REGRESSION_METRICS)

@@ -16,7 +16,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 from transformers import AttentionInterface
 
-from shared.attention import products_are_faster
+from shared.compute.attention import products_are_faster
 
 ATTENTION = "tinybert_scores"
 

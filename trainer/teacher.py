@@ -10,19 +10,19 @@ from typing import Any
 import torch
 import torch.nn.functional as functional
 
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
+from shared.cli.progress import format_seconds
 from shared.embedded import resolve_encoder
-from shared.progress import format_seconds
-from trainer.batches import Batch, tokenise
 from trainer.checkpoint import open_run, write_result
 from trainer.config import TeacherConfig
+from trainer.data.batches import Batch, tokenize
+from trainer.data.sources import TableSource
+from trainer.data.tasks import TaskSpec, glue_spec, own_spec, read_table, sequence_length
 from trainer.evaluate import predict
 from trainer.loop import Losses, Run, Stage, Worker, train
 from trainer.metrics import score, selection_score
 from trainer.models import count_parameters, load_classifier, load_tokenizer, save_classifier
 from trainer.scores import classify, encode
-from trainer.sources import TableSource
-from trainer.tasks import TaskSpec, glue_spec, own_spec, read_table, sequence_length
 from trainer.workers import run_to_result
 
 
@@ -46,7 +46,7 @@ class Supervision:
 
 def run_command(config: TeacherConfig) -> CommandResult:
     """Fine-tune, or go on; leaves OUTPUT/model. Raises ExpectedError."""
-    folder = open_run(config.output, "teacher", config.what(), {"name": config.name})
+    folder = open_run(config.output, "teacher", config.identity(), {"name": config.name})
     result = run_to_result(_work, config, folder)
     scores = ", ".join(f"{name} {value:.4f}" for name, value in result["dev"].items())
     took = format_seconds(result["seconds"])
@@ -64,8 +64,8 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     model = load_classifier(encoder, spec.num_logits, "--encoder").to(worker.device)
     length = sequence_length(config.max_length, table.has_pairs)
     examples, dev = table.examples(spec), dev_table.examples(spec)
-    pieces = tokenise(tokenizer, examples.texts_a, examples.texts_b, length)
-    dev_pieces = tokenise(tokenizer, dev.texts_a, dev.texts_b, length)
+    pieces = tokenize(tokenizer, examples.texts_a, examples.texts_b, length)
+    dev_pieces = tokenize(tokenizer, dev.texts_a, dev.texts_b, length)
 
     def evaluate() -> tuple[float, dict[str, float]]:
         with torch.autocast(worker.device, worker.dtype, enabled=worker.dtype != torch.float32):
@@ -83,7 +83,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         "command": "teacher", "task": spec.name, "name": config.name, "seed": config.seed, "metric": spec.metrics[0],
         "rows": len(dev), "parameters": count_parameters(model), "teacher": None, "teacher_dev": None,
     } | state.facts()  # fmt: skip
-    save_classifier(model, tokenizer, spec, folder / "model", facts | {"recipe": config.what()})
+    save_classifier(model, tokenizer, spec, folder / "model", facts | {"recipe": config.identity()})
     write_result(folder, facts)
 
 

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 
+from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import ClusterError, ExpectedError, UsageError
-from shared.hardware import resolve_device, resolve_dtype
 from trainer.checkpoint import read_result
 from trainer.loop import Worker
 
@@ -86,7 +86,7 @@ def _ray_loop(arguments: dict[str, Any]) -> None:
     """What a Ray Train worker runs."""
     from ray import train
 
-    from shared.logs import configure_logs
+    from shared.cli.logs import configure_logs
 
     config, context = arguments["config"], train.get_context()
     configure_logs(config.log_format, config.log_level)

@@ -24,11 +24,11 @@ from augment_service.service import problems
 from augment_service.service.access import Access
 from augment_service.service.augmenter import Augmenter
 from augment_service.service.body import read_body, while_connected
-from augment_service.service.gate import Gate, GateSettings
 from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.middleware import Middleware, MiddlewareSettings
 from augment_service.service.models import Models
 from augment_service.service.openapi import AUGMENT, CANDIDATES, METRICS, STREAM, describe, health_responses
-from augment_service.service.page import add_page
+from augment_service.service.page_routes import add_page
 from augment_service.service.requests import AugmentRequest, CandidatesRequest, Health, Limits
 from shared.errors import ExpectedError, ModelError
 
@@ -57,7 +57,11 @@ class State:
 
 
 def create_app(
-    load_models: LoadModels, limits: Limits, access: Access, settings: GateSettings, cache_bytes: int = 256_000_000
+    load_models: LoadModels,
+    limits: Limits,
+    access: Access,
+    settings: MiddlewareSettings,
+    cache_bytes: int = 256_000_000,
 ) -> FastAPI:
     """The application. `load_models` runs in the background at start, so that the process answers at once."""
     state, metrics = State(), ServiceMetrics()
@@ -82,7 +86,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = state
-    app.add_middleware(Gate, access=access, settings=settings, metrics=metrics)
+    app.add_middleware(Middleware, access=access, settings=settings, metrics=metrics)
     _add_work(app, state, limits)
     _add_health(app, state, metrics)
     add_page(app)

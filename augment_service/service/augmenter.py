@@ -12,13 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from augment_service.engine import Ask, Proposer, Steps, TextProposals
+from augment_service.engine.augment import Ask, Proposer, Steps, TextProposals
 from augment_service.service.cache import ByteLru
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from augment_service.service.requests import LimitError, as_columns
+from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
-from shared.rows import SourceRow
 from shared.sampling import RowCandidates, Samples, draw_samples
 
 Found = TypeVar("Found")

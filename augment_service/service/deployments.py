@@ -17,20 +17,20 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
-from augment_service.batches import ModelInput
 from augment_service.config import ServeConfig
-from augment_service.engine import Answer, Ask, Nearest
-from augment_service.lexicon import Lexicon
-from augment_service.masked_lm import Ranking
+from augment_service.engine.augment import Answer, Ask, Nearest
+from augment_service.engine.batches import ModelInput
+from augment_service.engine.lexicon import Lexicon
+from augment_service.engine.masked_lm import Ranking
 from augment_service.service.access import Access, read_tokens
 from augment_service.service.app import create_app
-from augment_service.service.gate import GateSettings
 from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.middleware import MiddlewareSettings
 from augment_service.service.models import Models, NeighbourBatcher, load_batcher, load_vectors
 from augment_service.service.server import limits_of
+from shared.cli.logs import configure_logs
+from shared.compute.memory import keep_freed_memory
 from shared.errors import ClusterError, ExpectedError, OverloadError
-from shared.logs import configure_logs
-from shared.memory import keep_freed_memory
 
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.2
@@ -88,7 +88,7 @@ class Ingress:
                 await _ask(lambda: self._masked_lm.lexicon.remote()), self._masked_lm, self._glove, config.batch_tokens
             )
 
-        settings = GateSettings(config.max_requests, config.request_seconds)
+        settings = MiddlewareSettings(config.max_requests, config.request_seconds)
         return create_app(load, limits_of(config), Access(read_tokens(config.token_file)), settings, config.cache_bytes)
 
 

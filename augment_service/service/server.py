@@ -21,13 +21,13 @@ from augment_service.config import ModelChoice, ServeConfig
 from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
 from augment_service.service.app import create_app
 from augment_service.service.connections import GuardedProtocol
-from augment_service.service.gate import GateSettings
 from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.middleware import MiddlewareSettings
 from augment_service.service.models import LocalModels, Models, NeighbourBatcher, load_batcher, load_vectors
 from augment_service.service.requests import Limits
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
+from shared.compute.memory import keep_freed_memory
 from shared.errors import UsageError
-from shared.memory import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def local_app(config: ServeConfig, access: Access) -> FastAPI:
         return await load_local_models(config, config.threads, config.max_wait_ms, config.queue_seconds, metrics)
 
     only_loopback = not access.needs_token and not config.allow_without_token and is_loopback(config.host)
-    settings = GateSettings(config.max_requests, config.request_seconds, only_loopback)
+    settings = MiddlewareSettings(config.max_requests, config.request_seconds, only_loopback)
     return create_app(load, limits_of(config), access, settings, config.cache_bytes)
 
 

@@ -43,7 +43,7 @@ if kind == "nlpaug":
 else:
     import transformers
 
-    from augment_service.words import WordSplitter, may_replace
+    from augment_service.engine.words import WordSplitter, may_replace
     from shared.params import AugmentParams
     from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from augment_service.words import WordSplitter, may_replace
+from augment_service.engine.words import WordSplitter, may_replace
 
 
 class BatchOneLoop:

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from deploy.demo.reviews import prepare_reviews
 from shared.errors import ExpectedError
 from shared.shards import list_commits, read_shard
-from shared.store import open_store
+from shared.storage.store import open_store
 
 NUM_SHOWN = 4
 SAMPLES_SHOWN = 3

@@ -22,9 +22,9 @@ from collections import Counter
 from pathlib import Path
 
 from augment_service.config import RunConfig
-from augment_service.heartbeat import read_heartbeats
-from shared.config import add_arguments, from_namespace
-from shared.store import open_store
+from augment_service.job.heartbeat import read_heartbeats
+from shared.cli.config import add_arguments, from_namespace
+from shared.storage.store import open_store
 from tests.integration.conftest import Job
 from tests.support.command import ROOT, descendants_of
 from tests.support.ray_nodes import TOKEN_ENVIRONMENT, Nodes, StartedNodes, TestCluster, kill

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from shared.shards import list_commits, read_shard
-from shared.store import open_store
+from shared.storage.store import open_store
 from tests.integration.conftest import Job, finished_run, job  # noqa: F401
 from tests.support.command import bytes_of, run_command
 

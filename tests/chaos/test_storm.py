@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from shared.shards import list_commits
-from shared.store import open_store
+from shared.storage.store import open_store
 from tests.integration.conftest import NUM_ROWS, Job, finished_run, job  # noqa: F401
 from tests.integration.test_job import rows_of
 from tests.support.command import ROOT, bytes_of, run_command

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from augment_service.engine import AugmentEngine
-from augment_service.glove import GloveVectors
-from augment_service.masked_lm import MaskedLM
+from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.glove import GloveVectors
+from augment_service.engine.masked_lm import MaskedLM
 from shared.params import AugmentParams
 from tests.support.hardware import NEEDS_BF16
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from shared.errors import UsageError
 from tests.support.distillation import save_teacher
-from trainer.batches import Batch
+from trainer.data.batches import Batch
 from trainer.distill import IntermediateDistillation, PredictionDistillation
 from trainer.losses import attention_loss, embedding_loss, hidden_loss, prediction_loss, regression_loss
 from trainer.models import Projections, load_classifier

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from transformers import AutoModelForMaskedLM
 
-from augment_service.engine import AugmentEngine
-from augment_service.glove import GloveVectors
-from augment_service.masked_lm import MaskedLM
+from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.glove import GloveVectors
+from augment_service.engine.masked_lm import MaskedLM
+from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
 from shared.rendering import render_samples
-from shared.rows import SourceRow
 from tests.support.models import KINDS, save_random_model, save_random_vectors
 from tests.support.oracle import expected_candidates
 

@@ -15,9 +15,9 @@ import transformers
 from shared.errors import OutputError
 from tests.support.models import save_random_model
 from tests.support.runs import save_random_classifier
-from trainer.export import check_equal_logits, load_classifier_folder
-from trainer.export import run_command as export
-from trainer.export_config import ExportConfig
+from trainer.export.command import check_equal_logits, load_classifier_folder
+from trainer.export.command import run_command as export
+from trainer.export.config import ExportConfig
 
 
 @pytest.fixture(scope="module")

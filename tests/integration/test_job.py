@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from shared.shards import list_commits, read_shard
-from shared.store import open_store
+from shared.storage.store import open_store
 from tests.integration.conftest import NUM_ROWS, Job
 from tests.support.command import bytes_of, kill_when, run_command
 

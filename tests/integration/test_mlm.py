@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from augment_service.masked_lm import MaskedLM
+from augment_service.engine.masked_lm import MaskedLM
 from tests.support.command import kill_when, run_command
 from tests.support.models import save_random_model
 

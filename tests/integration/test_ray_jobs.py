@@ -13,7 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from shared.metrics import JOB_METRICS
+from augment_service.job.metrics import JOB_METRICS
 from tests.chaos.storm import prepare
 from tests.integration.conftest import Job
 from tests.support.command import ROOT, bytes_of, run_command

@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shared import s3
 from shared.errors import InputError, StoreError, UsageError
-from shared.input_files import expand, open_binary, sha256_of
 from shared.shards import list_commits, read_shard, remove_orphans, revoke_damaged, write_shard
-from shared.store import Store, open_store
+from shared.storage import s3
+from shared.storage.input_files import expand, open_binary, sha256_of
+from shared.storage.store import Store, open_store
 from tests.integration.conftest import Job
 from tests.support.command import bytes_of, run_command
 from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server
-from trainer.stream import wait_for_commit
+from trainer.data.stream import wait_for_commit
 
 FOLDERS = ("shards", "commits", "quarantine", "runs")
 
@@ -144,7 +144,7 @@ def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
 
 
 def test_input_files_are_found_and_read_in_pieces(faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.input_files.PIECE_BYTES", 10_000)
+    monkeypatch.setattr("shared.storage.input_files.PIECE_BYTES", 10_000)
     store = open_store("s3://bucket/inputs")
     lines = [f"line {number}\t{number % 2}\n".encode() for number in range(20_000)]
     store.put("b.tsv", b"".join(lines))

@@ -10,14 +10,14 @@ import pyarrow as pa
 import torch
 import transformers
 
-from augment_service.assemble import candidates_table, sample_statistics, samples_table
+from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from shared.inputs.rows import SourceRow
 from shared.manifest import write_or_check
 from shared.params import AugmentParams
-from shared.rows import SourceRow
 from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
 from shared.schema import candidates_schema, samples_schema
 from shared.shards import write_shard, write_success
-from shared.store import LocalStore
+from shared.storage.store import LocalStore
 from tests.support.models import save_random_model
 
 ADJECTIVES = ("good", "great", "bad", "terrible", "small", "lazy", "quick", "brown")

@@ -12,7 +12,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shared.config import CommandConfig, add_arguments, from_namespace
+from shared.cli.config import CommandConfig, add_arguments, from_namespace
 
 PROGRAMS = ("augment_service", "trainer")
 _ENDS = {"&&", "||", ";", "|", "&"}

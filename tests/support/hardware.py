@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.hardware import has_bf16_kernels
+from shared.compute.hardware import has_bf16_kernels
 
 NEEDS_BF16 = pytest.mark.skipif(not has_bf16_kernels(), reason="needs a processor with AVX-512: bf16 is refused here")
 CPU_DTYPES = ["fp32", pytest.param("bf16", marks=NEEDS_BF16)]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from augment_service.engine import AugmentEngine
-from augment_service.words import Word
+from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.words import Word
 
 
 @torch.no_grad()

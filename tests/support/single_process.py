@@ -6,16 +6,16 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from augment_service.assemble import sample_statistics, samples_table
 from augment_service.config import RunConfig
-from augment_service.engine import AugmentEngine
-from augment_service.glove import GloveVectors
-from augment_service.masked_lm import MaskedLM
-from augment_service.shard_work import shard_work
+from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.glove import GloveVectors
+from augment_service.engine.masked_lm import MaskedLM
+from augment_service.job.assemble import sample_statistics, samples_table
+from augment_service.job.shard_work import shard_work
+from shared.inputs.sources import open_source
 from shared.schema import samples_schema
 from shared.shards import write_shard
-from shared.sources import open_source
-from shared.store import open_store
+from shared.storage.store import open_store
 
 
 def write_single_process(config: RunConfig) -> float:

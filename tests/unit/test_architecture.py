@@ -15,9 +15,9 @@ import shared
 
 ROOT = Path(__file__).resolve().parents[2]
 PURE = (
-    "augment_service/batches.py", "augment_service/scheduler.py", "augment_service/poison.py",
-    "augment_service/engine.py", "shared/sampling.py", "shared/rng.py", "shared/rendering.py", "trainer/batches.py",
-    "trainer/losses.py", "trainer/mapping.py", "trainer/scores.py",
+    "augment_service/engine/batches.py", "augment_service/job/scheduler.py", "augment_service/job/poison.py",
+    "augment_service/engine/augment.py", "shared/sampling.py", "shared/rng.py", "shared/rendering.py",
+    "trainer/data/batches.py", "trainer/losses.py", "trainer/mapping.py", "trainer/scores.py",
 )  # fmt: skip
 OUTSIDE = {"ray", "fastapi", "starlette", "uvicorn"}
 HEAVY = ("ray", "torch", "transformers", "gensim", "fastapi", "pyarrow", "numpy")
@@ -108,5 +108,5 @@ def test_the_wheel_holds_the_packages_and_their_data(tmp_path: Path) -> None:
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {name for name in tops if not name.endswith(".dist-info")} == {"augment_service", "trainer", "shared"}
-    for name in ("augment_service/data/stopwords.txt", "shared/embedded/masked_lm_delta.safetensors"):
+    for name in ("augment_service/engine/data/stopwords.txt", "shared/embedded/masked_lm_delta.safetensors"):
         assert name in names

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.mlm.data import TokenFile, Vocabulary
+from trainer.data.corpus import TokenFile, Vocabulary
 from trainer.mlm.model import TrainableMaskedLM
 
 EVALUATION_SHARE = 0.15

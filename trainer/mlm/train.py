@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
+from shared.cli.progress import Progress, format_seconds
+from shared.compute.hardware import resolve_device, resolve_dtype
+from shared.compute.memory import keep_freed_memory
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import TrainingError
-from shared.hardware import resolve_device, resolve_dtype
-from shared.memory import keep_freed_memory
-from shared.progress import Progress, format_seconds
 from trainer.checkpoint import (
     CHECKPOINT,
     append_metrics,
@@ -31,8 +31,7 @@ from trainer.checkpoint import (
     open_run,
     save_checkpoint,
 )
-from trainer.mlm.config import MlmConfig
-from trainer.mlm.data import (
+from trainer.data.corpus import (
     Batch,
     TokenFile,
     Vocabulary,
@@ -41,6 +40,7 @@ from trainer.mlm.data import (
     split_lines,
     tokenize,
 )
+from trainer.mlm.config import MlmConfig
 from trainer.mlm.delta import save_delta, start_from_delta
 from trainer.mlm.evaluate import score_held_out
 from trainer.mlm.model import TrainableMaskedLM, load_trainable
@@ -96,7 +96,7 @@ def run_command(config: MlmConfig) -> CommandResult:
     # Before the folder is made and the corpus read: what this machine cannot do is said at once.
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    output = open_run(config.output, "mlm", config.what())
+    output = open_run(config.output, "mlm", config.identity())
     if config.threads:
         torch.set_num_threads(config.threads)
     keep_freed_memory()

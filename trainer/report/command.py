@@ -7,7 +7,7 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shared.command_line import CommandResult
+from shared.cli.command_line import CommandResult
 from shared.errors import StoreError, UsageError
 from trainer.report.config import ReportConfig
 from trainer.report.page import render_page

@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.errors import InputError
 from shared.glue import TASKS
-from trainer.tasks import sequence_length
+from trainer.data.tasks import sequence_length
 
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shared.hardware import resolve_device, resolve_dtype
-from trainer.export import load_classifier_folder
+from shared.compute.hardware import resolve_device, resolve_dtype
+from trainer.export.command import load_classifier_folder
+from trainer.export.sample_inputs import EncodedRow, encode_texts, longest_input, pad_rows, random_rows, read_texts
 from trainer.report.config import ReportConfig
 from trainer.report.runs import ModelFolder, Run
-from trainer.sample_inputs import EncodedRow, encode_texts, longest_input, pad_rows, random_rows, read_texts
 
 BATCHES_OF_TEXTS = 8
 """So many different batches of real texts make a turn."""

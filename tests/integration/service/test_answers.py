@@ -12,7 +12,7 @@ import datasets
 import httpx
 import pytest
 
-from augment_service.client import AsyncClient, Client, ServiceError
+from augment_service.service.client import AsyncClient, Client, ServiceError
 from tests.support.command import run_command
 from tests.support.hardware import CPU_DTYPES
 from tests.support.service import Service

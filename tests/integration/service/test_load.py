@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from augment_service.cli import main
-from augment_service.client import AsyncClient, Client, ServiceError
+from augment_service.service.client import AsyncClient, Client, ServiceError
 from tests.support.command import run_command
 from tests.support.service import Service
 

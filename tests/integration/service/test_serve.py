@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from augment_service.client import AsyncClient, Client
+from augment_service.service.client import AsyncClient, Client
 from tests.integration.service.test_answers import SETTINGS, SWITCHES, TEXTS
 from tests.support.serve_cluster import ServeCluster
 from tests.support.service import Service

@@ -10,8 +10,8 @@ import pytest
 import transformers
 
 from augment_service.cli import main
-from augment_service.glove import GloveVectors
-from augment_service.masked_lm import MaskedLM
+from augment_service.engine.glove import GloveVectors
+from augment_service.engine.masked_lm import MaskedLM
 from shared.errors import ModelError
 from tests.support.models import save_random_model, save_random_vectors
 

@@ -10,7 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-from shared.metrics import JOB_METRICS, Metric
+from augment_service.job.metrics import JOB_METRICS, Metric
 
 GRAFANA = Path(__file__).resolve().parents[3] / "deploy" / "grafana"
 RAYS_OWN = {"ray_node_gpus_utilization": {"instance", "GpuIndex"}}

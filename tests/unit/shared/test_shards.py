@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from augment_service.assemble import samples_table
+from augment_service.job.assemble import samples_table
 from shared import errors
 from shared.errors import ManifestError, ShardError, StoreError, UsageError
+from shared.inputs.rows import SourceRow
 from shared.manifest import write_or_check
 from shared.params import AugmentParams
-from shared.rows import SourceRow
 from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
 from shared.schema import samples_schema
 from shared.shards import (
@@ -31,7 +31,7 @@ from shared.shards import (
     write_shard,
     write_success,
 )
-from shared.store import LocalStore, open_store
+from shared.storage.store import LocalStore, open_store
 
 SCHEMA = samples_schema(pa.int64(), [])
 ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 import shared.embedded.wheels as wheels
-from augment_service.masked_lm import MaskedLM
+from augment_service.engine.masked_lm import MaskedLM
 from shared.errors import ModelError
 
 DELTA = Path(wheels.__file__).with_name("masked_lm_delta.safetensors")
@@ -24,8 +24,8 @@ def test_the_delta_is_small_enough_to_ship() -> None:
 def test_the_embedded_model_fills_a_gap_with_a_sensible_word() -> None:
     masked_lm = MaskedLM.load("embedded", "cpu", "fp32")
     assert isinstance(masked_lm.tokenizer, transformers.PreTrainedTokenizerBase)
-    from augment_service.engine import AugmentEngine
-    from augment_service.glove import GloveVectors
+    from augment_service.engine.augment import AugmentEngine
+    from augment_service.engine.glove import GloveVectors
     from shared.params import AugmentParams
 
     engine = AugmentEngine(masked_lm, GloveVectors.load("embedded", 20_000), AugmentParams(filter="whole-words"))

@@ -9,8 +9,8 @@ import pytest
 
 from shared.errors import InputError
 from shared.glue import TASKS
+from trainer.data.tasks import TaskSpec, glue_spec, own_spec
 from trainer.metrics import score, selection_score
-from trainer.tasks import TaskSpec, glue_spec, own_spec
 
 CLASSES = np.asarray([[2, 1], [0, 3], [1, 0], [0, 1], [0, 5]], np.float32)  # predicted 0, 1, 0, 1, 1
 LABELS = np.asarray([0, 1, 1, 1, 0], np.float32)

@@ -12,6 +12,7 @@ from shared.errors import ModelError, UsageError
 from tests.support.distillation import save_teacher
 from tests.support.models import save_random_model
 from trainer.config import StudentConfig
+from trainer.data.tasks import TaskSpec
 from trainer.models import (
     Projections,
     StudentSize,
@@ -26,7 +27,6 @@ from trainer.models import (
     save_classifier,
     teacher_spec,
 )
-from trainer.tasks import TaskSpec
 
 
 @pytest.fixture(scope="module")

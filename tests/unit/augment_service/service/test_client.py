@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from augment_service.client import Client, ServiceError
+from augment_service.service.client import Client, ServiceError
 
 PROBLEM = {"type": "about:blank", "title": "Internal error", "status": 500, "detail": "a bug", "code": "internal"}
 

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augment_service.batches import ModelInput
-from augment_service.client import _Lines
-from augment_service.masked_lm import Ranking
+from augment_service.engine.batches import ModelInput
+from augment_service.engine.masked_lm import Ranking
 from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
 from augment_service.service.augmenter import sample_list
 from augment_service.service.batcher import PassBatcher, PassReport
 from augment_service.service.cache import ByteLru
+from augment_service.service.client import _Lines
 from augment_service.service.deployments import split_inputs
 from shared.errors import OverloadError, UsageError
 from shared.params import AugmentParams

@@ -1,0 +1,176 @@
+"""The forward pass of BERT-family encoders over packed sequences, with the last layer only where answers are wanted.
+
+The pieces of a batch stand one after another in one (T, H) matrix: no padding anywhere. Attention runs per group of
+equal length. The last layer computes keys and values for all pieces but everything else only at the wanted positions.
+Covers BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; other architectures run through their own forward pass.
+
+Legend: T pieces of the batch, P wanted positions, H hidden size, A heads, D head size, B sequences of one length L.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from augment_service.engine.linear import Linear
+from shared.compute.attention import products_are_faster
+
+ARITHMETIC = 2
+"""Number of the way in which answers are computed; raised when their last digits change, so that a job that another
+version began is refused instead of mixed."""
+_BLOCK = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """`ids`, `segments`, `places` (T,): piece, segment and place in its sequence; `lengths`: one per sequence, rising;
+    `wanted` (P,): rows of the packed matrix whose last hidden state is asked for, rising."""
+
+    ids: Tensor
+    segments: Tensor
+    places: Tensor
+    lengths: tuple[int, ...]
+    wanted: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Weights of one post-norm transformer layer; query, key and value in one matrix; `up` ends in the activation."""
+
+    qkv: Linear
+    output: Linear
+    attention_norm: nn.LayerNorm
+    up: Linear
+    down: Linear
+    output_norm: nn.LayerNorm
+
+
+class PackedEncoder:
+    """A BERT-family encoder, its weights taken over from a transformers model."""
+
+    def __init__(self, model: Any, dtype: torch.dtype) -> None:
+        base = model.base_model
+        kind = model.config.model_type
+        self._dtype = dtype
+        self._num_heads = getattr(model.config, "num_attention_heads", None) or model.config.n_heads
+        embeddings = base.embeddings
+        self._words = embeddings.word_embeddings.weight.data
+        self._positions = embeddings.position_embeddings.weight.data
+        segment_table = getattr(embeddings, "token_type_embeddings", None)
+        self._segments = segment_table.weight.data if segment_table is not None else None
+        self._embedding_norm = embeddings.LayerNorm
+        self._place_shift = model.config.pad_token_id + 1 if kind in ("roberta", "xlm-roberta") else 0
+        projection = getattr(base, "embeddings_project", None)
+        self._projection = Linear((projection,), dtype) if projection is not None else None
+        activation = _activation(getattr(model.config, "hidden_act", None) or model.config.activation)
+        if kind == "distilbert":
+            self._layers = [_distilbert_layer(layer, dtype, activation) for layer in base.transformer.layer]
+        else:
+            self._layers = [_bert_layer(layer, dtype, activation) for layer in base.encoder.layer]
+
+    def __call__(self, batch: PackedBatch) -> Tensor:
+        """(P, H) last hidden states at the wanted rows."""
+        states = self._embed(batch)  # (T, H)
+        for layer in self._layers[:-1]:
+            states = self._layer(layer, states, batch.lengths, None)
+        return self._layer(self._layers[-1], states, batch.lengths, batch.wanted)
+
+    def _embed(self, batch: PackedBatch) -> Tensor:
+        embedded = functional.embedding(batch.ids, self._words)
+        embedded = embedded + functional.embedding(batch.places + self._place_shift, self._positions)
+        if self._segments is not None:
+            embedded = embedded + functional.embedding(batch.segments, self._segments)
+        states = _norm(self._embedding_norm, embedded).to(self._dtype)
+        return self._projection(states) if self._projection else states
+
+    def _layer(self, layer: _Layer, states: Tensor, lengths: tuple[int, ...], wanted: Tensor | None) -> Tensor:
+        context = self._attention(layer.qkv(states), lengths)
+        if wanted is not None:
+            context, states = context.index_select(0, wanted), states.index_select(0, wanted)
+        attended = _norm(layer.attention_norm, layer.output(context) + states)
+        return _norm(layer.output_norm, layer.down(layer.up(attended)) + attended)
+
+    def _attention(self, qkv: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        size = qkv.shape[1] // 3
+        parts, start = [], 0
+        for length, count in _runs(lengths):
+            rows = qkv[start : start + length * count]
+            start += length * count
+            split = rows.view(count, length, 3, self._num_heads, size // self._num_heads).permute(2, 0, 3, 1, 4)
+            mixed = _attend(split[0], split[1], split[2])  # (B, A, L, D)
+            parts.append(mixed.transpose(1, 2).reshape(count * length, size))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def is_supported(model: Any) -> bool:
+    """Whether PackedEncoder gives this model's own answers."""
+    config = model.config
+    if config.model_type == "distilbert":
+        return not getattr(config, "sinusoidal_pos_embds", False)
+    kinds = ("bert", "roberta", "xlm-roberta", "electra")
+    return config.model_type in kinds and not getattr(config, "is_decoder", False)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Softmax attention without a mask over (B, A, L, D)."""
+    if not products_are_faster(query):
+        return functional.scaled_dot_product_attention(query, key, value)
+    parts, start, count = [], 0, query.shape[0]
+    while start < count:
+        # Blocks of few sizes, since oneDNN compiles and keeps a product for each.
+        size = min(_BLOCK, 1 << ((count - start).bit_length() - 1))
+        block = slice(start, start + size)
+        scores = torch.matmul(query[block], key[block].transpose(2, 3)) * query.shape[3] ** -0.5  # (size, A, L, L)
+        parts.append(torch.matmul(scores.softmax(dim=-1), value[block]))
+        start += size
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _runs(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(length, how many in a row)."""
+    runs: list[tuple[int, int]] = []
+    for length in lengths:
+        if runs and runs[-1][0] == length:
+            runs[-1] = (length, runs[-1][1] + 1)
+        else:
+            runs.append((length, 1))
+    return runs
+
+
+def _norm(norm: nn.LayerNorm, states: Tensor) -> Tensor:
+    weight, bias = norm.weight.to(states.dtype), norm.bias.to(states.dtype)
+    return functional.layer_norm(states, norm.normalized_shape, weight, bias, norm.eps)
+
+
+def _bert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer:
+    attention = layer.attention.self
+    return _Layer(
+        Linear((attention.query, attention.key, attention.value), dtype),
+        Linear((layer.attention.output.dense,), dtype),
+        layer.attention.output.LayerNorm,
+        Linear((layer.intermediate.dense,), dtype, activation),
+        Linear((layer.output.dense,), dtype),
+        layer.output.LayerNorm,
+    )
+
+
+def _distilbert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer:
+    attention = layer.attention
+    return _Layer(
+        Linear((attention.q_lin, attention.k_lin, attention.v_lin), dtype),
+        Linear((attention.out_lin,), dtype),
+        layer.sa_layer_norm,
+        Linear((layer.ffn.lin1,), dtype, activation),
+        Linear((layer.ffn.lin2,), dtype),
+        layer.output_layer_norm,
+    )
+
+
+def _activation(name: str) -> Any:
+    from transformers.activations import ACT2FN
+
+    return functional.gelu if name == "gelu" else ACT2FN[name]

@@ -1,0 +1,297 @@
+"""A masked LM: batches of pieces in, the K best vocabulary entries per wanted position out.
+
+The encoder runs in the chosen precision; the vocabulary head always in fp32, since bf16 logits tie too often for a
+ranking. Ties go to the smaller id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from augment_service.engine.batch_guard import BatchGuard
+from augment_service.engine.batches import ModelInput
+from augment_service.engine.encoder import PackedBatch, PackedEncoder, is_supported
+from augment_service.engine.flops import ModelCost, model_cost
+from augment_service.engine.lexicon import Lexicon
+from augment_service.engine.linear import Linear
+from shared.compute.hardware import resolve_device, resolve_dtype
+from shared.embedded import EMBEDDED
+from shared.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+HEAD_ROWS = 256
+MIN_ROWS = 16
+"""Matrix libraries compute products of very few rows another way, with other last digits. Where there are fewer, rows
+are filled up to this many, so that an input's answer has the same bits alone and in any company (decision 0013)."""
+PIECES_MULTIPLE, WANTED_MULTIPLE = 32, 16
+"""oneDNN compiles a product for each number of rows and keeps it: pieces and wanted positions are filled up to
+multiples, which bounds the memory of that and, for small models, saves a quarter of the time."""
+_TIE_MARGIN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """ids int64 and scores float32, both (positions, K), best first."""
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+class MaskedLM:
+    """A loaded masked LM with its tokenizer. Use `MaskedLM.load`."""
+
+    def __init__(self, model: Any, tokenizer: Any, device: str, dtype: torch.dtype, name: str) -> None:
+        self.tokenizer = tokenizer
+        self.device, self.dtype, self.name = device, dtype, name
+        self.guard = BatchGuard()
+        self._model = model.eval().to(device)
+        self.vocab_size = int(model.config.vocab_size)
+        self._head = _head_of(self._model)
+        self._encoder = PackedEncoder(self._model, dtype) if is_supported(model) and self._head else None
+        positions = int(getattr(model.config, "max_position_embeddings", 512))
+        self.max_length = positions - (2 if model.config.model_type in ("roberta", "xlm-roberta") else 0)
+        self.lexicon = Lexicon(tokenizer, *_special_ids(tokenizer), self.max_length)
+        self.has_segments = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
+
+    @classmethod
+    def load(cls, path: str, device: str = "auto", dtype: str = "auto", num_threads: int | None = None) -> MaskedLM:
+        """Load from `embedded`, a folder or a hub id. Raises ModelError, UsageError.
+
+        dtype: fp32, bf16, or auto (bf16 where the hardware multiplies it). num_threads: of the whole process.
+        """
+        from safetensors import SafetensorError
+        from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        if num_threads:
+            torch.set_num_threads(num_threads)
+        device = resolve_device(device)
+        precision = resolve_dtype(dtype, device)
+        if path == EMBEDDED:
+            from shared.embedded.delta import embedded_masked_lm
+
+            model, tokenizer = embedded_masked_lm()
+        else:
+            try:
+                config = AutoConfig.from_pretrained(path)
+                _check_kind(path, config)
+                model, report = AutoModelForMaskedLM.from_pretrained(
+                    path, dtype=torch.float32, output_loading_info=True, attn_implementation="sdpa"
+                )
+                tokenizer = AutoTokenizer.from_pretrained(path)
+            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+                raise ModelError(f"--mlm {path}: {str(error).splitlines()[0]}") from error
+            _check_head(path, report)
+            _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
+        return cls(model, tokenizer, device, precision, path)
+
+    def fingerprint(self) -> str:
+        """sha256 hex of weights and vocabulary: what decides the candidates, wherever the files stand."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self._model.state_dict().items()):
+            digest.update(name.encode() + str(tuple(value.shape)).encode())
+            digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(self.tokenizer.backend_tokenizer.to_str().encode())
+        return digest.hexdigest()
+
+    def cost(self) -> ModelCost:
+        """Floating-point operations of one input."""
+        return model_cost(self._model, last_layer_is_cut=self._encoder is not None)
+
+    @torch.inference_mode()
+    def rank(
+        self, inputs: Sequence[ModelInput], batches: Sequence[Sequence[int]], k: int, excluded: NDArray[np.bool_] | None
+    ) -> list[Ranking]:
+        """The K best entries at each wanted position, one Ranking per input; `excluded` entries never come out.
+
+        excluded: (pieces,) bool or None.
+        """
+        results: list[Ranking | None] = [None] * len(inputs)
+        penalty = None
+        if excluded is not None:
+            full = np.ones(self.vocab_size, np.bool_)
+            full[: min(len(excluded), self.vocab_size)] = excluded[: self.vocab_size]
+            penalty = torch.from_numpy(np.where(full, -np.inf, 0.0).astype(np.float32)).to(self.device)
+        waiting: list[tuple[Sequence[int], Tensor]] = []
+        rows = 0
+        for batch in batches:
+            states = self.guard.run(self._states, [inputs[index] for index in batch])
+            waiting.append((batch, states))
+            rows += len(states)
+            if rows >= HEAD_ROWS:
+                self._finish(inputs, waiting, k, penalty, results)
+                waiting, rows = [], 0
+        self._finish(inputs, waiting, k, penalty, results)
+        return [one for one in results if one is not None]
+
+    def _states(self, inputs: Sequence[ModelInput]) -> Tensor:
+        if self._encoder is None:
+            return self._own_forward(inputs)
+        num_wanted = sum(len(one.positions) for one in inputs)
+        return self._encoder(self._pack([*inputs, *_fillers(inputs, num_wanted, self.max_length)]))[:num_wanted]
+
+    def _pack(self, inputs: Sequence[ModelInput]) -> PackedBatch:
+        lengths = tuple(len(one) for one in inputs)
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        ids = np.concatenate([np.asarray(one.ids, np.int64) for one in inputs])
+        places = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
+        first = np.repeat(np.asarray([one.num_first_segment for one in inputs], np.int64), lengths)
+        wanted = [start + place for start, one in zip(starts.tolist(), inputs, strict=False) for place in one.positions]
+        # RoBERTa's second text has the segment id of the first: it knows only one.
+        segments = ((places >= first) & self.has_segments).astype(np.int64)
+        arrays = (ids, segments, places, np.asarray(wanted, np.int64))
+        ids_t, segments_t, places_t, wanted_t = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return PackedBatch(ids_t, segments_t, places_t, lengths, wanted_t)
+
+    def _own_forward(self, inputs: Sequence[ModelInput]) -> Tensor:
+        """Architectures without a packed pass: their own forward, sequences of one length at a time; logits when the
+        head is not known, else last hidden states."""
+        parts: list[Tensor] = []
+        start = 0
+        while start < len(inputs):
+            stop = start
+            length = len(inputs[start])
+            while stop < len(inputs) and len(inputs[stop]) == length:
+                stop += 1
+            # The rows that fill up ask for nothing.
+            missing = max(MIN_ROWS - (stop - start) * length, 0)
+            group = [*inputs[start:stop]] + [_without_wish(inputs[start])] * missing
+            ids = torch.tensor([one.ids for one in group], device=self.device)
+            options: dict[str, Tensor] = {}
+            if self.has_segments:
+                segments = [[int(p >= one.num_first_segment) for p in range(len(one))] for one in group]
+                options["token_type_ids"] = torch.tensor(segments, device=self.device)
+            with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
+                if self._head:
+                    states = self._model.base_model(input_ids=ids, **options).last_hidden_state
+                else:
+                    states = self._model(input_ids=ids, **options).logits
+            parts += [states[row, list(one.positions)] for row, one in enumerate(group)]
+            start = stop
+        return torch.cat(parts)
+
+    def _finish(
+        self,
+        inputs: Sequence[ModelInput],
+        waiting: Sequence[tuple[Sequence[int], Tensor]],
+        k: int,
+        penalty: Tensor | None,
+        results: list[Ranking | None],
+    ) -> None:
+        if not waiting:
+            return
+        states = torch.cat([states for _, states in waiting]).float()
+        ids_parts, score_parts = [], []
+        for start in range(0, len(states), HEAD_ROWS):
+            part = states[start : start + HEAD_ROWS]
+            filled = torch.cat([part, part[-1:].expand(-len(part) % WANTED_MULTIPLE, -1)])
+            logits = (self._head(filled) if self._head else filled)[: len(part)]
+            if penalty is not None:
+                logits = logits + penalty
+            ids, scores = top_k(logits, k)
+            ids_parts.append(ids)
+            score_parts.append(scores)
+        ids, scores = np.concatenate(ids_parts), np.concatenate(score_parts)
+        place = 0
+        for batch, _ in waiting:
+            for index in batch:
+                stop = place + len(inputs[index].positions)
+                results[index] = Ranking(ids[place:stop], scores[place:stop])
+                place = stop
+
+
+def _fillers(inputs: Sequence[ModelInput], num_wanted: int, max_length: int) -> list[ModelInput]:
+    """Inputs that fill up pieces and wanted positions to their multiples; nobody reads their answers."""
+    more_wanted = -num_wanted % WANTED_MULTIPLE
+    missing = -sum(map(len, inputs)) % PIECES_MULTIPLE or (PIECES_MULTIPLE if more_wanted else 0)
+    fillers = []
+    while missing:
+        length = min(missing, max_length)
+        fillers.append(ModelInput(inputs[-1].ids[:1] * length, (0,) * more_wanted, length))
+        missing, more_wanted = missing - length, 0
+    return fillers
+
+
+def _without_wish(one: ModelInput) -> ModelInput:
+    return ModelInput(one.ids, (), one.num_first_segment)
+
+
+def top_k(logits: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """(P, pieces) -> ids and scores (P, K), highest first, equal scores by smaller id."""
+    width = min(k + _TIE_MARGIN, logits.shape[1])
+    values, ids = (part.cpu().numpy() for part in logits.topk(width, dim=1))
+    order = np.lexsort((ids, -values), axis=1)
+    values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
+    k = min(k, width)
+    # A tie that runs past the margin may hide smaller ids: rank those rows in full.
+    if width < logits.shape[1]:
+        for row in np.flatnonzero((values[:, k - 1] == values[:, -1]) & np.isfinite(values[:, -1])):
+            full = logits[row].cpu().numpy()
+            best = np.lexsort((np.arange(len(full)), -full))[:k]
+            ids[row, :k], values[row, :k] = best, full[best]
+    return ids[:, :k].astype(np.int64), values[:, :k].astype(np.float32)
+
+
+def _special_ids(tokenizer: Any) -> tuple[int, int, int]:
+    ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
+    if None in ids:
+        raise ModelError("the tokenizer lacks a [CLS], [SEP] or [MASK] entry: it is not one of a masked LM")
+    return ids
+
+
+def _head_of(model: Any) -> Any:
+    """(P, H) -> (P, pieces) logits, or None where the architecture's head is not known."""
+    kind = model.config.model_type
+    if kind == "bert":
+        # oneDNN takes half of what MKL does for this largest product of all: see `Linear`.
+        head, project = model.cls.predictions, Linear((model.cls.predictions.decoder,), torch.float32)
+        return lambda states: project(head.transform(states))
+    if kind in ("roberta", "xlm-roberta"):
+        return model.lm_head
+    if kind == "electra":
+        return lambda states: model.generator_lm_head(model.generator_predictions(states))
+    if kind == "distilbert":
+        return lambda states: model.vocab_projector(
+            model.vocab_layer_norm(model.activation(model.vocab_transform(states)))
+        )
+    if kind == "modernbert":
+        return lambda states: model.decoder(model.head(states))
+    return None
+
+
+def _check_kind(path: str, config: Any) -> None:
+    names = config.architectures or []
+    if any("Discriminator" in name or ("ForPreTraining" in name and config.model_type == "electra") for name in names):
+        raise ModelError(f"--mlm {path} is an ELECTRA discriminator, which predicts no words; use the generator")
+
+
+def _check_head(path: str, report: Any) -> None:
+    """transformers fills a missing head with random numbers; we refuse."""
+    missing = sorted(set(report["missing_keys"]))
+    head = [name for name in missing if not name.endswith(("decoder.weight", "decoder.bias", "position_ids"))]
+    if head:
+        raise ModelError(
+            f"--mlm {path} has no masked-LM head ({head[0]} is not in its weights): its words would be random. Use a "
+            "masked LM such as google-bert/bert-base-uncased, --mlm embedded, or give it a head: python -m trainer mlm"
+        )
+
+
+def _check_tokenizer(path: str, tokenizer: Any, vocab_size: int) -> None:
+    """transformers makes an empty tokenizer where none is; every word would be unknown."""
+    if 2 * len(tokenizer) < vocab_size:
+        raise ModelError(
+            f"--mlm {path}: its tokenizer has {len(tokenizer)} entries, the model {vocab_size}: tokenizer.json (or "
+            "vocab.txt) is missing or of another model; put it beside the weights"
+        )

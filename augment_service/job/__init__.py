@@ -1,0 +1,1 @@
+"""The distributed job: plans shards, runs them on Ray actors, commits them."""

@@ -1,0 +1,184 @@
+"""The Ray actor that holds the masked LM and turns shards of rows into committed Arrow shards.
+
+Rows go in, a commit comes out: no text of a sample passes through the driver. Actors are made empty and loaded by a
+call, so that what goes wrong while loading reaches the driver as the error that it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+import ray
+import torch
+import transformers
+
+from augment_service.config import RunConfig
+from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.batch_guard import is_out_of_memory
+from augment_service.engine.encoder import ARITHMETIC
+from augment_service.engine.masked_lm import MaskedLM
+from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from augment_service.job.ray_metrics import RayMetrics
+from augment_service.job.shard_work import positions, quarantine
+from shared.cli.logs import bind_log_fields, configure_logs
+from shared.compute.hardware import hardware_kind
+from shared.compute.memory import keep_freed_memory
+from shared.errors import ExpectedError, OverloadError
+from shared.inputs.rows import QuarantinedRow, SourceRow
+from shared.shards import Commit, commit_name, read_commit, write_shard
+from shared.storage.store import open_store
+
+logger = logging.getLogger(__name__)
+
+MAX_KNOWN_WORDS = 100_000
+
+
+class RemoteNeighbours:
+    """Neighbours asked of the node's GloveWorker; each word is asked once per process, until too many are known."""
+
+    def __init__(self) -> None:
+        self.actor: Any = None
+        self._known: dict[tuple[str, int], tuple[tuple[str, float], ...]] = {}
+
+    def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
+        """Per word its K nearest (word, cosine). Raises ray's RayActorError when the worker is gone."""
+        if len(self._known) > MAX_KNOWN_WORDS:
+            self._known.clear()
+        missing = [word for word in words if (word, k) not in self._known]
+        if missing:
+            found = ray.get(self.actor.nearest.remote(missing, k))
+            self._known |= {(word, k): found[word] for word in missing}
+        return {word: self._known[word, k] for word in words}
+
+
+class MlmWorker:
+    """Holds the masked LM and does whole shards: candidates, draws, Arrow, commit."""
+
+    def __init__(self, config: RunConfig, run: str, job: str, name: str) -> None:
+        configure_logs(config.log_format, config.log_level)
+        bind_log_fields(job=job, actor=name)
+        self._config, self._job, self._run = config, job, run
+        self._neighbours = RemoteNeighbours()
+
+    def where(self) -> str:
+        """Id of the node this actor was placed on: the answer says that it found room."""
+        return str(ray.get_runtime_context().get_node_id())
+
+    def load(self) -> dict[str, Any]:
+        """Load the model; returns what goes into the manifest: weights, device, precision, versions."""
+        keep_freed_memory()
+        config = self._config
+        self._store = open_store(config.output, self._run)
+        mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads)
+        self._masked_lm = mlm
+        self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens)
+        self._metrics = RayMetrics(self._job, "actor")
+        mlm.guard.observe = lambda seconds: self._metrics.observe("augment_masked_lm_batch_seconds", seconds)
+        return {
+            "fingerprint": mlm.fingerprint(),
+            "device": mlm.device,
+            "arithmetic": ARITHMETIC,
+            "hardware": hardware_kind(mlm.device),
+            "dtype": str(mlm.dtype).removeprefix("torch."),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        }
+
+    def attach(self, glove: Any) -> None:
+        """Ask this GloveWorker from now on."""
+        self._neighbours.actor = glove
+
+    def work(
+        self, shard: int, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema
+    ) -> Commit:
+        """Write and commit one shard. A row that the engine cannot stand is quarantined instead of the shard lost.
+
+        A shard that somebody committed meanwhile is not done again. Raises StoreError, ShardError, OverloadError.
+        """
+        began, guard = time.monotonic(), self._masked_lm.guard
+        if self._store.exists(commit_name(shard)):
+            return read_commit(self._store, commit_name(shard))
+        before = (guard.batches, guard.halved, guard.seconds)
+        kept, failed = list(rows), list(quarantined)
+        try:
+            table, statistics = self._table(kept, schema)
+        except (ExpectedError, ray.exceptions.RayActorError):
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                # Every other way was tried (see batch_guard): another actor may have more room.
+                raise OverloadError(f"out of memory in shard {shard}, even for one input: {error}") from error
+            kept, poison = self._without_poison(kept, failed, schema, shard)
+            failed += poison
+            table, statistics = self._table(kept, schema)
+        batches, halved, seconds = guard.batches - before[0], guard.halved - before[1], guard.seconds - before[2]
+        if halved:
+            statistics["halved_batches"] = halved
+        records = [asdict(one) for one in sorted(failed, key=lambda one: one.position)]
+        commit = write_shard(self._store, shard, table, len(kept), records, statistics)
+        self._measure(commit, time.monotonic() - began, batches, halved, seconds)
+        return commit
+
+    def probe(self, rows: Sequence[SourceRow], schema: pa.Schema) -> None:
+        """Do what `work` does with these rows but commit nothing: does the process survive them?"""
+        try:
+            self._table(rows, schema)
+        except (ExpectedError, ray.exceptions.RayActorError):
+            raise
+        except Exception as error:
+            logger.debug("probe_failed", extra={"fields": {"reason": f"{type(error).__name__}: {error}"[:200]}})
+
+    def _table(self, rows: Sequence[SourceRow], schema: pa.Schema) -> tuple[pa.Table, dict[str, float]]:
+        inputs, tokens = self._engine.statistics.model_inputs, self._engine.statistics.model_tokens
+        if self._config.emit == "candidates":
+            found = self._engine.candidates(rows)
+            sites = float(sum(len(one.sites) for one in found))
+            table, statistics = candidates_table(schema, rows, found), {"sites": sites}
+        else:
+            found, samples = self._engine.samples(rows)
+            table, statistics = samples_table(schema, rows, found, samples), sample_statistics(found, samples)
+        done = self._engine.statistics
+        return table, statistics | {
+            "model_inputs": done.model_inputs - inputs, "model_tokens": done.model_tokens - tokens,
+        }  # fmt: skip
+
+    def _without_poison(
+        self, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema, shard: int
+    ) -> tuple[list[SourceRow], list[QuarantinedRow]]:
+        kept: list[SourceRow] = []
+        poison: list[QuarantinedRow] = []
+        places = positions(shard, self._config.shard_rows, quarantined)
+        for position, row in zip(places, rows, strict=False):
+            try:
+                self._table([row], schema)
+                kept.append(row)
+            except (ExpectedError, ray.exceptions.RayActorError):
+                raise
+            except Exception as error:
+                reason = f"the engine failed on it: {type(error).__name__}: {str(error)[:200]}"
+                fields = {"shard": shard, "source_id": row.source_id, "reason": reason}
+                logger.warning("row_quarantined", extra={"fields": fields})
+                poison.append(quarantine(row, position, reason))
+        return kept, poison
+
+    def _measure(self, commit: Commit, seconds: float, batches: int, halved: int, busy_seconds: float) -> None:
+        count, counts = self._metrics, commit.statistics
+        count.add("augment_rows_total", commit.sources + commit.quarantined)
+        count.add("augment_samples_total", counts.get("samples", 0))
+        count.add("augment_shards_total", 1)
+        count.add("augment_quarantined_rows_total", commit.quarantined)
+        count.add("augment_model_inputs_total", counts.get("model_inputs", 0))
+        count.add("augment_model_tokens_total", counts.get("model_tokens", 0))
+        count.add("augment_halved_batches_total", halved)
+        count.observe("augment_shard_seconds", seconds)
+        count.set("augment_busy_ratio", min(busy_seconds / max(seconds, 1e-9), 1.0))
+        if batches:
+            fill = counts.get("model_tokens", 0) / (batches * self._config.batch_tokens)
+            count.set("augment_batch_fill_ratio", fill)
+        fields = {"shard": commit.shard, "rows": commit.rows, "seconds": seconds}
+        logger.debug("shard_committed", extra={"fields": fields})

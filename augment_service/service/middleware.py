@@ -1,0 +1,141 @@
+"""What every request passes: host and token, how many at once, the time limit, metrics, and errors -> problems."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from augment_service.service import problems
+from augment_service.service.access import Access, is_loopback
+from augment_service.service.body import ClientGoneError
+from augment_service.service.metrics import ServiceMetrics
+from shared.errors import ExpectedError, OverloadError
+
+logger = logging.getLogger(__name__)
+
+STREAM_PATH = "/v1/augment/stream"
+WORK_PATHS = ("/v1/augment", "/v1/candidates", STREAM_PATH)
+KNOWN_PATHS = frozenset(
+    {*WORK_PATHS, "/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
+)
+CLIENT_GONE_STATUS = 499
+SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+
+
+@dataclass(frozen=True, slots=True)
+class MiddlewareSettings:
+    """`only_loopback_hosts`: a Host that is no loopback name is refused, so that no foreign web page can ask through a
+    name of its own that points here."""
+
+    max_requests: int = 256
+    request_seconds: float = 60.0
+    only_loopback_hosts: bool = False
+
+
+class Middleware:
+    """ASGI middleware around the whole application."""
+
+    def __init__(self, app: Any, access: Access, settings: MiddlewareSettings, metrics: ServiceMetrics) -> None:
+        self._app, self._access, self._settings, self._metrics = app, access, settings, metrics
+        self._in_flight = 0
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        path = scope["path"]
+        status = 0
+
+        async def watched(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
+            await send(message)
+
+        self._in_flight += 1
+        self._metrics.in_flight.set(self._in_flight)
+        try:
+            await self._admit(scope, path)
+            # A stream is bounded by its texts and by the reader's patience, each text by the model's queue.
+            limit = None if path == STREAM_PATH else self._settings.request_seconds
+            async with asyncio.timeout(limit):
+                await self._app(scope, receive, watched)
+        except ClientGoneError:
+            status = CLIENT_GONE_STATUS
+        except _RefusedError as refused:
+            await self._refuse(refused.response, scope, receive, watched)
+        except ValidationError as error:
+            await self._refuse(problems.of_validation(error), scope, receive, watched)
+        except Exception as error:
+            if not isinstance(error, (ExpectedError, TimeoutError)):
+                # The message of a stray error may hold the text of a request: the place and kind are enough.
+                logger.error("request_failed", extra={"fields": _place(error, path)})
+            if status:
+                raise
+            await self._refuse(problems.of_error(error), scope, receive, watched)
+        finally:
+            self._in_flight -= 1
+            self._metrics.in_flight.set(self._in_flight)
+            self._metrics.answered(path if path in KNOWN_PATHS else "other", status, time.perf_counter() - began)
+
+    async def _admit(self, scope: Any, path: str) -> None:
+        authorization = host = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"host":
+                host = value
+        if self._settings.only_loopback_hosts and not _is_loopback_host(host):
+            raise _RefusedError(problems.problem(421, "without tokens this service answers to loopback names only"))
+        if path in WORK_PATHS:
+            if self._in_flight > self._settings.max_requests:
+                raise OverloadError(f"{self._settings.max_requests} requests are being answered; try again", 1.0)
+        elif path != "/metrics":
+            return
+        if not self._access.allows(authorization):
+            detail = "this service asks for a token: send the header Authorization: Bearer TOKEN"
+            raise _RefusedError(problems.problem(401, detail, headers={"WWW-Authenticate": "Bearer"}))
+
+    async def _refuse(self, response: Any, scope: Any, receive: Any, send: Any) -> None:
+        self._metrics.rejected(_code_of(response))
+        if response.status_code in (413, 415, 401):
+            # The body may not have been read: what follows on this connection would be taken for a request.
+            response.headers["Connection"] = "close"
+        await response(scope, receive, send)
+
+
+class _RefusedError(Exception):
+    def __init__(self, response: Any) -> None:
+        super().__init__()
+        self.response = response
+
+
+def _code_of(response: Any) -> str:
+    import orjson
+
+    return str(orjson.loads(response.body)["code"])
+
+
+def _is_loopback_host(host: bytes | None) -> bool:
+    if host is None:
+        return True
+    name = host.decode("latin-1")
+    bare = name[: name.rindex("]") + 1] if name.startswith("[") and "]" in name else name.partition(":")[0]
+    return is_loopback(bare)
+
+
+def _place(error: BaseException, path: str) -> dict[str, Any]:
+    frames, trace = [], error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append(f"{code.co_filename.rpartition('site-packages/')[2]}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return {"path": path if path in KNOWN_PATHS else "other", "error": type(error).__name__, "at": frames[-6:]}

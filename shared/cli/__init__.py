@@ -1,0 +1,1 @@
+"""Command lines: options, configuration files, logs and progress."""

@@ -1,0 +1,1 @@
+"""What a process computes with: devices, precision, memory, Ray."""

@@ -1,0 +1,1 @@
+"""Local disks and object stores behind one small interface."""

@@ -1,0 +1,178 @@
+"""Files of an output folder behind one small interface: a local disk or NFS here, an object store in `s3_store`.
+
+Two writes exist: `put` replaces a file atomically, `put_if_absent` creates it only if nothing of that name exists.
+Both leave either the whole file or nothing. There is no rename and no append: an object store has neither.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Protocol
+
+from shared.errors import StoreError, UsageError
+
+PARTIAL = ".partial-"
+_TRANSIENT = {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.EBUSY}
+
+
+class Store(Protocol):
+    """An output folder. Every method raises StoreError; its `is_transient` says whether trying again may help."""
+
+    @property
+    def uri(self) -> str:
+        """Where it is, as the user wrote it."""
+        ...
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name exists."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """Content of a file."""
+        ...
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Names of the whole files right under a folder, in order, with their bytes; empty when there is none."""
+        ...
+
+    def list(self, prefix: str) -> list[str]:
+        """The names of `sizes`."""
+        ...
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write or replace a file as a whole."""
+        ...
+
+    def put_if_absent(self, name: str, content: bytes) -> bool:
+        """Create a file; False, and nothing changed, when one of that name exists."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+        ...
+
+    def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
+        """Remove half-written files, of writers that do not live or older than that; returns how many."""
+        ...
+
+
+class LocalStore:
+    """A folder on a disk with hard links and atomic rename. `writer` names whose its half-written files are."""
+
+    def __init__(self, root: str, writer: str = "none") -> None:
+        self.root = Path(root)
+        self.uri = str(self.root)
+        self._writer = writer
+
+    def exists(self, name: str) -> bool:
+        """Whether a file of that name exists."""
+        return (self.root / name).exists()
+
+    def read(self, name: str) -> bytes:
+        """Content of a file. Raises StoreError."""
+        try:
+            return (self.root / name).read_bytes()
+        except OSError as error:
+            raise self._error(name, error) from error
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Names and bytes of the whole files right under a folder, in order; empty when there is none."""
+        found: dict[str, int] = {}
+        try:
+            with os.scandir(self.root / prefix) as entries:
+                for entry in entries:
+                    if PARTIAL not in entry.name and entry.is_file():
+                        with contextlib.suppress(FileNotFoundError):
+                            found[f"{prefix}/{entry.name}"] = entry.stat().st_size
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise self._error(prefix, error) from error
+        return dict(sorted(found.items()))
+
+    def list(self, prefix: str) -> list[str]:
+        """Names of the whole files right under a folder, sorted; empty when there is none."""
+        return list(self.sizes(prefix))
+
+    def put(self, name: str, content: bytes) -> None:
+        """Write or replace a file as a whole. Raises StoreError."""
+        temporary = self._write_partial(name, content)
+        try:
+            temporary.replace(self.root / name)
+        except OSError as error:
+            raise self._error(name, error) from error
+
+    def put_if_absent(self, name: str, content: bytes) -> bool:
+        """Create a file; False, and nothing changed, when one of that name exists."""
+        temporary = self._write_partial(name, content)
+        try:
+            os.link(temporary, self.root / name)
+        except FileExistsError:
+            # NFS may answer "exists" to a link that it made itself, when its first answer was lost on the way.
+            return temporary.stat().st_nlink == 2
+        except OSError as error:
+            raise self._error(name, error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        return True
+
+    def delete(self, name: str) -> None:
+        """Remove a file; nothing happens when it is not there."""
+        try:
+            (self.root / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise self._error(name, error) from error
+
+    def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
+        """Remove half-written files of writers that do not live, and of unknown ones by age; returns how many."""
+        count = 0
+        for one in self.root.glob(f"*/*{PARTIAL}*"):
+            writer = one.name.partition(PARTIAL)[2].rpartition("-")[0]
+            if writer in live_writers:
+                continue
+            with contextlib.suppress(OSError):
+                if writer not in ("", "none") or time.time() - one.stat().st_mtime > older_than_seconds:
+                    one.unlink()
+                    count += 1
+        return count
+
+    def _write_partial(self, name: str, content: bytes) -> Path:
+        path = self.root / name
+        temporary = path.with_name(f"{path.name}{PARTIAL}{self._writer}-{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise self._error(name, error) from error
+        return temporary
+
+    def _error(self, name: str, error: OSError) -> StoreError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            text = f"no space left for {self.root / name}; free some and run the same command again: it resumes"
+            return StoreError(text)
+        return StoreError(f"{self.root / name}: {error.strerror or error}", error.errno in _TRANSIENT)
+
+
+def open_store(uri: str, writer: str = "none") -> Store:
+    """The store of an output folder: a path, file:// or s3://bucket/prefix. Raises UsageError, StoreError.
+
+    writer: name of the run that writes, without which half-written files are only removed by their age.
+    """
+    if uri.startswith("s3://"):
+        from shared.storage.s3_store import S3Store
+
+        return S3Store(uri)
+    if "://" in uri and not uri.startswith("file://"):
+        raise UsageError(f"{uri}: an output is a local folder or s3://bucket/prefix")
+    return LocalStore(uri.removeprefix("file://"), writer)

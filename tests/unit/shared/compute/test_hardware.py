@@ -1,0 +1,58 @@
+"""auto never takes a precision that the processor has no kernels for, and asking for one gets a line."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from shared.compute import hardware
+from shared.compute.hardware import resolve_device, resolve_dtype
+from shared.errors import UsageError
+
+
+@pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx2"})])
+def test_auto_is_fp32_where_no_instruction_multiplies_bf16(
+    monkeypatch: pytest.MonkeyPatch, flags: frozenset[str]
+) -> None:
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: True)
+    assert resolve_dtype("auto", "cpu") == torch.float32
+
+
+@pytest.mark.parametrize("flag", hardware.BF16_FLAGS)
+@pytest.mark.parametrize("has_kernels", [True, False])
+def test_auto_is_bf16_where_the_instruction_and_the_kernels_are(
+    monkeypatch: pytest.MonkeyPatch, flag: str, has_kernels: bool
+) -> None:
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset({"avx2", flag}))
+    monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: has_kernels)
+    assert resolve_dtype("auto", "cpu") == (torch.bfloat16 if has_kernels else torch.float32)
+    assert hardware.hardware_kind("cpu").endswith(f"+{flag}")
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_auto_takes_no_bf16_that_a_gpu_emulates(monkeypatch: pytest.MonkeyPatch, is_native: bool) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or is_native
+    )
+    assert resolve_dtype("auto", "cuda") == (torch.bfloat16 if is_native else torch.float32)
+
+
+def test_bf16_without_kernels_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: False)
+    with pytest.raises(UsageError, match=r"--dtype bf16: this processor .*use --dtype auto or fp32$"):
+        resolve_dtype("bf16", "cpu")
+    assert resolve_dtype("fp32", "cpu") == torch.float32
+    assert resolve_dtype("bf16", "cuda") == torch.bfloat16
+
+
+def test_bf16_with_kernels_is_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: True)
+    assert resolve_dtype("bf16", "cpu") == torch.bfloat16
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_cuda_that_is_not_there_is_refused() -> None:
+    assert resolve_device("auto") == "cpu"
+    with pytest.raises(UsageError, match=r"--device cuda: .*use --device cpu"):
+        resolve_device("cuda")

@@ -1,0 +1,1 @@
+"""Shards, tables and plain text to batches of training examples."""

@@ -1,0 +1,136 @@
+"""What a training command has to know of its task: texts, labels, length and metric; GLUE's or a user's own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shared.errors import InputError
+from shared.glue import get_task
+from shared.inputs.rows import QuarantinedRow, SourceRow
+from shared.inputs.sources import open_source, read_rows
+from trainer.config import TableConfig
+from trainer.data.batches import Examples
+
+logger = logging.getLogger(__name__)
+
+SINGLE_LENGTH, PAIR_LENGTH = 64, 128
+REGRESSION_METRICS = ("pearson", "spearman")
+CLASSIFICATION_METRICS = ("accuracy", "f1_macro")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSpec:
+    """`labels`: names of the classes in the order of the logits, or None for regression; the first metric decides."""
+
+    name: str
+    labels: tuple[str, ...] | None
+    metrics: tuple[str, ...]
+
+    @property
+    def num_logits(self) -> int:
+        """Width of the classifier."""
+        return 1 if self.labels is None else len(self.labels)
+
+    def encode_label(self, label: object, where: str) -> float:
+        """Class index or number of a label; NaN for none. Raises InputError for a label that is no class."""
+        if label is None:
+            return float("nan")
+        if self.labels is None:
+            return float(str(label))
+        try:
+            return float(self.labels.index(str(label)))
+        except ValueError:
+            raise InputError(
+                f"{where}: label {str(label)[:40]!r} is none of the classes {', '.join(self.labels)[:120]}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """The options that shared.inputs.sources asks for."""
+
+    input: tuple[str, ...]
+    task: str | None
+    text_column: tuple[str, ...]
+    label_column: str | None
+    id_column: str | None = None
+    max_characters: int = 1_000_000
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Usable rows of a labelled file."""
+
+    path: str
+    rows: list[SourceRow]
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether rows have two texts."""
+        return bool(self.rows) and self.rows[0].text_b is not None
+
+    def examples(self, spec: TaskSpec) -> Examples:
+        """All rows with encoded labels."""
+        labels = [spec.encode_label(row.label, f"{self.path} row {row.source_id}") for row in self.rows]
+        return Examples(
+            [row.text_a for row in self.rows],
+            [row.text_b or "" for row in self.rows] if self.has_pairs else None,
+            np.asarray(labels, np.float32),
+            np.asarray([(row.source_id, 0) for row in self.rows], np.int64).reshape(-1, 2),
+        )
+
+
+def read_table(path: str, config: TableConfig) -> Table:
+    """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
+    options = TableOptions((path,), config.task, config.text_column, config.label_column)
+    source = open_source(options)
+    if source.label_column is None:
+        raise InputError(f"{path} has no label column: name it with --label-column")
+    rows: list[SourceRow] = []
+    refused: list[QuarantinedRow] = []
+    for item in read_rows(source, options):
+        if isinstance(item, SourceRow):
+            rows.append(item)
+        else:
+            refused.append(item)
+    if refused:
+        first = refused[0]
+        logger.warning(
+            "rows_left_out", extra={"fields": {"count": len(refused), "first": f"{first.where}: {first.reason}"}}
+        )
+    return Table(path, rows)
+
+
+def glue_spec(name: str) -> TaskSpec:
+    """A GLUE task's spec. Raises UsageError for an unknown name."""
+    task = get_task(name)
+    return TaskSpec(task.name, task.labels, task.metrics)
+
+
+def own_spec(labels: Sequence[object], regression: bool, path: str) -> TaskSpec:
+    """The spec of a user's own data, from its training labels. Raises InputError when they do not make a task."""
+    if regression:
+        for label in labels:
+            try:
+                float(str(label))
+            except ValueError:
+                raise InputError(f"{path}: label {str(label)[:40]!r} is no number (--regression)") from None
+        return TaskSpec("regression", None, REGRESSION_METRICS)
+    names = sorted(
+        {str(label) for label in labels}, key=lambda name: (len(name), name) if name.isdigit() else (99, name)
+    )
+    if len(names) < 2:
+        raise InputError(f"{path}: all labels are {names[0]!r}; a task needs two classes")
+    if len(names) > 1000:
+        raise InputError(f"{path}: {len(names)} different labels; for numbers to predict say --regression")
+    return TaskSpec("classification", tuple(names), CLASSIFICATION_METRICS)
+
+
+def sequence_length(asked: int | None, has_pairs: bool) -> int:
+    """--max-length, or the reference's: 64 pieces for single texts, 128 for pairs."""
+    return asked or (PAIR_LENGTH if has_pairs else SINGLE_LENGTH)

@@ -1,0 +1,1 @@
+"""`trainer export`: a classifier as one ONNX file."""

@@ -1,0 +1,126 @@
+"""Model inputs to compare or to time two models on: real texts where a file is named, random pieces otherwise."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import InputError, UsageError
+from shared.inputs.rows import SourceRow
+from shared.inputs.sources import open_source, read_rows
+from trainer.data.tasks import TableOptions
+from trainer.export.config import TextsConfig
+
+LINE_FILES = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
+
+Texts = list[tuple[str, str | None]]
+Pieces = list[list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRow:
+    """Piece ids of one text or text pair with its special pieces, and the segment (0 or 1) of each."""
+
+    ids: Sequence[int]
+    segments: Sequence[int]
+
+
+def read_texts(config: TextsConfig, limit: int) -> Texts:
+    """The first `limit` texts or text pairs of --data. Raises InputError, UsageError."""
+    if config.data is None:
+        raise UsageError("no texts: name a file with --data")
+    if Path(config.data).suffix in LINE_FILES:
+        texts: Texts = [(line, None) for line in _lines(config.data, limit)]
+    else:
+        if config.task is None and not config.text_column:
+            raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or give --task")
+        options = TableOptions((config.data,), config.task, config.text_column, None, limit=limit)
+        items = read_rows(open_source(options), options)
+        texts = [(item.text_a, item.text_b) for item in items if isinstance(item, SourceRow)]
+    if not texts:
+        raise InputError(f"--data {config.data} holds no text")
+    return texts
+
+
+def _lines(path: str, limit: int) -> list[str]:
+    opener: Any = LINE_FILES[Path(path).suffix]
+    lines: list[str] = []
+    try:
+        with opener(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
+            for line in file:
+                if text := str(line).strip():
+                    lines.append(text)
+                if len(lines) == limit:
+                    break
+    except (OSError, lzma.LZMAError, EOFError) as error:
+        raise InputError(f"--data {path}: {getattr(error, 'strerror', None) or error}") from error
+    return lines
+
+
+def encode_texts(tokenizer: Any, texts: Texts, max_length: int) -> list[EncodedRow]:
+    """Tokenize, cut to `max_length` pieces."""
+    pairs = [second for _, second in texts if second is not None]
+    encoded = tokenizer(
+        [first for first, _ in texts],
+        pairs or None,
+        truncation="longest_first" if pairs else True,
+        max_length=max_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=True,
+    )
+    return [EncodedRow(*row) for row in zip(encoded["input_ids"], encoded["token_type_ids"], strict=True)]
+
+
+def random_rows(tokenizer: Any, count: int, shortest: int, longest: int, seed: int) -> list[EncodedRow]:
+    """`count` rows of random pieces between the tokenizer's special ones, of `shortest` to `longest` pieces in all."""
+    generator = np.random.Generator(np.random.Philox(key=[seed, 0]))
+    special = set(tokenizer.all_special_ids)
+    ordinary = np.asarray([index for index in tokenizer.get_vocab().values() if index not in special], np.int64)
+    ordinary.sort()
+    begin = [index for index in (tokenizer.cls_token_id,) if index is not None]
+    end = [index for index in (tokenizer.sep_token_id,) if index is not None]
+    rows = []
+    for length in generator.integers(shortest, longest + 1, count).tolist():
+        inner = ordinary[generator.integers(0, len(ordinary), max(length - len(begin) - len(end), 1))]
+        ids = [*begin, *inner.tolist(), *end]
+        rows.append(EncodedRow(ids, [0] * len(ids)))
+    return rows
+
+
+def pad_rows(rows: Sequence[EncodedRow], tokenizer: Any) -> dict[str, NDArray[np.int64]]:
+    """`input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`, each (rows, longest) int64."""
+    width = max(len(row.ids) for row in rows)
+    shape = (len(rows), width)
+    arrays = {
+        "input_ids": np.full(shape, tokenizer.pad_token_id or 0, np.int64),
+        "attention_mask": np.zeros(shape, np.int64),
+        "token_type_ids": np.zeros(shape, np.int64),
+    }
+    for number, row in enumerate(rows):
+        arrays["input_ids"][number, : len(row.ids)] = row.ids
+        arrays["attention_mask"][number, : len(row.ids)] = 1
+        arrays["token_type_ids"][number, : len(row.ids)] = row.segments
+    return {name: arrays[name] for name in input_names(tokenizer)}
+
+
+def input_names(tokenizer: Any) -> tuple[str, ...]:
+    """What the model is given, in order."""
+    known = ("input_ids", "attention_mask", "token_type_ids")
+    return tuple(name for name in known if name in tokenizer.model_input_names)
+
+
+def longest_input(model_config: Any, tokenizer: Any) -> int:
+    """Pieces that a model takes at most."""
+    positions = int(getattr(model_config, "max_position_embeddings", 0) or 512)
+    # RoBERTa's positions begin after the padding id.
+    if model_config.model_type in ("roberta", "xlm-roberta", "camembert"):
+        positions -= int(model_config.pad_token_id) + 1
+    return min(positions, int(tokenizer.model_max_length))
