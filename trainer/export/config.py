@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -11,6 +11,8 @@ from shared.cli.config import CommandConfig, identity, runtime
 
 class TextsConfig(CommandConfig):
     """Real texts in place of random pieces."""
+
+    group: ClassVar[str] = "Input texts"
 
     data: str | None = identity(
         None, "Texts to run on instead of random pieces: a file of lines (.txt, .gz, .xz), or a table (see below)."
@@ -29,6 +31,8 @@ class TextsConfig(CommandConfig):
 
 class ExportConfig(TextsConfig):
     """What to export, and how it is checked."""
+
+    group: ClassVar[str] = "Export"
 
     model: str = identity(..., "Folder of a sequence classification model with its tokenizer.")
     format: Literal["onnx", "int8"] = identity(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -12,6 +12,8 @@ from trainer.export.config import TextsConfig
 
 class ReportConfig(TextsConfig):
     """Which runs, and how teacher and student are timed."""
+
+    group: ClassVar[str] = "Report"
 
     runs: tuple[str, ...] = identity(..., "Output folders of trainer teacher, general and task.", min_length=1)
     output: str = runtime(..., "HTML file to write; the figures go beside it as .json.")
