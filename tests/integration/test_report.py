@@ -1,4 +1,4 @@
-"""`trainer report`: real models timed side by side, a page and its figures; bad folders are one line."""
+"""`trainer report`: real models timed side by side, a page and its figures; bad folders give one line."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_the_command_writes_a_page_and_its_figures(folders: list[str], tmp_path:
         assert one["width"] == one["real_pieces"] == 32
         assert one["ratio_low"] <= one["ratio"] <= one["ratio_high"]
         assert one["student_texts_per_second"] == pytest.approx(1e3 * one["batch_size"] / one["student_milliseconds"])
-        # Four layers of 64 against two of 32: slower on any machine, however busy.
+        # Four layers of width 64 against two of width 32: slower on any machine, however busy.
         assert one["ratio"] > 1.1
     page = output.read_text(encoding="utf-8")
     assert page.count("<section") == 3
-    assert "random pieces, no padding" in page
+    assert "random tokens, no padding" in page
     assert "86.5" in page
 
 
@@ -72,7 +72,7 @@ def test_without_timing_no_model_is_loaded(folders: list[str], tmp_path: Path) -
     assert "not timed" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_bad_input_is_one_line(folders: list[str], tmp_path: Path) -> None:
+def test_bad_input_gives_one_line(folders: list[str], tmp_path: Path) -> None:
     output = ["--output", str(tmp_path / "r.html")]
     (tmp_path / "empty").mkdir()
     for arguments, code, message in (

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from markupsafe import Markup
+
 WIDTH = 460
 HEIGHT = 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 42
@@ -44,13 +46,13 @@ class DotRow:
 
 def line_chart(
     series: Sequence[Series], x_label: str, y_label: str, description: str, reference: tuple[str, float] | None = None
-) -> str:
+) -> Markup:
     """Lines over `x`; `reference` is a dashed horizontal line. Values that are not finite are left out."""
     lines = [Series(one.label, _thin(_finite(one.points)), one.colour, one.has_dots) for one in series]
     lines = [one for one in lines if one.points]
     values = [y for one in lines for _, y in one.points] + ([reference[1]] if reference else [])
     if not lines:
-        return ""
+        return Markup("")
     is_log = reference is None and min(values) > 0 and max(values) / min(values) > LOG_FROM_RATIO
     x_low, x_high = min(x for one in lines for x, _ in one.points), max(x for one in lines for x, _ in one.points)
     x_low = 0.0 if x_low < 0.2 * x_high or x_low == x_high else x_low
@@ -91,10 +93,10 @@ def line_chart(
 
 def dot_chart(
     rows: Sequence[DotRow], x_label: str, description: str, reference: tuple[str, float] | None = None
-) -> str:
+) -> Markup:
     """One row per variant: a dot per seed, a bar at the mean, a whisker of one standard deviation."""
     if not rows:
-        return ""
+        return Markup("")
     row_height, top = 46, 24 if reference else 8
     height = top + row_height * len(rows) + 44
     values = [value for row in rows for value in row.values] + ([reference[1]] if reference else [])
@@ -136,10 +138,9 @@ def dot_chart(
     return _svg(height, description, parts)
 
 
-def _svg(height: float, description: str, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(description, quote=True)}">'
-        f"{''.join(parts)}</svg>"
+def _svg(height: float, description: str, parts: Sequence[str]) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(description)}">{"".join(parts)}</svg>'
     )
 
 
