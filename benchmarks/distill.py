@@ -30,7 +30,7 @@ from trainer.data.loader import Cursor, Loader
 from trainer.data.stream import ShardStream, open_augmented
 from trainer.data.tasks import sequence_length
 from trainer.distill import IntermediateDistillation, PredictionDistillation, make_student
-from trainer.evaluate import in_precision
+from trainer.evaluation import in_precision
 from trainer.loop import make_optimizer
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
 

@@ -63,7 +63,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that the report could not find out about a run."""
+    """What is missing from the folder of a run."""
 
     folder: str
     text: str

@@ -1,7 +1,7 @@
-"""Small SVG charts: lines over a number, and rows of dots (pure). Colours come from the page's style sheet.
+"""Small SVG charts: line charts and rows of dots (pure). Colours come from the page's style sheet.
 
-A chart is drawn for a width of 460 units, so that its letters are readable on a phone too. Series differ by colour, and
-by dashes where colours run out; what a chart shows stands in a table as well.
+A chart is drawn 460 units wide, so that its text stays readable on a phone. Series differ by colour, and by dashes when
+there are more series than colours. What a chart shows is also in a table.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ HEIGHT = 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 42
 MAX_POINTS = 240
 LOG_FROM_RATIO = 20.0
-"""Values that span more than this are drawn on a logarithmic axis."""
+"""Values whose largest is more than this many times the smallest are drawn on a logarithmic axis."""
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
 NUM_COLOURS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line: its points in order of x, and the number of its colour."""
+    """A line: its points in order of x, and its colour number."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -35,7 +35,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class DotRow:
-    """A row of a dot chart: single values, their mean, and its standard deviation where there are several."""
+    """A row of a dot chart: single values, their mean, and their standard deviation if there are several."""
 
     label: str
     values: Sequence[float]
@@ -159,7 +159,7 @@ def _scale(low: float, high: float, start: float, stop: float) -> Callable[[floa
 
 
 def _ticks(low: float, high: float, count: int) -> tuple[list[float], tuple[float, float]]:
-    """Round numbers that enclose [low, high], and the axis' ends."""
+    """Round numbers that enclose [low, high], and the ends of the axis."""
     if high - low < 1e-12:
         margin = abs(high) * 0.1 or 1.0
         low, high = low - margin, high + margin
@@ -172,7 +172,7 @@ def _ticks(low: float, high: float, count: int) -> tuple[list[float], tuple[floa
 
 
 def _log_ticks(low: float, high: float) -> tuple[list[float], tuple[float, float]]:
-    """1, 2 and 5 of every decade, or only 1 where there are many decades; the ends enclose the values closely."""
+    """1, 2 and 5 of every decade, or only 1 for more than two decades; the ends are the closest enclosing ticks."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1.0, 2.0, 5.0) if last - first <= 2 else (1.0,)
     every = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
@@ -186,7 +186,7 @@ def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MAX_POINTS points, each the mean of its neighbours."""
+    """At most MAX_POINTS points, each the mean of a group of neighbours."""
     stride = math.ceil(len(points) / MAX_POINTS)
     if stride <= 1:
         return list(points)

@@ -39,7 +39,7 @@ class Run:
     """One run folder.
 
     options: what config.json recorded. variant: what runs that differ only by their seed have in common. length: tokens
-    of the longest input. result: None while the run is unfinished. notes: what the report could not find out.
+    of the longest input. result: None while the run is unfinished. notes: what is missing from the folder.
     """
 
     folder: Path
@@ -100,7 +100,7 @@ def read_run(path: str) -> Run:
     model = read_model_folder(folder / "model") if (folder / "model").is_dir() else None
     notes: list[str] = []
     if result is None:
-        notes.append("unfinished: no result.json yet; curves and scores are those so far")
+        notes.append("unfinished: no result.json yet; curves and scores so far")
     elif model is None:
         notes.append("no model folder: sizes and timings are left out")
     teacher = None

@@ -30,7 +30,7 @@ def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | 
         anchor=_anchor_of(task),
         link=task,
         heading=task,
-        message="" if facts.variants else "No student of this task is finished yet.",
+        message="" if facts.variants else "No student of this task has finished yet.",
         tiles=_headline(facts, summary) if facts.variants else (),
         notes=_notes(students),
         figures=[
@@ -57,8 +57,8 @@ def speed_section(timings: Sequence[Timing]) -> Section | None:
         link="Speed",
         heading="Speed, side by side",
         paragraph=f"One process, {number_of(first.threads, 'thread')} on {where}; teacher and student run "
-        "the same tensors by plain transformers, taking turns. The ratio is the median of neighbouring "
-        "turns, with its quartiles: other work on the machine slows both.",
+        "the same tensors through plain transformers, in turns. The ratio is the median over neighbouring turns, "
+        "with its quartiles: other work on the machine slows both.",
         tables=[timing_table(one) for one in timings],
     )
 
@@ -73,7 +73,7 @@ def other_section(runs: Sequence[Run], summary: Summary) -> Section | None:
         link="Teachers and general distillation",
         heading="Teachers and general distillation",
         notes=_notes(others),
-        tables=[runs_table("Runs before the task distillation", others, summary)],
+        tables=[runs_table("Runs before task distillation", others, summary)],
         curves_title="Curves",
         curves=[
             RunCurves(run.label, [*dev_curves([run], run.metric, {run.variant: 0}, None), *loss_curves(run)])
@@ -96,7 +96,7 @@ def _headline(facts: TaskSummary, summary: Summary) -> list[Tile]:
             note=f"{best.variant}, {number_of(len(best.seeds), 'seed')}{deviation}",
         ),
         Tile(
-            name="kept of the teacher",
+            name="of the teacher's score",
             value=percent(best.retention.mean) if best.retention else MISSING,
             note=f"teacher: {points(sum(theirs) / len(theirs))}" if theirs else "the teacher was not scored",
         ),
@@ -108,7 +108,7 @@ def _headline(facts: TaskSummary, summary: Summary) -> list[Tile]:
         Tile(
             name="faster",
             value=times(speed.ratio) if speed else MISSING,
-            note=f"{speed.dtype}, batches of {speed.batch_size}, {speed.width:.0f} pieces" if speed else "not timed",
+            note=f"{speed.dtype}, batches of {speed.batch_size}, {speed.width:.0f} tokens" if speed else "not timed",
         ),
     ]
 
@@ -130,7 +130,7 @@ def _ablation_figure(facts: TaskSummary, colours: Mapping[str, int], teacher_sco
         f"Scores by variant: {'; '.join(f'{row.label} {row.mean:.1f}' for row in rows)}",
         ("teacher", 100 * teacher_score) if teacher_score is not None else None,
     )
-    caption, remark = "What each part brings", "dots: seeds; bar: mean; line: one standard deviation"
+    caption, remark = "Contribution of each part", "dots: seeds; bar: mean; line: one standard deviation"
     return [Figure(caption=caption, remark=remark, chart=chart)]
 
 

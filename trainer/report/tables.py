@@ -105,11 +105,19 @@ def timing_table(timing: Timing) -> Table:
         for row in timing.measurements
     ]
     return Table(
-        caption=f"{timing.student}, beside {timing.teacher}",
-        header=["", "pieces", "teacher, a batch", "student, a batch", "teacher, texts/s", "student, texts/s", "faster"],
+        caption=f"{timing.student}, compared with {timing.teacher}",
+        header=[
+            "",
+            "tokens",
+            "teacher, per batch",
+            "student, per batch",
+            "teacher, texts/s",
+            "student, texts/s",
+            "faster",
+        ],
         rows=rows,
-        remark=f"Inputs of at most {timing.length} pieces ({timing.inputs}). "
-        f"Holds for {number_of(len(timing.runs), 'run')}.",
+        remark=f"Inputs of at most {timing.length} tokens ({timing.inputs}). "
+        f"Valid for {number_of(len(timing.runs), 'run')}.",
     )
 
 
