@@ -27,9 +27,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_command_writes_a_page_and_its_figures(folders: list[str], tmp_path: Path) -> None:
     output = tmp_path / "new" / "report.html"
     finished = run_command(
-        "report", "--runs", *folders, "--output", str(output), "--alternations", "3", "--batch-sizes", "1", "4",
-        "--dtypes", "fp32", "--threads", "1", program="trainer",
-    )  # fmt: skip
+        "report",
+        "--runs",
+        *folders,
+        "--output",
+        str(output),
+        "--alternations",
+        "3",
+        "--batch-sizes",
+        "1",
+        "4",
+        "--dtypes",
+        "fp32",
+        "--threads",
+        "1",
+        program="trainer",
+    )
     assert finished.returncode == 0, finished.stderr
     assert "unfinished" in finished.stderr
     assert "5 runs (1 unfinished)" in finished.stdout
@@ -55,9 +68,15 @@ def test_real_texts_are_cut_and_padded_the_same_for_both(folders: list[str], tmp
     texts = tmp_path / "texts.tsv"
     texts.write_text("sentence\tlabel\n" + "a great movie\t1\nthe quick brown fox jumps over it\t0\n" * 10)
     options = {
-        "runs": folders[2:3], "output": str(tmp_path / "r.html"), "alternations": 3, "batch_sizes": [2],
-        "dtypes": ["fp32"], "data": str(texts), "task": "SST-2", "device": "cpu",
-    }  # fmt: skip
+        "runs": folders[2:3],
+        "output": str(tmp_path / "r.html"),
+        "alternations": 3,
+        "batch_sizes": [2],
+        "dtypes": ["fp32"],
+        "data": str(texts),
+        "task": "SST-2",
+        "device": "cpu",
+    }
     figures = report(ReportConfig.build(options)).summary
     (one,) = figures["timings"][0]["measurements"]
     assert one["real_pieces"] < one["width"] < 32

@@ -29,10 +29,10 @@ def dev_curves(
     ends = ", ".join(f"{one.label} {one.points[-1][1]:.1f}" for one in lines[:LABELLED_RUNS])
     chart = line_chart(
         lines,
-        "samples",
-        f"{metric} × 100",
-        f"{metric} on dev over samples; last values: {ends}",
-        ("teacher", 100 * teacher_score) if teacher_score is not None else None,
+        x_label="samples",
+        y_label=f"{metric} × 100",
+        description=f"{metric} on dev over samples; last values: {ends}",
+        reference=("teacher", 100 * teacher_score) if teacher_score is not None else None,
     )
     shown = dict.fromkeys(run.variant for run in runs if run.history.dev)
     legend = [LegendEntry(name, colours[name]) for name in shown]
@@ -59,7 +59,8 @@ def _stage_curves(run: Run, stage: str) -> list[Figure]:
     ]
     series = [one for one in series if one.points]
     ends = ", ".join(f"{one.label} {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in series)
-    chart = line_chart(series, "samples", "loss", f"Losses of the stage {stage} over samples: {ends}")
+    description = f"Losses of the stage {stage} over samples: {ends}"
+    chart = line_chart(series, x_label="samples", y_label="loss", description=description)
     legend = [LegendEntry(one.label, one.colour) for one in series]
     figure = Figure(caption=f"Stage {stage}", remark=f"first to last: {ends}", chart=chart, legend=legend)
     return [figure] if chart else []

@@ -116,19 +116,19 @@ def _headline(facts: TaskSummary, summary: Summary) -> list[Tile]:
 def _ablation_figure(facts: TaskSummary, colours: Mapping[str, int], teacher_score: float | None) -> list[Figure]:
     rows = [
         DotRow(
-            one.variant,
-            [100 * value for value in one.scores],
-            100 * one.score.mean,
-            None if one.score.deviation is None else 100 * one.score.deviation,
-            colours[one.name],
+            label=one.variant,
+            values=[100 * value for value in one.scores],
+            mean=100 * one.score.mean,
+            deviation=None if one.score.deviation is None else 100 * one.score.deviation,
+            colour=colours[one.name],
         )
         for one in facts.variants
     ]
     chart = dot_chart(
         rows,
-        f"{facts.metric} × 100",
-        f"Scores by variant: {'; '.join(f'{row.label} {row.mean:.1f}' for row in rows)}",
-        ("teacher", 100 * teacher_score) if teacher_score is not None else None,
+        x_label=f"{facts.metric} × 100",
+        description=f"Scores by variant: {'; '.join(f'{row.label} {row.mean:.1f}' for row in rows)}",
+        reference=("teacher", 100 * teacher_score) if teacher_score is not None else None,
     )
     caption, remark = "Contribution of each part", "dots: seeds; bar: mean; line: one standard deviation"
     return [Figure(caption=caption, remark=remark, chart=chart)]

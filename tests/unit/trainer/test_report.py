@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from shared.errors import InputError, UsageError
@@ -259,9 +259,16 @@ def test_logarithmic_ticks_enclose_the_values(low: float, factor: float) -> None
     ),
     st.none() | st.floats(-1e6, 1e6),
 )
+@example([[(0.0, 5e-324), (0.0, 1.0)]], None)
 def test_every_point_of_a_chart_is_inside_it(lines: list[list[tuple[float, float]]], reference: float | None) -> None:
     series = [Series(f"line {number}", sorted(points), number, True) for number, points in enumerate(lines)]
-    chart = line_chart(series, "x", "y", "told", ("teacher", reference) if reference is not None else None)
+    chart = line_chart(
+        series,
+        x_label="x",
+        y_label="y",
+        description="a chart",
+        reference=("teacher", reference) if reference is not None else None,
+    )
     has_points = any(math.isfinite(y) for points in lines for _, y in points)
     assert bool(chart) == has_points
     for text in re.findall(r'points="([^"]*)"', chart):
@@ -272,8 +279,11 @@ def test_every_point_of_a_chart_is_inside_it(lines: list[list[tuple[float, float
 
 
 def test_a_dot_chart_places_better_scores_further_right() -> None:
-    rows = [DotRow("worse", [0.5, 0.6], 0.55, 0.07, 0), DotRow("better", [0.9], 0.9, None, 1)]
-    chart = dot_chart(rows, "x", "told", ("teacher", 1.0))
+    rows = [
+        DotRow(label="worse", values=[0.5, 0.6], mean=0.55, deviation=0.07, colour=0),
+        DotRow(label="better", values=[0.9], mean=0.9, deviation=None, colour=1),
+    ]
+    chart = dot_chart(rows, x_label="x", description="a chart", reference=("teacher", 1.0))
     places = [float(place) for place in re.findall(r'<circle[^>]*cx="([\d.]+)"', chart)]
     assert len(places) == 3
     assert places == sorted(places)
