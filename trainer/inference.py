@@ -108,7 +108,8 @@ def load_student(
     >>> round(sum(prediction.probabilities.values()), 6)
     1.0
 
-    Raises ModelError if there is no such model, UsageError for a device, dtype or length that cannot be used.
+    Raises ModelError if the folder does not contain such a model, UsageError for a device, dtype or length that cannot
+    be used.
     """
     path = Path(folder)
     if max_length is not None and max_length < 3:
