@@ -189,7 +189,7 @@ def test_a_text_that_needs_too_much_is_refused(service: Service) -> None:
             422,
             "limit",
         )
-        assert "model pieces" in document["detail"]
+        assert "model tokens" in document["detail"]
         assert time.monotonic() - began < 30
         check_problem(client.post("/v1/candidates", json={"texts": ["x" * 1_000_000]}), 413)
         check_problem(client.post("/v1/candidates", json={"texts": ["x" * 100_000]}), 422, "limit")
