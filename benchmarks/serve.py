@@ -33,7 +33,7 @@ class Running:
     """A service process of a benchmark."""
 
     def __init__(self, command: list[str], port: int) -> None:
-        self.address, self._port = f"127.0.0.1:{port}", port
+        self.address = f"127.0.0.1:{port}"
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
@@ -46,7 +46,7 @@ class Running:
             except OSError:
                 pass
             if self.process.poll() is not None:
-                raise SystemExit(f"{self.process.args} ended with {self.process.returncode}")
+                raise SystemExit(f"{self.process.args!r} ended with {self.process.returncode}")
             time.sleep(0.2)
         raise SystemExit("the service did not get ready")
 

@@ -52,7 +52,8 @@ def _values(annotation: object) -> str:
         return f"{_values(members[0])}, one or more"
     if members:
         return _values(members[0])
-    return {int: "number", float: "number", bool: "switch", str: "text"}.get(annotation, str(annotation))  # type: ignore[call-overload]
+    names: dict[object, str] = {int: "number", float: "number", bool: "switch", str: "text"}
+    return names.get(annotation, str(annotation))
 
 
 if __name__ == "__main__":

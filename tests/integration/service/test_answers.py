@@ -25,7 +25,7 @@ TEXTS = [
     "",
 ]
 SETTINGS: dict[str, Any] = {"n_a": 6, "k": 8, "seed": 11}
-SWITCHES = [
+SWITCHES: list[dict[str, Any]] = [
     {},
     {"context": "pair"},
     {"context": "unmasked", "words": "all-letters"},

@@ -61,14 +61,15 @@ def test_overload_is_refused_at_once_and_the_client_comes_back(model_options: li
 
 
 def test_work_of_a_client_that_left_is_dropped(service: Service) -> None:
-    body = {"texts": [text_number(i * 131 + 7) * 3 for i in range(60)], "n_a": 1, "words": "all", "context": "pair"}
+    texts = [text_number(i * 131 + 7) * 3 for i in range(60)]
+    body = {"texts": texts, "n_a": 1, "words": "all", "context": "pair"}
     before = metric(service, "augment_service_pass_tokens_sum")
     with service.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post("/v1/augment", json=body, timeout=0.15)
     deadline = time.monotonic() + 20
     while metric(service, "augment_service_queue_tokens") > 0 and time.monotonic() < deadline:
         time.sleep(0.02)
-    asked = sum(3 * 20 * (3 * 20 + 3) * 2 for _ in body["texts"])
+    asked = sum(3 * 20 * (3 * 20 + 3) * 2 for _ in texts)
     tokens = metric(service, "augment_service_pass_tokens_sum")
     time.sleep(0.2)
     assert metric(service, "augment_service_pass_tokens_sum") == tokens

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster(model_options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeCluster]:
-    values = dict(zip(model_options[::2], model_options[1::2], strict=True))
-    args: dict[str, Any] = {name.removeprefix("--"): value for name, value in values.items()} | {"threads": 1}
+    args: dict[str, Any] = {"threads": 1}
+    for name, value in zip(model_options[::2], model_options[1::2], strict=True):
+        args.setdefault(name.removeprefix("--"), value)
     with ServeCluster(tmp_path_factory.mktemp("serve"), args, replicas=2) as running:
         yield running
 

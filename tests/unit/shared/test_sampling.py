@@ -66,7 +66,7 @@ def has_neighbouring_sites(row: RowCandidates) -> bool:
 def possible(row: RowCandidates, params: AugmentParams) -> int:
     """How many different texts the row's candidate sets allow, the row's own left out."""
     own = (row.text_a.text, row.text_b.text if row.text_b else None)
-    combinations = [{}]
+    combinations: list[dict[int, str | None]] = [{}]
     sites = row.sites
     for index, site in enumerate(sites):
         options = [None if one == site.word else one for one in site.candidates]
