@@ -1,4 +1,4 @@
-"""A typed client of the service, blocking and asynchronous. It needs httpx and pydantic, but none of the models."""
+"""A typed client of the service, blocking and asynchronous. It needs httpx and pydantic, but no models."""
 
 from __future__ import annotations
 
