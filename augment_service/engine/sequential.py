@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from augment_service.engine.inputs import Place
+from augment_service.engine.proposer import Proposer, Steps
 from augment_service.engine.words import Word, may_replace
 from shared.inputs.rows import SourceRow
 from shared.rng import uniforms
 from shared.sampling import ORIGINS, RowCandidates, Samples, Site, TextCandidates, spell
-
-if TYPE_CHECKING:
-    from augment_service.engine.augment import Proposer, Steps
 
 _DRAW_FACTORS = (1, 3)
 
@@ -102,7 +100,8 @@ def _walk(engine: Proposer, rows: Sequence[SourceRow], places: list[list[_Place]
                 continue
             asking.append((number, place))
         found = yield from engine.rank_steps(
-            [(drafts[number].words[place.column], place.index) for number, place in asking]
+            [drafts[number].words[place.column] for number, place in asking],
+            [Place(text, place.index) for text, (_, place) in enumerate(asking)],
         )
         for (number, place), proposal in zip(asking, found, strict=True):
             _apply(engine, drafts[number], place, step, proposal.candidates, proposal.origin, float(pick[number]))

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from augment_service.engine.augment import Ask, Proposer, Steps, TextProposals
+from augment_service.engine.proposer import Ask, Proposer, Steps, TextProposals
+from augment_service.engine.sampling import samples_steps
 from augment_service.service.cache import ByteLru
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
@@ -74,7 +75,7 @@ class Augmenter:
         if params.conditioning == "sequential":
             ticket.use()
             rows = [SourceRow(source_id, columns[0], columns[1] if len(columns) > 1 else None)]
-            found, samples = await self._drive(Proposer(self.models.lexicon, params).samples_steps(rows), True)
+            found, samples = await self._drive(samples_steps(Proposer(self.models.lexicon, params), rows), True)
             row = found[0]
         else:
             entry = await self._entry(columns, params, ticket)

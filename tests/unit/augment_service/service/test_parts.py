@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augment_service.engine.batches import ModelInput
-from augment_service.engine.masked_lm import Ranking
+from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
 from augment_service.service.augmenter import sample_list
 from augment_service.service.batcher import PassBatcher, PassReport
