@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from augment_service.engine.batches import plan_batches
+from augment_service.engine.conditioning import samples_steps
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.engine.proposer import Answer, Ask, Found, Neighbours, Proposer, Steps, TextProposals
-from augment_service.engine.sampling import samples_steps
+from shared.candidates import RowCandidates, Samples
 from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
-from shared.sampling import RowCandidates, Samples
 
 DEFAULT_BATCH_TOKENS = 1024
 

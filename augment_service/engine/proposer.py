@@ -15,9 +15,9 @@ from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.engine.inputs import InputPlanner, Place
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.words import Word, may_replace
+from shared.candidates import Origin, RowCandidates, Site, TextCandidates
 from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
-from shared.sampling import Origin, RowCandidates, Site, TextCandidates
 
 OWN_WORD_MARGIN = 1
 """One more entry is ranked than needed, because the word itself may be left out."""

@@ -12,15 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from augment_service.engine.conditioning import samples_steps
 from augment_service.engine.proposer import Ask, Proposer, Steps, TextProposals
-from augment_service.engine.sampling import samples_steps
+from augment_service.service.answers import candidates_answer
 from augment_service.service.cache import ByteLru
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from augment_service.service.requests import LimitError, as_columns
+from shared.candidates import RowCandidates
 from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
-from shared.sampling import RowCandidates, Samples, draw_samples
+from shared.rendering import render_rows
+from shared.sampling import draw_samples
 
 Found = TypeVar("Found")
 MAX_DRAWN_WORDS = 200_000
@@ -89,19 +92,13 @@ class Augmenter:
             samples = await self._call(drawn > _INLINE_DRAWN_WORDS, draw_samples, [row], params)
         self._metrics.samples.inc(len(samples))
         is_long = len(samples) * sum(map(len, columns)) > _INLINE_CHARACTERS * 20
-        return {"id": source_id, "samples": await self._call(is_long, sample_list, row, samples)}
+        (rendered,) = await self._call(is_long, render_rows, [row], samples)
+        return {"id": source_id, "samples": rendered}
 
     async def candidates(self, text: str | Sequence[str], params: AugmentParams, ticket: Ticket) -> dict[str, Any]:
         """Words and candidates of one text or pair. Raises LimitError, OverloadError, ModelError."""
         entry = await self._entry(as_columns(text), params, ticket)
-        texts = [entry.row.text_a, entry.row.text_b]
-        proposer = Proposer(self.models.lexicon, params)
-        columns = [
-            _column(proposer, proposals, one.text)
-            for proposals, one in zip(entry.proposals, texts, strict=False)
-            if one is not None
-        ]
-        return {"text_a": columns[0], "text_b": columns[1] if len(columns) > 1 else None}
+        return candidates_answer(Proposer(self.models.lexicon, params), entry.proposals)
 
     async def close(self) -> None:
         """Stop the threads."""
@@ -162,49 +159,6 @@ def _advance(steps: Steps[Any], answer: Any) -> Ask | _Done:
         return steps.send(answer)
     except StopIteration as end:
         return _Done(end.value)
-
-
-def sample_list(row: RowCandidates, samples: Samples) -> list[dict[str, Any]]:
-    """JSON form of the samples of one row; `replaced` holds code points of the sample's own text."""
-    sites = [("text_a", site) for site in row.text_a.sites]
-    sites += [("text_b", site) for site in row.text_b.sites] if row.text_b else []
-    offsets, numbers = samples.offsets.tolist(), samples.n.tolist()
-    chosen, words, origins = samples.site.tolist(), samples.word.tolist(), samples.origin.tolist()
-    result = []
-    for index, n in enumerate(numbers):
-        parts: dict[str, list[str]] = {"text_a": [], "text_b": []}
-        last, length = {"text_a": 0, "text_b": 0}, {"text_a": 0, "text_b": 0}
-        replaced = []
-        for place in range(offsets[index], offsets[index + 1]):
-            column, site = sites[chosen[place]]
-            candidate = samples.words[words[place]]
-            base = row.text_a.text if column == "text_a" else row.text_b.text  # type: ignore[union-attr]
-            start = length[column] + site.start - last[column]
-            end = start + len(candidate)
-            parts[column] += (base[last[column] : site.start], candidate)
-            last[column], length[column] = site.end, end
-            origin = "glove" if origins[place] else "mlm"
-            replaced.append(
-                {"column": column, "start": start, "end": end, "word": site.word, "candidate": candidate,
-                 "origin": origin}
-            )  # fmt: skip
-        text_a = "".join([*parts["text_a"], row.text_a.text[last["text_a"] :]])
-        text_b = "".join([*parts["text_b"], row.text_b.text[last["text_b"] :]]) if row.text_b else None
-        result.append({"n": n, "text_a": text_a, "text_b": text_b, "replaced": replaced})
-    return result
-
-
-def _column(proposer: Proposer, found: TextProposals, text: str) -> dict[str, Any]:
-    _, spans = proposer.base_text(found.text, found.words)
-    proposal_of = {one.word_index: one for one in found.proposals}
-    words = []
-    for index, (word, (start, end)) in enumerate(zip(found.words, spans, strict=True)):
-        one = proposal_of.get(index)
-        words.append(
-            {"start": start, "end": end, "word": word.text, "origin": one.origin if one else None,
-             "candidates": one.candidates if one else (), "scores": one.scores if one else ()}
-        )  # fmt: skip
-    return {"text": text, "words": words}
 
 
 def _size_of(entry: _Entry) -> int:

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 
 from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
-from augment_service.service.augmenter import sample_list
 from augment_service.service.batcher import PassBatcher, PassReport
 from augment_service.service.cache import ByteLru
 from augment_service.service.client import _Lines
 from augment_service.service.deployments import split_inputs
+from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.errors import OverloadError, UsageError
 from shared.params import AugmentParams
-from shared.rendering import render_samples
-from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+from shared.rendering import render_rows, render_samples
+from shared.sampling import draw_samples
 
 LETTERS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 
@@ -52,7 +52,7 @@ def test_samples_of_a_request_are_spelled_as_those_of_a_shard(
             rendered.replaced.to_pylist(), strict=True,
         )
     ]  # fmt: skip
-    assert sample_list(row, samples) == expected
+    assert render_rows([row], samples) == [expected]
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 40))), st.integers(0, 100))

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from augment_service.engine.proposer import Proposer, Steps
 from augment_service.engine.sequential import sequential_steps
+from shared.candidates import RowCandidates, Samples
 from shared.inputs.rows import SourceRow
-from shared.sampling import RowCandidates, Samples, draw_samples
+from shared.sampling import draw_samples
 
 
 def samples_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
