@@ -12,16 +12,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from augment_service.engine.augment import Answer, Ask, Proposer, Steps, TextProposals
-from augment_service.service.answers import column_candidates, sample_list
+from augment_service.engine.conditioning import samples_steps
+from augment_service.engine.proposer import Answer, Ask, Proposer, Steps, TextProposals
+from augment_service.service.answers import candidates_answer
 from augment_service.service.cache import ByteLru
 from augment_service.service.limits import LimitError
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from augment_service.service.requests import as_columns
+from shared.candidates import RowCandidates, Samples
 from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
-from shared.sampling import RowCandidates, Samples, draw_samples
+from shared.rendering import render_rows
+from shared.sampling import draw_samples
 
 Found = TypeVar("Found")
 MAX_DRAWN_WORDS = 200_000
@@ -84,19 +87,13 @@ class Augmenter:
             row, samples = await self._samples(columns, source_id, params, ticket)
         self._metrics.samples.inc(len(samples))
         is_long = len(samples) * sum(map(len, columns)) > _INLINE_ANSWER_CHARACTERS
-        return {"id": source_id, "samples": await self._call(is_long, sample_list, row, samples)}
+        (rendered,) = await self._call(is_long, render_rows, [row], samples)
+        return {"id": source_id, "samples": rendered}
 
     async def candidates(self, text: str | Sequence[str], params: AugmentParams, ticket: Ticket) -> dict[str, Any]:
         """Words and candidates of one text or pair. Raises LimitError, OverloadError, ModelError."""
         entry = await self._entry(as_columns(text), params, ticket)
-        texts = [entry.row.text_a, entry.row.text_b]
-        proposer = Proposer(self.models.lexicon, params)
-        columns = [
-            column_candidates(proposer, proposals, one.text)
-            for proposals, one in zip(entry.proposals, texts, strict=False)
-            if one is not None
-        ]
-        return {"text_a": columns[0], "text_b": columns[1] if len(columns) > 1 else None}
+        return candidates_answer(Proposer(self.models.lexicon, params), entry.proposals)
 
     async def close(self) -> None:
         """Stop the threads."""
@@ -122,7 +119,7 @@ class Augmenter:
     ) -> tuple[RowCandidates, Samples]:
         ticket.use()
         rows = [SourceRow(source_id, columns[0], columns[1] if len(columns) > 1 else None)]
-        found, samples = await self._drive(Proposer(self.models.lexicon, params).samples_steps(rows), is_long=True)
+        found, samples = await self._drive(samples_steps(Proposer(self.models.lexicon, params), rows), is_long=True)
         return found[0], samples
 
     async def _entry(self, columns: Sequence[str], params: AugmentParams, ticket: Ticket) -> _Entry:

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from augment_service.engine.batches import BatchPlan, ModelInput, plan_batches
-from augment_service.engine.masked_lm import MaskedLM, Ranking
+from augment_service.engine.batches import BatchPlan, ModelInput, Ranking, plan_batches
+from augment_service.engine.masked_lm import MaskedLM
 from shared.errors import OverloadError
 
 _TURNS_PER_PASS = 4

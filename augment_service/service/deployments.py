@@ -18,10 +18,9 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from augment_service.config import ServeConfig
-from augment_service.engine.augment import Answer, Ask, Nearest
-from augment_service.engine.batches import ModelInput
+from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.engine.lexicon import Lexicon
-from augment_service.engine.masked_lm import Ranking
+from augment_service.engine.proposer import Answer, Ask, Nearest
 from augment_service.service.access import Access, read_tokens
 from augment_service.service.app import AppSettings, create_app
 from augment_service.service.metrics import ServiceMetrics

@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 
 from augment_service.config import ModelChoice, ServeConfig
-from augment_service.engine.augment import Answer, Ask, Nearest, Neighbours
 from augment_service.engine.batches import ModelInput, plan_batches
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.masked_lm import MaskedLM
+from augment_service.engine.proposer import Answer, Ask, Nearest, Neighbours
 from augment_service.service.batcher import PassBatcher, PassReport, ignore_report
 
 logger = logging.getLogger(__name__)

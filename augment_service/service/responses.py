@@ -26,6 +26,9 @@ class Sample(BaseModel):
     text_b: str | None
     replaced: list[Replacement]
 
+    def __str__(self) -> str:
+        return self.text_a if self.text_b is None else f"{self.text_a}\t{self.text_b}"
+
 
 class TextSamples(BaseModel):
     """The samples of one text or pair; fewer than N_a when the text has too few words to replace."""

@@ -44,8 +44,9 @@ else:
     import transformers
 
     from augment_service.engine.words import WordSplitter, may_replace
+    from shared.candidates import RowCandidates, Site, TextCandidates
     from shared.params import AugmentParams
-    from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+    from shared.sampling import draw_samples
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
     model = transformers.AutoModelForMaskedLM.from_pretrained(model_path).eval()

@@ -5,8 +5,8 @@ import signal
 from collections.abc import Sequence
 
 import shared.sampling
+from shared.candidates import RowCandidates, Samples
 from shared.params import AugmentParams
-from shared.sampling import RowCandidates, Samples
 
 POISON = "poisonous"
 _draw = shared.sampling.draw_samples

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from augment_service.service.answers import sample_list
+from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.params import AugmentParams
-from shared.rendering import render_samples
-from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+from shared.rendering import render_rows, render_samples
+from shared.sampling import draw_samples
 
 LETTERS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)
 
@@ -31,4 +31,4 @@ def test_samples_of_a_response_equal_those_of_a_shard(a: TextCandidates, b: Text
     rendered = render_samples([row], samples)
     columns = (samples.n.tolist(), *(one.to_pylist() for one in (rendered.text_a, rendered.text_b, rendered.replaced)))
     names = ("n", "text_a", "text_b", "replaced")
-    assert sample_list(row, samples) == [dict(zip(names, one, strict=True)) for one in zip(*columns, strict=True)]
+    assert render_rows([row], samples) == [[dict(zip(names, one, strict=True)) for one in zip(*columns, strict=True)]]

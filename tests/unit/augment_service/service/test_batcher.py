@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from augment_service.engine.batches import ModelInput
-from augment_service.engine.masked_lm import MaskedLM, Ranking
+from augment_service.engine.batches import ModelInput, Ranking
+from augment_service.engine.masked_lm import MaskedLM
 from augment_service.service.batcher import PassBatcher, PassReport
 from shared.errors import OverloadError
 
