@@ -214,7 +214,11 @@ def test_the_contender_that_starts_changes_with_every_alternation() -> None:
     import time
 
     def turn(name: str) -> Callable[[], None]:
-        return lambda: (taken.append(name), time.sleep(0.11))[0]
+        def run() -> None:
+            taken.append(name)
+            time.sleep(0.11)
+
+        return run
 
     seconds = alternate([turn("a"), turn("b")], 3, 2)
     assert "".join(taken) == "aabb" + "ab" + "ba" + "ab"
