@@ -97,6 +97,7 @@ def test_a_student_is_compared_with_its_own_teacher_and_seeds_are_pooled(runs: l
     one = next(run for run in summary.runs if run.folder.endswith("full-0"))
     assert one.teacher is not None
     assert one.model is not None
+    assert one.smaller is not None
     assert one.smaller == pytest.approx((one.teacher.parameters or 0) / (one.model.parameters or 1))
     assert one.smaller > 2
 
