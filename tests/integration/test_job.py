@@ -75,7 +75,7 @@ def test_a_finished_run_is_not_run_again_and_another_job_is_refused(job: Job, fi
     assert run_command(*job.arguments(finished_run)).returncode == 0
     for more, message in (
         (["--k", "9"], "config.k was 8, now 9"),
-        (["--no-resume"], "holds a run already"),
+        (["--no-resume"], "already holds a run"),
     ):
         refused = run_command(*job.arguments(finished_run, *more))
         assert refused.returncode == 1

@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import InputError, StoreError, UsageError
-from shared.shards import list_commits, read_shard, remove_orphans, revoke_damaged, write_shard
+from shared.manifest import write_or_check
+from shared.shard_checks import remove_orphans, revoke_damaged
+from shared.shards import list_commits, read_shard, write_shard
 from shared.storage import s3
 from shared.storage.input_files import expand, open_binary, sha256_of
 from shared.storage.store import Store, open_store
 from tests.integration.conftest import Job
 from tests.support.command import bytes_of, run_command
+from tests.support.manifests import small_manifest
 from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server
 from trainer.data.stream import wait_for_commit
 
@@ -100,7 +103,7 @@ def test_shards_survive_a_network_that_breaks_every_fourth_request(faulty: Fault
     for shard in range(8):
         write_shard(store, shard, table(shard), 1, [], {})
     assert [commit.shard for commit in list_commits(store)] == list(range(8))
-    store.put("manifest.json", b'{"format_version": 1, "plan": {"shards": 8}}')
+    assert write_or_check(store, small_manifest(8))
     for shard in range(8):
         assert read_shard(store, wait_for_commit(store, shard, 8, 5.0)).equals(table(shard))
     assert set(faulty.faults) == {"500", "503", "slow", "torn-upload", "lost-answer", "torn-download"}
@@ -131,7 +134,7 @@ def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
         open_store("s3://no-such-bucket/out").put("a", b"x")
     with pytest.raises(StoreError, match="NoSuchBucket"):
         open_store("s3://no-such-bucket/out").put_if_absent("a", b"x")
-    with pytest.raises(UsageError, match="names no bucket"):
+    with pytest.raises(UsageError, match="the bucket is missing"):
         open_store("s3://")
     with pytest.raises(InputError, match=r"s3://bucket/nothing\.csv: no such file"):
         sha256_of("s3://bucket/nothing.csv")
@@ -144,7 +147,7 @@ def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
 
 
 def test_input_files_are_found_and_read_in_pieces(faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.storage.input_files.PIECE_BYTES", 10_000)
+    monkeypatch.setattr("shared.storage.input_files.BLOCK_BYTES", 10_000)
     store = open_store("s3://bucket/inputs")
     lines = [f"line {number}\t{number % 2}\n".encode() for number in range(20_000)]
     store.put("b.tsv", b"".join(lines))
@@ -156,7 +159,7 @@ def test_input_files_are_found_and_read_in_pieces(faulty: FaultyProxy, monkeypat
     uri = "s3://bucket/inputs"
     assert expand([uri], kinds) == [f"{uri}/{name}" for name in ("a.csv", "b.tsv", "c.parquet")]
     assert expand([f"{uri}/*.tsv", f"{uri}/a.csv"], kinds) == [f"{uri}/b.tsv", f"{uri}/a.csv"]
-    with pytest.raises(InputError, match="no file of a known kind"):
+    with pytest.raises(InputError, match="no files of a known type"):
         expand([f"{uri}/*.jsonl"], kinds)
     with open_binary(f"{uri}/b.tsv") as file:
         assert list(file) == lines
