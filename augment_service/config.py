@@ -66,7 +66,7 @@ class RunConfig(ModelConfig):
     check_resume: Literal["checksums", "sizes"] = runtime(
         "checksums", "How committed shards are checked before a run resumes; damaged shards are recomputed."
     )
-    resume: bool = runtime(True, "Continue an interrupted run; --no-resume rejects an output that holds a run.")
+    resume: bool = runtime(True, "Continue an interrupted run; --no-resume rejects an output with a run in it.")
 
     @model_validator(mode="after")
     def _columns(self) -> RunConfig:

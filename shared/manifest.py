@@ -29,7 +29,7 @@ class JobConfig(AugmentParams):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        """A default must not stand in for an option that was not recorded."""
+        """An option that was not recorded must not silently get its default."""
         for name in AugmentParams.model_fields:
             if name not in self.model_fields_set:
                 raise ValueError(f"{name} is missing")
@@ -109,7 +109,7 @@ def write_or_check(store: Store, manifest: Manifest) -> bool:
 
 
 def read_manifest(store: Store) -> Manifest:
-    """The manifest of an output folder. Raises ManifestError if there is none, or it has another version or shape."""
+    """The manifest of an output folder. Raises ManifestError if it is missing or has another version or shape."""
     if not store.exists(MANIFEST):
         raise ManifestError(f"{store.uri} has no {MANIFEST}: it is not an output folder of `augment_service run`")
     content = store.read(MANIFEST)

@@ -1,7 +1,7 @@
 """The shard protocol: write, commit, list, read.
 
-A shard file is written first, under a name that contains its own hash; then its commit record, which is only created
-if there is none. A shard exists once its commit does. Writing the same shard twice is harmless; different bytes for a
+A shard file is written first, under a name that contains its own hash; then its commit record, unless the shard already
+has one. A shard exists once its commit does. Writing the same shard twice is harmless; different bytes for a
 committed shard mean that the job is not deterministic, and are an error.
 """
 

@@ -78,7 +78,7 @@ def _plan(config: RunConfig) -> Job:
     store = open_store(config.output, run)
     if store.exists(MANIFEST) and not config.resume:
         raise ManifestError(
-            f"{store.uri} already holds a run; omit --no-resume to continue it, or use another --output"
+            f"{store.uri} already contains a run; omit --no-resume to continue it, or use another --output"
         )
     source = open_source(options)
     schema = shard_schema(source, config.emit)
@@ -119,7 +119,7 @@ def _log_plan(job: Job, missing: set[int]) -> None:
 
 
 def _compute(job: Job, missing: set[int]) -> None:
-    """Compute and commit the missing shards on Ray. Raises ExpectedError, after a last heartbeat that says why."""
+    """Compute and commit the missing shards on Ray. Raises ExpectedError, after a last heartbeat with the reason."""
     from shared.compute.ray_session import ray_job_of, ray_session
 
     plan = job.manifest.plan

@@ -1,4 +1,4 @@
-"""Which columns of the input hold texts, label and source id, and which are copied along."""
+"""The columns of the input: which are the texts, the label and the source id, and which are copied along."""
 
 from __future__ import annotations
 

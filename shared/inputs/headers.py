@@ -108,5 +108,5 @@ def _jsonl_columns(path: str) -> tuple[str, ...]:
             if isinstance(loaded, dict):
                 names |= dict.fromkeys(loaded)
     if not names:
-        raise InputError(f"{path}: no line holds a JSON object")
+        raise InputError(f"{path}: no line contains a JSON object")
     return tuple(names)

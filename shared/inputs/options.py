@@ -1,4 +1,4 @@
-"""The options of a command that say what its input is and how to read it."""
+"""The options of a command that select its input and how it is read."""
 
 from __future__ import annotations
 

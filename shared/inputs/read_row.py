@@ -19,7 +19,7 @@ Cells = Sequence[Any]
 
 
 def read_row(position: int, record: Record, columns: Columns, options: InputOptions) -> SourceRow | QuarantinedRow:
-    """The row of a record, its label as it is in the file. `position`: 0-based place among all rows of the input."""
+    """The row of a record, its label as it is in the file. `position`: 0-based, among all rows of the input."""
     cells = record.cells
     reason = record.reason if cells is None else _problem(cells, columns, options)
     if cells is None or reason:

@@ -44,7 +44,7 @@ class S3Store:
             raise StoreError(f"{self.uri}/{name}: no such object") from error
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Names and sizes in bytes of the objects directly in a folder, sorted by name; empty if there are none."""
+        """Names and sizes in bytes of the objects directly in a folder, sorted by name; {} without the folder."""
         from pyarrow import fs
 
         folder = self._path(prefix)
@@ -54,7 +54,7 @@ class S3Store:
         return dict(sorted((f"{prefix}/{one.base_name}", int(one.size)) for one in files))
 
     def list(self, prefix: str) -> list[str]:
-        """Names of the objects directly in a folder, sorted; empty if there are none."""
+        """Names of the objects directly in a folder, sorted."""
         return list(self.sizes(prefix))
 
     def put(self, name: str, content: bytes) -> None:

@@ -1,7 +1,7 @@
 """Files of an output folder behind one small interface: a local disk or NFS here, an object store in `s3_store`.
 
 There are two ways to write: `put` replaces a file atomically, `put_if_absent` creates it only if the name is free. Both
-leave either the whole file or nothing. There is no rename and no append, because object stores have neither.
+leave either the whole file or nothing. Renaming and appending are missing because object stores have neither.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Store(Protocol):
         ...
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Names and sizes in bytes of the whole files directly in a folder, sorted by name; empty if there are none."""
+        """Names and sizes in bytes of the whole files directly in a folder, sorted by name; {} without the folder."""
         ...
 
     def list(self, prefix: str) -> list[str]:
@@ -81,7 +81,7 @@ class LocalStore:
             raise self._error(name, error) from error
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Names and sizes in bytes of the whole files directly in a folder, sorted by name; empty if there are none."""
+        """Names and sizes in bytes of the whole files directly in a folder, sorted by name; {} without the folder."""
         found: dict[str, int] = {}
         try:
             with os.scandir(self.root / prefix) as entries:
@@ -96,7 +96,7 @@ class LocalStore:
         return dict(sorted(found.items()))
 
     def list(self, prefix: str) -> list[str]:
-        """Names of the whole files directly in a folder, sorted; empty if there are none."""
+        """Names of the whole files directly in a folder, sorted."""
         return list(self.sizes(prefix))
 
     def put(self, name: str, content: bytes) -> None:

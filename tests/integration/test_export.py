@@ -1,4 +1,4 @@
-"""`trainer export`: the ONNX file answers as PyTorch does; int8 says how far it does not; bad input is one line."""
+"""`trainer export`: ONNX logits equal PyTorch's, int8 reports how much they differ, and bad input gives one line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def answers(path: Path, batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @torch.no_grad()
-def test_the_file_answers_as_the_folder_for_any_batch_and_length(models: dict[str, Path], exported: Path) -> None:
+def test_onnx_logits_equal_pytorch_for_any_batch_and_length(models: dict[str, Path], exported: Path) -> None:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(models["bert"]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(models["bert"])
     for texts in (["a"], ["a great movie", "she"], ["the quick brown fox " * 8, "a bad ending", "the"] * 5):
@@ -54,7 +54,7 @@ def test_the_file_answers_as_the_folder_for_any_batch_and_length(models: dict[st
         assert np.abs(found - wanted).max() < 1e-5 < wanted.std()
 
 
-def test_facts_stand_beside_the_file(models: dict[str, Path], exported: Path) -> None:
+def test_the_facts_are_written_next_to_the_file(models: dict[str, Path], exported: Path) -> None:
     facts = json.loads(exported.with_suffix(".json").read_text())
     assert facts["opset"] == onnx.load(exported).opset_import[0].version == 18
     assert facts["bytes"] == exported.stat().st_size
@@ -64,13 +64,13 @@ def test_facts_stand_beside_the_file(models: dict[str, Path], exported: Path) ->
     assert sorted(path.name for path in exported.parent.iterdir()) == ["bert.json", "bert.onnx"]
 
 
-def test_a_file_of_another_model_does_not_pass_the_check(models: dict[str, Path], exported: Path) -> None:
+def test_a_file_of_another_model_fails_the_check(models: dict[str, Path], exported: Path) -> None:
     config = ExportConfig.build({"model": "x", "format": "onnx", "output": "y"})
     with pytest.raises(OutputError, match=r"the ONNX logits differ from PyTorch's by .*; nothing was kept"):
         check_equal_logits(load_classifier_folder(str(models["other"]), "--model"), exported, 32, config)
 
 
-def test_int8_is_smaller_and_tells_how_often_it_agrees(models: dict[str, Path], exported: Path, tmp_path: Path) -> None:
+def test_int8_is_smaller_and_reports_its_agreement(models: dict[str, Path], exported: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("a great movie with a good plot\nbad acting\n\nthe dog sat near a river\n", encoding="utf-8")
     output = tmp_path / "bert.onnx"
@@ -87,7 +87,7 @@ def test_int8_is_smaller_and_tells_how_often_it_agrees(models: dict[str, Path], 
     assert onnx.TensorProto.INT8 in weights
 
 
-def test_a_model_without_segments_exports_through_the_command_line(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_model_without_token_types_exports_through_the_command_line(models: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "distilbert.onnx"
     options = ["export", "--model", str(models["distilbert"]), "--format", "onnx", "--output", str(output)]
     assert run_in_process(options) == (0, "")
@@ -95,7 +95,7 @@ def test_a_model_without_segments_exports_through_the_command_line(models: dict[
     assert [one.name for one in onnx.load(output).graph.input] == ["input_ids", "attention_mask"]
 
 
-def test_bad_input_is_one_line(models: dict[str, Path], tmp_path: Path) -> None:
+def test_bad_input_gives_one_line(models: dict[str, Path], tmp_path: Path) -> None:
     masked_lm = save_random_model("bert-uncased", tmp_path / "mlm")
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
@@ -119,13 +119,13 @@ def test_bad_input_is_one_line(models: dict[str, Path], tmp_path: Path) -> None:
 
 
 def run_in_process(options: list[str]) -> tuple[int, str]:
-    """Exit code and standard error of the command line, without the start of another process."""
+    """Exit code and standard error of the command line, run in this process to save its start-up time."""
     import contextlib
     import io
 
     from trainer.cli import main
 
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         code = main(options)
-    return code, said.getvalue()
+    return code, stderr.getvalue()

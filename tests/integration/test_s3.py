@@ -1,4 +1,4 @@
-"""Outputs and inputs in S3 over a network that fails: real clients, a real server (moto), a proxy that breaks it."""
+"""Outputs and inputs in S3 over an unreliable network: real clients, a real server (moto), a proxy that adds faults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make this process and its children speak to the server at `url`."""
+    """Make this process and its children use the server at `url`."""
     for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(s3, "FIRST_PAUSE_SECONDS", 0.05)
@@ -68,7 +68,7 @@ def table(shard: int) -> pa.Table:
     return pa.table({"source_id": pa.array([shard], pa.int64()), "text_a": ["x" * (40_000 + shard)]})
 
 
-def test_the_store_does_what_the_local_one_does(clean: None) -> None:
+def test_the_s3_store_behaves_like_the_local_one(clean: None) -> None:
     store = open_store("s3://bucket/plain")
     assert (store.list("commits"), store.exists("a/b")) == ([], False)
     store.put("a/b", b"one")
@@ -84,7 +84,7 @@ def test_the_store_does_what_the_local_one_does(clean: None) -> None:
         store.read("a/b")
 
 
-def test_one_of_many_writers_creates_an_object(clean: None) -> None:
+def test_exactly_one_of_many_writers_creates_an_object(clean: None) -> None:
     store = open_store("s3://bucket/race")
     barrier = threading.Barrier(8)
 
@@ -98,7 +98,7 @@ def test_one_of_many_writers_creates_an_object(clean: None) -> None:
     assert store.read("commits/1") == str(won.index(True)).encode()
 
 
-def test_shards_survive_a_network_that_breaks_every_fourth_request(faulty: FaultyProxy) -> None:
+def test_shards_survive_a_fault_in_every_fourth_request(faulty: FaultyProxy) -> None:
     store = open_store("s3://bucket/faulty")
     for shard in range(8):
         write_shard(store, shard, table(shard), 1, [], {})
@@ -109,7 +109,7 @@ def test_shards_survive_a_network_that_breaks_every_fourth_request(faulty: Fault
     assert set(faulty.faults) == {"500", "503", "slow", "torn-upload", "lost-answer", "torn-download"}
 
 
-def test_damaged_and_half_written_objects_are_found(clean: None) -> None:
+def test_damaged_objects_and_unfinished_uploads_are_found(clean: None) -> None:
     store = open_store("s3://bucket/damaged")
     commits = [write_shard(store, shard, table(shard), 1, [], {}) for shard in range(3)]
     changed = bytearray(store.read(commits[1].file))
@@ -121,13 +121,13 @@ def test_damaged_and_half_written_objects_are_found(clean: None) -> None:
     assert revoke_damaged(store, read_all=True) == []
     upload = s3.client().create_multipart_upload(Bucket="bucket", Key="damaged/shards/never-finished.arrow")
     assert upload["UploadId"]
-    # moto says of every upload that it began in 2010.
+    # moto dates every upload to 2010.
     assert remove_orphans(store, older_than_seconds=1e10) == 0
     assert remove_orphans(store) == 1
     assert remove_orphans(store) == 0
 
 
-def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
+def test_a_missing_bucket_and_an_unreachable_server_give_one_clear_line(
     clean: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(StoreError, match="s3://no-such-bucket/out/a"):
@@ -146,7 +146,7 @@ def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
     assert caught.value.is_transient
 
 
-def test_input_files_are_found_and_read_in_pieces(faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_input_files_are_found_and_read_in_blocks(faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.storage.input_files.BLOCK_BYTES", 10_000)
     store = open_store("s3://bucket/inputs")
     lines = [f"line {number}\t{number % 2}\n".encode() for number in range(20_000)]

@@ -123,7 +123,7 @@ def test_several_files_form_one_input(tmp_path: Path) -> None:
         ("x.doc", b"text", {}, "unknown type of file"),
         ("x.parquet", b"no parquet", {}, "x.parquet: "),
         ("x.arrow", b"no arrow at all", {}, "x.arrow: "),
-        ("x.jsonl", b"[1]\n", {}, "no line holds a JSON object"),
+        ("x.jsonl", b"[1]\n", {}, "no line contains a JSON object"),
         ("x.tsv", "text\nx\n".encode("utf-16"), {}, "is UTF-16 or binary: save it as UTF-8"),
         ("x.csv", b"te\x00xt\nx\n", {}, "is UTF-16 or binary"),
         ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "its lines end in carriage returns"),
