@@ -171,6 +171,7 @@ def driver(options: argparse.Namespace) -> None:
     from augment_service.job.scheduler import Scheduler
     from augment_service.job.shard_work import shard_work
     from shared.compute.ray_session import ray_session
+    from shared.inputs.options import from_config
     from shared.inputs.sources import open_source
     from shared.schema import samples_schema
     from shared.storage.store import open_store
@@ -178,7 +179,7 @@ def driver(options: argparse.Namespace) -> None:
     folder = Path(tempfile.mkdtemp(prefix="scaling"))
     config = config_of(write_corpus(folder / "corpus.tsv", options.rows), folder / "out", 512)
     began = time.monotonic()
-    source = open_source(config)
+    source = open_source(from_config(config))
     first_pass = time.monotonic() - began
     num_shards = -(-source.num_rows // config.shard_rows)
     process, samples, stop = psutil.Process(), [], threading.Event()
@@ -189,7 +190,7 @@ def driver(options: argparse.Namespace) -> None:
 
     with ray_session("local") as (ray, _):
         pool = StubActorPool(ray, options.stub_actors)
-        scheduler = Scheduler(shard_work(source, config, set(range(num_shards))))
+        scheduler = Scheduler(shard_work(source, config.shard_rows, set(range(num_shards))))
         for name in pool.handles:
             scheduler.add_actor(name)
         beat = Heartbeat("benchmark", rows=source.num_rows, shards=num_shards, shards_left=num_shards)

@@ -14,9 +14,9 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from shared.errors import StoreError
+from shared.json_text import parse_json
 from shared.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -82,9 +82,8 @@ def read_heartbeats(store: Store) -> list[Heartbeat]:
     found: list[Heartbeat] = []
     for name in store.list(FOLDER):
         try:
-            loaded: dict[str, Any] = json.loads(store.read(name))
-            found.append(Heartbeat(**loaded))
-        except (StoreError, ValueError, TypeError):
+            found.append(parse_json(Heartbeat, store.read(name)))
+        except (StoreError, ValueError):
             continue
     return sorted(found, key=lambda one: one.updated)
 

@@ -38,8 +38,9 @@ from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
 from shared.errors import ClusterError, InputError
 from shared.glue import get_task
+from shared.inputs.options import from_config
 from shared.inputs.rows import SourceRow
-from shared.inputs.sources import Source, open_source, read_rows
+from shared.inputs.sources import Source, open_source
 from shared.schema import candidates_schema, samples_schema
 
 COUNTED_ROWS = 16_384
@@ -76,7 +77,7 @@ def run_command(config: PlanConfig) -> CommandResult:
     # What is measured here is this machine's CPUs, whatever the run will compute on.
     config = config.model_copy(update={"device": "cpu"})
     began = time.monotonic()
-    source = open_source(config)
+    source = open_source(from_config(config))
     survey_seconds = time.monotonic() - began
     sample = _sample(source, config)
     measured = _calibrate(config, source, sample, 1 if gpu else _actors_of_a_node(config))
@@ -110,7 +111,7 @@ def _sample(source: Source, config: PlanConfig) -> _Sample:
     chosen = {shard: place for place, shard in enumerate(sorted(random.Random(0).sample(range(num_shards), wanted)))}
     shards: list[list[SourceRow]] = [[] for _ in chosen]
     places = 0
-    for position, item in enumerate(read_rows(source, config)):
+    for position, item in enumerate(source.rows()):
         place = chosen.get(position // config.shard_rows)
         if place is not None:
             places += 1

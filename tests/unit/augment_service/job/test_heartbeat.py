@@ -15,8 +15,10 @@ from augment_service.config import OutputConfig
 from augment_service.job.heartbeat import Heartbeat, read_heartbeats, remove_dead
 from augment_service.job.inspect_output import status_command
 from shared.errors import StoreError
-from shared.shards import remove_orphans
+from shared.manifest import write_or_check
+from shared.shard_checks import remove_orphans
 from shared.storage.store import LocalStore, open_store
+from tests.support.manifests import small_manifest
 
 
 def gone_pid() -> int:
@@ -33,6 +35,7 @@ def test_only_a_run_that_spoke_lately_and_has_a_process_is_live(tmp_path: Path) 
     for one in (own, other, killed, stopped):
         one.write(store)
     (tmp_path / "runs" / "broken.json").write_text("{")
+    (tmp_path / "runs" / "wrong_types.json").write_text('{"run": "x", "updated": "today"}')
     found = {one.run: one.is_live(now) for one in read_heartbeats(store)}
     assert found == {"own": True, "other_host": True, "killed": False, "stopped": False}
     assert not other.is_live(now + 120)
@@ -87,7 +90,7 @@ def test_a_heartbeat_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeyp
 
 def test_status_tells_rate_time_left_and_actors_of_a_running_job(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    store.put("manifest.json", json.dumps({"format_version": 1, "plan": {"shards": 4, "rows": 2000}}).encode())
+    write_or_check(store, small_manifest(2000, 500))
     beat = Heartbeat("r1", host="elsewhere", rows=2000, rows_done=500, rows_per_second=12.5, eta_seconds=120.0)
     beat.actors_ready, beat.nodes, beat.retries = 3, 2, {"actor_lost": 2}
     beat.last_commits = [[7.0, time.time() - 4]]

@@ -212,4 +212,4 @@ def test_poison_is_quarantined_at_its_place_in_the_input() -> None:
     assert positions(2, 4, before) == [8, 10, 11]
     assert [row.source_id for row in work.rows] == [708, 711]
     assert [(one.position, one.raw) for one in work.quarantined] == [(9, ""), (10, "text 10")]
-    assert "died on it, alone, 3 times" in work.quarantined[1].reason
+    assert "died 3 times on this row alone" in work.quarantined[1].reason
