@@ -103,8 +103,8 @@ class StubCluster:
         if queue is None:
             return
         assignment = queue.popleft()
-        first, last = assignment.part or (0, assignment.work.num_rows)
-        if any(first <= row < last for row in assignment.work.poison):
+        rows = assignment.part or range(assignment.work.num_rows)
+        if any(row in rows for row in assignment.work.poison):
             queue.appendleft(assignment)
             self._kill(name)
             self.number += 1
@@ -124,8 +124,8 @@ class StubCluster:
                 self._begin(name)
 
     def _begin(self, name: str) -> None:
-        rows = self.queues[name][0].part
-        share = (rows[1] - rows[0]) / SHARD_ROWS if rows else 1.0
+        part = self.queues[name][0].part
+        share = len(part) / SHARD_ROWS if part else 1.0
         seconds = self.random.lognormvariate(0, 0.25) * self.options.shard_seconds * self.speed[name] * share
         self.busy_seconds += seconds
         self.at(seconds, "finish", name)

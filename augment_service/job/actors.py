@@ -1,7 +1,7 @@
 """The Ray actor that holds the masked LM and turns shards of rows into committed Arrow shards.
 
-Rows go in, a commit comes out: no text of a sample passes through the driver. Actors are made empty and loaded by a
-call, so that what goes wrong while loading reaches the driver as the error that it is.
+Rows go in, a commit comes out: no text of a sample passes through the driver. The constructor loads nothing; `load` is
+a call of its own, so that an error while loading reaches the driver with its own type.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from augment_service.engine.batch_guard import is_out_of_memory
 from augment_service.engine.encoder import ARITHMETIC
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from augment_service.job.model_facts import MlmFacts
 from augment_service.job.ray_metrics import RayMetrics
 from augment_service.job.shard_work import positions, quarantine
 from shared.cli.logs import bind_log_fields, configure_logs
@@ -39,14 +41,14 @@ MAX_KNOWN_WORDS = 100_000
 
 
 class RemoteNeighbours:
-    """Neighbours asked of the node's GloveWorker; each word is asked once per process, until too many are known."""
+    """Neighbours from the node's GloveWorker, with a cache of MAX_KNOWN_WORDS words that is cleared when it is full."""
 
     def __init__(self) -> None:
         self.actor: Any = None
         self._known: dict[tuple[str, int], tuple[tuple[str, float], ...]] = {}
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine). Raises ray's RayActorError when the worker is gone."""
+        """Per word its K nearest (word, cosine). Raises Ray's RayActorError when the GloveWorker has died."""
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
         missing = [word for word in words if (word, k) not in self._known]
@@ -57,7 +59,7 @@ class RemoteNeighbours:
 
 
 class MlmWorker:
-    """Holds the masked LM and does whole shards: candidates, draws, Arrow, commit."""
+    """Holds the masked LM and processes whole shards: candidates, draws, Arrow, commit."""
 
     def __init__(self, config: RunConfig, run: str, job: str, name: str) -> None:
         configure_logs(config.log_format, config.log_level)
@@ -66,39 +68,40 @@ class MlmWorker:
         self._neighbours = RemoteNeighbours()
 
     def where(self) -> str:
-        """Id of the node this actor was placed on: the answer says that it found room."""
+        """Id of the node this actor was placed on; an answer means that the actor found room."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def load(self) -> dict[str, Any]:
-        """Load the model; returns what goes into the manifest: weights, device, precision, versions."""
+    def load(self) -> MlmFacts:
+        """Load the model. Raises ModelError, UsageError, StoreError."""
         keep_freed_memory()
         config = self._config
         self._store = open_store(config.output, self._run)
-        mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads)
+        self._metrics = RayMetrics(self._job, "actor")
+        observe = partial(self._metrics.observe, "augment_masked_lm_batch_seconds")
+        mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads, observe)
         self._masked_lm = mlm
         self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens)
-        self._metrics = RayMetrics(self._job, "actor")
-        mlm.guard.observe = lambda seconds: self._metrics.observe("augment_masked_lm_batch_seconds", seconds)
-        return {
-            "fingerprint": mlm.fingerprint(),
-            "device": mlm.device,
-            "arithmetic": ARITHMETIC,
-            "hardware": hardware_kind(mlm.device),
-            "dtype": str(mlm.dtype).removeprefix("torch."),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        }
+        return MlmFacts(
+            fingerprint=mlm.fingerprint(),
+            device=mlm.device,
+            arithmetic=ARITHMETIC,
+            hardware=hardware_kind(mlm.device),
+            dtype=str(mlm.dtype).removeprefix("torch."),
+            torch=torch.__version__,
+            transformers=transformers.__version__,
+        )
 
     def attach(self, glove: Any) -> None:
-        """Ask this GloveWorker from now on."""
+        """Use this GloveWorker from now on."""
         self._neighbours.actor = glove
 
     def work(
         self, shard: int, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema
     ) -> Commit:
-        """Write and commit one shard. A row that the engine cannot stand is quarantined instead of the shard lost.
+        """Write and commit one shard. A row that makes the engine fail is quarantined; the rest of the shard is kept.
 
-        A shard that somebody committed meanwhile is not done again. Raises StoreError, ShardError, OverloadError.
+        If the shard has been committed in the meantime, its commit is returned. Raises StoreError, ShardError,
+        OverloadError (when memory runs out), and Ray's RayActorError when the vectors are lost.
         """
         began, guard = time.monotonic(), self._masked_lm.guard
         if self._store.exists(commit_name(shard)):
@@ -111,7 +114,7 @@ class MlmWorker:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                # Every other way was tried (see batch_guard): another actor may have more room.
+                # Everything else was tried (see batch_guard); another actor may have more memory.
                 raise OverloadError(f"out of memory in shard {shard}, even for one input: {error}") from error
             kept, poison = self._without_poison(kept, failed, schema, shard)
             failed += poison
@@ -125,7 +128,7 @@ class MlmWorker:
         return commit
 
     def probe(self, rows: Sequence[SourceRow], schema: pa.Schema) -> None:
-        """Do what `work` does with these rows but commit nothing: does the process survive them?"""
+        """Do what `work` does with these rows but commit nothing, to see whether the process survives them."""
         try:
             self._table(rows, schema)
         except (ExpectedError, ray.exceptions.RayActorError):
@@ -144,8 +147,9 @@ class MlmWorker:
             table, statistics = samples_table(schema, rows, found, samples), sample_statistics(found, samples)
         done = self._engine.statistics
         return table, statistics | {
-            "model_inputs": done.model_inputs - inputs, "model_tokens": done.model_tokens - tokens,
-        }  # fmt: skip
+            "model_inputs": done.model_inputs - inputs,
+            "model_tokens": done.model_tokens - tokens,
+        }
 
     def _without_poison(
         self, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema, shard: int

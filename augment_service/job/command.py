@@ -116,9 +116,18 @@ def _run_on_ray(
         def check_models(models: dict[str, Any]) -> None:
             write_or_check(store, asked | {"models": models})
 
-        pool = ActorPool(ray, config, heartbeat.run, job, own_ray, check_models)
+        pool = ActorPool(ray=ray, config=config, run=heartbeat.run, job=job, own_ray=own_ray, check_models=check_models)
         scheduler = Scheduler(shard_work(source, config, missing))
-        driver = Driver(ray, config, schema, store, scheduler, pool, heartbeat, RayMetrics(job, "driver"))
+        metrics = RayMetrics(job, "driver")
+        driver = Driver(
+            ray=ray,
+            schema=schema,
+            store=store,
+            scheduler=scheduler,
+            pool=pool,
+            heartbeat=heartbeat,
+            metrics=metrics,
+        )
         try:
             driver.run()
         except KeyboardInterrupt:
