@@ -203,11 +203,9 @@ def test_a_plan_predicts_what_the_run_does(tmp_path: Path, capsys: pytest.Captur
     rows = [f"{sentence.format(row)} and {' honestly' * (row % 7)}\t{row % 2}" for row in range(300)]
     rows[11] = "one column"
     corpus.write_text("\n".join(["text\tlabel", *rows]) + "\n", encoding="utf-8")
-    options = [
-        "--input", str(corpus), "--text-column", "text", "--label-column", "label", "--shard-rows", "64", "--n-a", "5",
-        "--mlm", str(save_random_model("bert-uncased", tmp_path / "model")), "--json",
-        "--glove", str(save_random_vectors(tmp_path / "glove.txt")),
-    ]  # fmt: skip
+    model, vectors = save_random_model("bert-uncased", tmp_path / "model"), save_random_vectors(tmp_path / "glove.txt")
+    options = ["--input", str(corpus), "--text-column", "text", "--label-column", "label"]
+    options += ["--shard-rows", "64", "--n-a", "5", "--mlm", str(model), "--glove", str(vectors), "--json"]
     assert main(["plan", *options, "--calibrate-seconds", "1"]) == 0
     planned = json.loads(capsys.readouterr().out)
     assert main(["run", *options, "--output", str(tmp_path / "out")]) == 0
