@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -58,6 +58,15 @@ class RemoteNeighbours:
         return {word: self._known[word, k] for word in words}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ModelTime:
+    """Batches of the masked LM, how many of them were halved, and their seconds."""
+
+    batches: int
+    halved: int
+    seconds: float
+
+
 class MlmWorker:
     """Holds the masked LM and processes whole shards: candidates, draws, Arrow, commit."""
 
@@ -103,10 +112,9 @@ class MlmWorker:
         If the shard has been committed in the meantime, its commit is returned. Raises StoreError, ShardError,
         OverloadError (when memory runs out), and Ray's RayActorError when the vectors are lost.
         """
-        began, guard = time.monotonic(), self._masked_lm.guard
+        began, before = time.monotonic(), self._model_time()
         if self._store.exists(commit_name(shard)):
             return read_commit(self._store, commit_name(shard))
-        before = (guard.batches, guard.halved, guard.seconds)
         kept, failed = list(rows), list(quarantined)
         try:
             table, statistics = self._table(kept, schema)
@@ -119,12 +127,12 @@ class MlmWorker:
             kept, poison = self._without_poison(kept, failed, schema, shard)
             failed += poison
             table, statistics = self._table(kept, schema)
-        batches, halved, seconds = guard.batches - before[0], guard.halved - before[1], guard.seconds - before[2]
-        if halved:
-            statistics["halved_batches"] = halved
+        spent = self._model_time(before)
+        if spent.halved:
+            statistics["halved_batches"] = spent.halved
         records = [asdict(one) for one in sorted(failed, key=lambda one: one.position)]
         commit = write_shard(self._store, shard, table, len(kept), records, statistics)
-        self._measure(commit, time.monotonic() - began, batches, halved, seconds)
+        self._measure(commit, time.monotonic() - began, spent)
         return commit
 
     def probe(self, rows: Sequence[SourceRow], schema: pa.Schema) -> None:
@@ -170,7 +178,17 @@ class MlmWorker:
                 poison.append(quarantine(row, position, reason))
         return kept, poison
 
-    def _measure(self, commit: Commit, seconds: float, batches: int, halved: int, busy_seconds: float) -> None:
+    def _model_time(self, since: _ModelTime | None = None) -> _ModelTime:
+        """Totals of this process, or of the time since an earlier total."""
+        guard, zero = self._masked_lm.guard, since or _ModelTime(batches=0, halved=0, seconds=0.0)
+        return _ModelTime(
+            batches=guard.batches - zero.batches,
+            halved=guard.halved - zero.halved,
+            seconds=guard.seconds - zero.seconds,
+        )
+
+    def _measure(self, commit: Commit, seconds: float, spent: _ModelTime) -> None:
+        """Update metrics for a shard that took `seconds` and `spent` in the model."""
         count, counts = self._metrics, commit.statistics
         count.add("augment_rows_total", commit.sources + commit.quarantined)
         count.add("augment_samples_total", counts.get("samples", 0))
@@ -178,11 +196,11 @@ class MlmWorker:
         count.add("augment_quarantined_rows_total", commit.quarantined)
         count.add("augment_model_inputs_total", counts.get("model_inputs", 0))
         count.add("augment_model_tokens_total", counts.get("model_tokens", 0))
-        count.add("augment_halved_batches_total", halved)
+        count.add("augment_halved_batches_total", spent.halved)
         count.observe("augment_shard_seconds", seconds)
-        count.set("augment_busy_ratio", min(busy_seconds / max(seconds, 1e-9), 1.0))
-        if batches:
-            fill = counts.get("model_tokens", 0) / (batches * self._config.batch_tokens)
+        count.set("augment_busy_ratio", min(spent.seconds / max(seconds, 1e-9), 1.0))
+        if spent.batches:
+            fill = counts.get("model_tokens", 0) / (spent.batches * self._config.batch_tokens)
             count.set("augment_batch_fill_ratio", fill)
         fields = {"shard": commit.shard, "rows": commit.rows, "seconds": seconds}
         logger.debug("shard_committed", extra={"fields": fields})
