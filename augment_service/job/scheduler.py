@@ -245,6 +245,8 @@ class Scheduler(Generic[Work]):
         state.num_hunts += 1
         state.hunt = PoisonHunt(state.work.num_rows)
         self._hunted.append(state)
+        # A shard whose rows are all in quarantine has no part to try.
+        self._end_hunt_if_done(state)
 
     def _end_hunt_if_done(self, state: ShardState[Work]) -> None:
         hunt = _hunt_in(state)

@@ -213,6 +213,21 @@ def test_a_shard_that_kills_although_its_rows_alone_do_not_ends_the_run() -> Non
         play()
 
 
+def test_a_shard_whose_rows_are_all_in_quarantine_is_handed_out_again_however_often_its_actors_die() -> None:
+    world = World(1, 0, set(), 0)
+    for _ in range(5):
+        world.join()
+        world.give()
+        ((name, queue),) = world.queues.items()
+        assert queue[0].part is None
+        del world.queues[name]
+        world.scheduler.lost(name, "killed")
+    world.join()
+    world.give()
+    world.step(0.0)
+    assert sorted(world.committed) == [0]
+
+
 def test_a_shard_is_not_lost_with_a_copy_that_has_run_since_before_its_hunt() -> None:
     now = 0.0
     scheduler = Scheduler(iter([Work(0, [0]), Work(1, [1])]), lambda: now)

@@ -53,6 +53,11 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.queues[name] = []
         self.scheduler.add_actor(name)
 
+    @rule(seconds=st.sampled_from([0.1, 1.0, 10.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes; the only thing that happens after the run has ended."""
+        self.now += seconds
+
     @precondition(lambda self: not self.error)
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 10.0]))
     def assign(self, seconds: float) -> None:
