@@ -152,7 +152,6 @@ def _driver(job: Job, missing: set[int], heartbeat: Heartbeat, ray: Any, is_own_
     )
     return Driver(
         ray=ray,
-        config=job.config,
         schema=job.schema,
         store=job.store,
         scheduler=Scheduler(shard_work(job.source, job.config.shard_rows, missing)),

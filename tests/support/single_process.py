@@ -1,4 +1,4 @@
-"""What a job must come to: its shards written one after the other by the bare engine, in this process, without Ray."""
+"""The expected result of a job: its shards written one by one by the bare engine, in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -36,6 +36,6 @@ def write_single_process(config: RunConfig) -> float:
 
 
 def result_of(output: Path) -> dict[str, bytes]:
-    """The shards and what was quarantined, by file name."""
+    """The shard and quarantine files of an output: name -> content."""
     files = (path for folder in ("shards", "quarantine") for path in (output / folder).glob("*"))
     return {str(path.relative_to(output)): path.read_bytes() for path in files if path.is_file()}
