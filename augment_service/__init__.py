@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from augment_service.augmenter import Augmenter
     from augment_service.service.client import AsyncClient, Client, ServiceError
-    from augment_service.service.requests import TextCandidateSets, TextSamples
+    from augment_service.service.responses import TextCandidateSets, TextSamples
     from shared.errors import ExpectedError, InputError, ModelError, UsageError
     from shared.params import AugmentParams
 
@@ -47,8 +47,8 @@ _MODULE_OF = {
     "InputError": "shared.errors",
     "ModelError": "shared.errors",
     "ServiceError": "augment_service.service.client",
-    "TextCandidateSets": "augment_service.service.requests",
-    "TextSamples": "augment_service.service.requests",
+    "TextCandidateSets": "augment_service.service.responses",
+    "TextSamples": "augment_service.service.responses",
     "UsageError": "shared.errors",
 }
 _DISTRIBUTION = "tinybert-augment-distill"

@@ -12,7 +12,7 @@ from augment_service.engine.augment import DEFAULT_BATCH_TOKENS, AugmentEngine
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.service.answers import candidates_answer
-from augment_service.service.requests import TextCandidateSets, TextSamples
+from augment_service.service.responses import TextCandidateSets, TextSamples
 from shared.errors import InputError, UsageError
 from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams, Conditioning, Context, Filter, Pairs, TextForm, Words

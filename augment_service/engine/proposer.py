@@ -91,9 +91,6 @@ class EngineStatistics:
     """Counts since the engine was created; commits record them per shard."""
 
     words: int = 0
-    mlm_sites: int = 0
-    glove_sites: int = 0
-    sites_without_candidates: int = 0
     model_inputs: int = 0
     model_tokens: int = 0
 
@@ -123,7 +120,6 @@ class Proposer:
         found = yield from self.rank_steps(words_of, places, num_ranked)
         proposals: list[list[Proposal]] = [[] for _ in texts]
         for place, proposal in zip(places, found, strict=True):
-            self.statistics.sites_without_candidates += not proposal.candidates
             proposals[place.text].append(proposal)
         return [
             TextProposals(text, words, tuple(own)) for text, words, own in zip(texts, words_of, proposals, strict=True)
@@ -146,8 +142,6 @@ class Proposer:
         """
         single, multi = _by_kind(words_of, places)
         words = [words_of[place.text][place.word].text for place in multi]
-        self.statistics.mlm_sites += len(single)
-        self.statistics.glove_sites += len(multi)
         plan = self._planner.plan(words_of, single)
         whole_words = self.params.filter == "whole-words"
         width, num_nearest = max(self.params.k + OWN_WORD_MARGIN, num_ranked), max(self.params.k, num_ranked)

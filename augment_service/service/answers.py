@@ -1,4 +1,4 @@
-"""Candidates from the engine -> the JSON form of an answer; for samples, `shared.rendering` does the same."""
+"""Candidates from the engine -> their JSON form in a response. For samples, see `shared.rendering.render_rows`."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_public_names_are_sorted_documented_and_complete() -> None:
     modules = {name for name, value in vars(augment_service).items() if inspect.ismodule(value)}
     assert public - modules - {"TYPE_CHECKING", "import_module"} <= set(augment_service.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'Augmentor'"):
-        augment_service.Augmentor  # type: ignore[attr-defined]  # noqa: B018
+        augment_service.Augmentor  # noqa: B018
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -123,8 +123,10 @@ async def from_service(
     from augment_service.service.metrics import ServiceMetrics
     from augment_service.service.models import LocalModels, NeighbourBatcher
 
-    models = LocalModels(PassBatcher(augmenter._masked_lm, 1024), NeighbourBatcher(augmenter._vectors))
-    service = ServiceAugmenter(models, 1_000_000, 100_000, ServiceMetrics())
+    models = LocalModels(
+        PassBatcher(masked_lm=augmenter._masked_lm, batch_tokens=1024), NeighbourBatcher(augmenter._vectors)
+    )
+    service = ServiceAugmenter(models, cache_bytes=1_000_000, max_tokens=100_000, metrics=ServiceMetrics())
     ticket = service.ticket()
     samples = [await service.samples(text, number, params, ticket) for number, text in enumerate(TEXTS)]
     candidates = [await service.candidates(text, params, ticket) for text in TEXTS]

@@ -27,7 +27,7 @@ ONES = 0xFFFFFFFF
 def test_philox_gives_the_test_vectors_of_random123(
     counter: tuple[int, ...], key: tuple[int, int], answer: tuple[int, ...]
 ) -> None:
-    found = philox4x32(tuple(np.asarray([part]) for part in counter), key)  # type: ignore[arg-type]
+    found = philox4x32(tuple(np.asarray([part]) for part in counter), key)
     assert tuple(int(part[0]) for part in found) == answer
 
 

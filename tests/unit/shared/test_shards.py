@@ -35,7 +35,7 @@ from shared.shards import (
 from shared.storage.store import LocalStore, open_store
 
 SCHEMA = samples_schema(pa.int64(), [])
-ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def table_of(text: str, source_id: int = 0) -> pa.Table:
