@@ -134,4 +134,4 @@ def test_candidates_answers_line_by_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "line 1 needs" in capsys.readouterr().err
     source.write_text('{"id": 1, "text": "lone \\ud800 half"}\n', encoding="utf-8")
     assert main(["candidates", "--input", str(source), *options]) == 1
-    assert "line 1: text holds a lone surrogate" in capsys.readouterr().err
+    assert "line 1: text contains a lone surrogate" in capsys.readouterr().err
