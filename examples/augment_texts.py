@@ -2,7 +2,7 @@
 
     .venv/bin/python examples/augment_texts.py
 
-The models are the embedded ones, so nothing is downloaded. The same texts, options and seed always give the same samples.
+It uses the embedded models, so nothing is downloaded. The same texts, options and seed always give the same samples.
 """
 
 from __future__ import annotations

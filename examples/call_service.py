@@ -2,7 +2,7 @@
 
     .venv/bin/python examples/call_service.py
 
-Against a service that is already running you need only the last part, and only the `client` extra is required.
+If a service is already running, you need only the client part and only the `client` extra.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def main() -> None:
     service = subprocess.Popen([sys.executable, "-m", "augment_service", "serve", "--port", str(port)])
     try:
         # The client repeats a request that the service cannot answer yet, so this waits until the models are loaded.
-        with Client(f"http://127.0.0.1:{port}", max_tries=12) as client:
-            for result in client.augment(["a gripping and honest film"], n_a=3, seed=7):
+        with Client(f"http://127.0.0.1:{port}", max_tries=60) as client:
+            for result in client.augment(["a gripping and honest film"], n_a=3, seed=7, filter="whole-words"):
                 for sample in result.samples:
                     print(sample.text_a, [(one.word, one.candidate) for one in sample.replaced])
             (sets,) = client.candidates(["a gripping and honest film"], k=5)

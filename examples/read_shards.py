@@ -30,7 +30,7 @@ def main() -> None:
         command += ["--text-column", "review", "--label-column", "stars", "--n-a", "3", "--shard-rows", "2"]
         subprocess.run([*command, "--mlm-actors", "1"], check=True)
 
-        # One Arrow file per shard. A shard is complete once it is in commits/; this job has finished, so all of them are.
+        # One Arrow file per shard. While a job runs, read only shards that have a record in commits/; this one is done.
         shards = pyarrow.dataset.dataset(output / "shards", format="arrow")
         # Rows with n = 0 are the source rows themselves, n = 1, 2, ... their samples. Labels carry over.
         for row in sorted(shards.to_table().to_pylist(), key=lambda row: (row["source_id"], row["n"])):

@@ -19,7 +19,8 @@ from trainer import load_student
 SUBJECTS = ("film", "story", "cast", "ending", "script", "music", "camera work", "dialogue")
 GOOD = ("gripping", "honest", "wonderful", "funny", "beautiful", "clever")
 BAD = ("dull", "terrible", "boring", "awful", "clumsy", "annoying")
-COLUMNS = ("--text-column", "review", "--label-column", "label")
+COLUMNS = ["--text-column", "review", "--label-column", "label"]
+TINY = [*COLUMNS, "--batch-size", "16", "--evaluations", "1", "--loader-workers", "0"]
 
 
 def main() -> None:
@@ -30,20 +31,34 @@ def main() -> None:
 def train(folder: Path) -> None:
     data, teacher, augmented, student = (str(folder / name) for name in ("reviews.csv", "teacher", "aug", "student"))
     folder.mkdir(parents=True, exist_ok=True)
-    pairs = itertools.product(SUBJECTS, [(word, 1) for word in GOOD] + [(word, 0) for word in BAD])
-    lines = [f"the {subject} is {word},{label}" for subject, (word, label) in pairs]
+    words = [(word, 1) for word in GOOD] + [(word, 0) for word in BAD]
+    lines = [f"the {subject} is {word},{label}" for subject, (word, label) in itertools.product(SUBJECTS, words)]
     Path(data).write_text("\n".join(["review,label", *lines]) + "\n", encoding="utf-8")
 
-    # 1. A teacher: the embedded 6-layer encoder, fine-tuned on the labels. A real run has a dev file of its own.
-    run("trainer", "teacher", "--train", data, "--dev", data, *COLUMNS, "--epochs", "2", "--output", teacher)
-    # 2. Augmentation: 5 samples per sentence, written as Arrow shards.
-    run("augment_service", "run", "--input", data, *COLUMNS, "--n-a", "5", "--shard-rows", "48", "--output", augmented)
-    # 3. A student of 2 layers, width 48: first the teacher's hidden states and attention, then its predictions.
-    run(
-        *("trainer", "task", "--augmented", augmented, "--teacher", f"{teacher}/model", "--student", "2,48,96,12"),
-        *("--dev", data, *COLUMNS, "--epochs", "4", "--lr", "3e-3", "--prediction-epochs", "4"),
-        *("--prediction-lr", "3e-3", "--dropout", "0", "--output", student),
-    )
+    # 1. A teacher: the embedded 6-layer encoder, fine-tuned on the labels. A real run has a separate dev file.
+    options = ["--train", data, "--dev", data, "--epochs", "3", "--lr", "2e-4", *TINY]
+    run("trainer", "teacher", "--output", teacher, *options)
+
+    # 2. Augmentation: 3 samples per sentence, written as Arrow shards.
+    run("augment_service", "run", "--output", augmented, "--input", data, "--n-a", "3", "--shard-rows", "48", *COLUMNS)
+
+    # 3. A student of 2 layers, width 48. Stage one imitates the teacher's attention and hidden states, stage two its
+    #    predictions.
+    options = ["--augmented", augmented, "--teacher", f"{teacher}/model", "--student", "2,48,96,12", "--dev", data]
+    options += [
+        "--dropout",
+        "0",
+        "--epochs",
+        "3",
+        "--lr",
+        "3e-3",
+        "--prediction-epochs",
+        "4",
+        "--prediction-lr",
+        "3e-3",
+    ]
+    run("trainer", "task", "--output", student, *options, *TINY)
+
     for prediction in load_student(student).predict(["a wonderful story", "the music is awful"]):
         print(prediction.label, [round(value, 2) for value in prediction.probabilities])
 
