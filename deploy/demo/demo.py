@@ -1,8 +1,8 @@
-"""`make demo`: the whole story on real film-review sentences with the embedded models, 7 to 30 minutes on 2 cores.
+"""`make demo`: the whole pipeline on real film-review sentences with the embedded models, 7 to 30 minutes on 2 cores.
 
-A teacher is fine-tuned; then the augmentation job and the student's training run at the same time, the one reading what
-the other writes; a report sets the student beside its teacher. Everything that it does a user can do with the printed
-commands. Done again it answers from what is there.
+It fine-tunes a teacher, then runs the augmentation job and the student's training at the same time: the trainer reads
+the shards while the job writes them. A report compares the student with its teacher. The commands are printed, so you
+can run each of them yourself. A second run reuses everything that is finished.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1500, help="Sentences to augment.")
     options = parser.parse_args()
     try:
-        return tell_story(options.output, options.rows)
+        return run_demo(options.output, options.rows)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`).
+        # The reader of our output has closed the pipe (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ExpectedError as error:
@@ -46,24 +46,24 @@ def main() -> int:
         return error.exit_code
 
 
-def tell_story(output: Path, rows: int) -> int:
-    """Teacher, job and student, report; returns the first exit code that is not 0."""
+def run_demo(output: Path, rows: int) -> int:
+    """Run teacher, job and student, then the report; returns the first exit code that is not 0."""
     train, dev = (str(path) for path in prepare_reviews(output / "data"))
     augmented, teacher, student = (str(output / name) for name in (f"augmented-{rows}", "teacher", f"student-{rows}"))
-    say("1. A teacher: the embedded 6-layer encoder, fine-tuned on whether a sentence likes its film.")
+    say("1. Teacher: fine-tune the embedded 6-layer encoder to tell positive from negative film reviews.")
     code = run(
         "trainer", "teacher", "--train", train, "--dev", dev, *COLUMNS, "--output", teacher, "--epochs", "1",
         "--name", "teacher",
     )  # fmt: skip
     if code:
         return code
-    say(f"2. The augmentation job ({rows} sentences; its log goes to {augmented}.log), and at the same time ...")
+    say(f"2. Augmentation: start the job ({rows} sentences; log: {augmented}.log), and at the same time ...")
     job_options = [
         "run", "--input", train, *COLUMNS, "--output", augmented, "--limit", str(rows), "--shard-rows", "100",
     ]  # fmt: skip
     with Path(f"{augmented}.log").open("ab") as log:
         job = start("augment_service", *job_options, log=log)
-    say("   ... a student that learns from its shards as they appear: first the teacher's insides, then its answers.")
+    say("   ... train a student on its shards as they appear: first on the teacher's layers, then on its predictions.")
     code = 1
     try:
         code = run(
@@ -80,7 +80,7 @@ def tell_story(output: Path, rows: int) -> int:
     if code:
         return code
     show_samples(augmented)
-    say("\n3. The report: student beside teacher, timed in turns.")
+    say("\n3. Report: student and teacher compared, timed in alternating turns.")
     report = str(output / "report.html")
     code = run("trainer", "report", "--runs", teacher, student, "--output", report)
     print(f"\nthe report         {report}")
@@ -91,18 +91,18 @@ def tell_story(output: Path, rows: int) -> int:
 
 
 def say(text: str) -> None:
-    """A line of the story, in bold on a terminal."""
+    """Print a headline, in bold on a terminal."""
     bold, plain = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
     print(f"{bold}{text}{plain}", flush=True)
 
 
 def run(program: str, *arguments: str) -> int:
-    """Run one of our commands to its end, showing it; returns its exit code."""
+    """Print a command, run it to completion and return its exit code."""
     return start(program, *arguments).wait()
 
 
 def start(program: str, *arguments: str, log: Any = None) -> subprocess.Popen[bytes]:
-    """Start one of our commands, showing it."""
+    """Print a command and start it."""
     print(f"$ python -m {program} {shlex.join(arguments)}", flush=True)
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     command: Sequence[str] = [sys.executable, "-m", program, *arguments]
@@ -110,14 +110,14 @@ def start(program: str, *arguments: str, log: Any = None) -> subprocess.Popen[by
 
 
 def stop(job: subprocess.Popen[bytes]) -> int:
-    """End the job, with everything committed kept; says 0, since something else went wrong first."""
+    """Stop the job; what is committed is kept. Returns 0, because the student's error is the one to report."""
     job.terminate()
     job.wait()
     return 0
 
 
 def show_samples(output: str) -> None:
-    """Print a few source texts of the first shard, each with its first samples, replacements marked."""
+    """Print a few source texts of the first shard with their first samples, replacements highlighted."""
     store = open_store(output)
     table = read_shard(store, list_commits(store)[0])
     rows = table.slice(0, 400).to_pylist()

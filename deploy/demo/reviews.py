@@ -1,8 +1,8 @@
-"""Real labelled film-review sentences for the demo, from a registry package, as an SST-2-like TSV.
+"""Real labelled film-review sentences for the demo, taken from a PyPI package, as a TSV in the form of SST-2.
 
-The source distribution of vaderSentiment 3.3.2 (MIT) holds 10,605 sentences, each rated from -4 to 4 by twenty
-people. The sign of the mean rating is the label. The sentences are those of SST: a student trained on them must not
-be scored on SST-2, so the demo keeps a split of its own.
+The source distribution of vaderSentiment 3.3.2 (MIT) contains 10,605 sentences, each rated from -4 to 4 by twenty
+people. The sign of the mean rating is the label. The sentences are those of SST, so a student trained on them must not
+be scored on SST-2. The demo therefore uses its own split.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEV_SHARE = 0.1
 
 
 def prepare_reviews(folder: Path) -> tuple[Path, Path]:
-    """Write `train.tsv` and `dev.tsv` (columns sentence, label) into `folder` unless they are there; return both.
+    """Write `train.tsv` and `dev.tsv` (columns sentence, label) into `folder` unless they exist; return both paths.
 
     Raises InputError when the package cannot be downloaded.
     """
@@ -63,7 +63,7 @@ def _ratings() -> list[tuple[str, float]]:
 def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
     if file is None:
-        raise InputError(f"{PACKAGE}: {name} is no file")
+        raise InputError(f"{PACKAGE}: {name} is not a regular file")
     return file.read()
 
 
