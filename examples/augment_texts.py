@@ -16,8 +16,9 @@ def main() -> None:
     # Loads the masked LM and the word vectors once; keep the object for as long as you need it.
     augmenter = Augmenter("embedded")
 
-    # n_a: samples per text. Fewer come back when a short text has fewer distinct variations.
-    for text, result in zip(TEXTS, augmenter.augment(TEXTS, n_a=3, seed=7), strict=True):
+    # n_a: samples per text. A short text may have fewer distinct variations. filter: whole words only, no punctuation.
+    results = augmenter.augment(TEXTS, n_a=3, seed=7, filter="whole-words")
+    for text, result in zip(TEXTS, results, strict=True):
         print(text)
         for sample in result.samples:
             # A sample prints as its text; `replaced` says which words changed and where.

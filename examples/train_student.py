@@ -60,7 +60,7 @@ def train(folder: Path) -> None:
     run("trainer", "task", "--output", student, *options, *TINY)
 
     for prediction in load_student(student).predict(["a wonderful story", "the music is awful"]):
-        print(prediction.label, [round(value, 2) for value in prediction.probabilities])
+        print(prediction.label, {label: round(value, 2) for label, value in prediction.probabilities.items()})
 
 
 def run(program: str, *arguments: str) -> None:
