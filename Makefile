@@ -31,6 +31,9 @@ lint: setup  ## what CI checks: lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/vulture augment_service trainer shared benchmarks deploy docs tests
+	$(BIN)/python docs/check_prose.py
 
 bench: setup  ## sentences per second of the engine
 	$(BIN)/python benchmarks/augment.py

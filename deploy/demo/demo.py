@@ -1,8 +1,8 @@
-"""`make demo`: the whole pipeline on real film-review sentences with the embedded models, 7 to 30 minutes on 2 cores.
+"""`make demo`: the full pipeline on real film-review sentences with the embedded models, 7 to 30 minutes on 2 cores.
 
-It fine-tunes a teacher, then runs the augmentation job and the student's training at the same time: the trainer reads
-the shards while the job writes them. A report compares the student with its teacher. The commands are printed, so you
-can run each of them yourself. A second run reuses everything that is finished.
+It fine-tunes a teacher. Then the augmentation job and the student's training run at the same time: the training reads
+the shards that the job writes. A report compares the student with its teacher. The demo prints each command that it
+runs; running the demo again reuses its results.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1500, help="Sentences to augment.")
     options = parser.parse_args()
     try:
-        return run_demo(options.output, options.rows)
+        return tell_story(options.output, options.rows)
     except BrokenPipeError:
-        # The reader of our output has closed the pipe (`| head`).
+        # The reader of our output closed the pipe (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ExpectedError as error:
@@ -46,32 +46,33 @@ def main() -> int:
         return error.exit_code
 
 
-def run_demo(output: Path, rows: int) -> int:
-    """Run teacher, job and student, then the report; returns the first exit code that is not 0."""
+def tell_story(output: Path, rows: int) -> int:
+    """Teacher, job and student, report; returns the first nonzero exit code."""
     train, dev = (str(path) for path in prepare_reviews(output / "data"))
     augmented, teacher, student = (str(output / name) for name in (f"augmented-{rows}", "teacher", f"student-{rows}"))
-    say("1. Teacher: fine-tune the embedded 6-layer encoder to tell positive from negative film reviews.")
+    say("1. The teacher: fine-tune the embedded 6-layer encoder to classify the sentiment of a sentence.")
     code = run(
-        "trainer", "teacher", "--train", train, "--dev", dev, *COLUMNS, "--output", teacher, "--epochs", "1",
-        "--name", "teacher",
-    )  # fmt: skip
+        "trainer",
+        *("teacher", "--train", train, "--dev", dev, *COLUMNS, "--output", teacher, "--epochs", "1"),
+        *("--name", "teacher"),
+    )
     if code:
         return code
-    say(f"2. Augmentation: start the job ({rows} sentences; log: {augmented}.log), and at the same time ...")
-    job_options = [
-        "run", "--input", train, *COLUMNS, "--output", augmented, "--limit", str(rows), "--shard-rows", "100",
-    ]  # fmt: skip
+    say(f"2. The augmentation job ({rows} sentences; log in {augmented}.log), and at the same time ...")
+    job_options = ["run", "--input", train, *COLUMNS, "--output", augmented, "--limit", str(rows)]
+    job_options += ["--shard-rows", "100"]
     with Path(f"{augmented}.log").open("ab") as log:
         job = start("augment_service", *job_options, log=log)
-    say("   ... train a student on its shards as they appear: first on the teacher's layers, then on its predictions.")
+    say("   ... a student that trains on the shards as they appear: first on hidden states, then on logits.")
     code = 1
     try:
         code = run(
-            "trainer", "task", "--augmented", augmented, "--teacher", f"{teacher}/model", "--student", STUDENT,
-            "--dev", dev, *COLUMNS, "--output", student, "--epochs", "1", "--lr", "2e-3", "--prediction-epochs", "2",
-            "--prediction-lr", "2e-3", "--dropout", "0", "--window-shards", "2", "--follow-timeout", "300",
-            "--name", "student",
-        )  # fmt: skip
+            "trainer",
+            *("task", "--augmented", augmented, "--teacher", f"{teacher}/model", "--student", STUDENT),
+            *("--dev", dev, *COLUMNS, "--output", student, "--epochs", "1", "--lr", "2e-3"),
+            *("--prediction-epochs", "2", "--prediction-lr", "2e-3", "--dropout", "0", "--window-shards", "2"),
+            *("--follow-timeout", "300", "--name", "student"),
+        )
     finally:
         job_code = job.wait() if job.poll() is not None or code == 0 else stop(job)
     if job_code:
@@ -80,7 +81,7 @@ def run_demo(output: Path, rows: int) -> int:
     if code:
         return code
     show_samples(augmented)
-    say("\n3. Report: student and teacher compared, timed in alternating turns.")
+    say("\n3. The report: student compared with teacher, timed alternately.")
     report = str(output / "report.html")
     code = run("trainer", "report", "--runs", teacher, student, "--output", report)
     print(f"\nthe report         {report}")
@@ -91,18 +92,18 @@ def run_demo(output: Path, rows: int) -> int:
 
 
 def say(text: str) -> None:
-    """Print a headline, in bold on a terminal."""
+    """Print a heading, in bold on a terminal."""
     bold, plain = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
     print(f"{bold}{text}{plain}", flush=True)
 
 
 def run(program: str, *arguments: str) -> int:
-    """Print a command, run it to completion and return its exit code."""
+    """Print and run one of our commands; returns its exit code."""
     return start(program, *arguments).wait()
 
 
 def start(program: str, *arguments: str, log: Any = None) -> subprocess.Popen[bytes]:
-    """Print a command and start it."""
+    """Print and start one of our commands."""
     print(f"$ python -m {program} {shlex.join(arguments)}", flush=True)
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     command: Sequence[str] = [sys.executable, "-m", program, *arguments]
@@ -110,14 +111,14 @@ def start(program: str, *arguments: str, log: Any = None) -> subprocess.Popen[by
 
 
 def stop(job: subprocess.Popen[bytes]) -> int:
-    """Stop the job; what is committed is kept. Returns 0, because the student's error is the one to report."""
+    """Stop the job; committed shards are kept. Returns 0, because another command failed first."""
     job.terminate()
     job.wait()
     return 0
 
 
 def show_samples(output: str) -> None:
-    """Print a few source texts of the first shard with their first samples, replacements highlighted."""
+    """Print a few source texts of the first shard, each with some samples whose replacements are marked."""
     store = open_store(output)
     table = read_shard(store, list_commits(store)[0])
     rows = table.slice(0, 400).to_pylist()
@@ -130,7 +131,7 @@ def show_samples(output: str) -> None:
 
 
 def marked(row: dict[str, Any]) -> str:
-    """text_a with each replacement underlined on a terminal, in [brackets] elsewhere."""
+    """text_a with each replacement underlined on a terminal, otherwise in [brackets]."""
     before, after = ("\x1b[4;36m", "\x1b[0m") if sys.stdout.isatty() else ("[", "]")
     parts, last = [], 0
     for one in row["replaced"]:
