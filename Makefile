@@ -1,13 +1,13 @@
-# Everything a person needs: `make demo`, `make test`. Each target sets up .venv first when that is not done yet.
+# `make help` lists the targets. Each of them sets up .venv first if that has not been done yet.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: setup demo test test-slow lint bench serve reference clean
+.PHONY: setup help demo test test-slow lint format bench serve reference clean
 .DEFAULT_GOAL := setup
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready  ## create .venv with the pinned packages (default)
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
@@ -15,16 +15,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
+
+demo: setup  ## teacher, augmentation and student on real reviews, with a report (7 to 30 minutes)
 	$(BIN)/python deploy/demo/demo.py --output $(DEMO)
 
-test: setup
+test: setup  ## the fast tests (under 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test-slow: setup
+test-slow: setup  ## the slow tests
 	$(BIN)/python -m pytest -q -m slow
 
-lint: setup
+lint: setup  ## what CI checks: lint, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -32,14 +35,18 @@ lint: setup
 	$(BIN)/vulture augment_service trainer shared benchmarks deploy docs tests
 	$(BIN)/python docs/check_prose.py
 
-bench: setup
+bench: setup  ## sentences per second of the engine
 	$(BIN)/python benchmarks/augment.py
 
-serve: setup
+serve: setup  ## the HTTP service with the embedded models on http://127.0.0.1:8000
 	$(BIN)/python -m augment_service serve --mlm embedded --glove embedded
 
-reference: setup
+reference: setup  ## regenerate docs/reference.md
 	$(BIN)/python docs/make_reference.py > docs/reference.md
 
-clean:
+format: setup  ## fix lint findings and format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove .venv and outputs
 	rm -rf $(VENV) out build dist *.egg-info
