@@ -1,4 +1,4 @@
-"""`trainer mlm --start-from`: training goes on exactly where a delta ended."""
+"""`trainer mlm --start-from`: training continues exactly where a delta ended."""
 
 from __future__ import annotations
 
