@@ -82,7 +82,7 @@ class StageProgress:
         """Show the place after a step; cheap enough for every step."""
         state, budget = self._run.state, self._stage.budget
         if isinstance(budget, Tokens):
-            self._line.update(state.tokens - self._tokens_before, loss=loss)
+            self._line.update(min(state.tokens - self._tokens_before, budget.total), loss=loss)
             return
         share = budget.share(step.position, step.before.tokens)
         if self._first_share is None:

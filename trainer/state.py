@@ -1,4 +1,4 @@
-"""The state of a run: everything that changes while it trains, besides the weights."""
+"""The state of a run: everything that changes while it trains, apart from the weights."""
 
 from __future__ import annotations
 
