@@ -28,6 +28,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/vulture
+	$(BIN)/vulture augment_service trainer shared benchmarks deploy docs tests
+	$(BIN)/python docs/check_prose.py
 
 bench: setup
 	$(BIN)/python benchmarks/augment.py

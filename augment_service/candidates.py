@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from augment_service.config import CandidatesConfig
-from augment_service.engine.augment import AugmentEngine, TextProposals
+from augment_service.engine.augment import AugmentEngine
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
+from augment_service.engine.proposer import TextProposals
 from shared.compute.memory import keep_freed_memory
 from shared.errors import InputError
 

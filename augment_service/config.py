@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -15,6 +15,8 @@ Dtype = Literal["auto", "fp32", "bf16"]
 
 class ModelChoice(CommandConfig):
     """The models that propose candidates."""
+
+    group: ClassVar[str] = "Models"
 
     mlm: str = identity("embedded", "Masked LM: embedded, a folder, or a hub id such as google-bert/bert-base-uncased.")
     glove: str = identity(
@@ -36,6 +38,8 @@ class ModelConfig(ModelChoice, AugmentParams):
 
 class RunConfig(ModelConfig):
     """Options of `augment_service run`."""
+
+    group: ClassVar[str] = "Run"
 
     input: tuple[str, ...] = identity(
         ..., "Input files, folders or globs, local or s3://: TSV, CSV, JSONL, Parquet, Arrow.", min_length=1
@@ -79,6 +83,8 @@ class RunConfig(ModelConfig):
 class PlanConfig(RunConfig):
     """Options of `augment_service plan`: those of the run that is planned, and where it would run."""
 
+    group: ClassVar[str] = "Plan"
+
     output: str = runtime("", "Accepted as in `run`, and left alone: a plan writes nothing.")
     nodes: int = runtime(1, "Machines.", ge=1)
     gpu: str = runtime(
@@ -94,6 +100,8 @@ class PlanConfig(RunConfig):
 class CandidatesConfig(ModelConfig):
     """Options of `augment_service candidates`."""
 
+    group: ClassVar[str] = "Texts"
+
     input: str = identity("-", "JSONL of {id, text} or {id, text_a, text_b}; - reads stdin.")
     threads: int | None = identity(None, "CPU threads.", ge=1)
 
@@ -107,12 +115,16 @@ class OutputConfig(CommandConfig):
 class ExportConfig(OutputConfig):
     """Options of `augment_service export`."""
 
+    group: ClassVar[str] = "Export"
+
     format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = identity("tsv", "Form of the file.")
     output: str = identity(..., "File to write.")
 
 
 class ServeConfig(ModelChoice):
     """Options of `augment_service serve`."""
+
+    group: ClassVar[str] = "Service"
 
     threads: int | None = runtime(None, "CPU threads of the model (default: all cores).", ge=1)
     host: str = runtime("127.0.0.1", "Address to listen on; any but a loopback address needs tokens.")

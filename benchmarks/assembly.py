@@ -40,7 +40,7 @@ class GivenRankings:
 
     def rank(self, inputs: Sequence[Any], _batches: Any, k: int, _excluded: Any) -> list[Any]:
         """One ranking per input and position."""
-        from augment_service.engine.masked_lm import Ranking
+        from augment_service.engine.batches import Ranking
 
         return [
             Ranking(self._ids[place : place + len(one.positions), :k], self._scores[: len(one.positions), :k])

@@ -17,12 +17,15 @@ import sys
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shared.params import Context
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-CONTEXTS = ("single", "pair", "unmasked")
+CONTEXTS: tuple[Context, ...] = ("single", "pair", "unmasked")
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from trainer.data.loader import Cursor, Loader
 from trainer.data.stream import ShardStream, open_augmented
 from trainer.data.tasks import sequence_length
 from trainer.distill import IntermediateDistillation, PredictionDistillation, make_student
-from trainer.evaluate import in_precision
+from trainer.evaluation import in_precision
 from trainer.loop import make_optimizer
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
 
@@ -104,8 +104,9 @@ def reference(setting: Setting, stage: str) -> Iterator[int]:
     for step in itertools.islice(setting.loader().steps(Cursor()), setting.options.reference_steps):
         part = step.parts[0]
         missing = setting.length - part.input_ids.shape[1]
-        pad = lambda tensor, value, missing=missing: functional.pad(tensor, (0, missing), value=value)  # noqa: E731
-        batches.append((pad(part.input_ids, setting.pad_id), pad(part.token_type_ids, 0), pad(part.mask, False)))
+        columns = ((part.input_ids, setting.pad_id), (part.token_type_ids, 0), (part.mask, False))
+        ids, types, mask = (functional.pad(tensor, (0, missing), value=value) for tensor, value in columns)
+        batches.append((ids, types, mask))
     for ids, types, mask in itertools.cycle(batches):
         own_states, own_scores, own_logits = _all_layers(setting.student, ids, types, mask)
         with torch.no_grad():

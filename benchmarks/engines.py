@@ -153,7 +153,8 @@ def ours(folder: Path, dtype: str, threads: int) -> Callable[[list[Batch]], None
     masked_lm = MaskedLM.load(str(folder / "model"), "cpu", dtype, threads)
 
     def answer(batches: list[Batch]) -> None:
-        inputs, groups = [], []
+        inputs: list[ModelInput] = []
+        groups: list[range] = []
         for ids, places in batches:
             groups.append(range(len(inputs), len(inputs) + len(ids)))
             inputs += [ModelInput(tuple(one), (p,), len(one)) for one, p in zip(ids, places, strict=True)]
@@ -206,7 +207,7 @@ def compiled(folder: Path, dtype: str, _threads: int) -> Callable[[list[Batch]],
     import torch
 
     # The weights are constants, so that the compiler may lay them out once.
-    torch._inductor.config.freezing = True  # type: ignore[attr-defined]
+    torch._inductor.config.freezing = True
     return _by_tensor(torch.compile(masked_module(folder, dtype), dynamic=True))
 
 

@@ -1,7 +1,7 @@
-"""A bounded load on a service of this machine: so many clients, so many seconds, one keep-alive connection each.
+"""Load generator for a service on this machine: some clients, each with one keep-alive connection, for some time.
 
-Reads and writes HTTP by hand, since a client library would need more of the two cores than the service. Prints one JSON
-line. A client that is refused waits as long as Retry-After says (at most two seconds), then goes on with the next text.
+It reads and writes HTTP itself, because a client library would use more CPU time than the service. It prints one JSON
+line. A refused client waits for Retry-After seconds (at most two), then continues with the next text.
 
     python benchmarks/load.py 127.0.0.1:8000 texts.json --clients 16 --seconds 10
 """
@@ -22,20 +22,20 @@ HEAD = b"POST /v1/augment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: applicati
 
 @dataclass
 class Tally:
-    """Statuses, and seconds of the answers by status."""
+    """Number of answers and their durations in seconds, by status."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: dict[int, list[float]] = field(default_factory=dict)
     without_retry_after: int = 0
 
     def add(self, status: int, seconds: float) -> None:
-        """One answer."""
+        """Count one answer."""
         self.statuses[status] += 1
         self.seconds.setdefault(status, []).append(seconds)
 
 
 async def client(host: str, port: int, bodies: list[bytes], number: int, step: int, until: float, tally: Tally) -> None:
-    """One connection that asks until the time is over."""
+    """One connection that sends requests until the time is over."""
     reader, writer = await asyncio.open_connection(host, port)
     place = number
     while time.monotonic() < until:
@@ -58,7 +58,7 @@ async def client(host: str, port: int, bodies: list[bytes], number: int, step: i
 async def run(options: argparse.Namespace) -> dict[str, object]:
     host, _, port = options.address.partition(":")
     if host not in ("127.0.0.1", "localhost"):
-        sys.exit("only services of this machine")
+        sys.exit("the address must be on this machine")
     texts = json.loads(Path(options.texts).read_text(encoding="utf-8"))
     bodies = [
         json.dumps({"texts": [text], "n_a": options.n_a, "seed": number}).encode() for number, text in enumerate(texts)
@@ -66,7 +66,7 @@ async def run(options: argparse.Namespace) -> dict[str, object]:
     tally = Tally()
     until = time.monotonic() + options.seconds
     began = time.monotonic()
-    # The sentences of a run start where the last one stopped, so that no cache has them.
+    # Each run starts where the previous one stopped, so that no sentence is cached.
     jobs = [
         client(host, int(port), bodies, options.first + number, options.clients, until, tally)
         for number in range(options.clients)

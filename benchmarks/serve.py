@@ -1,7 +1,7 @@
-"""Requests per second of the service: by clients, at overload, beside naive services, and of the web layer alone.
+"""Requests per second of the service: by number of clients, under overload, next to naive services, web layer alone.
 
-Everything runs on this machine: service and load share its cores. Each request is one sentence that nobody asked before
-(the table of the web layer repeats sentences, so that the cache answers and only the web layer is measured).
+Everything runs on this machine: service and load generator share its cores. Each request is a new sentence. Only the
+table of the web layer repeats sentences, which are then cached, so that only the web layer is measured.
 
     python benchmarks/serve.py --golden ../shared/golden > benchmarks/results/serve.md
 """
@@ -33,7 +33,7 @@ class Running:
     """A service process of a benchmark."""
 
     def __init__(self, command: list[str], port: int) -> None:
-        self.address, self._port = f"127.0.0.1:{port}", port
+        self.address = f"127.0.0.1:{port}"
         environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
 
@@ -46,16 +46,16 @@ class Running:
             except OSError:
                 pass
             if self.process.poll() is not None:
-                raise SystemExit(f"{self.process.args} ended with {self.process.returncode}")
+                raise SystemExit(f"{self.process.args!r} ended with {self.process.returncode}")
             time.sleep(0.2)
-        raise SystemExit("the service did not get ready")
+        raise SystemExit("the service did not become ready")
 
     def __exit__(self, *_: object) -> None:
         self.process.terminate()
         self.process.wait(60)
 
     def cpu_seconds(self) -> float:
-        """Processor time of the process so far."""
+        """CPU time of the process so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -80,7 +80,7 @@ def naive(kind: str, python: str, model: str) -> Running:
 
 
 def load(service: Running, texts: Path, clients: int, seconds: float, first: int = 0, n_a: int = 20) -> dict[str, Any]:
-    """One load run, in a process of its own."""
+    """One run of the load generator, in its own process."""
     command = [sys.executable, str(ROOT / "benchmarks" / "load.py"), service.address, str(texts)]
     command += ["--clients", str(clients), "--seconds", str(seconds), "--first", str(first), "--n-a", str(n_a)]
     before = service.cpu_seconds()
@@ -93,7 +93,7 @@ def load(service: Running, texts: Path, clients: int, seconds: float, first: int
 
 
 def row(name: str, one: dict[str, Any]) -> str:
-    """A line of a table."""
+    """A row of a table."""
     refused = f"{one['refused']} (p99 {one['refused_p99_ms']:.0f} ms)" if one["refused"] else "0"
     return (
         f"| {name} | {one['per_second']:,} | {one['p50_ms']:,.0f} | {one['p99_ms']:,.0f} | {refused} | "
@@ -101,12 +101,12 @@ def row(name: str, one: dict[str, Any]) -> str:
     )
 
 
-HEAD = "| {} | answers/s | p50 ms | p99 ms | refused with 503 | processor ms an answer | memory, MB |\n"
+HEAD = "| {} | answers/s | p50 ms | p99 ms | refused with 503 | CPU ms per answer | memory, MB |\n"
 HEAD += "|---|---|---|---|---|---|---|"
 
 
 def by_clients(texts: Path, seconds: float) -> str:
-    """The embedded model, 1 to 256 clients; at the end the bounds that a deployment for people would set."""
+    """The embedded model with 1 to 256 clients, and once with the queue limit of an interactive deployment."""
     lines, first = [HEAD.format("clients")], 0
     for options in ([], ["--queue-seconds", "0.5"]):
         with ours("embedded", "embedded", *options) as service:
@@ -119,7 +119,7 @@ def by_clients(texts: Path, seconds: float) -> str:
 
 
 def web_layer(golden: Path, texts: Path, seconds: float) -> str:
-    """The tiny golden model at 32 clients: texts from the cache, and new ones."""
+    """The tiny golden model with 32 clients: cached texts, and new ones."""
     lines = [HEAD.format("32 clients, golden model")]
     with ours(str(golden / "model"), str(golden / "glove.txt.gz")) as service:
         known = texts.with_name("known.json")
@@ -127,13 +127,13 @@ def web_layer(golden: Path, texts: Path, seconds: float) -> str:
         load(service, known, 8, 4)
         for n_a in (20, 3):
             result = load(service, known, 32, seconds, n_a=n_a)
-            lines.append(row(f"200 sentences again and again, N_a {n_a}", result))
-        lines.append(row("sentences never seen before, N_a 3", load(service, texts, 32, seconds, 1_000, 3)))
+            lines.append(row(f"200 repeated sentences, N_a {n_a}", result))
+        lines.append(row("new sentences, N_a 3", load(service, texts, 32, seconds, 1_000, 3)))
     return "\n".join(lines)
 
 
-def beside_naive(work: Path, texts: Path, seconds: float, peers: list[str]) -> str:
-    """16 clients, 12 layers x 768, beside services that answer one request after another."""
+def compared_with_naive(work: Path, texts: Path, seconds: float, peers: list[str]) -> str:
+    """16 clients, 12 layers x 768, compared with services that handle one request after another."""
     folder = prepare(work, 12, 768)
     model = str(folder / "model")
     results = {}
@@ -147,7 +147,7 @@ def beside_naive(work: Path, texts: Path, seconds: float, peers: list[str]) -> s
             results[kind] = load(service, texts, 16, seconds, 1_000)
     names = {"one-pass": "one request, one pass (transformers, fp32)", "nlpaug": "nlpaug 1.1.11 behind FastAPI"}
     best = results["this service"]["per_second"]
-    lines = [HEAD.format("16 clients, 12 x 768").replace(" |\n", " | this service is |\n") + "---|"]
+    lines = [HEAD.format("16 clients, 12 x 768").replace(" |\n", " | speed-up of this service |\n") + "---|"]
     for name, one in results.items():
         ratio = f"{best / max(one['per_second'], 1e-9):.1f} x" if name != "this service" else ""
         lines.append(f"{row(names.get(name, name), one)} {ratio} |")
@@ -155,7 +155,7 @@ def beside_naive(work: Path, texts: Path, seconds: float, peers: list[str]) -> s
 
 
 def nlpaug_venv(work: Path) -> str:
-    """Interpreter of a throw-away virtualenv with nlpaug and FastAPI."""
+    """Python of a throw-away virtualenv with nlpaug and FastAPI."""
     python = work / "peers" / "nlpaug-service" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
@@ -164,7 +164,7 @@ def nlpaug_venv(work: Path) -> str:
 
 
 def sentences(work: Path) -> Path:
-    """Film-review sentences, each once."""
+    """Distinct film-review sentences."""
     path = work / "sentences.json"
     if not path.exists():
         from deploy.demo.reviews import prepare_reviews
@@ -193,7 +193,7 @@ def main() -> None:
     if "clients" in options.tables:
         tables.append(by_clients(texts, options.seconds))
     if "naive" in options.tables:
-        tables.append(beside_naive(options.work, texts, 2 * options.seconds, options.peers))
+        tables.append(compared_with_naive(options.work, texts, 2 * options.seconds, options.peers))
     print(f"## {date.today()}, {cpu_name()}\n`python benchmarks/serve.py {' '.join(sys.argv[1:])}`\n")
     print("\n\n".join(tables))
 

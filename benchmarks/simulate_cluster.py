@@ -9,15 +9,17 @@ and the poison hunt are those of the job. For benchmarks only.
 from __future__ import annotations
 
 import argparse
+import functools
 import heapq
 import random
 import resource
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -25,6 +27,7 @@ from augment_service.job.scheduler import Assignment, Scheduler
 
 ACTORS_PER_NODE = 8
 SHARD_ROWS = 512
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False, slots=True)
@@ -83,7 +86,7 @@ class StubCluster:
             name = f"{node}/{place}/{self.number}"
             self.queues[name], self.speed[name] = deque(), 4.0 if slow else 1.0
             self.joined[name] = self.now
-            self._timed(lambda name=name: self.scheduler.add_actor(name))  # type: ignore[misc]
+            self._timed(functools.partial(self.scheduler.add_actor, name))
         self.at(self.random.expovariate(1 / (self.options.node_hours * 3600)), "lose", node)
         self._assign()
 
@@ -131,7 +134,7 @@ class StubCluster:
         self.busy_seconds += seconds
         self.at(seconds, "finish", name)
 
-    def _timed(self, call):  # type: ignore[no-untyped-def]
+    def _timed(self, call: Callable[[], Result]) -> Result:
         began = time.perf_counter()
         result = call()
         self.scheduler_seconds += time.perf_counter() - began

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -18,6 +18,8 @@ Pairs = Literal["both", "each"]
 
 class AugmentParams(BaseModel):
     """Algorithm 1's numbers (arXiv 1909.10351) and the switches between the paper and its released code."""
+
+    group: ClassVar[str] = "Algorithm 1"
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
 

@@ -1,24 +1,102 @@
-"""Samples in columns -> their texts and replaced spans as Arrow arrays, without a Python object per sample.
+"""Samples -> their texts, and where in them the new words are.
 
-Each text is cut into pieces (what stands before a site, the site's own words, ..., what stands after the last site);
-a sample's text is a gather of piece numbers joined by Arrow, in which replaced sites point at the new word instead.
+`spell` states the rule for one sample; everything that handles single samples calls it. `render_samples` applies the
+same rule to all samples of a shard as Arrow arrays, without a Python object per sample; a property test compares the
+two. For that, each text is cut into segments (the part before a site, the site's own words, ..., the part after the
+last site). A sample's text is a gather of segments joined by Arrow, in which replaced sites point at the new word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shared.sampling import ORIGINS, RowCandidates, Samples, TextCandidates
+from shared.candidates import ORIGINS, Ints, Origin, RowCandidates, Samples, TextCandidates, offsets_of
 from shared.schema import REPLACED
 
-COLUMNS = ("text_a", "text_b")
-Ints = NDArray[np.int64]
+Column = Literal["text_a", "text_b"]
+COLUMNS: tuple[Column, ...] = ("text_a", "text_b")
+
+
+class Spelled(NamedTuple):
+    """The texts of one sample, and per replaced word its code points [start, end) in its own text."""
+
+    texts: tuple[str, str | None]
+    spans: list[tuple[int, int]]
+
+
+class ReplacedWord(TypedDict):
+    """A replaced word in JSON form: code points [start, end) of the sample's own text."""
+
+    column: Column
+    start: int
+    end: int
+    word: str
+    candidate: str
+    origin: Origin
+
+
+class RenderedSample(TypedDict):
+    """One sample in JSON form."""
+
+    n: int
+    text_a: str
+    text_b: str | None
+    replaced: list[ReplacedWord]
+
+
+def spell(row: RowCandidates, chosen: Sequence[tuple[int, str]]) -> Spelled:
+    """The row's texts with new words at some of its sites. chosen: (site, new word), sites rising."""
+    num_a = len(row.text_a.sites)
+    spans: list[tuple[int, int]] = []
+    text_a = _replace(row.text_a, (one for one in chosen if one[0] < num_a), spans)
+    if row.text_b is None:
+        return Spelled((text_a, None), spans)
+    text_b = _replace(row.text_b, ((site - num_a, word) for site, word in chosen if site >= num_a), spans)
+    return Spelled((text_a, text_b), spans)
+
+
+def _replace(text: TextCandidates, chosen: Iterable[tuple[int, str]], spans: list[tuple[int, int]]) -> str:
+    """The text with new words at the `chosen` sites; adds the words' spans to `spans`."""
+    parts: list[str] = []
+    last = length = 0
+    for index, word in chosen:
+        site = text.sites[index]
+        parts += (text.text[last : site.start], word)
+        start = length + site.start - last
+        last, length = site.end, start + len(word)
+        spans.append((start, length))
+    return "".join([*parts, text.text[last:]])
+
+
+def render_rows(rows: Sequence[RowCandidates], samples: Samples) -> list[list[RenderedSample]]:
+    """The samples of each row in JSON form. For whole shards, `render_samples` is many times faster."""
+    rendered: list[list[RenderedSample]] = [[] for _ in rows]
+    sites_of = [row.sites for row in rows]
+    origins = iter(samples.origin.tolist())
+    for index, n, chosen in zip(samples.row.tolist(), samples.n.tolist(), samples.replaced_words(), strict=True):
+        row, sites = rows[index], sites_of[index]
+        num_a = len(row.text_a.sites)
+        (text_a, text_b), spans = spell(row, chosen)
+        replaced: list[ReplacedWord] = [
+            {
+                "column": COLUMNS[site >= num_a],
+                "start": start,
+                "end": end,
+                "word": sites[site].word,
+                "candidate": word,
+                "origin": ORIGINS[next(origins)],
+            }
+            for (site, word), (start, end) in zip(chosen, spans, strict=True)
+        ]
+        rendered[index].append({"n": n, "text_a": text_a, "text_b": text_b, "replaced": replaced})
+    return rendered
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,33 +144,56 @@ def render_samples(rows: Sequence[RowCandidates], samples: Samples) -> RenderedS
 def _render_column(
     texts: Sequence[TextCandidates | None], samples: Samples, owner: Ints, site: Ints, word: Ints
 ) -> tuple[pa.Array, Ints, Ints]:
-    """One text column of all samples, and the span of each replaced word (owner sample, site, new word)."""
-    pieces: list[str] = []
+    """One text column of all samples, and the span of each replaced word (its sample `owner`, site, new word)."""
+    segments: list[str] = []
     lengths: list[int] = []
-    first_piece = [0]
+    first_segment = [0]
     for text in texts:
         last = 0
         if text is not None:
             for one in text.sites:
-                pieces += (text.text[last : one.start], text.text[one.start : one.end])
+                segments += (text.text[last : one.start], text.text[one.start : one.end])
                 lengths += (one.start - last, one.end - one.start)
                 last = one.end
-            pieces.append(text.text[last:])
-            lengths.append(len(pieces[-1]))
-        first_piece.append(len(pieces))
-    first = np.asarray(first_piece, np.int64)
-    num_pieces = np.diff(first)[samples.row]
-    offsets = np.concatenate([[0], np.cumsum(num_pieces)]).astype(np.int64)
-    gather = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - first[:-1][samples.row], num_pieces)
+            segments.append(text.text[last:])
+            lengths.append(len(segments[-1]))
+        first_segment.append(len(segments))
+    first = np.asarray(first_segment, np.int64)
+    num_segments = np.diff(first)[samples.row]
+    offsets = offsets_of(num_segments)
+    gather = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - first[:-1][samples.row], num_segments)
     place = offsets[owner] + 2 * site + 1
-    gather[place] = len(pieces) + word
-    piece_length = np.concatenate([np.asarray(lengths, np.int64), [len(one) for one in samples.words]]).astype(np.int64)
-    ends = np.cumsum(piece_length[gather]) if len(gather) else np.zeros(0, np.int64)
-    before = np.concatenate([[0], ends])
+    gather[place] = len(segments) + word
+    length = np.concatenate([np.asarray(lengths, np.int64), [len(one) for one in samples.words]]).astype(np.int64)
+    before = offsets_of(length[gather])
     base = before[offsets[owner]]
-    table = pa.array([*pieces, *samples.words], pa.string())
+    table = pa.array([*segments, *samples.words], pa.string())
     lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), table.take(pa.array(gather)))
     return pc.binary_join(lists, ""), before[place] - base, before[place + 1] - base
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOrder:
+    """Rows of a shard of samples: each source (n = 0), followed by its samples.
+
+    row, n: (sources + samples,) int64. `index` points into the sources followed by the samples.
+    """
+
+    row: Ints
+    n: Ints
+    index: Ints
+
+    @classmethod
+    def of(cls, num_sources: int, samples: Samples) -> ShardOrder:
+        """The order of `num_sources` source rows and their samples."""
+        row = np.concatenate([np.arange(num_sources), samples.row])
+        n = np.concatenate([np.zeros(num_sources, np.int64), samples.n])
+        index = np.lexsort((n, row))
+        return cls(row[index], n[index], index)
+
+    def interleave(self, sources: pa.Array, samples: pa.Array) -> pa.Array:
+        """A column of the shard, from its values for the sources and for the samples."""
+        return pa.chunked_array([sources, samples]).combine_chunks().take(pa.array(self.index))
 
 
 def _take(words: Sequence[str], index: Ints) -> pa.Array:

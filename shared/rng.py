@@ -47,16 +47,6 @@ def uniforms(
     return (_bits53(r0, r1) + 1.0) * 2.0**-53, _bits53(r2, r3) * 2.0**-53
 
 
-def epoch_seed(seed: int, epoch: int) -> int:
-    """Seed of one pass over candidate sets: pass 0 draws what the job itself would have drawn."""
-    if epoch == 0:
-        return seed
-    low, high, _, _ = philox4x32(
-        (epoch & 0xFFFFFFFF, epoch >> 32, 0, 0), (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    )
-    return (int(high) << 32 | int(low)) & (2**63 - 1)
-
-
 def _bits53(high: UInt32, low: UInt32) -> NDArray[np.float64]:
     bits = (high.astype(np.uint64) << np.uint64(21)) | (low.astype(np.uint64) >> np.uint64(11))
     return bits.astype(np.float64)

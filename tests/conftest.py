@@ -1,4 +1,4 @@
-"""Fixtures for data that stands beside the repository on the project's own machines and nowhere else."""
+"""Settings for all tests, and fixtures for reference data that exists only on the project's own machines."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import hypothesis
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# The models of the tests are tiny: threads would only wait for each other.
+# The test models are tiny: more threads would only add synchronisation.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-# A first call compiles, imports or meets a busy machine; pytest-timeout finds what hangs.
+# First calls compile or import, and the machine may be busy. pytest-timeout catches tests that hang.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
 
-BESIDE_REPOSITORY = Path(__file__).resolve().parents[2] / "shared"
+REFERENCE_DATA = Path(__file__).resolve().parents[2] / "shared"
 
 
 def _folder(name: str) -> Path:
-    folder = BESIDE_REPOSITORY / name
+    folder = REFERENCE_DATA / name
     if not folder.is_dir():
-        message = f"needs {name}/ of the project's reference data beside the repository ({folder}), which is not here"
+        message = f"needs the reference data {name}/ at {folder}"
         if os.environ.get("REQUIRE_REFERENCE_DATA") == "1":
             pytest.fail(message)
         pytest.skip(message)
@@ -31,7 +31,7 @@ def _folder(name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def golden_dir() -> Path:
-    """Small masked LM, vectors, sentences and the exact candidates they must give."""
+    """Small masked LM, vectors, sentences, and the exact candidates expected for them."""
     return _folder("golden")
 
 

@@ -25,7 +25,7 @@ from trainer.config import AnnotateConfig
 from trainer.data.batches import tokenize
 from trainer.data.stream import open_augmented, sampled, wait_for_commit
 from trainer.data.tasks import sequence_length
-from trainer.evaluate import in_precision, predict
+from trainer.evaluation import in_precision, predict
 from trainer.models import fingerprint, load_classifier, load_tokenizer
 
 logger = logging.getLogger(__name__)

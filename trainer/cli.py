@@ -31,7 +31,10 @@ COMMANDS = (
         "trainer.distill:run_command",
     ),
     Command(
-        "evaluate", "Score a model on a labelled file.", "trainer.config:EvaluateConfig", "trainer.evaluate:run_command"
+        "evaluate",
+        "Score a model on a labelled file.",
+        "trainer.config:EvaluateConfig",
+        "trainer.evaluation:run_command",
     ),
     Command(
         "export",

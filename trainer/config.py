@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -21,6 +21,8 @@ CHECKPOINT_SECONDS = 300.0
 class ComputeConfig(CommandConfig):
     """Where and how a model computes."""
 
+    group: ClassVar[str] = "Compute"
+
     device: Device = identity("auto", "Where to compute: auto takes CUDA where there is one.")
     dtype: Dtype = identity("auto", "Precision of the matrix products: auto is bf16 where the hardware has it.")
     threads: int | None = identity(None, "CPU threads of one worker (default: the machine's cores).", ge=1)
@@ -28,6 +30,8 @@ class ComputeConfig(CommandConfig):
 
 class TableConfig(ComputeConfig):
     """How a labelled file is read: a GLUE task's layout, or columns by name or index."""
+
+    group: ClassVar[str] = "Labelled data"
 
     task: str | None = identity(None, "GLUE task: its columns, labels, sequence length and metric.")
     text_column: tuple[str, ...] = identity(
@@ -45,6 +49,8 @@ class TableConfig(ComputeConfig):
 
 class LoopConfig(CommandConfig):
     """What all training stages share."""
+
+    group: ClassVar[str] = "Training"
 
     output: str = runtime(..., "Folder for checkpoints, metrics and the model; an interrupted run resumes from it.")
     epochs: float = identity(3.0, "Passes over the training data.", gt=0)
@@ -64,12 +70,16 @@ class LoopConfig(CommandConfig):
 class ScoredConfig(LoopConfig, TableConfig):
     """A stage whose best checkpoint is chosen on a labelled file."""
 
+    group: ClassVar[str] = "Dev set"
+
     dev: str = identity(..., "File that the best checkpoint is chosen on.")
     evaluations: int = identity(4, "Scores on the dev file per epoch.", ge=1)
 
 
 class TeacherConfig(ScoredConfig):
     """Options of `trainer teacher`."""
+
+    group: ClassVar[str] = "Teacher"
 
     train: str = identity(..., "Training file: TSV, CSV, JSONL, Parquet or Arrow.")
     encoder: str = identity("embedded", "BERT to fine-tune: embedded, a folder or a hub id.")
@@ -79,6 +89,8 @@ class TeacherConfig(ScoredConfig):
 
 class StudentConfig(CommandConfig):
     """Size and beginning of a student."""
+
+    group: ClassVar[str] = "Student"
 
     student: str = identity(
         "tinybert4", "Size: tinybert4, tinybert6, or M,d',FFN,heads; or a folder of `trainer general` to begin from."
@@ -95,6 +107,8 @@ class StudentConfig(CommandConfig):
 class GeneralConfig(LoopConfig, StudentConfig, ComputeConfig):
     """Options of `trainer general`."""
 
+    group: ClassVar[str] = "General distillation"
+
     corpus: tuple[str, ...] = identity(..., "Text files, one passage a line; .xz and .gz are unpacked.", min_length=1)
     corpus_weights: tuple[float, ...] = identity(
         (), "Passes over each corpus file in one epoch, in --corpus order (default 1 each)."
@@ -109,6 +123,8 @@ class GeneralConfig(LoopConfig, StudentConfig, ComputeConfig):
 class AnnotateConfig(ComputeConfig):
     """Options of `trainer annotate`."""
 
+    group: ClassVar[str] = "Annotation"
+
     augmented: str = identity(..., "Output folder of `augment_service run`, also while it is being written.")
     teacher: str = identity(..., "Folder of a fine-tuned teacher.")
     max_length: int | None = identity(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
@@ -119,6 +135,8 @@ class AnnotateConfig(ComputeConfig):
 
 class TaskConfig(ScoredConfig, StudentConfig):
     """Options of `trainer task`."""
+
+    group: ClassVar[str] = "Task distillation"
 
     augmented: str = identity(..., "Output folder of `augment_service run`, also while it is being written.")
     teacher: str = identity(..., "Folder of a fine-tuned teacher.")
@@ -146,6 +164,8 @@ class TaskConfig(ScoredConfig, StudentConfig):
 
 class EvaluateConfig(TableConfig):
     """Options of `trainer evaluate`."""
+
+    group: ClassVar[str] = "Evaluation"
 
     model: str = identity(..., "Folder of a sequence classification model.")
     data: str = identity(..., "Labelled file.")

@@ -25,7 +25,7 @@ from trainer.config import StudentConfig, TaskConfig
 from trainer.data.batches import Batch, tokenize
 from trainer.data.stream import Augmented, ShardStream, open_augmented
 from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
-from trainer.evaluate import in_precision, predict
+from trainer.evaluation import in_precision, predict
 from trainer.loop import Losses, Run, Stage, State, Worker, train
 from trainer.losses import attention_loss, embedding_loss, hidden_loss, prediction_loss, regression_loss
 from trainer.mapping import map_layers

@@ -18,7 +18,7 @@ from trainer.config import TeacherConfig
 from trainer.data.batches import Batch, tokenize
 from trainer.data.sources import TableSource
 from trainer.data.tasks import TaskSpec, glue_spec, own_spec, read_table, sequence_length
-from trainer.evaluate import predict
+from trainer.evaluation import predict
 from trainer.loop import Losses, Run, Stage, Worker, train
 from trainer.metrics import score, selection_score
 from trainer.models import count_parameters, load_classifier, load_tokenizer, save_classifier

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from augment_service.engine.batch_guard import BatchGuard
-from augment_service.engine.batches import ModelInput
+from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.engine.encoder import PackedBatch, PackedEncoder, is_supported
 from augment_service.engine.flops import ModelCost, model_cost
 from augment_service.engine.lexicon import Lexicon
@@ -37,14 +36,6 @@ PIECES_MULTIPLE, WANTED_MULTIPLE = 32, 16
 """oneDNN compiles a product for each number of rows and keeps it: pieces and wanted positions are filled up to
 multiples, which bounds the memory of that and, for small models, saves a quarter of the time."""
 _TIE_MARGIN = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """ids int64 and scores float32, both (positions, K), best first."""
-
-    ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
 
 
 class MaskedLM:

@@ -1,168 +1,166 @@
 """Conditioning `sequential`: Algorithm 1 as printed, where candidates come from the sample as replaced so far.
 
-All (row, draw) pairs of a call walk through their words in lock-step: step i masks word i of every text that has one,
-so that the model still sees full batches. Draws use the same counters as `draw_samples`; which words are replaced is
-thus the same under both conditionings, and only drawn words ask the model. Gave up: listing what is left when draws
-run dry, since the candidate sets differ from draw to draw.
+All (row, draw) pairs of a call go through their words in lock-step: step i masks word i of every text that has one, so
+the model still sees full batches. Draws use the same counters as `draw_samples`, so both conditionings replace the same
+words, and the model is asked about drawn words only. Unlike `draw_samples`, a row whose draws are exhausted gets no
+listed samples, because the candidate sets differ from draw to draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from augment_service.engine.inputs import Place
+from augment_service.engine.proposer import Proposal, Proposer, Steps
 from augment_service.engine.words import Word, may_replace
+from shared.candidates import ORIGINS, Origin, RowCandidates, Samples, Site, TextCandidates, offsets_of
 from shared.inputs.rows import SourceRow
+from shared.rendering import spell
 from shared.rng import uniforms
-from shared.sampling import ORIGINS, RowCandidates, Samples, Site, TextCandidates, spell
-
-if TYPE_CHECKING:
-    from augment_service.engine.augment import Proposer, Steps
 
 _DRAW_FACTORS = (1, 3)
+
+Replaced = dict[int, tuple[str, Origin]]
+"""Word index in the row -> new word, and where it came from."""
 
 
 @dataclass(slots=True)
 class _Draft:
-    """One draw of one row in the making: current words per text, and what was replaced so far."""
+    """One unfinished draw of one row: the current words of each text, and what was replaced so far."""
 
     row: int
     draw: int
     words: list[list[Word]]
-    replaced: dict[int, tuple[str, str]] = field(default_factory=dict)
+    replaced: Replaced = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A word that may be replaced: its text (0 or 1) and index there."""
+class _Spot:
+    """A word of a row that may be replaced: its text (0 or 1), and its index in that text."""
 
     column: int
     index: int
 
 
-def sequential_steps(engine: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
-    """Base texts with their (candidate-less) sites, and samples. A pure function of the rows and parameters."""
+def sequential_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
+    """Texts with their sites (without candidates), and samples. A pure function of the rows and parameters."""
+    params = proposer.params
     texts = [[text for text in (row.text_a, row.text_b) if text is not None] for row in rows]
-    split = iter(engine.splitter.split([text for both in texts for text in both]))
+    split = iter(proposer.splitter.split([text for both in texts for text in both]))
     words = [[list(next(split)) for _ in both] for both in texts]
-    places = [
+    spots = [
         [
-            _Place(column, index)
+            _Spot(column, index)
             for column, one in enumerate(both)
             for index, word in enumerate(one)
-            if may_replace(word, engine.params.words)
+            if may_replace(word, params.words)
         ]
         for both in words
     ]
-    found = [_row_candidates(engine, row, both, place) for row, both, place in zip(rows, words, places, strict=True)]
-    accepted: list[list[dict[int, tuple[str, str]]]] = [[] for _ in rows]
-    pending = [index for index in range(len(rows)) if places[index] and engine.params.p_t > 0 and engine.params.n_a]
+    found = [_row_candidates(proposer, row, both, own) for row, both, own in zip(rows, words, spots, strict=True)]
+    accepted: list[list[Replaced]] = [[] for _ in rows]
+    pending = [index for index in range(len(rows)) if spots[index] and params.p_t > 0 and params.n_a]
     first = 0
     for factor in _DRAW_FACTORS:
-        last = engine.params.n_a * factor
+        last = params.n_a * factor
         drafts = [
             _Draft(row, draw, [list(one) for one in words[row]]) for row in pending for draw in range(first, last)
         ]
-        yield from _walk(engine, rows, places, drafts)
-        _accept(engine, found, drafts, accepted)
-        pending = [row for row in pending if len(accepted[row]) < engine.params.n_a]
+        yield from _walk(proposer, rows, spots, drafts)
+        _accept(found, drafts, accepted, params.n_a)
+        pending = [row for row in pending if len(accepted[row]) < params.n_a]
         first = last
     return found, _collect(accepted)
 
 
-def _row_candidates(engine: Proposer, row: SourceRow, words: list[list[Word]], places: list[_Place]) -> RowCandidates:
+def _row_candidates(
+    proposer: Proposer, row: SourceRow, words: Sequence[Sequence[Word]], spots: Sequence[_Spot]
+) -> RowCandidates:
     texts = []
     for column, text in enumerate(t for t in (row.text_a, row.text_b) if t is not None):
-        base, spans = engine.base_text(text, words[column])
+        base, spans = proposer.base_text(text, words[column])
         sites = tuple(
-            Site(*spans[place.index], words[column][place.index].text, "mlm", (), ())
-            for place in places
-            if place.column == column
+            Site(*spans[spot.index], words[column][spot.index].text, "mlm", (), ())
+            for spot in spots
+            if spot.column == column
         )
         texts.append(TextCandidates(base, sites))
     return RowCandidates(row.source_id, texts[0], texts[1] if len(texts) > 1 else None)
 
 
-def _walk(engine: Proposer, rows: Sequence[SourceRow], places: list[list[_Place]], drafts: list[_Draft]) -> Steps[None]:
-    params = engine.params
-    longest = max((len(places[draft.row]) for draft in drafts), default=0)
+def _walk(
+    proposer: Proposer, rows: Sequence[SourceRow], spots: Sequence[Sequence[_Spot]], drafts: Sequence[_Draft]
+) -> Steps[None]:
+    """Take all drafts through their words."""
+    params = proposer.params
+    longest = max((len(spots[draft.row]) for draft in drafts), default=0)
     sources = np.asarray([rows[draft.row].source_id for draft in drafts], np.int64)
     draws = np.asarray([draft.draw for draft in drafts], np.int64)
     for step in range(longest):
         p, pick = uniforms(params.seed, sources, draws, step)
-        asking = []
+        asking: list[tuple[int, _Spot]] = []
         for number, draft in enumerate(drafts):
-            if step >= len(places[draft.row]) or p[number] > params.p_t:
+            if step >= len(spots[draft.row]) or p[number] > params.p_t:
                 continue
-            place = places[draft.row][step]
-            if params.pairs == "each" and place.column != _column(places[draft.row], draft.draw):
-                continue
-            asking.append((number, place))
-        found = yield from engine.rank_steps(
-            [(drafts[number].words[place.column], place.index) for number, place in asking]
+            spot = spots[draft.row][step]
+            if params.pairs == "both" or spot.column == _column(spots[draft.row], draft.draw):
+                asking.append((number, spot))
+        found = yield from proposer.rank_steps(
+            [drafts[number].words[spot.column] for number, spot in asking],
+            [Place(text, spot.index) for text, (_, spot) in enumerate(asking)],
         )
-        for (number, place), proposal in zip(asking, found, strict=True):
-            _apply(engine, drafts[number], place, step, proposal.candidates, proposal.origin, float(pick[number]))
+        for (number, spot), proposal in zip(asking, found, strict=True):
+            _apply(proposer, drafts[number], spot, step, proposal, float(pick[number]))
 
 
-def _word(draft: _Draft, place: _Place) -> Word:
-    return draft.words[place.column][place.index]
-
-
-def _column(places: list[_Place], draw: int) -> int:
-    columns = {place.column for place in places}
+def _column(spots: Sequence[_Spot], draw: int) -> int:
+    """`pairs = each`: the text that a draw changes, as in `draw_samples`."""
+    columns = {spot.column for spot in spots}
     return draw % 2 if len(columns) == 2 else columns.pop()
 
 
-def _apply(
-    engine: Proposer, draft: _Draft, place: _Place, step: int, candidates: Sequence[str], origin: str, pick: float
-) -> None:
-    if not candidates:
+def _apply(proposer: Proposer, draft: _Draft, spot: _Spot, step: int, proposal: Proposal, pick: float) -> None:
+    """Replace the word at `spot` by the picked candidate."""
+    if not proposal.candidates:
         return
-    chosen = candidates[int(pick * len(candidates))]
-    word = _word(draft, place)
+    chosen = proposal.candidates[int(pick * len(proposal.candidates))]
+    word = draft.words[spot.column][spot.index]
     if chosen != word.text:
-        draft.words[place.column][place.index] = replace(word, text=chosen, piece_ids=engine.splitter.pieces_of(chosen))
-        draft.replaced[step] = (chosen, origin)
+        token_ids = proposer.splitter.pieces_of(chosen)
+        draft.words[spot.column][spot.index] = replace(word, text=chosen, piece_ids=token_ids)
+        draft.replaced[step] = (chosen, proposal.origin)
 
 
 def _accept(
-    engine: Proposer,
-    found: list[RowCandidates],
-    drafts: list[_Draft],
-    accepted: list[list[dict[int, tuple[str, str]]]],
+    found: Sequence[RowCandidates], drafts: Sequence[_Draft], accepted: Sequence[list[Replaced]], n_a: int
 ) -> None:
     """Keep each row's first N_a draws that differ from its texts and from each other."""
-    seen = {row: {_spelled(found[row], one) for one in accepted[row]} for row in {draft.row for draft in drafts}}
+    seen = {row: {_texts(found[row], one) for one in accepted[row]} for row in {draft.row for draft in drafts}}
     for draft in drafts:
         row = found[draft.row]
-        text = _spelled(row, draft.replaced)
-        own = (row.text_a.text, row.text_b.text if row.text_b else "")
-        if text != own and text not in seen[draft.row] and len(accepted[draft.row]) < engine.params.n_a:
-            seen[draft.row].add(text)
+        texts = _texts(row, draft.replaced)
+        if texts != row.texts and texts not in seen[draft.row] and len(accepted[draft.row]) < n_a:
+            seen[draft.row].add(texts)
             accepted[draft.row].append(draft.replaced)
 
 
-def _spelled(row: RowCandidates, replaced: dict[int, tuple[str, str]]) -> tuple[str, str]:
-    num_a = len(row.text_a.sites)
-    text_a = spell(row.text_a, lambda i: replaced.get(i, (None,))[0])
-    return text_a, spell(row.text_b, lambda i: replaced.get(num_a + i, (None,))[0]) if row.text_b else ""
+def _texts(row: RowCandidates, replaced: Replaced) -> tuple[str, str | None]:
+    return spell(row, [(site, word) for site, (word, _) in sorted(replaced.items())]).texts
 
 
-def _collect(accepted: list[list[dict[int, tuple[str, str]]]]) -> Samples:
-    row, n, counts, sites, words, origins = [], [], [], [], [], []
-    for number, drafts in enumerate(accepted):
-        for place, replaced in enumerate(drafts, start=1):
-            row.append(number)
-            n.append(place)
-            counts.append(len(replaced))
-            for site, (word, origin) in sorted(replaced.items()):
-                sites.append(site)
-                words.append(word)
-                origins.append(ORIGINS.index("glove" if origin == "glove" else "mlm"))
-    as_ints = [np.asarray(values, np.int64) for values in (row, n, sites, range(len(words)), origins)]
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Samples(as_ints[0], as_ints[1], offsets, as_ints[2], as_ints[3], as_ints[4], words)
+def _collect(accepted: Sequence[Sequence[Replaced]]) -> Samples:
+    """The accepted draws of all rows, in columns."""
+    samples = [(row, n, replaced) for row, own in enumerate(accepted) for n, replaced in enumerate(own, start=1)]
+    chosen = [(site, *new) for _, _, replaced in samples for site, new in sorted(replaced.items())]
+    return Samples(
+        row=np.asarray([row for row, _, _ in samples], np.int64),
+        n=np.asarray([n for _, n, _ in samples], np.int64),
+        offsets=offsets_of(np.asarray([len(replaced) for _, _, replaced in samples], np.int64)),
+        site=np.asarray([site for site, _, _ in chosen], np.int64),
+        word=np.arange(len(chosen), dtype=np.int64),
+        origin=np.asarray([ORIGINS.index(origin) for _, _, origin in chosen], np.int64),
+        words=[word for _, word, _ in chosen],
+    )

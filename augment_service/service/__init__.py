@@ -1,1 +1,1 @@
-"""The HTTP service: samples and candidates of a few texts at once, by the engine of the batch job."""
+"""The HTTP service: samples and candidates for a few texts at a time, using the engine of the batch job."""

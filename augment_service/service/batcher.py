@@ -1,9 +1,9 @@
-"""Model inputs of many requests -> shared passes of one model thread.
+"""Model inputs of many requests -> shared passes on one model thread.
 
-Each pass takes inputs from the waiting requests in turn, up to a budget of pieces: a request that fits into a pass is
-done in its first turn, a larger one has a part of a pass and goes to the end of the queue, so that it never starves
-others. An input's answer has the same bits in any company (decision 0013), so what is served beside a request never
-changes its samples. Where a machine's products are not of that kind, requests share no pass.
+Each pass takes inputs from the waiting requests in turn, up to a token budget. A request that fits into one pass is
+done on its first turn. A larger request gets part of a pass and returns to the end of the queue, so it never starves
+the others. The masked LM is batch-invariant (decision 0013): an input's result does not depend on what else is in the
+pass, so concurrent requests never change each other's samples. Where that does not hold, requests share no pass.
 """
 
 from __future__ import annotations
@@ -15,31 +15,43 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from augment_service.engine.batches import ModelInput, plan_batches
-from augment_service.engine.masked_lm import MaskedLM, Ranking
+from augment_service.engine.batches import BatchPlan, ModelInput, Ranking, plan_batches
+from augment_service.engine.masked_lm import MaskedLM
 from shared.errors import OverloadError
 
 _TURNS_PER_PASS = 4
-"""A request larger than a pass takes at most this fraction of one at a turn while others wait."""
+"""While others wait, a request larger than a pass takes at most this fraction of one per turn."""
 _RATE_MEMORY = 0.5
+"""Weight of the previous estimate when the throughput is updated."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class _Waiting:
-    """One request's inputs: those not yet taken, and the answers so far."""
+    """One request: its inputs, how many of them were taken into passes, and the answers so far."""
 
     inputs: Sequence[ModelInput]
     num_ranked: int
     whole_words: bool
     done: asyncio.Future[list[Ranking]]
     arrived: float
-    answers: list[Ranking | None]
     num_tokens: int
+    answers: list[Ranking | None]
     next_input: int = 0
     num_answered: int = 0
 
+    def is_taken(self) -> bool:
+        """Whether every input is in a pass, or was withdrawn."""
+        return self.next_input == len(self.inputs)
 
-@dataclass(slots=True)
+    def answer(self, number: int, ranking: Ranking) -> None:
+        """Store the answer of one input, and complete the request with the last one."""
+        self.answers[number] = Ranking(ranking.ids[:, : self.num_ranked], ranking.scores[:, : self.num_ranked])
+        self.num_answered += 1
+        if self.num_answered == len(self.inputs) and not self.done.done():
+            self.done.set_result([answer for answer in self.answers if answer is not None])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
     """One model pass, for the metrics."""
 
@@ -50,16 +62,24 @@ class PassReport:
     waited_seconds: float
 
 
-@dataclass(slots=True)
+def ignore_report(_: PassReport) -> None:
+    """Report nothing: Ray Serve replicas have no metrics of their own."""
+
+
+@dataclass(slots=True, kw_only=True)
 class PassBatcher:
-    """Waits, fills passes, runs them one after another on a thread. Use from one event loop."""
+    """Collects inputs into passes and runs the passes one after another on a thread. Use from one event loop.
+
+    max_wait_seconds: how long a pass that is not full waits for more inputs. queue_seconds: estimated waiting time from
+    which on new requests are refused. shares_passes: whether a pass may hold inputs of several requests.
+    """
 
     masked_lm: MaskedLM
     batch_tokens: int
     max_wait_seconds: float = 0.002
     queue_seconds: float = 2.0
     shares_passes: bool = True
-    report: Callable[[PassReport], None] = lambda _: None
+    report: Callable[[PassReport], None] = ignore_report
     queued_tokens: int = 0
     tokens_per_second: float = 5_000.0
     _queue: deque[_Waiting] = field(default_factory=deque)
@@ -68,15 +88,20 @@ class PassBatcher:
     _task: asyncio.Task[None] | None = None
 
     def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> asyncio.Future[list[Ranking]]:
-        """One Ranking per input; cancelling takes the inputs out of the queue.
+        """One Ranking per input. Cancelling the future removes its inputs from the queue.
 
-        They are in the queue when this returns, not only when its result is awaited: requests that arrive together
-        are each admitted by what the others have asked for.
+        The inputs are queued when this returns, not only when the result is awaited, so that `admit` counts them for
+        requests that arrive at the same moment.
         """
         loop = asyncio.get_running_loop()
-        num_tokens = sum(map(len, inputs))
         one = _Waiting(
-            inputs, num_ranked, whole_words, loop.create_future(), time.monotonic(), [None] * len(inputs), num_tokens
+            inputs=inputs,
+            num_ranked=num_ranked,
+            whole_words=whole_words,
+            done=loop.create_future(),
+            arrived=time.monotonic(),
+            num_tokens=sum(map(len, inputs)),
+            answers=[None] * len(inputs),
         )
         if not inputs:
             one.done.set_result([])
@@ -85,23 +110,23 @@ class PassBatcher:
         if self._task is None:
             self._task = loop.create_task(self._run(), name="model passes")
         self._queue.append(one)
-        self.queued_tokens += num_tokens
+        self.queued_tokens += one.num_tokens
         self._wake.set()
         return one.done
 
     def _withdraw(self, one: _Waiting) -> None:
-        # What was not taken yet never will be.
+        # Inputs that are in no pass yet will never be.
         self.queued_tokens -= sum(map(len, one.inputs[one.next_input :]))
         one.next_input = len(one.inputs)
 
     def admit(self) -> None:
-        """Raises OverloadError when what waits already takes the model longer than `queue_seconds`."""
+        """Raises OverloadError when the queue already keeps the model busy for longer than `queue_seconds`."""
         wait = self.queued_tokens / self.tokens_per_second
         if wait > self.queue_seconds:
             raise OverloadError(f"the model is busy for another {wait:.1f} s; try again later", max(wait / 2, 1.0))
 
     async def close(self) -> None:
-        """Stop; requests that still wait are cancelled."""
+        """Stop, and cancel the requests that are still waiting."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -111,12 +136,13 @@ class PassBatcher:
 
     async def _run(self) -> None:
         while True:
-            await self._wait_for_company()
+            await self._wait_for_inputs()
             taken = self._take()
             if taken:
                 await self._pass(taken)
 
-    async def _wait_for_company(self) -> None:
+    async def _wait_for_inputs(self) -> None:
+        """Until the queue fills a pass, or its first request has waited `max_wait_seconds`."""
         while not self._queue:
             self._wake.clear()
             await self._wake.wait()
@@ -134,7 +160,7 @@ class PassBatcher:
         tokens, first, skipped = 0, None, deque[_Waiting]()
         while self._queue and tokens < self.batch_tokens:
             one = self._queue.popleft()
-            if one.done.done() or one.next_input == len(one.inputs):
+            if one.done.done() or one.is_taken():
                 continue
             first = first or one
             if one.whole_words != first.whole_words or (one is not first and not self.shares_passes):
@@ -142,7 +168,7 @@ class PassBatcher:
                 continue
             turn = max(self.batch_tokens // (_TURNS_PER_PASS if one.num_tokens > self.batch_tokens else 1), 1)
             given = 0
-            while one.next_input < len(one.inputs) and given < turn:
+            while not one.is_taken() and given < turn:
                 length = len(one.inputs[one.next_input])
                 if taken and tokens + length > self.batch_tokens:
                     break
@@ -150,12 +176,12 @@ class PassBatcher:
                 one.next_input += 1
                 self.queued_tokens -= length
                 given, tokens = given + length, tokens + length
-            if one.next_input == len(one.inputs):
+            if one.is_taken():
                 continue
             if given >= turn:
                 self._queue.append(one)
                 continue
-            self._queue.appendleft(one)  # the pass is full and its turn not over
+            self._queue.appendleft(one)  # the pass is full, but the request's turn is not over
             break
         self._queue.extendleft(reversed(skipped))
         return taken
@@ -166,7 +192,7 @@ class PassBatcher:
         plan = plan_batches([one.inputs[number] for one, number in taken], self.batch_tokens)
         try:
             rankings = await asyncio.get_running_loop().run_in_executor(
-                self._thread, self._rank, plan.unique, plan.batches, width, taken[0][0].whole_words
+                self._thread, self._rank, plan, width, taken[0][0].whole_words
             )
         except Exception as error:
             for one, _ in taken:
@@ -174,21 +200,22 @@ class PassBatcher:
                     one.done.set_exception(error)
             return
         for (one, number), index in zip(taken, plan.index_of, strict=True):
-            ranking = rankings[index]
-            one.answers[number] = Ranking(ranking.ids[:, : one.num_ranked], ranking.scores[:, : one.num_ranked])
-            one.num_answered += 1
-            if one.num_answered == len(one.inputs) and not one.done.done():
-                one.done.set_result([answer for answer in one.answers if answer is not None])
+            one.answer(number, rankings[index])
         seconds = max(time.monotonic() - began, 1e-6)
         tokens = sum(map(len, plan.unique))
-        # Small passes are dominated by fixed costs: they say little about the rate of a full one.
+        # Fixed costs dominate small passes, which therefore say little about the throughput of a full one.
         if tokens * 4 >= self.batch_tokens:
             self.tokens_per_second += (1 - _RATE_MEMORY) * (tokens / seconds - self.tokens_per_second)
-        waited = began - min(one.arrived for one, _ in taken)
-        self.report(PassReport(len(plan.unique), tokens, len({id(one) for one, _ in taken}), seconds, waited))
+        self.report(
+            PassReport(
+                num_inputs=len(plan.unique),
+                num_tokens=tokens,
+                num_requests=len({id(one) for one, _ in taken}),
+                seconds=seconds,
+                waited_seconds=began - min(one.arrived for one, _ in taken),
+            )
+        )
 
-    def _rank(
-        self, inputs: Sequence[ModelInput], batches: Sequence[Sequence[int]], width: int, whole_words: bool
-    ) -> list[Ranking]:
+    def _rank(self, plan: BatchPlan, width: int, whole_words: bool) -> list[Ranking]:
         excluded = ~self.masked_lm.lexicon.vocabulary.is_whole_word if whole_words else None
-        return self.masked_lm.rank(inputs, batches, width, excluded)
+        return self.masked_lm.rank(plan.unique, plan.batches, width, excluded)

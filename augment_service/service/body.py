@@ -1,4 +1,4 @@
-"""Reading a body with a bound, and ending work when the client has gone."""
+"""Read request bodies with a size limit, and cancel work when the client disconnects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Found = TypeVar("Found")
 
 
 class BodyError(ExpectedError):
-    """A body that is too large (413) or of another type (415)."""
+    """A body that is too large (413) or has another media type (415)."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message, status)
@@ -22,14 +22,14 @@ class BodyError(ExpectedError):
 
 
 class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
+    """The client disconnected before its response was ready."""
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The JSON body. Raises BodyError, ClientGoneError."""
+    """The JSON body, not yet parsed. Raises BodyError, ClientGoneError."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise BodyError("the body must be JSON, sent with Content-Type: application/json", 415)
-    too_large = BodyError(f"the body is longer than {max_bytes} bytes; send fewer texts at a time", 413)
+    too_large = BodyError(f"the body is longer than {max_bytes} bytes; send fewer texts per request", 413)
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > max_bytes:
         raise too_large
@@ -48,9 +48,9 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 async def while_connected(request: Request, work: Awaitable[Found]) -> Found:
-    """The result of `work`, which is cancelled when the client goes away. Raises ClientGoneError."""
+    """The result of `work`, which is cancelled when the client disconnects. Raises ClientGoneError."""
     task = asyncio.ensure_future(work)
-    # Work that needs no model is over after one turn of the loop: no watcher for it.
+    # Work that needs no model finishes within one turn of the event loop, so it needs no watcher.
     await asyncio.sleep(0)
     if task.done():
         return task.result()

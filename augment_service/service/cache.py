@@ -1,5 +1,6 @@
-"""Least recently used candidates, up to a number of bytes. Candidates do not depend on seed, N_a or P_t, so a text that
-comes again costs no model pass whatever is drawn from it.
+"""A least-recently-used cache of candidates, limited in bytes.
+
+Candidates do not depend on seed, N_a or P_t, so a text that was seen before needs no model pass for any of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ Value = TypeVar("Value")
 
 @dataclass(slots=True)
 class ByteLru(Generic[Value]):
-    """`num_bytes` never passes `max_bytes`; a value that is larger alone is not kept."""
+    """`num_bytes` never exceeds `max_bytes`; a value larger than `max_bytes` is not stored."""
 
     max_bytes: int
     num_bytes: int = 0
@@ -23,7 +24,7 @@ class ByteLru(Generic[Value]):
         return len(self._entries)
 
     def get(self, key: object) -> Value | None:
-        """The value, now the most recently used one; None when it is not there."""
+        """The value, which becomes the most recently used one; None when the key is unknown."""
         found = self._entries.get(key)
         if found is None:
             return None
@@ -31,7 +32,7 @@ class ByteLru(Generic[Value]):
         return found[0]
 
     def put(self, key: object, value: Value, num_bytes: int) -> None:
-        """Keep a value of about `num_bytes`, and drop the oldest until all fit."""
+        """Store a value of about `num_bytes`, and drop the least recently used ones until all fit."""
         if num_bytes > self.max_bytes:
             return
         old = self._entries.pop(key, None)

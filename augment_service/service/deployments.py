@@ -1,8 +1,8 @@
-"""The service on Ray Serve: masked LM and vectors as deployments of their own, the application as their ingress.
+"""The service on Ray Serve: masked LM and vectors as separate deployments, the application as their ingress.
 
-`serve run deploy/serve/serve.yaml` starts it; `build` takes the options of `augment_service serve` that matter here.
-Replicas come and go: a question that a dying replica did not answer is asked again, which changes nothing, since
-answers are pure functions.
+`serve run deploy/serve/serve.yaml` starts it. `build` takes those options of `augment_service serve` that apply here.
+Replicas may die: a call that a replica did not answer is repeated on another one, which is safe because answers are
+pure functions.
 """
 
 from __future__ import annotations
@@ -18,16 +18,13 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from ray.serve.handle import DeploymentHandle
 
 from augment_service.config import ServeConfig
-from augment_service.engine.augment import Answer, Ask, Nearest
-from augment_service.engine.batches import ModelInput
+from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.engine.lexicon import Lexicon
-from augment_service.engine.masked_lm import Ranking
+from augment_service.engine.proposer import Answer, Ask, Nearest
 from augment_service.service.access import Access, read_tokens
-from augment_service.service.app import create_app
+from augment_service.service.app import AppSettings, create_app
 from augment_service.service.metrics import ServiceMetrics
-from augment_service.service.middleware import MiddlewareSettings
 from augment_service.service.models import Models, NeighbourBatcher, load_batcher, load_vectors
-from augment_service.service.server import limits_of
 from shared.cli.logs import configure_logs
 from shared.compute.memory import keep_freed_memory
 from shared.errors import ClusterError, ExpectedError, OverloadError
@@ -35,20 +32,20 @@ from shared.errors import ClusterError, ExpectedError, OverloadError
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.2
 _PASSES_PER_CALL = 4
-"""A text's inputs go to the masked LM in calls of this many passes, so that several replicas share a long one."""
+"""A text's inputs are sent to the masked LM in calls of this many passes, so that replicas share a long text."""
 
 
 @serve.deployment(max_ongoing_requests=256, max_queued_requests=512, health_check_period_s=5)
 class MaskedLM:
-    """A replica of the masked LM; requests that reach it share its passes."""
+    """A replica of the masked LM. Requests that reach the same replica share its passes."""
 
     def __init__(self, config: ServeConfig) -> None:
         configure_logs(config.log_format, config.log_level)
         keep_freed_memory()
-        self._batcher = load_batcher(config, config.threads, config.max_wait_ms, config.queue_seconds)
+        self._batcher = load_batcher(config)
 
     async def lexicon(self) -> Lexicon:
-        """What the ingress must know of the model."""
+        """What the ingress needs to know about the model."""
         lexicon = self._batcher.masked_lm.lexicon
         return Lexicon(lexicon.tokenizer, lexicon.cls_id, lexicon.sep_id, lexicon.mask_id, lexicon.max_length)
 
@@ -60,7 +57,7 @@ class MaskedLM:
 
 @serve.deployment(max_ongoing_requests=256, max_queued_requests=512, health_check_period_s=5)
 class Glove:
-    """A replica of the word vectors; replicas of one node share their memory."""
+    """A replica of the word vectors. Replicas on the same node share memory."""
 
     def __init__(self, config: ServeConfig) -> None:
         configure_logs(config.log_format, config.log_level)
@@ -74,7 +71,7 @@ class Glove:
 @serve.deployment(max_ongoing_requests=512, health_check_period_s=5)
 @serve.ingress()
 class Ingress:
-    """A replica of the application; holds no model."""
+    """A replica of the application; it holds no model."""
 
     def __init__(self, config: ServeConfig, masked_lm: DeploymentHandle, glove: DeploymentHandle) -> None:
         configure_logs(config.log_format, config.log_level)
@@ -84,16 +81,14 @@ class Ingress:
         config = self._config
 
         async def load(_: ServiceMetrics) -> Models:
-            return RemoteModels(
-                await _ask(lambda: self._masked_lm.lexicon.remote()), self._masked_lm, self._glove, config.batch_tokens
-            )
+            lexicon = await _ask(lambda: self._masked_lm.lexicon.remote())
+            return RemoteModels(lexicon, self._masked_lm, self._glove, config.batch_tokens)
 
-        settings = MiddlewareSettings(config.max_requests, config.request_seconds)
-        return create_app(load, limits_of(config), Access(read_tokens(config.token_file)), settings, config.cache_bytes)
+        return create_app(load, AppSettings.of(config, Access(read_tokens(config.token_file))))
 
 
 class RemoteModels:
-    """Models that are deployments of the same application."""
+    """Models in other deployments of the same Serve application."""
 
     def __init__(
         self, lexicon: Lexicon, masked_lm: DeploymentHandle, glove: DeploymentHandle, batch_tokens: int
@@ -102,17 +97,17 @@ class RemoteModels:
         self._call_tokens = batch_tokens * _PASSES_PER_CALL
 
     async def answer(self, ask: Ask) -> Answer:
-        """Answers both parts of an ask at once. Raises OverloadError, ClusterError."""
+        """Rankings and neighbours, computed concurrently. Raises OverloadError, ClusterError."""
         parts = [self._rank(part, ask) for part in split_inputs(ask.inputs, self._call_tokens)]
         nearest = self._nearest(ask) if ask.words else _nothing()
         *rankings, found = await asyncio.gather(*parts, nearest)
         return Answer([one for part in rankings for one in part], found)
 
     def admit(self) -> None:
-        """Each replica of the masked LM admits for itself."""
+        """Nothing to check here: each replica of the masked LM admits requests itself."""
 
     async def close(self) -> None:
-        """Serve ends the deployments."""
+        """Nothing to stop here: Ray Serve stops the deployments."""
 
     async def _rank(self, inputs: Sequence[ModelInput], ask: Ask) -> Any:
         return await _ask(lambda: self._masked_lm.rank.remote(inputs, ask.num_ranked, ask.whole_words))
@@ -122,10 +117,10 @@ class RemoteModels:
 
 
 def build(args: dict[str, Any]) -> serve.Application:
-    """The application of a Serve configuration; `args`: options of `augment_service serve`, as `mlm: embedded`."""
+    """The application of a Serve configuration. `args`: options of `augment_service serve`, such as `mlm: embedded`."""
     config = ServeConfig.build(args)
     read_tokens(config.token_file)
-    # What the decorators made of the classes has no type that says so.
+    # The decorators turned the classes into deployments, which their types do not show.
     ingress, masked_lm, glove = (_deployment(one) for one in (Ingress, MaskedLM, Glove))
     return ingress.bind(config, masked_lm.bind(config), glove.bind(config))
 
@@ -136,7 +131,7 @@ def _deployment(decorated: Any) -> serve.Deployment:
 
 
 def split_inputs(inputs: Sequence[ModelInput], max_tokens: int) -> list[Sequence[ModelInput]]:
-    """Consecutive parts of at most `max_tokens` pieces, or of one input that is longer."""
+    """Consecutive parts of at most `max_tokens` tokens each; an input that is longer becomes a part by itself."""
     parts: list[Sequence[ModelInput]] = []
     first, tokens = 0, 0
     for place, one in enumerate(inputs):
@@ -152,12 +147,12 @@ async def _nothing() -> Nearest:
 
 
 async def _ask(call: Any) -> Any:
-    """The result of a call of a deployment. Raises OverloadError, ClusterError and what the replica raised."""
+    """The result of a deployment call. Raises OverloadError, ClusterError, and whatever the replica raised."""
     for tried in range(1, TRIES + 1):
         try:
             return await call()
         except BackPressureError as error:
-            raise OverloadError("the models have more to do than they can; try again later", 2.0) from error
+            raise OverloadError("the models are overloaded; try again later", 2.0) from error
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, ExpectedError) or not isinstance(cause, RayActorError):

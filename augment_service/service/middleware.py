@@ -1,4 +1,4 @@
-"""What every request passes: host and token, how many at once, the time limit, metrics, and errors -> problems."""
+"""Middleware for every request: host and token checks, concurrency and time limits, metrics, errors -> problems."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
 from augment_service.service import problems
@@ -27,10 +28,9 @@ CLIENT_GONE_STATUS = 499
 SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MiddlewareSettings:
-    """`only_loopback_hosts`: a Host that is no loopback name is refused, so that no foreign web page can ask through a
-    name of its own that points here."""
+    """`only_loopback_hosts`: reject every Host header but a loopback name (DNS-rebinding protection)."""
 
     max_requests: int = 256
     request_seconds: float = 60.0
@@ -45,7 +45,7 @@ class Middleware:
         self._in_flight = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -64,7 +64,7 @@ class Middleware:
         self._metrics.in_flight.set(self._in_flight)
         try:
             await self._admit(scope, path)
-            # A stream is bounded by its texts and by the reader's patience, each text by the model's queue.
+            # A stream has no time limit: the number of its texts is limited, and each of them waits in the queue.
             limit = None if path == STREAM_PATH else self._settings.request_seconds
             async with asyncio.timeout(limit):
                 await self._app(scope, receive, watched)
@@ -76,7 +76,7 @@ class Middleware:
             await self._refuse(problems.of_validation(error), scope, receive, watched)
         except Exception as error:
             if not isinstance(error, (ExpectedError, TimeoutError)):
-                # The message of a stray error may hold the text of a request: the place and kind are enough.
+                # The message of an unexpected error may contain text of the request: log its type and location only.
                 logger.error("request_failed", extra={"fields": _place(error, path)})
             if status:
                 raise
@@ -94,20 +94,20 @@ class Middleware:
             elif name == b"host":
                 host = value
         if self._settings.only_loopback_hosts and not _is_loopback_host(host):
-            raise _RefusedError(problems.problem(421, "without tokens this service answers to loopback names only"))
+            raise _RefusedError(problems.problem(421, "without tokens this service accepts loopback host names only"))
         if path in WORK_PATHS:
             if self._in_flight > self._settings.max_requests:
-                raise OverloadError(f"{self._settings.max_requests} requests are being answered; try again", 1.0)
+                raise OverloadError(f"{self._settings.max_requests} requests are in flight; try again", 1.0)
         elif path != "/metrics":
             return
         if not self._access.allows(authorization):
-            detail = "this service asks for a token: send the header Authorization: Bearer TOKEN"
+            detail = "this service requires a token: send the header Authorization: Bearer TOKEN"
             raise _RefusedError(problems.problem(401, detail, headers={"WWW-Authenticate": "Bearer"}))
 
     async def _refuse(self, response: Any, scope: Any, receive: Any, send: Any) -> None:
         self._metrics.rejected(_code_of(response))
         if response.status_code in (413, 415, 401):
-            # The body may not have been read: what follows on this connection would be taken for a request.
+            # The body may be unread, and the rest of it must not be parsed as the next request.
             response.headers["Connection"] = "close"
         await response(scope, receive, send)
 
@@ -119,8 +119,6 @@ class _RefusedError(Exception):
 
 
 def _code_of(response: Any) -> str:
-    import orjson
-
     return str(orjson.loads(response.body)["code"])
 
 

@@ -1,23 +1,23 @@
-"""The models behind the service: in this process, each on a thread of its own, shared by all requests."""
+"""The models behind the service: in this process, each on its own thread, shared by all requests."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 
-from augment_service.config import ModelChoice
-from augment_service.engine.augment import Answer, Ask, Nearest, Neighbours
+from augment_service.config import ModelChoice, ServeConfig
 from augment_service.engine.batches import ModelInput, plan_batches
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.masked_lm import MaskedLM
-from augment_service.service.batcher import PassBatcher
+from augment_service.engine.proposer import Answer, Ask, Nearest, Neighbours
+from augment_service.service.batcher import PassBatcher, PassReport, ignore_report
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ WARM_UP_RANKED = 16
 
 
 class Models(Protocol):
-    """What answers the asks of requests: models of this process, or deployments elsewhere."""
+    """Answers what the engine asks of the models: in this process, or through Ray Serve deployments."""
 
     lexicon: Lexicon
 
@@ -44,7 +44,7 @@ class Models(Protocol):
 
 
 class NeighbourBatcher:
-    """Words of many requests -> one product of the vectors at a time. Use from one event loop."""
+    """Looks up the words of many requests in one matrix product at a time. Use from one event loop."""
 
     def __init__(self, vectors: Neighbours) -> None:
         self._vectors = vectors
@@ -63,7 +63,7 @@ class NeighbourBatcher:
         return await found
 
     async def close(self) -> None:
-        """Stop; requests that still wait are cancelled."""
+        """Stop, and cancel the requests that are still waiting."""
         if self._task is not None:
             self._task.cancel()
         for _, _, found in self._waiting:
@@ -72,14 +72,14 @@ class NeighbourBatcher:
 
     async def _run(self) -> None:
         while self._waiting:
-            # One width at a time, so that a word's neighbours never depend on what others ask for.
-            width = self._waiting[0][1]
-            group = [one for one in self._waiting if one[1] == width and not one[2].done()]
-            self._waiting = [one for one in self._waiting if one[1] != width]
+            # One K at a time, so that a word's neighbours never depend on other requests.
+            k = self._waiting[0][1]
+            group = [one for one in self._waiting if one[1] == k and not one[2].done()]
+            self._waiting = [one for one in self._waiting if one[1] != k]
             words = list(dict.fromkeys(word for one in group for word in one[0]))
             try:
                 nearest = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._vectors.nearest, words, width
+                    self._thread, self._vectors.nearest, words, k
                 )
             except Exception as error:
                 for _, _, found in group:
@@ -92,14 +92,14 @@ class NeighbourBatcher:
 
 
 class LocalModels:
-    """A masked LM and vectors of this process."""
+    """A masked LM and word vectors in this process."""
 
     def __init__(self, batcher: PassBatcher, neighbours: NeighbourBatcher) -> None:
         self.batcher, self.neighbours = batcher, neighbours
         self.lexicon = batcher.masked_lm.lexicon
 
     async def answer(self, ask: Ask) -> Answer:
-        """Answers both parts of an ask at once."""
+        """Rankings and neighbours, computed concurrently."""
         if not ask.words:
             return Answer(await self.batcher.rank(ask.inputs, ask.num_ranked, ask.whole_words), {})
         rankings, nearest = await asyncio.gather(
@@ -118,30 +118,36 @@ class LocalModels:
         await self.neighbours.close()
 
 
-def load_batcher(choice: ModelChoice, threads: int | None, max_wait_ms: float, queue_seconds: float) -> PassBatcher:
-    """The masked LM, warm, behind its batcher. Raises ModelError."""
-    masked_lm = MaskedLM.load(choice.mlm, choice.device, choice.dtype, threads)
-    is_invariant = ignores_company(masked_lm, choice.batch_tokens)
-    pace = _tokens_per_second(masked_lm, choice.batch_tokens)
-    fields = {"mlm": choice.mlm, "device": masked_lm.device, "dtype": str(masked_lm.dtype).removeprefix("torch.")}
-    fields["pieces_per_second"] = str(round(pace))
-    logger.info("masked_lm_loaded", extra={"fields": fields | {"answers_ignore_company": is_invariant}})
+def load_batcher(config: ServeConfig, report: Callable[[PassReport], None] = ignore_report) -> PassBatcher:
+    """The masked LM, warmed up, behind its batcher. `report` is called after every pass. Raises ModelError."""
+    masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
+    is_invariant = is_batch_invariant(masked_lm, config.batch_tokens)
+    tokens_per_second = _tokens_per_second(masked_lm, config.batch_tokens)
+    fields = {"mlm": config.mlm, "device": masked_lm.device, "dtype": str(masked_lm.dtype).removeprefix("torch.")}
+    fields["tokens_per_second"] = str(round(tokens_per_second))
+    logger.info("masked_lm_loaded", extra={"fields": fields | {"batch_invariant": is_invariant}})
     if not is_invariant:
-        logger.warning("requests_share_no_pass: products of this machine depend on the rows beside a row")
+        logger.warning("requests_share_no_pass: on this machine results depend on what else is in the batch")
     return PassBatcher(
-        masked_lm, choice.batch_tokens, max_wait_ms / 1000, queue_seconds, is_invariant, tokens_per_second=pace
+        masked_lm=masked_lm,
+        batch_tokens=config.batch_tokens,
+        max_wait_seconds=config.max_wait_ms / 1000,
+        queue_seconds=config.queue_seconds,
+        shares_passes=is_invariant,
+        report=report,
+        tokens_per_second=tokens_per_second,
     )
 
 
 def load_vectors(choice: ModelChoice) -> GloveVectors:
-    """The vectors, their file read once. Raises ModelError."""
+    """The word vectors. Raises ModelError."""
     vectors = GloveVectors.load(choice.glove, choice.glove_limit)
     logger.info("vectors_loaded", extra={"fields": {"glove": choice.glove, "words": len(vectors.words)}})
     return vectors
 
 
-def ignores_company(masked_lm: MaskedLM, batch_tokens: int) -> bool:
-    """Whether inputs have the same bits alone and together: tried on random ones, which warms the model as well."""
+def is_batch_invariant(masked_lm: MaskedLM, batch_tokens: int) -> bool:
+    """Whether inputs give the same bits alone and in a batch, tried on random ones. It also warms the model up."""
     rng = np.random.default_rng(0)
     lexicon = masked_lm.lexicon
     inputs = []

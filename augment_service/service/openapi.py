@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of each route: bodies with the operator's limits, examples, and every problem."""
+"""The OpenAPI description of each route: bodies with the operator's limits, examples, and every possible problem."""
 
 from __future__ import annotations
 
@@ -6,26 +6,19 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from augment_service.service.limits import Limits
 from augment_service.service.problems import PROBLEM_TYPE
-from augment_service.service.requests import (
-    AugmentRequest,
-    AugmentResponse,
-    CandidatesRequest,
-    CandidatesResponse,
-    Health,
-    Limits,
-    Problem,
-    TextSamples,
-)
+from augment_service.service.requests import AugmentRequest, CandidatesRequest
+from augment_service.service.responses import AugmentResponse, CandidatesResponse, Health, Problem, TextSamples
 
 _PROBLEMS = {
-    400: "The body is no JSON.",
-    401: "A token is asked for, and this request has none of the right ones.",
+    400: "The body is not valid JSON.",
+    401: "The service requires a token, and the request has no valid one.",
     413: "The body is too large.",
     415: "The body was not sent as application/json.",
-    421: "Without tokens, only loopback names are answered.",
-    422: "The body is not what this route takes, or asks for more than the service gives.",
-    503: "Too busy, still loading, or out of time: try again after the seconds of Retry-After.",
+    421: "Without tokens, only loopback host names are accepted.",
+    422: "The body does not match the schema, or exceeds a limit of the service.",
+    503: "Overloaded, still loading, or timed out: try again after Retry-After seconds.",
 }
 _EXAMPLE_PROBLEM = {
     "type": "about:blank",
@@ -45,9 +38,13 @@ _EXAMPLE_SAMPLE = {
 }
 _EXAMPLE_TEXT = {"id": 0, "samples": [_EXAMPLE_SAMPLE]}
 _EXAMPLE_WORD = {
-    "start": 15, "end": 21, "word": "honest", "origin": "mlm", "candidates": ["serious", "moving"],
+    "start": 15,
+    "end": 21,
+    "word": "honest",
+    "origin": "mlm",
+    "candidates": ["serious", "moving"],
     "scores": [9.81, 9.02],
-}  # fmt: skip
+}
 _EXAMPLE_CANDIDATES = {"text_a": {"text": "a gripping and honest film", "words": [_EXAMPLE_WORD]}, "text_b": None}
 
 
@@ -71,13 +68,18 @@ def _route(summary: str, model: Any) -> dict[str, Any]:
 
 
 AUGMENT = _route("Samples of texts", AugmentResponse)
-CANDIDATES = _route("Words of texts and their candidates", CandidatesResponse)
-STREAM = _route("Samples of many texts, one JSON line per text as it is done", TextSamples)
-health_responses: dict[str, Any] = {
+CANDIDATES = _route("Words of texts, with their candidates", CandidatesResponse)
+STREAM = _route("Samples of many texts, one JSON line per text as soon as it is ready", TextSamples)
+HEALTH: dict[str, Any] = {
     "response_model": Health,
     "tags": ["state"],
-    "summary": "Are the models loaded, and are requests taken?",
-    "responses": {503: {"model": Health, "description": "Not yet, or no longer."}},
+    "summary": "Does the process respond?",
+}
+READINESS: dict[str, Any] = {
+    "response_model": Health,
+    "tags": ["state"],
+    "summary": "Are the models loaded and requests accepted?",
+    "responses": {503: {"model": Health, "description": "Loading, failed, or draining."}},
 }
 METRICS: dict[str, Any] = {
     "tags": ["state"],
@@ -96,7 +98,7 @@ _BODIES: dict[str, tuple[type[CandidatesRequest], bool, dict[str, Any]]] = {
 
 
 def describe(app: FastAPI, limits: Limits, needs_token: bool) -> None:
-    """Complete the document that FastAPI makes of the routes."""
+    """Complete the document that FastAPI generates from the routes."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -110,7 +112,7 @@ def describe(app: FastAPI, limits: Limits, needs_token: bool) -> None:
             schema = limits.schema_of(model, is_stream)
             operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
             content = operation["responses"]["200"]["content"]
-            # Here and not with the route, since FastAPI leaves nulls out of examples.
+            # Set here and not on the route, because FastAPI drops nulls from examples.
             content["application/json"]["example"] = example
             if is_stream:
                 content["application/x-ndjson"] = content.pop("application/json")

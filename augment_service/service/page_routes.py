@@ -1,4 +1,4 @@
-"""The page at `/`: the files of `page/`, served from memory; no other file can be reached."""
+"""The web page at `/`: the files in `page/`, served from memory. No other file can be reached."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _POLICY = (
 
 
 def add_page(app: FastAPI) -> None:
-    """Routes of the page; it loads nothing from elsewhere, and its policy forbids it to."""
+    """Add the page's routes. Its content security policy forbids it to load anything from another host."""
     for path, (name, media_type) in _FILES.items():
         _add_file(app, path, (files("augment_service.service.page") / name).read_bytes(), media_type)
 

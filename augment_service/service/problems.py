@@ -1,4 +1,4 @@
-"""Errors -> problem documents (RFC 9457): the HTTP edge of the error tree."""
+"""Errors -> problem documents (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import orjson
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from augment_service.service.requests import LimitError
+from augment_service.service.limits import LimitError
 from shared.errors import ExpectedError, OverloadError
 
 PROBLEM_TYPE = "application/problem+json"
@@ -36,15 +36,17 @@ def problem(
 ) -> Response:
     """A response with a problem document."""
     return Response(
-        problem_bytes(status, detail, code, errors), status, headers={"Cache-Control": "no-store"} | (headers or {}),
+        problem_bytes(status, detail, code, errors),
+        status,
+        headers={"Cache-Control": "no-store"} | (headers or {}),
         media_type=PROBLEM_TYPE,
-    )  # fmt: skip
+    )
 
 
 def problem_bytes(
     status: int, detail: str, code: str | None = None, errors: list[dict[str, str]] | None = None
 ) -> bytes:
-    """The document alone."""
+    """The document itself, as JSON."""
     return orjson.dumps(
         {
             "type": "about:blank",
@@ -58,25 +60,25 @@ def problem_bytes(
 
 
 def of_error(error: Exception) -> Response:
-    """The problem that an error of the tree stands for; anything else is a bug, and says nothing of itself."""
+    """The response for an error. An unexpected error is a bug; its message may hold user data and is not shown."""
     if isinstance(error, OverloadError):
         headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))}
         return problem(503, str(error), "overload", headers=headers)
     if isinstance(error, LimitError):
         return problem(422, f"{error.pointer}: {error}", "limit", [{"pointer": error.pointer, "detail": str(error)}])
     if isinstance(error, TimeoutError):
-        return problem(503, "it took longer than the time limit of a request", "timeout", headers={"Retry-After": "5"})
+        return problem(503, "the request exceeded its time limit", "timeout", headers={"Retry-After": "5"})
     if isinstance(error, ExpectedError):
         headers = {"Retry-After": "5"} if error.http_status == 503 else {}
         return problem(error.http_status, str(error), headers=headers)
-    return problem(500, "a fault of the service; its log has the place", "internal")
+    return problem(500, "internal error; see the service's log", "internal")
 
 
 def of_validation(error: ValidationError) -> Response:
-    """The faults of a body, by JSON pointer; never the body itself."""
+    """The validation errors of a body, each with its JSON pointer. The body itself is not repeated."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
-        return problem(400, f"the body is no JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
+        return problem(400, f"the body is not valid JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
     errors = [
         {"pointer": "/" + "/".join(_step(part) for part in fault["loc"]), "detail": fault["msg"]}
         for fault in faults[:_MAX_ERRORS]
@@ -85,5 +87,5 @@ def of_validation(error: ValidationError) -> Response:
 
 
 def _step(part: str | int) -> str:
-    # Names come from the client: shown, but not at any length.
+    # The client chose these names, so their length is limited.
     return str(part)[:80].replace("~", "~0").replace("/", "~1")

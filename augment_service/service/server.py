@@ -1,6 +1,7 @@
 """`augment_service serve`: the application under uvicorn, with the models in this process.
 
-On SIGTERM or Ctrl-C the service stops taking connections, finishes what it has begun within a time, and exits with 0.
+On SIGTERM or Ctrl-C the service stops accepting connections, finishes the requests in flight within a time limit, and
+exits with code 0.
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ import threadpoolctl
 import uvicorn
 from fastapi import FastAPI
 
-from augment_service.config import ModelChoice, ServeConfig
+from augment_service.config import ServeConfig
 from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
-from augment_service.service.app import create_app
-from augment_service.service.connections import GuardedProtocol
+from augment_service.service.app import AppSettings, create_app
+from augment_service.service.connections import GuardedConfig
 from augment_service.service.metrics import ServiceMetrics
-from augment_service.service.middleware import MiddlewareSettings
 from augment_service.service.models import LocalModels, Models, NeighbourBatcher, load_batcher, load_vectors
-from augment_service.service.requests import Limits
 from shared.cli.command_line import CommandResult
 from shared.compute.memory import keep_freed_memory
 from shared.errors import UsageError
@@ -35,59 +34,52 @@ BACKLOG = 2048
 
 
 def run_command(config: ServeConfig) -> CommandResult:
-    """Serve until SIGTERM or Ctrl-C. Raises UsageError before any model loads."""
+    """Serve until SIGTERM or Ctrl-C. Raises UsageError before any model is loaded."""
     tokens = read_tokens(config.token_file)
     check_binding(config.host, bool(tokens), config.allow_without_token)
     keep_freed_memory()
-    # OpenBLAS's threads spin while they wait for each other, on the cores that the masked LM computes on: with two of
-    # them, a tenth of a millisecond's work on the vectors took seconds of processor time under load.
+    # OpenBLAS threads busy-wait for each other on the cores that the masked LM needs: with two of them, lookups that
+    # take a tenth of a millisecond used seconds of processor time under load.
     threadpoolctl.threadpool_limits(1, user_api="blas")
     listener = _listen(config.host, config.port)
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logger.info("listening", extra={"fields": {"url": f"http://{shown}:{port}", "tokens": len(tokens)}})
     app = local_app(config, Access(tokens))
-    GuardedProtocol.max_connections = config.max_connections
-    server = _Server(
-        uvicorn.Config(
-            app, http=GuardedProtocol, loop="uvloop", log_config=None, access_log=False, server_header=False,
-            ws="none", backlog=BACKLOG, timeout_graceful_shutdown=max(round(config.drain_seconds), 1),
-        ),
+    server_config = GuardedConfig(
         app,
-    )  # fmt: skip
-    server.run(sockets=[listener])
+        max_connections=config.max_connections,
+        loop="uvloop",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(round(config.drain_seconds), 1),
+    )
+    _Server(server_config, app).run(sockets=[listener])
     logger.info("stopped")
     return CommandResult({"stopped": True})
 
 
 def local_app(config: ServeConfig, access: Access) -> FastAPI:
-    """The application with models of this process."""
+    """The application, with the models in this process."""
 
     async def load(metrics: ServiceMetrics) -> Models:
-        return await load_local_models(config, config.threads, config.max_wait_ms, config.queue_seconds, metrics)
+        return await load_local_models(config, metrics)
 
     only_loopback = not access.needs_token and not config.allow_without_token and is_loopback(config.host)
-    settings = MiddlewareSettings(config.max_requests, config.request_seconds, only_loopback)
-    return create_app(load, limits_of(config), access, settings, config.cache_bytes)
+    return create_app(load, AppSettings.of(config, access, only_loopback_hosts=only_loopback))
 
 
-async def load_local_models(
-    choice: ModelChoice, threads: int | None, max_wait_ms: float, queue_seconds: float, metrics: ServiceMetrics
-) -> LocalModels:
-    """Masked LM and vectors, loaded beside each other on threads. Raises ModelError."""
+async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> LocalModels:
+    """Masked LM and vectors, loaded in parallel on two threads. Raises ModelError."""
     batcher, vectors = await asyncio.gather(
-        asyncio.to_thread(load_batcher, choice, threads, max_wait_ms, queue_seconds),
-        asyncio.to_thread(load_vectors, choice),
+        asyncio.to_thread(load_batcher, config, metrics.passed), asyncio.to_thread(load_vectors, config)
     )
-    batcher.report = metrics.passed
     metrics.watch_queue(lambda: batcher.queued_tokens, lambda: batcher.tokens_per_second)
     metrics.shares_passes.set(int(batcher.shares_passes))
     return LocalModels(batcher, NeighbourBatcher(vectors))
-
-
-def limits_of(config: ServeConfig) -> Limits:
-    """The limits that the operator chose."""
-    return Limits(**{name: getattr(config, name) for name in Limits.__dataclass_fields__})
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -102,9 +94,9 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which says that it drains, and does not die of the signal that it obeyed."""
+    """uvicorn's server, with a drain state, and an exit code of 0 after a signal (uvicorn raises the signal again)."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: GuardedConfig, app: FastAPI) -> None:
         super().__init__(config)
         self._app = app
 
@@ -119,5 +111,5 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         logger.info("draining", extra={"fields": {"signal": signal.Signals(sig).name}})
-        self._app.state.service.is_draining = True
+        self._app.state.service.drain()
         super().handle_exit(sig, frame)

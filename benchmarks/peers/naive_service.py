@@ -1,7 +1,7 @@
-"""Services without shared passes, for benchmarks/serve.py: the same model behind FastAPI, one request after another.
+"""Services without shared passes, for benchmarks/serve.py: the same model behind FastAPI, one request at a time.
 
 `one-pass`: the masked words of a request padded into one batch, by transformers in fp32, the head at every position.
-`nlpaug`: nlpaug's contextual substitution; runs in a virtualenv of its own.
+`nlpaug`: nlpaug's contextual substitution; it runs in its own virtualenv.
 """
 
 import sys
@@ -44,8 +44,9 @@ else:
     import transformers
 
     from augment_service.engine.words import WordSplitter, may_replace
+    from shared.candidates import RowCandidates, Site, TextCandidates
     from shared.params import AugmentParams
-    from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+    from shared.sampling import draw_samples
 
     tokenizer = transformers.AutoTokenizer.from_pretrained(model_path)
     model = transformers.AutoModelForMaskedLM.from_pretrained(model_path).eval()

@@ -1,8 +1,8 @@
-"""`make demo`: the whole story on real film-review sentences with the embedded models, 7 to 30 minutes on 2 cores.
+"""`make demo`: the full pipeline on real film-review sentences with the embedded models, 7 to 30 minutes on 2 cores.
 
-A teacher is fine-tuned; then the augmentation job and the student's training run at the same time, the one reading what
-the other writes; a report sets the student beside its teacher. Everything that it does a user can do with the printed
-commands. Done again it answers from what is there.
+It fine-tunes a teacher. Then the augmentation job and the student's training run at the same time: the training reads
+the shards that the job writes. A report compares the student with its teacher. The demo prints each command that it
+runs; running the demo again reuses its results.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> int:
     try:
         return tell_story(options.output, options.rows)
     except BrokenPipeError:
-        # The reader of our output went away (`| head`).
+        # The reader of our output closed the pipe (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ExpectedError as error:
@@ -47,31 +47,32 @@ def main() -> int:
 
 
 def tell_story(output: Path, rows: int) -> int:
-    """Teacher, job and student, report; returns the first exit code that is not 0."""
+    """Teacher, job and student, report; returns the first nonzero exit code."""
     train, dev = (str(path) for path in prepare_reviews(output / "data"))
     augmented, teacher, student = (str(output / name) for name in (f"augmented-{rows}", "teacher", f"student-{rows}"))
-    say("1. A teacher: the embedded 6-layer encoder, fine-tuned on whether a sentence likes its film.")
+    say("1. The teacher: fine-tune the embedded 6-layer encoder to classify the sentiment of a sentence.")
     code = run(
-        "trainer", "teacher", "--train", train, "--dev", dev, *COLUMNS, "--output", teacher, "--epochs", "1",
-        "--name", "teacher",
-    )  # fmt: skip
+        "trainer",
+        *("teacher", "--train", train, "--dev", dev, *COLUMNS, "--output", teacher, "--epochs", "1"),
+        *("--name", "teacher"),
+    )
     if code:
         return code
-    say(f"2. The augmentation job ({rows} sentences; its log goes to {augmented}.log), and at the same time ...")
-    job_options = [
-        "run", "--input", train, *COLUMNS, "--output", augmented, "--limit", str(rows), "--shard-rows", "100",
-    ]  # fmt: skip
+    say(f"2. The augmentation job ({rows} sentences; log in {augmented}.log), and at the same time ...")
+    job_options = ["run", "--input", train, *COLUMNS, "--output", augmented, "--limit", str(rows)]
+    job_options += ["--shard-rows", "100"]
     with Path(f"{augmented}.log").open("ab") as log:
         job = start("augment_service", *job_options, log=log)
-    say("   ... a student that learns from its shards as they appear: first the teacher's insides, then its answers.")
+    say("   ... a student that trains on the shards as they appear: first on hidden states, then on logits.")
     code = 1
     try:
         code = run(
-            "trainer", "task", "--augmented", augmented, "--teacher", f"{teacher}/model", "--student", STUDENT,
-            "--dev", dev, *COLUMNS, "--output", student, "--epochs", "1", "--lr", "2e-3", "--prediction-epochs", "2",
-            "--prediction-lr", "2e-3", "--dropout", "0", "--window-shards", "2", "--follow-timeout", "300",
-            "--name", "student",
-        )  # fmt: skip
+            "trainer",
+            *("task", "--augmented", augmented, "--teacher", f"{teacher}/model", "--student", STUDENT),
+            *("--dev", dev, *COLUMNS, "--output", student, "--epochs", "1", "--lr", "2e-3"),
+            *("--prediction-epochs", "2", "--prediction-lr", "2e-3", "--dropout", "0", "--window-shards", "2"),
+            *("--follow-timeout", "300", "--name", "student"),
+        )
     finally:
         job_code = job.wait() if job.poll() is not None or code == 0 else stop(job)
     if job_code:
@@ -80,7 +81,7 @@ def tell_story(output: Path, rows: int) -> int:
     if code:
         return code
     show_samples(augmented)
-    say("\n3. The report: student beside teacher, timed in turns.")
+    say("\n3. The report: student compared with teacher, timed alternately.")
     report = str(output / "report.html")
     code = run("trainer", "report", "--runs", teacher, student, "--output", report)
     print(f"\nthe report         {report}")
@@ -91,18 +92,18 @@ def tell_story(output: Path, rows: int) -> int:
 
 
 def say(text: str) -> None:
-    """A line of the story, in bold on a terminal."""
+    """Print a heading, in bold on a terminal."""
     bold, plain = ("\x1b[1m", "\x1b[0m") if sys.stdout.isatty() else ("", "")
     print(f"{bold}{text}{plain}", flush=True)
 
 
 def run(program: str, *arguments: str) -> int:
-    """Run one of our commands to its end, showing it; returns its exit code."""
+    """Print and run one of our commands; returns its exit code."""
     return start(program, *arguments).wait()
 
 
 def start(program: str, *arguments: str, log: Any = None) -> subprocess.Popen[bytes]:
-    """Start one of our commands, showing it."""
+    """Print and start one of our commands."""
     print(f"$ python -m {program} {shlex.join(arguments)}", flush=True)
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     command: Sequence[str] = [sys.executable, "-m", program, *arguments]
@@ -110,14 +111,14 @@ def start(program: str, *arguments: str, log: Any = None) -> subprocess.Popen[by
 
 
 def stop(job: subprocess.Popen[bytes]) -> int:
-    """End the job, with everything committed kept; says 0, since something else went wrong first."""
+    """Stop the job; committed shards are kept. Returns 0, because another command failed first."""
     job.terminate()
     job.wait()
     return 0
 
 
 def show_samples(output: str) -> None:
-    """Print a few source texts of the first shard, each with its first samples, replacements marked."""
+    """Print a few source texts of the first shard, each with some samples whose replacements are marked."""
     store = open_store(output)
     table = read_shard(store, list_commits(store)[0])
     rows = table.slice(0, 400).to_pylist()
@@ -130,7 +131,7 @@ def show_samples(output: str) -> None:
 
 
 def marked(row: dict[str, Any]) -> str:
-    """text_a with each replacement underlined on a terminal, in [brackets] elsewhere."""
+    """text_a with each replacement underlined on a terminal, otherwise in [brackets]."""
     before, after = ("\x1b[4;36m", "\x1b[0m") if sys.stdout.isatty() else ("[", "]")
     parts, last = [], 0
     for one in row["replaced"]:

@@ -1,8 +1,8 @@
-"""Real labelled film-review sentences for the demo, from a registry package, as an SST-2-like TSV.
+"""Real labelled film-review sentences for the demo, from a Python package, as a TSV like SST-2's.
 
-The source distribution of vaderSentiment 3.3.2 (MIT) holds 10,605 sentences, each rated from -4 to 4 by twenty
-people. The sign of the mean rating is the label. The sentences are those of SST: a student trained on them must not
-be scored on SST-2, so the demo keeps a split of its own.
+The source distribution of vaderSentiment 3.3.2 (MIT) contains 10,605 sentences, each rated from -4 to 4 by twenty
+people. The sign of the mean rating is the label. The sentences are from SST, so a student trained on them must not be
+scored on SST-2; the demo makes its own split.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEV_SHARE = 0.1
 
 
 def prepare_reviews(folder: Path) -> tuple[Path, Path]:
-    """Write `train.tsv` and `dev.tsv` (columns sentence, label) into `folder` unless they are there; return both.
+    """Write `train.tsv` and `dev.tsv` (columns sentence, label) into `folder` unless they exist; return both paths.
 
     Raises InputError when the package cannot be downloaded.
     """
@@ -33,8 +33,8 @@ def prepare_reviews(folder: Path) -> tuple[Path, Path]:
         return train, dev
     folder.mkdir(parents=True, exist_ok=True)
     rows = [(text, int(rating > 0)) for text, rating in _ratings() if rating != 0.0]
-    for path, wants_dev in ((train, False), (dev, True)):
-        lines = ["sentence\tlabel"] + [f"{text}\t{label}" for text, label in rows if _is_dev(text) == wants_dev]
+    for path, is_dev in ((train, False), (dev, True)):
+        lines = ["sentence\tlabel"] + [f"{text}\t{label}" for text, label in rows if _is_dev(text) == is_dev]
         temporary = path.with_suffix(".partial")
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
         temporary.replace(path)
@@ -63,10 +63,10 @@ def _ratings() -> list[tuple[str, float]]:
 def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
     file = archive.extractfile(name)
     if file is None:
-        raise InputError(f"{PACKAGE}: {name} is no file")
+        raise InputError(f"{PACKAGE}: {name} is not a file")
     return file.read()
 
 
 def _is_dev(text: str) -> bool:
-    """A tenth of the sentences, by hash: the same split on every machine."""
+    """Whether a sentence belongs to the tenth held out, by its hash: the same split on every machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < DEV_SHARE * 2**32

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Start the head of a Ray cluster on this machine, with token authentication; it runs until it is stopped (SIGTERM).
+# Start the head node of a Ray cluster on this machine, with token authentication. It runs until SIGTERM.
 #   deploy/ray/start-head.sh [more options of `ray start`]
-# NODE_IP          address that other nodes reach this one by (default: Ray's own choice)
+# NODE_IP          address at which other nodes reach this one (default: chosen by Ray)
 # PORT             port of the head (default 6379)
 # DASHBOARD_PORT   port of the job server and dashboard (default 8265), on DASHBOARD_HOST (default 127.0.0.1)
-# HEAD_CPUS        CPUs given to work on this node (default 0: the head drives, the workers work)
-# RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token, which is made when it is missing.
+# HEAD_CPUS        CPUs for work on this node (default 0: the head only coordinates)
+# Token: RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH, else ~/.ray/auth_token, which is generated if it does not exist.
 set -euo pipefail
 export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"
 if [[ "$RAY_AUTH_MODE" == token && -z "${RAY_AUTH_TOKEN:-}" && -z "${RAY_AUTH_TOKEN_PATH:-}" ]]; then

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# A Slurm of two nodes on one machine, to try the batch scripts on: a job to its end, then one that is told of its end
-# half way, goes back into the queue, and finishes with what it had. Needs root and Debian's slurmctld, slurmd,
-# slurm-client and munge. Everything runs in namespaces of its own and is gone afterwards.
-#   deploy/slurm/trial.sh INPUT.tsv [--mlm … --glove … : more options of `run`; the input is SST-2's]
+# Try the batch scripts on a Slurm cluster of two nodes on one machine: one job runs to its end; a second one is
+# interrupted half way, requeues itself, and resumes. Needs root and Debian's slurmctld, slurmd, slurm-client and munge.
+# Everything runs in its own namespaces and is gone afterwards.
+#   deploy/slurm/trial.sh INPUT.tsv [more options of `run`, such as --mlm and --glove; the input has SST-2's format]
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 if [[ "${1:-}" == --node ]]; then
-  # The second node: its own network, host name and /tmp folder for Ray.
+  # The second node, with its own network, host name and folder for Ray.
   hostname othernode
   ip link set lo up
   until ip link show eth-other >/dev/null 2>&1; do sleep 0.1; done
@@ -77,14 +77,14 @@ cd "$here/../.."
 queued() { [[ -n "$(squeue --noheader)" ]]; }
 commits() { find "$1/commits" -name '*.json' 2>/dev/null | wc -l; }
 
-echo "== two nodes, to the end"
+echo "== two nodes, to completion"
 job="$(sbatch --parsable --nodes=2 --output="$TRIAL/log/job-1" deploy/slurm/augment.sbatch "${options[@]}" \
   --output "$TRIAL/out-1" --shard-rows 10 --limit 200)"
 while queued; do sleep 1; done
 scontrol show job "$job" | grep -E "NodeList=|ExitCode="
 cat "$TRIAL/log/job-1"
 
-echo "== told of its end half way"
+echo "== interrupted half way"
 job="$(sbatch --parsable --nodes=2 --output="$TRIAL/log/job-2" deploy/slurm/augment.sbatch "${options[@]}" \
   --output "$TRIAL/out-2" --shard-rows 2)"
 until (($(commits "$TRIAL/out-2") > 3)); do sleep 0.1; done
@@ -92,7 +92,7 @@ scancel --signal=TERM --batch "$job"
 while [[ "$(squeue --noheader --format=%T)" == RUNNING ]]; do sleep 0.5; done
 echo "$(commits "$TRIAL/out-2") shards committed, then: $(squeue --noheader --format='%T %r')"
 while queued; do
-  # Slurm keeps a requeued job back for a while; the trial does not wait for that.
+  # Slurm delays a requeued job; the trial starts it at once.
   scontrol update JobId="$job" StartTime=now 2>/dev/null || true
   sleep 5
 done

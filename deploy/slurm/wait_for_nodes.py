@@ -1,4 +1,4 @@
-"""Wait until the Ray at RAY_ADDRESS has so many nodes: `wait_for_nodes.py NODES SECONDS`; exit code 1 if not."""
+"""Wait until the Ray cluster at RAY_ADDRESS has enough nodes: `wait_for_nodes.py NODES SECONDS`; else exit code 1."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 
 def main(wanted: int, seconds: float) -> int:
-    """Poll once a second; one line on stderr says what came."""
+    """Poll once per second, then report the outcome in one line on stderr."""
     import ray
 
     deadline = time.monotonic() + seconds

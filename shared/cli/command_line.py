@@ -1,7 +1,7 @@
-"""The edge that both command lines share: parse, validate, call one function, map its outcome to an exit code.
+"""What both command lines share: parse, validate, call one function, map its outcome to an exit code.
 
-Exit codes: 0 done, 1 failed with one clear line, 2 wrong usage, 130 interrupted. stdout is for results, stderr for
-everything else. Work is imported only when its command runs, so that `--help` stays instant.
+Exit codes: 0 done, 1 failed with a one-line message, 2 wrong usage, 130 interrupted. Results go to stdout, everything
+else to stderr. A command's code is imported only when the command runs, so that `--help` stays instant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from shared.cli.config import CommandConfig, add_arguments, from_namespace
+from shared.cli.config import CommandConfig
+from shared.cli.options import add_arguments, from_namespace
 from shared.errors import ExpectedError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -24,7 +25,7 @@ INTERRUPTED_EXIT_CODE = 130
 
 @dataclass(frozen=True, slots=True)
 class CommandResult:
-    """Outcome of a command: `summary` for `--json`, `text` for a person, and the exit code."""
+    """Outcome of a command: `summary` for `--json`, `text` otherwise, and the exit code."""
 
     summary: Mapping[str, Any]
     text: str = ""
@@ -35,7 +36,7 @@ class CommandResult:
 class Command:
     """One subcommand. `config` and `run` are `module:name`, imported when the command is used.
 
-    `run` takes the configuration and returns a CommandResult, or None when it has nothing to say.
+    `run` takes the configuration and returns a CommandResult, or None when there is nothing to print.
     """
 
     name: str
@@ -50,7 +51,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(program: str, description: str, commands: Sequence[Command], argv: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code; the only place where errors become text."""
+    """Run one command line and return its exit code. Errors become text only here."""
     debug = "--debug" in (argv if argv is not None else sys.argv)
     try:
         return _run(program, description, commands, list(argv if argv is not None else sys.argv[1:]))
@@ -58,14 +59,14 @@ def main(program: str, description: str, commands: Sequence[Command], argv: Sequ
         _report(program, error, debug)
         return error.exit_code
     except KeyboardInterrupt:
-        print(f"{program}: interrupted; what was committed is kept", file=sys.stderr)
+        print(f"{program}: interrupted; everything committed so far is kept", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
-        # The reader of our stdout went away (`| head`): nothing is wrong, and nothing more can be said there.
+        # The reader of our stdout has gone (`| head`). That is not an error, but nothing more can be written there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:
-        _report(program, error, debug, f"{error}; install what this command needs: pip install '.[all]'")
+        _report(program, error, debug, f"{error}; install the packages that this command needs: pip install '.[all]'")
         return 1
     except Exception as error:
         _report(
@@ -84,6 +85,7 @@ def _run(program: str, description: str, commands: Sequence[Command], argv: list
             help=command.summary,
             description=command.summary,
             allow_abbrev=False,
+            add_help=False,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=110),
         )
         if command.name == wanted:

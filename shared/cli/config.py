@@ -1,19 +1,16 @@
 """Configuration of a command: one frozen model, filled from flags over a YAML file over defaults.
 
-Fields are of two kinds. `identity` fields decide the bytes that come out: they are fingerprinted in the manifest and
-must match when a run is resumed. `runtime` fields (number of actors, address, log format) may change between two runs
-of one job. Flags, `--help`, YAML keys and the reference page all come from the same field.
+There are two kinds of field. `identity` fields decide the bytes of the output: they are fingerprinted in the manifest
+and must match when a run is resumed. `runtime` fields (number of actors, address, log format) may change between two
+runs of one job. Flags, `--help`, YAML keys and the reference page are all derived from the same field.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
-import types
-import typing
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -40,14 +37,15 @@ def _field(kind: str, default: Any, description: str, options: dict[str, Any]) -
 
 
 class CommandConfig(BaseModel):
-    """Base of every command's configuration."""
+    """Base of every command's configuration. `group` is the heading of a class's options in `--help`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
+    group: ClassVar[str] = "Common options"
 
-    debug: bool = runtime(False, "On failure also print the traceback.")
+    debug: bool = runtime(False, "Also print the traceback when the command fails.")
     as_json: bool = runtime(False, "Print the final summary as one JSON object on stdout.")
-    log_format: typing.Literal["text", "json"] = runtime("text", "Log lines as `event key=value` text or as JSON.")
-    log_level: typing.Literal["debug", "info", "warning", "error"] = runtime("info", "Least severe level to log.")
+    log_format: Literal["text", "json"] = runtime("text", "Write log lines as `event key=value` text or as JSON.")
+    log_level: Literal["debug", "info", "warning", "error"] = runtime("info", "Lowest severity to log.")
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the output, JSON-ready."""
@@ -55,12 +53,12 @@ class CommandConfig(BaseModel):
         return {name: dumped[name] for name, field in type(self).model_fields.items() if kind_of(field) == "identity"}
 
     def fingerprint(self) -> str:
-        """sha256 hex of the `identity` fields."""
+        """sha256 hex digest of the `identity` fields."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
     @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:
-        """Validate `values`. Raises UsageError naming the first bad option and what it may be."""
+        """Validate `values`. Raises UsageError that names the first invalid option and the values it accepts."""
         try:
             return cls(**dict(values))
         except ValidationError as error:
@@ -68,91 +66,22 @@ class CommandConfig(BaseModel):
 
 
 def kind_of(field: FieldInfo) -> str:
-    """`identity` or `runtime`; a field made without the two helpers above is `identity`, the safe side."""
-    return str(_extra(field).get("kind", "identity"))
+    """`identity` or `runtime`. A field declared without the two helpers above counts as `identity`, the safe choice."""
+    return str(extra_of(field).get("kind", "identity"))
 
 
 def flag_of(name: str) -> str:
-    """Command-line flag of a field: `n_a` is `--n-a`; `as_json` is `--json`, since pydantic keeps `json` for itself."""
+    """Command-line flag of a field: `n_a` becomes `--n-a`. `as_json` is `--json`, because pydantic reserves `json`."""
     return "--json" if name == "as_json" else "--" + name.replace("_", "-")
 
 
-def add_arguments(parser: argparse.ArgumentParser, model: type[CommandConfig]) -> None:
-    """One argument per field of `model`; defaults stay out of the namespace, so that a file can stand between."""
-    parser.add_argument("--config", metavar="FILE.yaml", help="YAML file with any of these options (flags win over it)")
-    for name, field in model.model_fields.items():
-        extra, annotation = _extra(field), _plain_type(field.annotation)
-        options: dict[str, Any] = {"help": _help_text(field), "default": argparse.SUPPRESS}
-        if extra.get("positional"):
-            parser.add_argument(name, metavar=extra.get("metavar", name.upper()), help=field.description)
-            continue
-        if annotation is bool:
-            action = argparse.BooleanOptionalAction if field.default is True else "store_true"
-            parser.add_argument(flag_of(name), dest=name, action=action, **options)
-            continue
-        if typing.get_origin(annotation) in (list, tuple):
-            options |= {"nargs": "+", "action": "extend"}
-            annotation = typing.get_args(annotation)[0]
-        if typing.get_origin(annotation) is typing.Literal:
-            options["metavar"] = "|".join(str(value) for value in typing.get_args(annotation))
-        parser.add_argument(
-            flag_of(name), dest=name, **({"metavar": extra.get("metavar", _metavar(annotation))} | options)
-        )
-
-
-def from_namespace(model: type[CommandConfig], namespace: argparse.Namespace) -> CommandConfig:
-    """Build the configuration: flags over the `--config` file over defaults. Raises UsageError."""
-    values = vars(namespace).copy()
-    path = values.pop("config", None)
-    return model.build((read_yaml(path) if path else {}) | values)
-
-
-def read_yaml(path: str) -> dict[str, Any]:
-    """The options in a YAML file, keys as field names. Raises UsageError when it cannot be read or is no mapping."""
-    import yaml
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            loaded = yaml.safe_load(file)
-    except OSError as error:
-        raise UsageError(f"--config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"--config {path} is not valid YAML: {error}") from error
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise UsageError(f"--config {path} must hold `option: value` lines, not a {type(loaded).__name__}")
-    return {{"json": "as_json"}.get(str(key), str(key)).replace("-", "_"): value for key, value in loaded.items()}
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
+def extra_of(field: FieldInfo) -> dict[str, Any]:
+    """What the field tells the parser: `kind`, `positional`, `metavar`."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
-def _plain_type(annotation: Any) -> Any:
-    """`X | None` without the None."""
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        members = [member for member in typing.get_args(annotation) if member is not type(None)]
-        return members[0]
-    return annotation
-
-
-def _metavar(annotation: Any) -> str:
-    return {int: "N", float: "X"}.get(annotation, "TEXT")
-
-
-def _help_text(field: FieldInfo) -> str:
-    text = (field.description or "").replace("%", "%%")
-    if field.is_required():
-        return text + " (required)"
-    if field.default in (None, False, ()) or field.default_factory is not None:
-        return text
-    default = {True: "on"}.get(field.default, field.default) if isinstance(field.default, bool) else field.default
-    return f"{text} (default {default})"
-
-
 def _first_problem(model: type[CommandConfig], error: ValidationError) -> str:
-    # A misspelt option is the likeliest reason for a missing one, so it comes first.
+    # A misspelt option is the likeliest reason for a missing one, so report it first.
     problem = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":
@@ -160,12 +89,12 @@ def _first_problem(model: type[CommandConfig], error: ValidationError) -> str:
     if not name:
         return str(problem["msg"]).removeprefix("Value error, ")
     field = model.model_fields.get(name)
-    label = name if field is not None and _extra(field).get("positional") else flag_of(name)
+    label = name if field is not None and extra_of(field).get("positional") else flag_of(name)
     if problem["type"] == "missing":
         return f"{label} is required"
     message = str(problem["msg"]).removeprefix("Value error, ").removeprefix("Input should be ")
-    return (
-        f"{label}: got {str(problem['input'])[:80]!r}; should be {message}"
-        if message[:1].islower() or "'" in message[:2]
-        else f"{label}: {message}"
-    )
+    if not (message[:1].islower() or "'" in message[:2]):
+        return f"{label}: {message}"
+    value = problem["input"]
+    shown = repr(value[:80]) if isinstance(value, str) else str(value)[:80]
+    return f"{label}: got {shown}; should be {message}"

@@ -1,7 +1,7 @@
-"""Logging, set up once per process: one line `event key=value`, or one JSON object a line.
+"""Logging, set up once per process: lines of the form `event key=value`, or one JSON object per line.
 
-Call sites write `logger.info("shard_committed", extra={"fields": {"shard": 3, "rows": 512}})`. No text of the
-corpus is logged above debug.
+Call sites write `logger.info("shard_committed", extra={"fields": {"shard": 3, "rows": 512}})`. Text of the
+corpus is logged at debug level only.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _bound: dict[str, Any] = {}
 
 
 def bind_log_fields(**fields: Any) -> None:
-    """Fields that every log line of this process carries from now on, such as `job`."""
+    """Add fields, such as `job`, to every later log line of this process."""
     _bound.update(fields)
 
 
@@ -48,7 +48,7 @@ def _plain(value: Any) -> str:
 
 
 def configure_logs(log_format: str = "text", level: str = "info") -> None:
-    """Send our packages' log lines to stderr; libraries only from warnings up. Safe to call again."""
+    """Send the log lines of our packages to stderr, and those of libraries from warnings up. May be called again."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()

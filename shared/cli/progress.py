@@ -1,4 +1,4 @@
-"""A progress line that behaves: rewritten in place on a terminal, one plain line every so often in a log file."""
+"""A progress line: rewritten in place on a terminal, logged as a plain line every few seconds otherwise."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BAR_WIDTH = 24
 
 
 class Progress:
-    """Shows `done` of `total` units with the rate of this process and the time left.
+    """Shows `done` of `total` units, the rate of this process, and the time left.
 
-    `start` units were done before this process began (a resumed job): they count in the bar, not in the rate.
+    `start` units were done before this process started (a resumed job). They count towards the bar, not the rate.
     """
 
     def __init__(self, label: str, total: int, unit: str, start: int = 0, stream: TextIO | None = None) -> None:
@@ -29,7 +29,7 @@ class Progress:
         self._has_open_line = False
 
     def update(self, done: int, **fields: object) -> None:
-        """Show `done` units, and `fields` behind them, unless the last line is very recent."""
+        """Show `done` units followed by `fields`, unless a line was shown very recently."""
         now = time.monotonic()
         period = TERMINAL_PERIOD_SECONDS if self._is_terminal else LOG_PERIOD_SECONDS
         if now - self._shown < period:
@@ -50,7 +50,7 @@ class Progress:
             logger.info("%s %s", self.label, f"{share:.0%} {counts}")
 
     def close(self) -> None:
-        """End the line on a terminal, so that what follows starts on its own."""
+        """End the line on a terminal, so that later output starts on a new one."""
         if self._has_open_line:
             self._stream.write("\n")
             self._stream.flush()

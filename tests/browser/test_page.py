@@ -1,4 +1,4 @@
-"""The page in a real Chromium: mouse, keyboard, phone width, errors where they happen, the token, the link."""
+"""The web page in a real Chromium: mouse, keyboard, phone width, errors, the token, the link."""
 
 from __future__ import annotations
 
@@ -19,9 +19,13 @@ from tests.support.service import TOKEN, Service
 pytestmark = pytest.mark.browser
 
 ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
     "--disable-sync",
-]  # fmt: skip
+]
 SENTENCES = "the quick brown fox and the cinematography\na great movie with a good plot 🦊 ünï the cat"
 
 
@@ -51,7 +55,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, service: Service) -> Iterator[Page]:
-    """The page with its token given; fails the test on any script error or request to elsewhere."""
+    """The page with a valid token. Fails the test on a script error or a request to another host."""
     context = browser.new_context(
         viewport={"width": 1100, "height": 800}, permissions=["clipboard-read", "clipboard-write"]
     )
@@ -90,7 +94,7 @@ def test_words_are_coloured_and_samples_marked(page: Page) -> None:
     assert "🦊" in (cards.nth(1).locator("ol.samples > li").first.text_content() or "")
 
 
-def test_candidates_show_on_hover_and_on_focus(page: Page) -> None:
+def test_candidates_appear_on_hover_and_on_focus(page: Page) -> None:
     augment(page)
     word = page.get_by_role("button", name=re.compile(r"^quick, masked LM, \d+ candidates"))
     tip = page.get_by_role("tooltip")
@@ -108,7 +112,7 @@ def test_candidates_show_on_hover_and_on_focus(page: Page) -> None:
     expect(tip).to_be_hidden()
 
 
-def test_everything_by_keyboard(page: Page) -> None:
+def test_the_page_works_by_keyboard(page: Page) -> None:
     page.get_by_label("Sentences").focus()
     page.keyboard.press("Control+a")
     page.keyboard.type("the quick brown fox")
@@ -123,7 +127,7 @@ def test_everything_by_keyboard(page: Page) -> None:
     assert {"Augment", "n_a", "k", "seed", "p_t", "Switches", "Copy as JSONL", "Copy link", "quick", "fox"} <= seen
 
 
-def test_copied_lines_are_the_samples(page: Page) -> None:
+def test_copied_lines_contain_the_samples(page: Page) -> None:
     page.get_by_label("Samples").fill("3")
     augment(page)
     page.get_by_role("button", name="Copy as JSONL").click()
@@ -135,7 +139,7 @@ def test_copied_lines_are_the_samples(page: Page) -> None:
     assert re.sub(r" \(was \w+\)", "", shown) == rows[0]["text_a"]
 
 
-def test_settings_travel_in_the_link(page: Page, service: Service) -> None:
+def test_the_link_contains_the_settings(page: Page, service: Service) -> None:
     page.get_by_label("Samples").fill("2")
     page.get_by_label("Seed").fill("77")
     page.locator("summary").click()
@@ -154,7 +158,7 @@ def test_settings_travel_in_the_link(page: Page, service: Service) -> None:
     assert page.locator("ol.samples").all_inner_texts() == samples
 
 
-def test_a_link_with_nonsense_does_no_harm(page: Page, service: Service) -> None:
+def test_an_invalid_link_does_no_harm(page: Page, service: Service) -> None:
     page.goto(f"{service.url}/#filter=%3Cscript%3E&k=banana&texts=%3Cimg%20src%3Dx%20onerror%3Dalert(1)%3E&p_t=9")
     page.reload()
     expect(page.get_by_label("Filter", exact=False)).to_have_value("reference")
@@ -164,7 +168,7 @@ def test_a_link_with_nonsense_does_no_harm(page: Page, service: Service) -> None
     assert page.locator("article img").count() == 0
 
 
-def test_errors_stand_where_they_happen(page: Page) -> None:
+def test_errors_are_shown_at_their_field(page: Page) -> None:
     page.get_by_label("Samples").fill("51")
     page.get_by_role("button", name="Augment", exact=True).click()
     expect(page.locator("#n_a-error")).to_contain_text("51 is more than 50")
@@ -173,7 +177,7 @@ def test_errors_stand_where_they_happen(page: Page) -> None:
     page.get_by_label("Samples").fill("2")
     page.get_by_label("Sentences").fill("  ")
     page.get_by_role("button", name="Augment", exact=True).click()
-    expect(page.locator("#texts-error")).to_have_text("Type a sentence first.")
+    expect(page.locator("#texts-error")).to_have_text("Enter a sentence first.")
     page.get_by_label("Sentences").fill("the cat\n" + "x" * 10_001)
     page.get_by_role("button", name="Augment", exact=True).click()
     expect(page.locator("#texts-error")).to_contain_text("Sentence 2: longer than 10000 characters")
@@ -181,16 +185,16 @@ def test_errors_stand_where_they_happen(page: Page) -> None:
     expect(page.locator("#texts-error")).to_be_hidden()
 
 
-def test_the_token_is_asked_for_and_kept_for_the_tab(browser: Browser, service: Service) -> None:
+def test_the_page_requests_a_token_and_keeps_it_for_the_tab(browser: Browser, service: Service) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(service.url)
     page.get_by_role("button", name="Augment", exact=True).click()
-    expect(page.get_by_role("alert")).to_have_text("This service asks for a token.")
+    expect(page.get_by_role("alert")).to_have_text("This service requires a token.")
     expect(page.get_by_label("Access token")).to_be_focused()
     page.get_by_label("Access token").fill("wrong-token-wrong-token")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_have_text("This token is not one of the service's.")
+    expect(page.get_by_role("alert")).to_have_text("The service does not accept this token.")
     page.get_by_label("Access token").fill(TOKEN)
     page.get_by_role("button", name="Use it").click()
     expect(page.locator("#status")).to_have_text(re.compile("samples in"))
@@ -208,7 +212,9 @@ def test_a_pair_shows_both_texts(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 390, 1280])
-def test_it_fits_and_contrasts(browser: Browser, service: Service, width: int, scheme: Any, tmp_path: Path) -> None:
+def test_the_page_fits_and_has_enough_contrast(
+    browser: Browser, service: Service, width: int, scheme: Any, tmp_path: Path
+) -> None:
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme)
     page = context.new_page()
     page.add_init_script(f"sessionStorage.setItem('token', {json.dumps(TOKEN)})")
@@ -244,7 +250,7 @@ CONTRAST = """(selector) => {
 }"""
 
 
-def test_the_api_page_names_every_route(browser: Browser, service: Service) -> None:
+def test_the_api_page_lists_every_route(browser: Browser, service: Service) -> None:
     context = browser.new_context()
     page = context.new_page()
     page.goto(f"{service.url}/docs")

@@ -11,7 +11,7 @@ import pytest
 from augment_service.engine.augment import AugmentEngine
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
-from shared.params import AugmentParams
+from shared.params import AugmentParams, Context
 from tests.support.hardware import NEEDS_BF16
 
 pytestmark = pytest.mark.golden
@@ -29,7 +29,7 @@ def models(golden_dir: Path) -> tuple[MaskedLM, GloveVectors]:
 
 @pytest.mark.parametrize("context", ["single", "pair"])
 def test_candidates_equal_the_golden_ones(
-    golden_dir: Path, models: tuple[MaskedLM, GloveVectors], context: str
+    golden_dir: Path, models: tuple[MaskedLM, GloveVectors], context: Context
 ) -> None:
     engine = AugmentEngine(*models, AugmentParams(context=context, k=15))
     expected = read_jsonl(golden_dir / f"candidates_{context}.jsonl")

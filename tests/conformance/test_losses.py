@@ -23,6 +23,11 @@ from trainer.scores import classify, encode
 LENGTHS = (7, 4, 5)
 
 
+def gradient_of(weight: Tensor) -> Tensor:
+    assert weight.grad is not None
+    return weight.grad
+
+
 def random_batch(seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     mask = torch.arange(max(LENGTHS))[None] < torch.tensor(LENGTHS)[:, None]
@@ -121,8 +126,8 @@ def test_losses_and_gradients_equal_a_slow_statement_of_the_paper(teacher_dir: P
     fast = IntermediateDistillation(teacher.bert, fast_student.bert, projections, mapping).losses(batch)
     fast |= PredictionDistillation(teacher, fast_student, False, 1.5).losses(batch)
     sum(fast.values()).backward()  # type: ignore[union-attr]
-    fast_gradients = {name: weight.grad.clone() for name, weight in fast_student.named_parameters()}
-    fast_projection = [weight.grad.clone() for weight in projections.parameters()]
+    fast_gradients = {name: gradient_of(weight).clone() for name, weight in fast_student.named_parameters()}
+    fast_projection = [gradient_of(weight).clone() for weight in projections.parameters()]
     projections.zero_grad()
 
     own_states, own_scores, own_logits = slow_states(slow_student, batch)
@@ -145,9 +150,9 @@ def test_losses_and_gradients_equal_a_slow_statement_of_the_paper(teacher_dir: P
         assert fast[name].item() == pytest.approx(value.item(), rel=1e-5), name
     sum(slow.values()).backward()  # type: ignore[union-attr]
     for name, weight in slow_student.named_parameters():
-        assert torch.allclose(fast_gradients[name], weight.grad, atol=2e-6, rtol=1e-4), name
+        assert torch.allclose(fast_gradients[name], gradient_of(weight), atol=2e-6, rtol=1e-4), name
     for ours, theirs in zip(fast_projection, projections.parameters(), strict=True):
-        assert torch.allclose(ours, theirs.grad, atol=2e-6, rtol=1e-4)
+        assert torch.allclose(ours, gradient_of(theirs), atol=2e-6, rtol=1e-4)
 
 
 def test_states_and_logits_are_the_library_s(teacher_dir: Path) -> None:

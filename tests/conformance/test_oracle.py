@@ -72,9 +72,8 @@ def test_every_combination_of_switches_gives_valid_samples(
     switches = [one for number, one in enumerate(every) if (number + number // 8) % len(KINDS) == kind]
     assert all(len({one[place] for one in switches}) > 1 for place in range(5))
     for conditioning, context, words, text, rule in switches:
-        params = AugmentParams(
-            conditioning=conditioning, context=context, words=words, text=text, filter=rule, n_a=2, k=4
-        )  # fmt: skip
+        chosen = {"conditioning": conditioning, "context": context, "words": words, "text": text, "filter": rule}
+        params = AugmentParams.model_validate(chosen | {"n_a": 2, "k": 4})
         found, samples = AugmentEngine(loaded[0], vectors, params).samples(rows)
         rendered = render_samples(found, samples)
         assert len(found) == 3

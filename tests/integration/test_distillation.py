@@ -57,7 +57,8 @@ def undisturbed(story: Story) -> Path:
 
 
 def weights_of(output: Path) -> dict[str, torch.Tensor]:
-    return load_file(output / "model" / "model.safetensors")
+    weights: dict[str, torch.Tensor] = load_file(output / "model" / "model.safetensors")
+    return weights
 
 
 def same_weights(one: Path, other: Path) -> bool:

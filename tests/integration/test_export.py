@@ -1,4 +1,4 @@
-"""`trainer export`: the ONNX file answers as PyTorch does; int8 says how far it does not; bad input is one line."""
+"""`trainer export`: the ONNX file predicts what PyTorch does, int8 reports its agreement, bad input gives one line."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import transformers
 from shared.errors import OutputError
 from tests.support.models import save_random_model
 from tests.support.runs import save_random_classifier
-from trainer.export.command import check_equal_logits, load_classifier_folder
+from trainer.export.check import check_equal_logits
 from trainer.export.command import run_command as export
 from trainer.export.config import ExportConfig
+from trainer.export.saved_classifier import load_saved_classifier
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def answers(path: Path, batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @torch.no_grad()
-def test_the_file_answers_as_the_folder_for_any_batch_and_length(models: dict[str, Path], exported: Path) -> None:
+def test_the_file_gives_the_same_logits_for_any_batch_and_length(models: dict[str, Path], exported: Path) -> None:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(models["bert"]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(models["bert"])
     for texts in (["a"], ["a great movie", "she"], ["the quick brown fox " * 8, "a bad ending", "the"] * 5):
@@ -54,7 +55,7 @@ def test_the_file_answers_as_the_folder_for_any_batch_and_length(models: dict[st
         assert np.abs(found - wanted).max() < 1e-5 < wanted.std()
 
 
-def test_facts_stand_beside_the_file(models: dict[str, Path], exported: Path) -> None:
+def test_facts_are_written_next_to_the_file(models: dict[str, Path], exported: Path) -> None:
     facts = json.loads(exported.with_suffix(".json").read_text())
     assert facts["opset"] == onnx.load(exported).opset_import[0].version == 18
     assert facts["bytes"] == exported.stat().st_size
@@ -65,12 +66,11 @@ def test_facts_stand_beside_the_file(models: dict[str, Path], exported: Path) ->
 
 
 def test_a_file_of_another_model_does_not_pass_the_check(models: dict[str, Path], exported: Path) -> None:
-    config = ExportConfig.build({"model": "x", "format": "onnx", "output": "y"})
     with pytest.raises(OutputError, match=r"the ONNX logits differ from PyTorch's by .*; nothing was kept"):
-        check_equal_logits(load_classifier_folder(str(models["other"]), "--model"), exported, 32, config)
+        check_equal_logits(load_saved_classifier(str(models["other"]), "--model"), exported, 32, seed=0)
 
 
-def test_int8_is_smaller_and_tells_how_often_it_agrees(models: dict[str, Path], exported: Path, tmp_path: Path) -> None:
+def test_int8_is_smaller_and_reports_its_agreement(models: dict[str, Path], exported: Path, tmp_path: Path) -> None:
     texts = tmp_path / "texts.txt"
     texts.write_text("a great movie with a good plot\nbad acting\n\nthe dog sat near a river\n", encoding="utf-8")
     output = tmp_path / "bert.onnx"
@@ -95,18 +95,18 @@ def test_a_model_without_segments_exports_through_the_command_line(models: dict[
     assert [one.name for one in onnx.load(output).graph.input] == ["input_ids", "attention_mask"]
 
 
-def test_bad_input_is_one_line(models: dict[str, Path], tmp_path: Path) -> None:
+def test_bad_input_gives_one_line(models: dict[str, Path], tmp_path: Path) -> None:
     masked_lm = save_random_model("bert-uncased", tmp_path / "mlm")
     empty = tmp_path / "empty.txt"
     empty.write_text("\n")
     good = ["--model", str(models["bert"])]
     for arguments, code, message in (
-        (["--model", str(tmp_path / "none")], 1, "no model folder"),
-        (["--model", str(masked_lm)], 1, "BertForMaskedLM, no sequence classification model"),
+        (["--model", str(tmp_path / "none")], 1, "not a model folder"),
+        (["--model", str(masked_lm)], 1, "BertForMaskedLM, not a sequence classification model"),
         ([*good, "--output", str(tmp_path)], 2, "name a file"),
         ([*good, "--opset", "7"], 2, "--opset"),
         ([*good, "--text-column", "0"], 2, "name a file with --data"),
-        ([*good, "--data", str(empty)], 1, "holds no text"),
+        ([*good, "--data", str(empty)], 1, "contains no text"),
         ([*good, "--data", str(tmp_path / "none.csv"), "--text-column", "0"], 1, "none.csv"),
         ([*good, "--format", "gguf"], 2, "--format"),
     ):
@@ -119,7 +119,7 @@ def test_bad_input_is_one_line(models: dict[str, Path], tmp_path: Path) -> None:
 
 
 def run_in_process(options: list[str]) -> tuple[int, str]:
-    """Exit code and standard error of the command line, without the start of another process."""
+    """Exit code and standard error of the command line, without starting another process."""
     import contextlib
     import io
 

@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,9 +17,12 @@ from tests.integration.conftest import NUM_ROWS, Job
 from tests.support.command import bytes_of, kill_when, run_command
 
 
-def rows_of(output: Path) -> list[dict[str, object]]:
+def rows_of(output: Path) -> list[dict[str, Any]]:
     store = open_store(str(output))
-    return pa.concat_tables([read_shard(store, commit) for commit in list_commits(store)]).to_pylist()
+    rows: list[dict[str, Any]] = pa.concat_tables(
+        [read_shard(store, commit) for commit in list_commits(store)]
+    ).to_pylist()
+    return rows
 
 
 def test_a_run_is_whole_and_says_what_it_did(finished_run: Path) -> None:
@@ -37,11 +41,11 @@ def test_rows_carry_source_label_columns_and_spans(finished_run: Path) -> None:
     rows = rows_of(finished_run)
     assert [row["source_id"] for row in rows] == sorted(row["source_id"] for row in rows)
     for row in rows:
-        assert (row["label"], row["note"]) == (row["source_id"] % 2, f"kept {row['source_id']}")  # type: ignore[operator]
+        assert (row["label"], row["note"]) == (row["source_id"] % 2, f"kept {row['source_id']}")
         assert (row["n"] == 0) == (row["replaced"] == [])
-        for one in row["replaced"]:  # type: ignore[attr-defined]
-            assert row["text_a"][one["start"] : one["end"]] == one["candidate"]  # type: ignore[index]
-    origins = {one["origin"] for row in rows for one in row["replaced"]}  # type: ignore[attr-defined]
+        for one in row["replaced"]:
+            assert row["text_a"][one["start"] : one["end"]] == one["candidate"]
+    origins = {one["origin"] for row in rows for one in row["replaced"]}
     assert origins == {"mlm", "glove"}
 
 

@@ -1,4 +1,4 @@
-"""`trainer report`: real models timed side by side, a page and its figures; bad folders are one line."""
+"""`trainer report`: real models timed side by side, a page and its figures; bad folders give one line."""
 
 from __future__ import annotations
 
@@ -27,9 +27,22 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_command_writes_a_page_and_its_figures(folders: list[str], tmp_path: Path) -> None:
     output = tmp_path / "new" / "report.html"
     finished = run_command(
-        "report", "--runs", *folders, "--output", str(output), "--alternations", "3", "--batch-sizes", "1", "4",
-        "--dtypes", "fp32", "--threads", "1", program="trainer",
-    )  # fmt: skip
+        "report",
+        "--runs",
+        *folders,
+        "--output",
+        str(output),
+        "--alternations",
+        "3",
+        "--batch-sizes",
+        "1",
+        "4",
+        "--dtypes",
+        "fp32",
+        "--threads",
+        "1",
+        program="trainer",
+    )
     assert finished.returncode == 0, finished.stderr
     assert "unfinished" in finished.stderr
     assert "5 runs (1 unfinished)" in finished.stdout
@@ -43,11 +56,11 @@ def test_the_command_writes_a_page_and_its_figures(folders: list[str], tmp_path:
         assert one["width"] == one["real_pieces"] == 32
         assert one["ratio_low"] <= one["ratio"] <= one["ratio_high"]
         assert one["student_texts_per_second"] == pytest.approx(1e3 * one["batch_size"] / one["student_milliseconds"])
-        # Four layers of 64 against two of 32: slower on any machine, however busy.
+        # Four layers of width 64 against two of width 32: slower on any machine, however busy.
         assert one["ratio"] > 1.1
     page = output.read_text(encoding="utf-8")
     assert page.count("<section") == 3
-    assert "random pieces, no padding" in page
+    assert "random tokens, no padding" in page
     assert "86.5" in page
 
 
@@ -55,9 +68,15 @@ def test_real_texts_are_cut_and_padded_the_same_for_both(folders: list[str], tmp
     texts = tmp_path / "texts.tsv"
     texts.write_text("sentence\tlabel\n" + "a great movie\t1\nthe quick brown fox jumps over it\t0\n" * 10)
     options = {
-        "runs": folders[2:3], "output": str(tmp_path / "r.html"), "alternations": 3, "batch_sizes": [2],
-        "dtypes": ["fp32"], "data": str(texts), "task": "SST-2", "device": "cpu",
-    }  # fmt: skip
+        "runs": folders[2:3],
+        "output": str(tmp_path / "r.html"),
+        "alternations": 3,
+        "batch_sizes": [2],
+        "dtypes": ["fp32"],
+        "data": str(texts),
+        "task": "SST-2",
+        "device": "cpu",
+    }
     figures = report(ReportConfig.build(options)).summary
     (one,) = figures["timings"][0]["measurements"]
     assert one["real_pieces"] < one["width"] < 32
@@ -72,7 +91,7 @@ def test_without_timing_no_model_is_loaded(folders: list[str], tmp_path: Path) -
     assert "not timed" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
-def test_bad_input_is_one_line(folders: list[str], tmp_path: Path) -> None:
+def test_bad_input_gives_one_line(folders: list[str], tmp_path: Path) -> None:
     output = ["--output", str(tmp_path / "r.html")]
     (tmp_path / "empty").mkdir()
     for arguments, code, message in (

@@ -11,10 +11,11 @@ import torch
 import transformers
 
 from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.inputs.rows import SourceRow
 from shared.manifest import write_or_check
 from shared.params import AugmentParams
-from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+from shared.sampling import draw_samples
 from shared.schema import candidates_schema, samples_schema
 from shared.shards import write_shard, write_success
 from shared.storage.store import LocalStore

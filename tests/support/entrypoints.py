@@ -12,7 +12,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from shared.cli.config import CommandConfig, add_arguments, from_namespace
+from shared.cli.config import CommandConfig
+from shared.cli.options import add_arguments, from_namespace
 
 PROGRAMS = ("augment_service", "trainer")
 _ENDS = {"&&", "||", ";", "|", "&"}

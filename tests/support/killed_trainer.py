@@ -13,10 +13,10 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from trainer import loop
+from trainer.checkpoint import save_checkpoint
 from trainer.cli import main
-from trainer.loop import save_checkpoint
 
 
 def run(stage: int, arguments: list[str]) -> int:
@@ -32,8 +32,8 @@ def run(stage: int, arguments: list[str]) -> int:
             os.kill(os.getpid(), signal.SIGKILL)
         save_checkpoint(path, state)
 
-    loop.save_checkpoint = save_or_die
-    return main(arguments)
+    with mock.patch("trainer.loop.save_checkpoint", save_or_die):
+        return main(arguments)
 
 
 if __name__ == "__main__":

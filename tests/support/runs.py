@@ -12,7 +12,7 @@ import transformers
 
 from tests.support.models import save_random_model
 
-LAYERS, HEADS = 3, 4
+HEADS = 4
 
 
 def save_random_classifier(

@@ -1,4 +1,4 @@
-"""The service on a Ray of its own, by `serve run` with the repository's configuration; stopped by process id."""
+"""The service on its own Ray, started by `serve run` with the repository's configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.command import ROOT, descendants_of
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nothing uses now."""
+    """A port of the loopback interface that is currently free."""
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
@@ -27,7 +27,7 @@ def free_port() -> int:
 
 
 class ServeCluster:
-    """`serve run` of deploy/serve/serve.yaml with other models, a free port and `replicas` of the masked LM."""
+    """`serve run` with deploy/serve/serve.yaml, but with other models, a free port, and `replicas` masked LMs."""
 
     def __init__(self, folder: Path, args: dict[str, Any], replicas: int = 1) -> None:
         config = yaml.safe_load((ROOT / "deploy" / "serve" / "serve.yaml").read_text(encoding="utf-8"))
@@ -54,11 +54,11 @@ class ServeCluster:
 
     @property
     def log(self) -> str:
-        """What it has printed so far."""
+        """The output so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
     def replica_pids(self, deployment: str) -> list[int]:
-        """Processes of a deployment's replicas."""
+        """Process ids of a deployment's replicas."""
         name = f"ServeReplica:augment:{deployment}"
         found = []
         for pid in descendants_of(self.process.pid):

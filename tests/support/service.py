@@ -1,4 +1,4 @@
-"""A real service in a process of its own, on a free port of the loopback interface."""
+"""A real service in its own process, on a free port of the loopback interface."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKEN = "a-token-of-the-tests-0123456789"
 
 
 class Service:
-    """`augment_service serve` with the given options; stopped by pid at the end of the `with`."""
+    """`augment_service serve` with the given options; killed at the end of the `with` block."""
 
     def __init__(self, *options: str, log: Path, tokens: str = "") -> None:
         self._log = log
@@ -38,16 +38,16 @@ class Service:
 
     @property
     def log(self) -> str:
-        """What it has logged so far."""
+        """The log so far."""
         return self._log.read_text(encoding="utf-8")
 
     def client(self, token: str | None = None, **options: Any) -> httpx.Client:
-        """HTTP client of it."""
+        """An HTTP client for the service."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)
 
     def wait_ready(self) -> Self:
-        """Until /readyz says so."""
+        """Wait until /readyz answers 200."""
         deadline = time.monotonic() + 120
         with self.client() as client:
             while client.get("/readyz").status_code != 200:
@@ -57,7 +57,7 @@ class Service:
         return self
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit code."""
+        """Send SIGTERM, wait, and return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:

@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.errors import ManifestError, ShardError, TrainingError
 from shared.manifest import MANIFEST, read_manifest
 from shared.params import AugmentParams
-from shared.rendering import render_samples
-from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+from shared.rendering import ShardOrder, render_samples
+from shared.sampling import draw_samples
 from shared.shards import Commit, commit_name, read_commit, read_shard
 from shared.storage.store import open_store
 from trainer.data.batches import Examples, Window, prepare_window, tokenize
@@ -185,21 +186,15 @@ def sampled(table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int) 
     found = read_candidates(table)
     samples = draw_samples(found, params.model_copy(update=drawn)).first(n_a)
     rendered = render_samples(found, samples)
-    row = np.concatenate([np.arange(len(found)), samples.row])
-    n = np.concatenate([np.zeros(len(found), np.int64), samples.n])
-    order = np.lexsort((n, row))
-    place, take = pa.array(row[order]), pa.array(order)
-
-    def join(name: str, texts: pa.Array) -> pa.ChunkedArray:
-        return pa.chunked_array([table[name].combine_chunks(), texts]).take(take)
-
+    order = ShardOrder.of(len(found), samples)
+    row = pa.array(order.row)
     return pa.table(
         {
-            "source_id": table["source_id"].take(place),
-            "n": pa.array(n[order].astype(np.int32)),
-            "text_a": join("text_a", rendered.text_a),
-            "text_b": join("text_b", rendered.text_b),
-            "label": table["label"].take(place),
+            "source_id": table["source_id"].take(row),
+            "n": pa.array(order.n.astype(np.int32)),
+            "text_a": order.interleave(table["text_a"].combine_chunks(), rendered.text_a),
+            "text_b": order.interleave(table["text_b"].combine_chunks(), rendered.text_b),
+            "label": table["label"].take(row),
         }
     )
 

@@ -1,4 +1,4 @@
-"""Model inputs to compare or to time two models on: real texts where a file is named, random pieces otherwise."""
+"""Inputs for comparing or timing two models: real texts if a file is named, random tokens otherwise."""
 
 from __future__ import annotations
 
@@ -21,12 +21,11 @@ from trainer.export.config import TextsConfig
 LINE_FILES = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
 
 Texts = list[tuple[str, str | None]]
-Pieces = list[list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedRow:
-    """Piece ids of one text or text pair with its special pieces, and the segment (0 or 1) of each."""
+    """Token ids of one text or text pair, special tokens included, and the segment (0 or 1) of each."""
 
     ids: Sequence[int]
     segments: Sequence[int]
@@ -40,12 +39,12 @@ def read_texts(config: TextsConfig, limit: int) -> Texts:
         texts: Texts = [(line, None) for line in _lines(config.data, limit)]
     else:
         if config.task is None and not config.text_column:
-            raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or give --task")
+            raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or add --task")
         options = TableOptions((config.data,), config.task, config.text_column, None, limit=limit)
         items = read_rows(open_source(options), options)
         texts = [(item.text_a, item.text_b) for item in items if isinstance(item, SourceRow)]
     if not texts:
-        raise InputError(f"--data {config.data} holds no text")
+        raise InputError(f"--data {config.data} contains no text")
     return texts
 
 
@@ -65,7 +64,7 @@ def _lines(path: str, limit: int) -> list[str]:
 
 
 def encode_texts(tokenizer: Any, texts: Texts, max_length: int) -> list[EncodedRow]:
-    """Tokenize, cut to `max_length` pieces."""
+    """Tokenize, truncated to `max_length` tokens (the longer text of a pair first)."""
     pairs = [second for _, second in texts if second is not None]
     encoded = tokenizer(
         [first for first, _ in texts],
@@ -80,7 +79,7 @@ def encode_texts(tokenizer: Any, texts: Texts, max_length: int) -> list[EncodedR
 
 
 def random_rows(tokenizer: Any, count: int, shortest: int, longest: int, seed: int) -> list[EncodedRow]:
-    """`count` rows of random pieces between the tokenizer's special ones, of `shortest` to `longest` pieces in all."""
+    """`count` rows of random tokens between the special ones, each `shortest` to `longest` tokens long in all."""
     generator = np.random.Generator(np.random.Philox(key=[seed, 0]))
     special = set(tokenizer.all_special_ids)
     ordinary = np.asarray([index for index in tokenizer.get_vocab().values() if index not in special], np.int64)
@@ -112,15 +111,15 @@ def pad_rows(rows: Sequence[EncodedRow], tokenizer: Any) -> dict[str, NDArray[np
 
 
 def input_names(tokenizer: Any) -> tuple[str, ...]:
-    """What the model is given, in order."""
+    """Names of the model's inputs, in order."""
     known = ("input_ids", "attention_mask", "token_type_ids")
     return tuple(name for name in known if name in tokenizer.model_input_names)
 
 
 def longest_input(model_config: Any, tokenizer: Any) -> int:
-    """Pieces that a model takes at most."""
+    """Length of the longest input that the model accepts, in tokens."""
     positions = int(getattr(model_config, "max_position_embeddings", 0) or 512)
-    # RoBERTa's positions begin after the padding id.
+    # RoBERTa's positions start after the padding id.
     if model_config.model_type in ("roberta", "xlm-roberta", "camembert"):
         positions -= int(model_config.pad_token_id) + 1
     return min(positions, int(tokenizer.model_max_length))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -11,6 +11,8 @@ from shared.cli.config import CommandConfig, identity, runtime
 
 class MlmConfig(CommandConfig):
     """Encoder, corpus and recipe of a masked LM."""
+
+    group: ClassVar[str] = "Masked LM"
 
     encoder: str = identity("embedded", "BERT encoder or masked LM to start from: embedded, a folder or a hub id.")
     start_from: str | None = identity(

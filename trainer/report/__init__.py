@@ -1,1 +1,1 @@
-"""`trainer report`: what students reached beside their teachers, as one HTML page and one JSON file."""
+"""`trainer report`: the scores, sizes and speed of students and their teachers, as an HTML page and a JSON file."""

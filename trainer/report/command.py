@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from shared.cli.command_line import CommandResult
 from shared.errors import StoreError, UsageError
 from trainer.report.config import ReportConfig
+from trainer.report.figures import PageFacts, Summary
+from trainer.report.measurements import Timing
 from trainer.report.page import render_page
 from trainer.report.runs import read_run
 from trainer.report.summary import summarise
@@ -19,40 +22,44 @@ logger = logging.getLogger(__name__)
 
 
 def run_command(config: ReportConfig) -> CommandResult:
-    """Write OUTPUT and the JSON beside it. Raises ExpectedError."""
+    """Write OUTPUT and, next to it, the JSON file with the figures. Raises ExpectedError."""
     output = Path(config.output)
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {output}: the report is an HTML file; name one such as report.html")
     runs = [read_run(path) for path in dict.fromkeys(config.runs)]
     timings = time_runs(runs, config) if config.timing else []
-    facts = {
-        "title": config.title,
-        "created": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": dict(machine_facts()),
-    }
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    facts = PageFacts(title=config.title, created=created, machine=machine_facts())
     summary = summarise(runs, timings, facts, config.alternations)
     figures = output.with_suffix(".json")
-    page = render_page(runs, summary, timings, figures.name)
+    page = render_page(runs, summary, figures.name)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        figures.write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        figures.write_text(json.dumps(summary.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         output.write_text(page, encoding="utf-8")
     except OSError as error:
         raise StoreError(f"--output {output}: {error.strerror or error}") from error
     unfinished = [run for run in runs if not run.is_finished]
     for run in unfinished:
         logger.warning("unfinished", extra={"fields": {"run": str(run.folder)}})
-    lines = [
-        f"{output}: {len(runs)} runs ({len(unfinished)} unfinished), {output.stat().st_size / 1e3:.0f} kB; {figures}"
+    size = f"{output.stat().st_size / 1e3:.0f} kB"
+    first = f"{output}: {len(runs)} runs ({len(unfinished)} unfinished), {size}; {figures}"
+    text = "\n".join([first, *_score_lines(summary), *_speed_lines(timings)])
+    return CommandResult({"output": str(output)} | summary.as_dict(), text)
+
+
+def _score_lines(summary: Summary) -> list[str]:
+    return [
+        f"  {name} {one.variant}: {task.metric} {one.score.mean:.4f} ({len(one.seeds)} seeds)"
+        + (f", {one.retention.mean:.1%} of the teacher" if one.retention else "")
+        for name, task in summary.tasks.items()
+        for one in task.variants
     ]
-    for task, one in summary["tasks"].items():
-        for variant in one["variants"]:
-            kept = f", {variant['retention']['mean']:.1%} of the teacher" if variant["retention"] else ""
-            lines.append(
-                f"  {task} {variant['variant']}: {one['metric']} {variant['score']['mean']:.4f} "
-                f"({len(variant['seeds'])} seeds){kept}"
-            )
-    for timing in timings:
-        if best := timing.speed_up():
-            lines.append(f"  {timing.student}: {best.ratio:.1f} times faster ({best.dtype}, batch {best.batch_size})")
-    return CommandResult({"output": str(output)} | summary, "\n".join(lines))
+
+
+def _speed_lines(timings: Sequence[Timing]) -> list[str]:
+    return [
+        f"  {timing.student}: {best.ratio:.1f} times faster ({best.dtype}, batch {best.batch_size})"
+        for timing in timings
+        if (best := timing.speed_up())
+    ]

@@ -1,61 +1,44 @@
-"""The report as one HTML page that needs nothing else: styles and charts stand in it (pure but for its style sheet)."""
+"""The report as one HTML page that loads nothing from elsewhere: styles and charts are part of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from trainer.report.figures import Summary
 from trainer.report.runs import Run
-from trainer.report.sections import anchor_of, other_section, speed_section, task_section
-from trainer.report.timing import Timing
+from trainer.report.sections import other_section, speed_section, task_section
+from trainer.report.tables import number_of
 
-STYLE = Path(__file__).with_name("page.css")
+TEMPLATES = Path(__file__).with_name("templates")
 
 
-def render_page(runs: Sequence[Run], summary: Mapping[str, Any], timings: Sequence[Timing], json_name: str) -> str:
-    """The whole page."""
-    sections = [(anchor_of(task), task, task_section(task, runs, summary, timings)) for task in summary["tasks"]]
-    sections += [
-        ("speed", "Speed", speed_section(timings)),
-        ("before", "Teachers and general distillation", other_section(runs, summary)),
-    ]
-    shown = [one for one in sections if one[2]]
-    links = "".join(f'<a href="#{anchor}">{escape(name)}</a>' for anchor, name, _ in shown)
+def render_page(runs: Sequence[Run], summary: Summary, json_name: str) -> str:
+    """The whole page. `json_name`: the file next to it that holds the figures unrounded.
+
+    The templates escape every text; the style sheet and the charts are inserted as they are.
+    """
+    sections = [task_section(task, runs, summary) for task in summary.tasks]
+    sections += [speed_section(summary.timings), other_section(runs, summary)]
     finished = sum(run.is_finished for run in runs)
     unfinished = len(runs) - finished
-    counted = f"{finished} finished run{'' if finished == 1 else 's'}" + (
-        f", {unfinished} unfinished" if unfinished else ""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    machine = summary["machine"]
-    title = escape(str(summary["title"]))
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-{STYLE.read_text(encoding="utf-8")}</style>
-</head>
-<body>
-<a class="skip" href="#content">Skip to the figures</a>
-<header>
-<h1>{title}</h1>
-<p class="meta">{escape(counted)} · {escape(str(summary["created"]))}</p>
-<nav aria-label="Sections">{links}</nav>
-</header>
-<main id="content">
-{"".join(content for _, _, content in shown)}
-</main>
-<footer>
-<p>Scores are on the dev file, times 100. <em>Kept</em> is the student's score by its own teacher's on the same rows;
-<em>smaller</em> the teacher's parameters by the student's; <em>faster</em> the teacher's time by the student's.
-All figures, unrounded: <code>{escape(json_name)}</code>.</p>
-<p>{escape(str(machine["processor"]))}, {machine["cores"]} cores; torch {escape(machine["torch"])}, transformers
-{escape(machine["transformers"])}, Python {escape(machine["python"])}.</p>
-</footer>
-</body>
-</html>
-"""
+    return environment.get_template("page.html.j2").render(
+        title=summary.title,
+        created=summary.created,
+        machine=summary.machine,
+        counted=number_of(finished, "finished run") + (f", {unfinished} unfinished" if unfinished else ""),
+        sections=[one for one in sections if one],
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        json_name=json_name,
+    )

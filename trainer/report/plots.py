@@ -1,7 +1,7 @@
-"""Small SVG charts: lines over a number, and rows of dots (pure). Colours come from the page's style sheet.
+"""Small SVG charts: line charts and rows of dots (pure). Colours come from the page's style sheet.
 
-A chart is drawn for a width of 460 units, so that its letters are readable on a phone too. Series differ by colour, and
-by dashes where colours run out; what a chart shows stands in a table as well.
+A chart is drawn 460 units wide, so that its text stays readable on a phone. Series differ by colour, and by dashes when
+there are more series than colours. What a chart shows is also in a table.
 """
 
 from __future__ import annotations
@@ -11,19 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from markupsafe import Markup
+
 WIDTH = 460
 HEIGHT = 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 42
 MAX_POINTS = 240
 LOG_FROM_RATIO = 20.0
-"""Values that span more than this are drawn on a logarithmic axis."""
+"""Values whose largest is more than this many times the smallest are drawn on a logarithmic axis."""
+LEAST_LOG = 1e-300
+"""Values below this are not drawn on a logarithmic axis: the power of ten below them may underflow to 0."""
 DASHES = ("", "7 4", "2 3", "9 3 2 3")
 NUM_COLOURS = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """A line: its points in order of x, and the number of its colour."""
+    """A line: its points in order of x, and its colour number."""
 
     label: str
     points: Sequence[tuple[float, float]]
@@ -31,9 +35,9 @@ class Series:
     has_dots: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DotRow:
-    """A row of a dot chart: single values, their mean, and its standard deviation where there are several."""
+    """A row of a dot chart: single values, their mean, and their standard deviation if there are several."""
 
     label: str
     values: Sequence[float]
@@ -43,15 +47,23 @@ class DotRow:
 
 
 def line_chart(
-    series: Sequence[Series], x_label: str, y_label: str, description: str, reference: tuple[str, float] | None = None
-) -> str:
-    """Lines over `x`; `reference` is a dashed horizontal line. Values that are not finite are left out."""
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    description: str,
+    reference: tuple[str, float] | None = None,
+) -> Markup:
+    """Lines over x. `reference`: label and value of a dashed horizontal line. Values that are not finite are left out.
+
+    `description` is what a screen reader says. The result is empty if there is nothing to draw.
+    """
     lines = [Series(one.label, _thin(_finite(one.points)), one.colour, one.has_dots) for one in series]
     lines = [one for one in lines if one.points]
     values = [y for one in lines for _, y in one.points] + ([reference[1]] if reference else [])
     if not lines:
-        return ""
-    is_log = reference is None and min(values) > 0 and max(values) / min(values) > LOG_FROM_RATIO
+        return Markup("")
+    is_log = reference is None and min(values) > LEAST_LOG and max(values) / min(values) > LOG_FROM_RATIO
     x_low, x_high = min(x for one in lines for x, _ in one.points), max(x for one in lines for x, _ in one.points)
     x_low = 0.0 if x_low < 0.2 * x_high or x_low == x_high else x_low
     x_scale = _scale(x_low, x_high if x_high > x_low else x_low + 1, LEFT, WIDTH - RIGHT)
@@ -67,20 +79,7 @@ def line_chart(
         parts.append(f'<line class="reference" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{level:.1f}" y2="{level:.1f}"/>')
         parts.append(_text(WIDTH - RIGHT, level - 5 if level > TOP + 14 else level + 14, reference[0], "end"))
     for one in lines:
-        places = [(x_scale(x), inner(change(y))) for x, y in one.points]
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        style = f'style="stroke:var(--c{one.colour % NUM_COLOURS})"'
-        dash = DASHES[one.colour // NUM_COLOURS % len(DASHES)]
-        parts.append(
-            f'<polyline class="curve" {style} points="{path}"{f" stroke-dasharray={dash!r}" if dash else ""}>'
-            f"<title>{escape(one.label)}</title></polyline>"
-        )
-        if one.has_dots or len(places) == 1:
-            for (x, y), (at, value) in zip(places, one.points, strict=True):
-                parts.append(
-                    f'<circle class="dot" style="fill:var(--c{one.colour % NUM_COLOURS})" cx="{x:.1f}" cy="{y:.1f}" '
-                    f'r="3"><title>{escape(one.label)}: {value:.4g} at {_short(at)}</title></circle>'
-                )
+        parts += _curve(one, [(x_scale(x), inner(change(y))) for x, y in one.points])
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 6, x_label, "middle", "axis"))
     parts.append(
         f'<text class="axis" text-anchor="middle" transform="translate(13 {(TOP + HEIGHT - BOTTOM) / 2:.0f}) '
@@ -90,11 +89,14 @@ def line_chart(
 
 
 def dot_chart(
-    rows: Sequence[DotRow], x_label: str, description: str, reference: tuple[str, float] | None = None
-) -> str:
-    """One row per variant: a dot per seed, a bar at the mean, a whisker of one standard deviation."""
+    rows: Sequence[DotRow], *, x_label: str, description: str, reference: tuple[str, float] | None = None
+) -> Markup:
+    """One row per variant: a dot per seed, a bar at the mean, a whisker of one standard deviation.
+
+    `reference`: label and value of a dashed vertical line.
+    """
     if not rows:
-        return ""
+        return Markup("")
     row_height, top = 46, 24 if reference else 8
     height = top + row_height * len(rows) + 44
     values = [value for row in rows for value in row.values] + ([reference[1]] if reference else [])
@@ -113,33 +115,53 @@ def dot_chart(
         anchor = "end" if x > WIDTH / 2 else "start"
         parts.append(_text(x + (4 if anchor == "end" else -4), 14, reference[0], anchor))
     for number, row in enumerate(rows):
-        middle = top + row_height * number + 30
-        colour = f"var(--c{row.colour % NUM_COLOURS})"
-        parts.append(_text(16, middle - 14, row.label, "start", "rowname"))
-        if row.deviation is not None:
-            left, right = scale(row.mean - row.deviation), scale(row.mean + row.deviation)
-            parts.append(
-                f'<line class="whisker" style="stroke:{colour}" x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" '
-                f'y2="{middle}"/>'
-            )
-        for value in row.values:
-            parts.append(
-                f'<circle class="seed" style="fill:{colour}" cx="{scale(value):.1f}" cy="{middle}" r="4.5">'
-                f"<title>{escape(row.label)}: {value:.4g}</title></circle>"
-            )
-        x = scale(row.mean)
-        parts.append(
-            f'<line class="mean" style="stroke:{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 9}" '
-            f'y2="{middle + 9}"/>'
-        )
+        parts += _dots(row, scale, top + row_height * number + 30)
     parts.append(_text(WIDTH / 2, height - 6, x_label, "middle", "axis"))
     return _svg(height, description, parts)
 
 
-def _svg(height: float, description: str, parts: Sequence[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(description, quote=True)}">'
-        f"{''.join(parts)}</svg>"
+def _curve(line: Series, places: Sequence[tuple[float, float]]) -> list[str]:
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    colour = f"var(--c{line.colour % NUM_COLOURS})"
+    dash = DASHES[line.colour // NUM_COLOURS % len(DASHES)]
+    parts = [
+        f'<polyline class="curve" style="stroke:{colour}" points="{path}"'
+        f"{f' stroke-dasharray={dash!r}' if dash else ''}><title>{escape(line.label)}</title></polyline>"
+    ]
+    if line.has_dots or len(places) == 1:
+        parts += [
+            f'<circle class="dot" style="fill:{colour}" cx="{x:.1f}" cy="{y:.1f}" '
+            f'r="3"><title>{escape(line.label)}: {value:.4g} at {_short(at)}</title></circle>'
+            for (x, y), (at, value) in zip(places, line.points, strict=True)
+        ]
+    return parts
+
+
+def _dots(row: DotRow, scale: Callable[[float], float], middle: float) -> list[str]:
+    """One row of a dot chart; `middle`: its vertical position."""
+    colour = f"var(--c{row.colour % NUM_COLOURS})"
+    parts = [_text(16, middle - 14, row.label, "start", "rowname")]
+    if row.deviation is not None:
+        left, right = scale(row.mean - row.deviation), scale(row.mean + row.deviation)
+        parts.append(
+            f'<line class="whisker" style="stroke:{colour}" x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" '
+            f'y2="{middle}"/>'
+        )
+    for value in row.values:
+        parts.append(
+            f'<circle class="seed" style="fill:{colour}" cx="{scale(value):.1f}" cy="{middle}" r="4.5">'
+            f"<title>{escape(row.label)}: {value:.4g}</title></circle>"
+        )
+    x = scale(row.mean)
+    parts.append(
+        f'<line class="mean" style="stroke:{colour}" x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 9}" y2="{middle + 9}"/>'
+    )
+    return parts
+
+
+def _svg(height: float, description: str, parts: Sequence[str]) -> Markup:
+    return Markup(
+        f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{escape(description)}">{"".join(parts)}</svg>'
     )
 
 
@@ -158,7 +180,7 @@ def _scale(low: float, high: float, start: float, stop: float) -> Callable[[floa
 
 
 def _ticks(low: float, high: float, count: int) -> tuple[list[float], tuple[float, float]]:
-    """Round numbers that enclose [low, high], and the axis' ends."""
+    """Round numbers that enclose [low, high], and the ends of the axis."""
     if high - low < 1e-12:
         margin = abs(high) * 0.1 or 1.0
         low, high = low - margin, high + margin
@@ -171,7 +193,7 @@ def _ticks(low: float, high: float, count: int) -> tuple[list[float], tuple[floa
 
 
 def _log_ticks(low: float, high: float) -> tuple[list[float], tuple[float, float]]:
-    """1, 2 and 5 of every decade, or only 1 where there are many decades; the ends enclose the values closely."""
+    """1, 2 and 5 of every decade, or only 1 for more than two decades; the ends are the closest enclosing ticks."""
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     factors = (1.0, 2.0, 5.0) if last - first <= 2 else (1.0,)
     every = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
@@ -185,7 +207,7 @@ def _finite(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _thin(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most MAX_POINTS points, each the mean of its neighbours."""
+    """At most MAX_POINTS points, each the mean of a group of neighbours."""
     stride = math.ceil(len(points) / MAX_POINTS)
     if stride <= 1:
         return list(points)

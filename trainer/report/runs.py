@@ -1,65 +1,60 @@
-"""Run folders as the training commands leave them -> records; also those of runs that are still going on."""
+"""Run folders, as the training commands leave them -> typed records; unfinished runs included."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shared.errors import InputError
 from shared.glue import TASKS
 from trainer.data.tasks import sequence_length
+from trainer.report.history import History, read_history
+from trainer.report.model_folder import ModelFolder, read_model_folder, read_object
 
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFolder:
-    """A saved model: weights counted from its files' headers, and the numbers that decide its speed."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a finished run reached. `dev`, `teacher_dev`: metric -> score; `teacher`: the folder that the run named."""
 
-    folder: Path
-    parameters: int
-    weight_bytes: int
-    shape: Mapping[str, Any]
+    task: str
+    metric: str
+    dev: Mapping[str, float]
+    rows: int | None
+    samples: float | None
+    seconds: float | None
+    data_wait_share: float | None
+    parameters: int | None
+    mapping: Sequence[int] | None
+    teacher: str | None
+    teacher_dev: Mapping[str, float] | None
 
-    @property
-    def shape_text(self) -> str:
-        """Like `4 layers × 312, FFN 1200, 12 heads`."""
-        one = self.shape
-        return f"{one['layers']} layers × {one['hidden']}, FFN {one['ffn']}, {one['heads']} heads"
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run folder. `losses` and `dev` are lines of metrics.jsonl, in order; `result` is None while unfinished."""
+    """One run folder.
+
+    options: what config.json recorded. variant: what runs that differ only by their seed have in common. length: tokens
+    of the longest input. result: None while the run is unfinished. notes: what is missing from the folder.
+    """
 
     folder: Path
-    config: Mapping[str, Any]
-    losses: Sequence[Mapping[str, Any]]
-    dev: Sequence[Mapping[str, Any]]
-    result: Mapping[str, Any] | None
+    command: str
+    options: Mapping[str, Any]
+    task: str
+    name: str
+    variant: str
+    seed: int
+    length: int
+    history: History
+    result: Result | None
     model: ModelFolder | None
     teacher: ModelFolder | None
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def command(self) -> str:
-        """teacher, general or task."""
-        return str(self.config["command"])
-
-    @property
-    def task(self) -> str:
-        """Name of the task; empty for general distillation."""
-        return str((self.result or {}).get("task") or self.config.get("task") or "")
-
-    @property
-    def seed(self) -> int:
-        """Seed of the run."""
-        return int(self.config.get("seed") or 0)
+    notes: Sequence[str]
 
     @property
     def is_finished(self) -> bool:
@@ -67,30 +62,27 @@ class Run:
         return self.result is not None
 
     @property
-    def variant(self) -> str:
-        """What the runs that differ only by their seed have in common: the name, and the ablation unless it is full."""
-        name, ablation = str(self.config.get("name") or ""), str(self.config.get("ablation") or FULL)
-        if self.command != "task":
-            return name or self.command
-        return " · ".join(part for part in (name, ablation if ablation != FULL or not name else "") if part)
-
-    @property
     def metric(self) -> str:
-        """The metric that decides; empty where none was measured."""
-        return str((self.result or {}).get("metric") or next(iter(self.last_dev), ""))
+        """The task's first metric, which selects the best checkpoint; empty where nothing was measured."""
+        return (self.result.metric if self.result else "") or next(iter(self.last_dev), "")
 
     @property
     def last_dev(self) -> Mapping[str, float]:
         """The result's scores, or the newest ones of an unfinished run."""
-        found: Mapping[str, float] = (self.result or {}).get("dev") or (self.dev[-1]["dev"] if self.dev else {})
-        return found
+        if self.result and self.result.dev:
+            return self.result.dev
+        return self.history.dev[-1].values if self.history.dev else {}
 
     @property
-    def length(self) -> int:
-        """Pieces of the longest input that the run trained on."""
-        known = next((one for one in TASKS.values() if one.name == self.task), None)
-        columns = known.text_columns if known else self.config.get("text_column") or ()
-        return sequence_length(self.config.get("max_length"), len(columns) == 2)
+    def teacher_dev(self) -> Mapping[str, float]:
+        """The teacher's scores on the same rows; empty where they were not measured."""
+        return (self.result.teacher_dev if self.result else None) or {}
+
+    @property
+    def label(self) -> str:
+        """Name of the run on the page."""
+        parts = [self.variant] if self.command == "task" else [self.command, self.task, self.name]
+        return f"{' · '.join(dict.fromkeys(part for part in parts if part))}, seed {self.seed}"
 
 
 def read_run(path: str) -> Run:
@@ -98,97 +90,86 @@ def read_run(path: str) -> Run:
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"--runs {path}: no such folder")
-    config = _read_object(folder / "config.json", "no run of the trainer (it has no config.json)")
-    if config.get("command") not in COMMANDS:
+    options = read_object(folder / "config.json", "not a run of the trainer (it has no config.json)")
+    command = str(options.get("command"))
+    if command not in COMMANDS:
         raise InputError(
-            f"--runs {path}: config.json is not of trainer {', '.join(COMMANDS)} (command: {config.get('command')!r})"
+            f"--runs {path}: config.json is not from trainer {', '.join(COMMANDS)}, but from {options.get('command')!r}"
         )
-    result = _read_object(folder / "result.json") if (folder / "result.json").exists() else None
-    if result is not None and not isinstance(result.get("dev", {}), dict):
-        raise InputError(f"{folder / 'result.json'}: dev should be an object of metrics")
-    losses, dev = _read_metrics(folder / "metrics.jsonl")
-    notes: list[str] = []
+    result = read_result(folder)
     model = read_model_folder(folder / "model") if (folder / "model").is_dir() else None
+    notes: list[str] = []
     if result is None:
-        notes.append("unfinished: no result.json yet; curves and scores are those so far")
+        notes.append("unfinished: no result.json yet; curves and scores so far")
     elif model is None:
         notes.append("no model folder: sizes and timings are left out")
     teacher = None
     # General distillation learns from an un-tuned encoder, which has no score and no classifier to compare with.
-    if config["command"] == "task" and (named := (result or config).get("teacher")):
+    if command == "task" and (named := result.teacher if result else options.get("teacher")):
         teacher_path = _teacher_folder(folder, str(named))
         if teacher_path is None:
-            notes.append(f"its teacher {named} is not there any more: the comparison of size and speed is left out")
+            notes.append(f"its teacher {named} no longer exists: the comparison of size and speed is left out")
         else:
             teacher = read_model_folder(teacher_path)
-    return Run(folder, config, losses, dev, result, model, teacher, notes)
+    task = (result.task if result else "") or str(options.get("task") or "")
+    return Run(
+        folder=folder,
+        command=command,
+        options=options,
+        task=task,
+        name=str(options.get("name") or ""),
+        variant=_variant(command, options),
+        seed=int(options.get("seed") or 0),
+        length=_longest_input(task, options),
+        history=read_history(folder / "metrics.jsonl"),
+        result=result,
+        model=model,
+        teacher=teacher,
+        notes=notes,
+    )
 
 
-def read_model_folder(folder: Path) -> ModelFolder:
-    """Sizes of a saved model, without loading it. Raises InputError."""
-    config = _read_object(folder / "config.json", "no model folder (it has no config.json)")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise InputError(f"{folder} has no weights (*.safetensors)")
-    shape = {
-        "type": config.get("model_type"),
-        "layers": config.get("num_hidden_layers"),
-        "hidden": config.get("hidden_size"),
-        "ffn": config.get("intermediate_size"),
-        "heads": config.get("num_attention_heads"),
-        "pieces": config.get("vocab_size"),
-    }
-    parameters = sum(_count_weights(path) for path in weights)
-    return ModelFolder(folder, parameters, sum(path.stat().st_size for path in weights), shape)
+def read_result(folder: Path) -> Result | None:
+    """The result of a run; None while it is unfinished. Raises InputError."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    facts = read_object(path)
+    for name in ("dev", "teacher_dev"):
+        if not isinstance(facts.get(name) or {}, dict):
+            raise InputError(f"{path}: {name} should be an object of metrics")
+    return Result(
+        task=str(facts.get("task") or ""),
+        metric=str(facts.get("metric") or ""),
+        dev=facts.get("dev") or {},
+        rows=facts.get("rows"),
+        samples=facts.get("samples"),
+        seconds=facts.get("seconds"),
+        data_wait_share=facts.get("data_wait_share"),
+        parameters=facts.get("parameters"),
+        mapping=facts.get("mapping"),
+        teacher=facts.get("teacher"),
+        teacher_dev=facts.get("teacher_dev"),
+    )
 
 
-def _count_weights(path: Path) -> int:
-    """Weights of a safetensors file, from its header: 8 bytes of length, then JSON with every tensor's shape."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return sum(math.prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
-        raise InputError(f"{path} is no safetensors file: {error}") from error
+def _variant(command: str, options: Mapping[str, Any]) -> str:
+    """The name, and the ablation unless it is full."""
+    name, ablation = str(options.get("name") or ""), str(options.get("ablation") or FULL)
+    if command != "task":
+        return name or command
+    return " · ".join(part for part in (name, ablation if ablation != FULL or not name else "") if part)
+
+
+def _longest_input(task: str, options: Mapping[str, Any]) -> int:
+    known = next((one for one in TASKS.values() if one.name == task), None)
+    columns = known.text_columns if known else options.get("text_column") or ()
+    return sequence_length(options.get("max_length"), len(columns) == 2)
 
 
 def _teacher_folder(run: Path, named: str) -> Path | None:
-    """The teacher as the run named it: from here, or from the run's own place."""
+    """The teacher by the path that the run recorded: relative to here, or to the run."""
     for candidate in (Path(named), run / named, run.parent / named):
         if (candidate / "config.json").is_file():
             return candidate
     return None
-
-
-def _read_metrics(path: Path) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
-    """(lines with losses, lines with dev scores). The last line may be half written: the run may be going on."""
-    if not path.exists():
-        return [], []
-    losses: list[Mapping[str, Any]] = []
-    dev: list[Mapping[str, Any]] = []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-            if not isinstance(entry, dict) or "stage" not in entry or "samples" not in entry:
-                raise ValueError("it should be an object with stage and samples")
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise InputError(f"{path} line {number}: {error}") from error
-        (dev if "dev" in entry else losses).append(entry)
-    return losses, dev
-
-
-def _read_object(path: Path, missing: str | None = None) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"--runs {path.parent}: {missing or f'{path.name} is missing'}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or f'no JSON ({error})'}") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{path} should hold a JSON object")
-    return value

@@ -1,1 +1,1 @@
-"""Static files of the page at `/`."""
+"""Static files of the web page at `/`."""

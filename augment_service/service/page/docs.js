@@ -1,23 +1,23 @@
-// The API as a page: routes, fields and examples of openapi.json, without a viewer from elsewhere.
+// The API as a page: routes, fields and examples of openapi.json, without third-party code.
 const element = (tag, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(tag), properties);
   made.append(...children);
   return made;
 };
 
-function formOf(schema) {
+function typeOf(schema) {
   if (schema.enum) return schema.enum.join(" · ");
   if (schema.const !== undefined) return String(schema.const);
-  if (schema.anyOf) return schema.anyOf.map(formOf).join(" or ");
+  if (schema.anyOf) return schema.anyOf.map(typeOf).join(" or ");
   const bounds = ["minimum", "maximum", "minItems", "maxItems", "maxLength"].filter((name) => schema[name] !== undefined && schema[name] < 2 ** 53);
   const shown = bounds.map((name) => `${name} ${schema[name]}`).join(", ");
-  const kind = schema.type === "array" ? `list of ${formOf(schema.items ?? {})}` : (schema.type ?? "any");
+  const kind = schema.type === "array" ? `list of ${typeOf(schema.items ?? {})}` : (schema.type ?? "any");
   return shown ? `${kind} (${shown})` : kind;
 }
 
 function fieldRow([name, schema]) {
   const standard = schema.default === undefined || schema.default === null ? "" : JSON.stringify(schema.default);
-  return element("tr", {}, ...[name, formOf(schema), standard, schema.description ?? ""].map((text) => element("td", { textContent: text })));
+  return element("tr", {}, ...[name, typeOf(schema), standard, schema.description ?? ""].map((text) => element("td", { textContent: text })));
 }
 
 function routeCard(path, method, route) {

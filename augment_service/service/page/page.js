@@ -1,4 +1,4 @@
-// The page of the service: asks for candidates and samples of the sentences, and shows where each word came from.
+// The web page: requests candidates and samples of the sentences, and shows which model proposed each word.
 const EXAMPLE = "A gripping and honest film that never loses its sense of humour.\nThe plot is formulaic, but the photography is dazzling.";
 const NUMBERS = ["n_a", "k", "seed", "p_t"];
 const SWITCHES = ["filter", "context", "words", "text", "conditioning", "pairs"];
@@ -29,7 +29,7 @@ function readSettings() {
   return settings;
 }
 
-// Errors stand where they happen: beside the field that the problem document points at, else above the results.
+// Errors are shown at the field that the problem document points at, otherwise above the results.
 function clearErrors() {
   byId("alert").hidden = true;
   for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
@@ -54,7 +54,7 @@ function showAlert(message) {
 function showProblem(problem, response) {
   if (response.status === 401) {
     byId("token-box").hidden = false;
-    showAlert(sessionStorage.getItem("token") ? "This token is not one of the service's." : "This service asks for a token.");
+    showAlert(sessionStorage.getItem("token") ? "The service does not accept this token." : "This service requires a token.");
     byId("token").focus();
     return;
   }
@@ -72,9 +72,9 @@ function checkFields() {
   for (const name of NUMBERS) {
     const field = form.elements[name];
     const isWhole = name === "p_t" || /^\d+$/.test(field.value.trim());
-    if (!isWhole || !field.checkValidity()) return !showFieldError(name, isWhole ? field.validationMessage : "A whole number, please.");
+    if (!isWhole || !field.checkValidity()) return !showFieldError(name, isWhole ? field.validationMessage : "Enter a whole number.");
   }
-  if (readTexts().length === 0) return !showFieldError("texts", "Type a sentence first.");
+  if (readTexts().length === 0) return !showFieldError("texts", "Enter a sentence first.");
   return true;
 }
 
@@ -101,7 +101,7 @@ async function run() {
   byId("status").textContent = "Working…";
   const began = performance.now();
   try {
-    // The samples need the candidates: asked for first, they are in the cache when the samples are.
+    // Samples are drawn from the candidates: requesting these first puts them into the service's cache.
     const candidates = await ask("v1/candidates", { texts, ...candidateSettings }, mine.signal);
     const samples = await ask("v1/augment", { texts, ...settings }, mine.signal);
     show(candidates, samples);
@@ -112,7 +112,7 @@ async function run() {
     if (mine.signal.aborted) return;
     byId("status").textContent = "";
     if (error.problem) showProblem(error.problem, error.response);
-    else showAlert("The service does not answer. Is it still running?");
+    else showAlert("The service does not respond. Is it still running?");
   } finally {
     if (running === mine) byId("go").removeAttribute("aria-busy");
   }
@@ -125,7 +125,7 @@ function show(candidates, results) {
     if (one.text_b) card.append(wordsLine(one.text_b));
     const samples = results[index].samples;
     if (samples.length) card.append(element("ol", { className: "samples" }, ...samples.map(sampleItem)));
-    else card.append(element("p", { className: "none", textContent: "No samples: nothing here may be replaced, or none were asked for." }));
+    else card.append(element("p", { className: "none", textContent: "No samples: this sentence has no replaceable word, or the number of samples is 0." }));
     return card;
   });
   byId("cards").replaceChildren(...cards);
@@ -133,7 +133,7 @@ function show(candidates, results) {
   lastLines = results.flatMap((one) => one.samples.map((sample) => JSON.stringify({ id: one.id, ...sample }))).join("\n") + "\n";
 }
 
-// The service counts code points, JavaScript UTF-16 units: texts are cut as arrays of code points.
+// Spans are in code points, but JavaScript strings are in UTF-16 units: slice arrays of code points.
 function wordsLine({ text, words }) {
   const letters = Array.from(text), line = element("p", { className: "words" });
   let last = 0;
@@ -150,7 +150,7 @@ function wordElement(shown, word) {
   if (!word.origin) return element("span", { className: "kept", textContent: shown });
   const button = element("button", { type: "button", className: `word ${word.origin}`, textContent: shown });
   const count = word.candidates.length;
-  button.setAttribute("aria-label", `${shown}, ${ORIGINS[word.origin]}, ${count ? `${count} candidates` : "no candidate"}`);
+  button.setAttribute("aria-label", `${shown}, ${ORIGINS[word.origin]}, ${count ? `${count} candidates` : "no candidates"}`);
   for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, () => showTip(button, word));
   button.addEventListener("pointerleave", () => document.activeElement !== button && hideTip());
   button.addEventListener("blur", hideTip);
@@ -165,7 +165,7 @@ function showTip(owner, word) {
     item.style.setProperty("--share", `${Math.round(8 + 92 * ((scores[index] - low) / span))}%`);
     return item;
   });
-  const heading = items.length ? `${ORIGINS[word.origin]}: ${word.origin === "mlm" ? "logit" : "cosine"}` : "No candidate: it stays as it is.";
+  const heading = items.length ? `${ORIGINS[word.origin]}: ${word.origin === "mlm" ? "logit" : "cosine"}` : "No candidates: the word is not replaced.";
   tip.replaceChildren(element("h3", { textContent: heading }), element("ol", {}, ...items));
   tip.className = `is-${word.origin}`;
   tip.hidden = false;
@@ -216,7 +216,7 @@ async function copy(button, text) {
   setTimeout(() => (button.textContent = before), 1500);
 }
 
-// Settings and sentences stand in the fragment, which a browser never sends to any server.
+// Settings and sentences are kept in the URL's fragment, which browsers never send to a server.
 function writeUrl() {
   const parts = new URLSearchParams();
   for (const name of [...NUMBERS, ...SWITCHES]) if (form.elements[name].value !== defaults[name]) parts.set(name, form.elements[name].value);

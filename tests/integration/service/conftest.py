@@ -1,4 +1,4 @@
-"""One service with a small model for all tests of this folder, and one with a token and tight limits."""
+"""Services with a small model for the tests in this folder: an open one, and one with tokens and tight limits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.service import TOKEN, Service
 
 @pytest.fixture(scope="session")
 def model_options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Options that name a small random model and vectors."""
+    """Command-line options for a small random model and vectors."""
     folder = tmp_path_factory.mktemp("service-model")
     model = save_random_model("bert-uncased", folder / "model", num_heads=2)
     vectors = save_random_vectors(folder / "glove.txt")
@@ -35,7 +35,7 @@ def client(service: Service) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="session")
 def guarded_service(model_options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """Two tokens, one of them from a file; small limits."""
+    """A service with two tokens, one of them from a file, and small limits."""
     folder = tmp_path_factory.mktemp("guarded")
     (folder / "tokens").write_text("# of the tests\nanother-token-of-the-tests-42\n", encoding="utf-8")
     limits = ["--max-body-bytes", "100000", "--max-texts", "4", "--max-text-characters", "600", "--max-n-a", "30"]

@@ -1,4 +1,4 @@
-"""Bad input and abuse: a clear problem document each time, never a 500, and the service goes on."""
+"""Invalid input and abuse: always a clear problem document, never a 500, and the service keeps running."""
 
 from __future__ import annotations
 
@@ -80,14 +80,14 @@ AUGMENT_ONLY = [
 
 
 @pytest.mark.parametrize("route", ROUTES[:2])
-def test_bad_bodies_name_the_fault(guarded: httpx.Client, route: str) -> None:
+def test_a_problem_points_at_the_invalid_part_of_a_body(guarded: httpx.Client, route: str) -> None:
     for body, status, pointer in BAD_BODIES:
         document = check_problem(guarded.post(route, content=body.encode(), headers=JSON), status)
         if pointer:
             assert document["errors"][0]["pointer"].startswith(pointer), (body[:80], document)
 
 
-def test_bad_numbers_name_the_fault(guarded: httpx.Client) -> None:
+def test_a_problem_points_at_the_invalid_number(guarded: httpx.Client) -> None:
     for body, pointer in AUGMENT_ONLY:
         response = guarded.post("/v1/augment", content=body, headers=JSON)
         document = check_problem(response, response.status_code)
@@ -97,7 +97,7 @@ def test_bad_numbers_name_the_fault(guarded: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-def test_bodies_that_are_too_long_or_no_json_are_refused(guarded: httpx.Client, route: str) -> None:
+def test_bodies_that_are_too_long_or_not_json_are_refused(guarded: httpx.Client, route: str) -> None:
     check_problem(guarded.post(route, content=b'{"texts": ["' + b"x" * 1_000_000 + b'"]}', headers=JSON), 413)
     chunks = (b"x" * 1000 for _ in range(200))
     check_problem(guarded.post(route, content=chunks, headers=JSON), 413)
@@ -106,7 +106,7 @@ def test_bodies_that_are_too_long_or_no_json_are_refused(guarded: httpx.Client, 
     check_problem(guarded.post(route, content=b'{"texts": ["a"]}', headers={"Content-Type": "text/plain"}), 415)
 
 
-def test_random_bodies_never_break_it(guarded: httpx.Client) -> None:
+def test_random_bodies_never_cause_a_server_error(guarded: httpx.Client) -> None:
     rng = random.Random(3)
     good = json.dumps({"texts": ["the cat", ["a dog", "ünï 🦊"]], "n_a": 2, "k": 3, "seed": 1, "first_id": 2}).encode()
     for _ in range(300):
@@ -126,9 +126,18 @@ def test_random_bodies_never_break_it(guarded: httpx.Client) -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    [None, "", "Bearer", "Bearer wrong-token-wrong-token", f"Basic {TOKEN}", f"bearer{TOKEN}",
-     f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer " + "x" * 5000],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer wrong-token-wrong-token",
+        f"Basic {TOKEN}",
+        f"bearer{TOKEN}",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer " + "x" * 5000,
+    ],
+)
 def test_wrong_tokens_are_refused(guarded_service: Service, authorization: str | None) -> None:
     headers = {"Authorization": authorization} if authorization is not None else {}
     with guarded_service.client() as client:
@@ -141,7 +150,7 @@ def test_wrong_tokens_are_refused(guarded_service: Service, authorization: str |
             assert client.get(path, headers=headers).status_code == 200, path
 
 
-def test_each_token_opens_and_none_is_logged(guarded_service: Service) -> None:
+def test_every_token_is_accepted_and_none_is_logged(guarded_service: Service) -> None:
     other = "another-token-of-the-tests-42"
     for token in (TOKEN, other):
         with guarded_service.client(token) as client:
@@ -154,10 +163,20 @@ def test_each_token_opens_and_none_is_logged(guarded_service: Service) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/../../etc/passwd", "/..%2f..%2fetc/passwd", "/page.css/../app.py", "//etc/passwd", "/v1/augment/", "/static/x",
-     "/%00", "/page.py", "/__init__.py", "/" + "x" * 3000],
-)  # fmt: skip
-def test_path_tricks_find_nothing(guarded_service: Service, path: str) -> None:
+    [
+        "/../../etc/passwd",
+        "/..%2f..%2fetc/passwd",
+        "/page.css/../app.py",
+        "//etc/passwd",
+        "/v1/augment/",
+        "/static/x",
+        "/%00",
+        "/page.py",
+        "/__init__.py",
+        "/" + "x" * 3000,
+    ],
+)
+def test_path_traversal_finds_nothing(guarded_service: Service, path: str) -> None:
     host, port = guarded_service.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
@@ -166,21 +185,21 @@ def test_path_tricks_find_nothing(guarded_service: Service, path: str) -> None:
     assert b"root:" not in answer
 
 
-def test_methods_that_a_path_does_not_take(guarded: httpx.Client) -> None:
+def test_unsupported_methods_are_refused(guarded: httpx.Client) -> None:
     response = guarded.get("/v1/augment")
     check_problem(response, 405)
     assert response.headers["allow"] == "POST"
     check_problem(guarded.request("TRACE", "/readyz"), 405)
 
 
-def test_without_tokens_only_loopback_names_are_answered(service: Service) -> None:
+def test_without_tokens_only_loopback_host_names_are_accepted(service: Service) -> None:
     with service.client() as client:
         check_problem(client.get("/readyz", headers={"Host": "evil.example"}), 421)
         assert client.get("/readyz", headers={"Host": "localhost:8000"}).status_code == 200
         assert client.get("/readyz", headers={"Host": "[::1]:8000"}).status_code == 200
 
 
-def test_a_text_that_needs_too_much_is_refused(service: Service) -> None:
+def test_a_text_that_needs_too_many_tokens_is_refused(service: Service) -> None:
     long = "the quick brown fox jumps over a lazy dog " * 230
     with service.client() as client:
         began = time.monotonic()
@@ -189,13 +208,13 @@ def test_a_text_that_needs_too_much_is_refused(service: Service) -> None:
             422,
             "limit",
         )
-        assert "model pieces" in document["detail"]
+        assert "model tokens" in document["detail"]
         assert time.monotonic() - began < 30
         check_problem(client.post("/v1/candidates", json={"texts": ["x" * 1_000_000]}), 413)
         check_problem(client.post("/v1/candidates", json={"texts": ["x" * 100_000]}), 422, "limit")
 
 
-def test_a_stream_that_fails_ends_with_the_problem(service: Service) -> None:
+def test_a_failed_stream_ends_with_a_problem_document(service: Service) -> None:
     long = "the quick brown fox jumps over a lazy dog " * 230
     body = {"texts": ["the cat", long], "words": "all", "n_a": 100, "conditioning": "sequential"}
     with service.client() as client, client.stream("POST", "/v1/augment/stream", json=body) as response:
@@ -206,7 +225,7 @@ def test_a_stream_that_fails_ends_with_the_problem(service: Service) -> None:
     assert len(lines) == 2
 
 
-def test_many_connections_and_slow_clients_leave_it_answering(service: Service) -> None:
+def test_the_service_responds_despite_many_connections_and_slow_clients(service: Service) -> None:
     host, port = service.url.removeprefix("http://").split(":")
 
     async def crowd() -> None:
@@ -221,7 +240,7 @@ def test_many_connections_and_slow_clients_leave_it_answering(service: Service) 
                     b"Content-Length: 900\r\n\r\n{"
                 )
             writers.append(writer)
-        # The ones that sent their headers hold places of requests: others may be refused, but at once and clearly.
+        # Connections that sent their headers count as requests: others may be refused, but at once.
         async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
             assert (await client.get("/readyz")).status_code == 200
             response = await client.post("/v1/augment", json={"texts": ["the cat"], "n_a": 1})
@@ -237,7 +256,7 @@ def test_many_connections_and_slow_clients_leave_it_answering(service: Service) 
 
 
 @pytest.mark.golden
-def test_awkward_inputs_through_every_route(service: Service, data_dir: Path) -> None:
+def test_awkward_inputs_on_every_route(service: Service, data_dir: Path) -> None:
     files = sorted((data_dir / "awkward").iterdir())
     assert len(files) > 10
     with service.client() as client:

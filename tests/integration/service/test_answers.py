@@ -1,4 +1,4 @@
-"""Samples and candidates: the batch job's own, whatever else is being served, in every form of request."""
+"""Samples and candidates equal those of the batch job, regardless of concurrent requests and of the route."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTS = [
     "",
 ]
 SETTINGS: dict[str, Any] = {"n_a": 6, "k": 8, "seed": 11}
-SWITCHES = [
+SWITCHES: list[dict[str, Any]] = [
     {},
     {"context": "pair"},
     {"context": "unmasked", "words": "all-letters"},
@@ -35,23 +35,13 @@ SWITCHES = [
 
 
 def job_samples(rows: list[tuple[str, str]], folder: Path, options: list[str], params: dict[str, Any]) -> list[Any]:
-    """What the batch job writes for pairs of texts, per source id."""
+    """Samples that the batch job writes for pairs of texts, per source id."""
     table = folder / "in.jsonl"
     table.write_text("".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in rows), encoding="utf-8")
     flags = [part for name, value in params.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-    # Three rows a shard: other batches than any request makes.
-    run = [
-        "run",
-        "--input",
-        str(table),
-        "--text-column",
-        "a",
-        "b",
-        "--output",
-        str(folder / "out"),
-        "--shard-rows",
-        "3",
-    ]
+    # Three rows per shard, so that the batches differ from those of the requests.
+    run = ["run", "--input", str(table), "--text-column", "a", "b", "--output", str(folder / "out")]
+    run += ["--shard-rows", "3"]
     keep = [one for one in options if one != "--threads"][:-1]
     finished = run_command(*run, *keep, "--mlm-actors", "1", *flags)
     assert finished.returncode == 0, finished.stderr
@@ -65,7 +55,7 @@ def job_samples(rows: list[tuple[str, str]], folder: Path, options: list[str], p
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=str)
-def test_every_switch_answers_alike_alone_and_in_company(service: Service, switches: dict[str, Any]) -> None:
+def test_samples_do_not_depend_on_concurrent_requests(service: Service, switches: dict[str, Any]) -> None:
     params = SETTINGS | switches
 
     async def ask() -> None:
@@ -73,7 +63,7 @@ def test_every_switch_answers_alike_alone_and_in_company(service: Service, switc
             together = await client.augment(TEXTS, **params)
             texts = [text + " again" for text in TEXTS]
             crowd = [client.augment([text, text + " and more"], **(params | {"seed": 5})) for text in texts * 3]
-            # The cache knows the texts of `together`: these come to the model anew, each in other company.
+            # The texts of `together` are cached; these are not, and reach the model together with the crowd's.
             fresh = await asyncio.gather(*(client.augment([text], first_id=9, **params) for text in texts), *crowd)
             alone = [await client.augment([text], first_id=9, **(params | {"k": 8})) for text in texts]
             assert fresh[: len(texts)] == alone
@@ -98,9 +88,7 @@ def test_the_batch_job_gives_the_same_samples(service: Service, model_options: l
 @pytest.mark.slow
 @pytest.mark.golden
 @pytest.mark.parametrize("dtype", CPU_DTYPES)
-def test_the_golden_model_on_two_threads_gives_the_samples_of_a_job_on_one(
-    golden_dir: Path, dtype: str, tmp_path: Path
-) -> None:
+def test_two_threads_give_the_samples_of_a_job_on_one_thread(golden_dir: Path, dtype: str, tmp_path: Path) -> None:
     options = ["--mlm", str(golden_dir / "model"), "--glove", str(golden_dir / "glove.txt.gz"), "--dtype", dtype]
     lines = (golden_dir / "sentences.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line).get("text") or json.loads(line)["text_a"] for line in lines][:40]
@@ -116,9 +104,8 @@ def test_candidates_have_spans_origins_and_scores(client: httpx.Client) -> None:
     body = {"texts": ["the quick cinematography", ["a cat", "honestly bad"]], "k": 5}
     answer = client.post("/v1/candidates", json=body).json()["results"]
     words = answer[0]["text_a"]["words"]
-    assert [(one["word"], one["origin"]) for one in words] == [
-        ("the", None), ("quick", "mlm"), ("cinematography", "glove"),
-    ]  # fmt: skip
+    expected = [("the", None), ("quick", "mlm"), ("cinematography", "glove")]
+    assert [(one["word"], one["origin"]) for one in words] == expected
     assert words[1]["start"] == 4
     assert words[1]["end"] == 9
     assert len(words[2]["candidates"]) == 5
@@ -127,7 +114,7 @@ def test_candidates_have_spans_origins_and_scores(client: httpx.Client) -> None:
     assert answer[1]["text_b"]["text"] == "honestly bad"
 
 
-def test_replaced_spans_point_at_the_new_words(client: httpx.Client) -> None:
+def test_replaced_spans_locate_the_new_words(client: httpx.Client) -> None:
     answer = client.post("/v1/augment", json={"texts": [*TEXTS, TEXTS[:2]], "n_a": 9, "words": "all-letters"}).json()
     spans = 0
     for result in answer["results"]:
@@ -155,7 +142,7 @@ def test_the_cache_answers_the_second_time(client: httpx.Client) -> None:
     assert hits() == before + 2
 
 
-def test_the_client_raises_what_the_service_says(service: Service) -> None:
+def test_the_client_raises_the_services_problem(service: Service) -> None:
     with Client(service.url) as client, pytest.raises(ServiceError, match="422 limit: /n_a") as caught:
         client.augment(["the cat"], n_a=10**9)
     assert caught.value.problem is not None

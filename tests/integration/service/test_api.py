@@ -1,4 +1,4 @@
-"""The OpenAPI document holds: schemathesis tries it; and the README's curl lines work."""
+"""The service conforms to its OpenAPI document, as tested by schemathesis, and the README's curl commands work."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_curl_lines_of_the_readme_work(service: Service, line: str) -> None:
         assert loaded.get("results") or loaded.get("samples") or loaded.get("status") == "ready"
 
 
-def test_examples_and_answers_fit_the_document(client: httpx.Client) -> None:
+def test_examples_and_responses_match_the_document(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     for path in ("/v1/augment", "/v1/candidates", "/v1/augment/stream"):
         route = document["paths"][path]["post"]
@@ -51,7 +51,7 @@ def test_examples_and_answers_fit_the_document(client: httpx.Client) -> None:
     assert "securitySchemes" not in document["components"]
 
 
-def test_the_document_asks_for_a_token_where_the_service_does(guarded_service: Service) -> None:
+def test_the_document_requires_a_token_where_the_service_does(guarded_service: Service) -> None:
     with guarded_service.client() as client:
         document = client.get("/openapi.json").json()
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
@@ -62,11 +62,10 @@ def test_the_document_asks_for_a_token_where_the_service_does(guarded_service: S
 
 @pytest.mark.slow
 def test_schemathesis_finds_no_failure(guarded_service: Service, tmp_path: Path) -> None:
-    command = [
-        str(Path(sys.executable).parent / "schemathesis"), "run", f"{guarded_service.url}/openapi.json", "--header",
-        f"Authorization: Bearer {TOKEN}", "--checks", "all", "--max-examples", "60", "--generation-database", "none",
-        "--seed", "1", "--phases", "examples,coverage,fuzzing", "--request-timeout", "30",
-    ]  # fmt: skip
+    command = [str(Path(sys.executable).parent / "schemathesis"), "run", f"{guarded_service.url}/openapi.json"]
+    command += ["--header", f"Authorization: Bearer {TOKEN}", "--checks", "all", "--max-examples", "60"]
+    command += ["--generation-database", "none", "--seed", "1", "--phases", "examples,coverage,fuzzing"]
+    command += ["--request-timeout", "30"]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=tmp_path)
     assert finished.returncode == 0, finished.stdout[-6000:] + finished.stderr[-2000:]
     assert re.search(r"(\d{3,}) generated, \1 passed", finished.stdout), finished.stdout[-2000:]

@@ -1,4 +1,4 @@
-"""Overload, time limits, clients that leave, the end of the process, and Retry-After in the client."""
+"""Overload, time limits, disconnected clients, shutdown, and the client's use of Retry-After."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = ("quick", "brown", "fox", "jumps", "lazy", "dog", "cat", "near", "small"
 
 
 def text_number(number: int) -> str:
-    """Texts that differ, so that no cache answers."""
+    """A text per number, so that nothing is served from the cache."""
     return " ".join(WORDS[(number >> shift) % len(WORDS)] for shift in range(0, 40, 2))
 
 
@@ -30,7 +30,7 @@ def metric(service: Service, name: str) -> float:
     return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0.0)
 
 
-def test_overload_is_refused_at_once_and_the_client_comes_back(model_options: list[str], tmp_path: Path) -> None:
+def test_overload_is_refused_at_once_and_the_client_retries(model_options: list[str], tmp_path: Path) -> None:
     options = ["--queue-seconds", "0.05", "--max-requests", "12", "--batch-tokens", "64"]
     with Service(*model_options, *options, log=tmp_path / "log.txt") as service:
 
@@ -60,15 +60,16 @@ def test_overload_is_refused_at_once_and_the_client_comes_back(model_options: li
         assert asyncio.run(patient()) == [1] * 40
 
 
-def test_work_of_a_client_that_left_is_dropped(service: Service) -> None:
-    body = {"texts": [text_number(i * 131 + 7) * 3 for i in range(60)], "n_a": 1, "words": "all", "context": "pair"}
+def test_work_of_a_disconnected_client_is_dropped(service: Service) -> None:
+    texts = [text_number(i * 131 + 7) * 3 for i in range(60)]
+    body = {"texts": texts, "n_a": 1, "words": "all", "context": "pair"}
     before = metric(service, "augment_service_pass_tokens_sum")
     with service.client() as client, pytest.raises(httpx.ReadTimeout):
         client.post("/v1/augment", json=body, timeout=0.15)
     deadline = time.monotonic() + 20
     while metric(service, "augment_service_queue_tokens") > 0 and time.monotonic() < deadline:
         time.sleep(0.02)
-    asked = sum(3 * 20 * (3 * 20 + 3) * 2 for _ in body["texts"])
+    asked = sum(3 * 20 * (3 * 20 + 3) * 2 for _ in texts)
     tokens = metric(service, "augment_service_pass_tokens_sum")
     time.sleep(0.2)
     assert metric(service, "augment_service_pass_tokens_sum") == tokens
@@ -98,7 +99,7 @@ def test_a_large_request_does_not_starve_small_ones(service: Service) -> None:
     assert finished < done[0], "five small requests waited for the large one"
 
 
-def test_the_time_limit_of_a_request(model_options: list[str], tmp_path: Path) -> None:
+def test_a_request_beyond_the_time_limit_is_answered_503(model_options: list[str], tmp_path: Path) -> None:
     options = ["--request-seconds", "0.2", "--queue-seconds", "100"]
     with Service(*model_options, *options, log=tmp_path / "log.txt") as service, service.client() as client:
         body = {"texts": [text_number(i) * 4 for i in range(64)], "n_a": 1, "words": "all", "context": "pair"}
@@ -107,7 +108,7 @@ def test_the_time_limit_of_a_request(model_options: list[str], tmp_path: Path) -
         assert client.post("/v1/augment", json={"texts": ["the cat"], "n_a": 1}).status_code == 200
 
 
-def test_sigterm_finishes_what_has_begun_and_exits_with_0(model_options: list[str], tmp_path: Path) -> None:
+def test_sigterm_finishes_requests_in_flight_and_exits_with_0(model_options: list[str], tmp_path: Path) -> None:
     with Service(*model_options, "--queue-seconds", "100", log=tmp_path / "log.txt") as service:
         answers: list[int] = []
 
@@ -132,7 +133,7 @@ def test_sigterm_finishes_what_has_begun_and_exits_with_0(model_options: list[st
             httpx.get(f"{service.url}/healthz")
 
 
-def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
+def test_a_failure_to_load_the_model_is_reported(tmp_path: Path) -> None:
     service = Service("--mlm", str(tmp_path / "gone"), "--glove", "embedded", log=tmp_path / "log.txt")
     try:
         deadline = time.monotonic() + 60
@@ -158,7 +159,7 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path: Path) -> None:
         (["--port", "70000"], "--port"),
     ],
 )
-def test_wrong_options_are_refused_before_any_model_loads(
+def test_invalid_options_are_refused_before_any_model_is_loaded(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AUGMENT_SERVICE_TOKENS", raising=False)

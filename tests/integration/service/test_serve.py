@@ -1,4 +1,4 @@
-"""The service on Ray Serve answers as it does under uvicorn, and a killed replica costs no request."""
+"""The service on Ray Serve responds as it does under uvicorn, and no request fails when a replica is killed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def cluster(model_options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeCluster]:
-    values = dict(zip(model_options[::2], model_options[1::2], strict=True))
-    args: dict[str, Any] = {name.removeprefix("--"): value for name, value in values.items()} | {"threads": 1}
+    args: dict[str, Any] = {"threads": 1}
+    for name, value in zip(model_options[::2], model_options[1::2], strict=True):
+        args.setdefault(name.removeprefix("--"), value)
     with ServeCluster(tmp_path_factory.mktemp("serve"), args, replicas=2) as running:
         yield running
 
 
 @pytest.mark.timeout(400)
-def test_serve_answers_as_uvicorn_does(cluster: ServeCluster, service: Service) -> None:
+def test_responses_equal_those_under_uvicorn(cluster: ServeCluster, service: Service) -> None:
     with Client(cluster.url) as one, Client(service.url) as other:
         for switches in SWITCHES:
             params = SETTINGS | switches
@@ -50,7 +51,7 @@ def test_serve_answers_as_uvicorn_does(cluster: ServeCluster, service: Service) 
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("deployment", ["MaskedLM", "Ingress"])
-def test_a_killed_replica_costs_no_request(cluster: ServeCluster, deployment: str) -> None:
+def test_no_request_fails_when_a_replica_is_killed(cluster: ServeCluster, deployment: str) -> None:
     async def load() -> list[int]:
         async with AsyncClient(cluster.url, max_tries=12) as client:
 

@@ -2,18 +2,20 @@
 
 import os
 import signal
-from typing import Any
+from collections.abc import Sequence
 
 import shared.sampling
+from shared.candidates import RowCandidates, Samples
+from shared.params import AugmentParams
 
 POISON = "poisonous"
 _draw = shared.sampling.draw_samples
 
 
-def _draw_or_die(found: Any, *arguments: Any) -> Any:
-    if any(POISON in row.text_a.text for row in found):
+def _draw_or_die(rows: Sequence[RowCandidates], params: AugmentParams) -> Samples:
+    if any(POISON in row.text_a.text for row in rows):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _draw(found, *arguments)
+    return _draw(rows, params)
 
 
 shared.sampling.draw_samples = _draw_or_die

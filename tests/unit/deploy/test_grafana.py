@@ -1,4 +1,4 @@
-"""The dashboard: every metric that it asks for is one that the job counts, with the labels that it has."""
+"""The dashboard of the job: it queries only metrics that the job exports, with the labels that they have."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import yaml
 from augment_service.job.metrics import JOB_METRICS, Metric
 
 GRAFANA = Path(__file__).resolve().parents[3] / "deploy" / "grafana"
-RAYS_OWN = {"ray_node_gpus_utilization": {"instance", "GpuIndex"}}
+RAY_METRICS = {"ray_node_gpus_utilization": {"instance", "GpuIndex"}}
 SUFFIXES = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
-# What Grafana needs of a dashboard file to load and lay it out.
+# What Grafana requires of a dashboard file to load and display it.
 SCHEMA = {
     "type": "object",
     "required": ["uid", "title", "schemaVersion", "panels", "templating", "time"],
@@ -69,7 +69,7 @@ def exported(metric: Metric) -> set[str]:
     return {f"ray_{metric.name}{suffix}" for suffix in SUFFIXES[metric.kind]}
 
 
-def test_the_file_is_a_dashboard_and_no_two_panels_overlap() -> None:
+def test_the_file_is_a_dashboard_without_overlapping_panels() -> None:
     jsonschema.validate(dashboard(), SCHEMA)
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -82,20 +82,20 @@ def test_the_file_is_a_dashboard_and_no_two_panels_overlap() -> None:
         taken |= cells
 
 
-def test_every_metric_is_one_of_the_table() -> None:
-    known = set(RAYS_OWN).union(*(exported(metric) for metric in JOB_METRICS))
+def test_every_queried_metric_exists() -> None:
+    known = set(RAY_METRICS).union(*(exported(metric) for metric in JOB_METRICS))
     asked = {name for one in expressions() for name in re.findall(r"\bray_[a-z0-9_]+", one)}
     assert asked - known == set()
 
 
-def test_every_metric_of_the_table_is_shown() -> None:
+def test_every_metric_is_shown() -> None:
     asked = " ".join(expressions())
     missing = [metric.name for metric in JOB_METRICS if not any(name in asked for name in exported(metric))]
     assert missing == []
 
 
-def test_only_labels_that_a_metric_has_are_used() -> None:
-    labels = {name: set(metric.labels) for metric in JOB_METRICS for name in exported(metric)} | RAYS_OWN
+def test_every_queried_label_exists() -> None:
+    labels = {name: set(metric.labels) for metric in JOB_METRICS for name in exported(metric)} | RAY_METRICS
     for one in expressions():
         used = set(re.findall(r"(\w+)\s*=~?\s*\"", one))
         used |= {name.strip() for group in re.findall(r"\bby \(([^)]*)\)", one) for name in group.split(",")}
@@ -110,7 +110,7 @@ def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
             assert kinds[name] in ("counter", "histogram"), (function, name)
 
 
-def test_scrape_and_provisioning_files_fit_together() -> None:
+def test_scrape_and_provisioning_files_are_consistent() -> None:
     scrape = yaml.safe_load((GRAFANA / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"][0]
     assert scrape["honor_labels"] is True
     assert scrape["file_sd_configs"][0]["files"] == ["/tmp/ray/prom_metrics_service_discovery.json"]

@@ -1,4 +1,4 @@
-"""The KubeRay manifests against the operator's own schemas, with every object closed so that a misspelt field shows."""
+"""The KubeRay manifests validated against the operator's schemas, closed so that misspelt fields are found."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def closed(schema: Any) -> Any:
-    """The schema with `additionalProperties: false` wherever an object lists its properties and says nothing more."""
+    """The schema with `additionalProperties: false` in every object that lists its properties and allows no others."""
     if isinstance(schema, list):
         return [closed(one) for one in schema]
     if not isinstance(schema, dict):
@@ -44,7 +44,7 @@ def validators(kuberay_dir: Path) -> dict[str, jsonschema.Draft202012Validator]:
         text = lzma.decompress((kuberay_dir / f"ray.io_{kind.lower()}s.yaml.xz").read_bytes())
         versions = {one["name"]: one for one in yaml.load(text, yaml.CSafeLoader)["spec"]["versions"]}
         schema = closed(versions["v1"]["schema"]["openAPIV3Schema"])
-        # The API server knows what stands in metadata; the schema says only that it is an object.
+        # The API server validates metadata; the schema only says that it is an object.
         schema["properties"]["metadata"] = {"type": "object"}
         found[kind] = jsonschema.Draft202012Validator(schema)
     return found
@@ -56,9 +56,7 @@ def faults(manifest: dict[str, Any], validators: dict[str, jsonschema.Draft20201
 
 @pytest.mark.golden
 @pytest.mark.parametrize("name", NAMES)
-def test_manifests_are_what_the_operator_accepts(
-    name: str, validators: dict[str, jsonschema.Draft202012Validator]
-) -> None:
+def test_the_operator_accepts_the_manifests(name: str, validators: dict[str, jsonschema.Draft202012Validator]) -> None:
     assert faults(load(name), validators) == []
 
 
@@ -73,7 +71,7 @@ def test_manifests_are_what_the_operator_accepts(
         (("spec", "rayClusterSpec", "headGroupSpec", "template", "spec", "containers", 0, "enviroment"), "enviroment"),
     ],
 )
-def test_a_misspelt_field_is_caught(
+def test_a_misspelt_field_is_found(
     path: tuple[Any, ...], message: str, validators: dict[str, jsonschema.Draft202012Validator]
 ) -> None:
     manifest = copy.deepcopy(load("rayjob-augment.yaml"))
@@ -85,7 +83,7 @@ def test_a_misspelt_field_is_caught(
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_entrypoints_are_commands_that_exist(name: str) -> None:
+def test_entrypoints_are_valid_commands(name: str) -> None:
     entrypoint = load(name)["spec"]["entrypoint"]
     commands = commands_in(entrypoint)
     assert len(commands) == entrypoint.count("python -m") > 0
@@ -93,7 +91,7 @@ def test_entrypoints_are_commands_that_exist(name: str) -> None:
         build_config(command)
 
 
-def test_an_option_that_does_not_exist_is_caught() -> None:
+def test_an_unknown_option_is_found() -> None:
     (command,) = commands_in("cd /data && python -m augment_service run --task SST-2 --input a.tsv --outptu b")
     with pytest.raises(AssertionError, match="--outptu"):
         build_config(command)
@@ -106,7 +104,7 @@ def test_runtime_environments_are_yaml_with_text_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_head_does_no_work_and_the_gpu_workers_scale(name: str) -> None:
+def test_the_head_has_no_resources_and_the_gpu_workers_scale(name: str) -> None:
     spec = load(name)["spec"]
     cluster = spec.get("rayClusterSpec", spec)
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
@@ -120,7 +118,7 @@ def test_the_head_does_no_work_and_the_gpu_workers_scale(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pods_hold_no_secret_and_run_as_a_plain_user(name: str) -> None:
+def test_pods_contain_no_secret_and_run_without_root(name: str) -> None:
     spec = load(name)["spec"]
     cluster = spec.get("rayClusterSpec", spec)
     assert cluster["authOptions"] == {"mode": "token", "secretName": "augment-ray-token"}

@@ -1,7 +1,6 @@
-"""Shell scripts and the Dockerfile: linted, and every command of ours that they come to is one that exists.
+"""Shell scripts and the Dockerfile: they pass their linters, and every command of ours in them is valid.
 
-The scripts run for real; only the programs that they would start (ray, srun, python) are stand-ins that record how they
-were called.
+The scripts really run, but the programs that they start (ray, srun, python) are stubs that record their arguments.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ def test_shell_scripts_pass_shellcheck() -> None:
     assert (finished.returncode, finished.stdout) == (0, "")
 
 
-def test_the_dockerfile_passes_hadolint_and_a_bad_one_would_not(tmp_path: Path) -> None:
+def test_the_dockerfile_passes_hadolint_and_a_bad_one_does_not(tmp_path: Path) -> None:
     lint = [str(BIN / "hadolint"), "--no-color"]
     finished = subprocess.run([*lint, str(DEPLOY / "Dockerfile")], capture_output=True, text=True)
     assert (finished.returncode, finished.stdout) == (0, "")
@@ -40,18 +39,18 @@ def test_the_dockerfile_passes_hadolint_and_a_bad_one_would_not(tmp_path: Path) 
     assert subprocess.run([*lint, str(bad)], capture_output=True).returncode != 0
 
 
-def test_the_dockerfile_copies_only_what_dockerignore_lets_through() -> None:
+def test_the_dockerfile_copies_exactly_what_dockerignore_includes() -> None:
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in ignore
-    let_through = {line[1:] for line in ignore if line.startswith("!")}
+    included = {line[1:] for line in ignore if line.startswith("!")}
     lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
     copies = [line.split()[1:-1] for line in lines if line.startswith("COPY") and "--from" not in line]
     copied = {name for names in copies for name in names}
-    assert copied == let_through
+    assert copied == included
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_the_dockerfile_ends_as_a_plain_user_with_commands_that_exist() -> None:
+def test_the_dockerfile_runs_valid_commands_without_root() -> None:
     lines = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").splitlines()
     assert [line for line in lines if line.startswith("USER")] == ["USER 1000:1000"]
     commands = [yaml.safe_load(line.removeprefix("CMD ")) for line in lines if line.startswith("CMD ")]
@@ -61,7 +60,7 @@ def test_the_dockerfile_ends_as_a_plain_user_with_commands_that_exist() -> None:
             build_config(command[2:])
 
 
-def test_submit_hands_the_command_to_ray_as_it_is(tmp_path: Path) -> None:
+def test_submit_passes_the_command_to_ray_unchanged(tmp_path: Path) -> None:
     script = DEPLOY / "ray" / "submit.sh"
     wanted = {"SUBMISSION_ID": "aug-1", "ENTRYPOINT_GPUS": "1"}
     finished, calls = run_recorded(script, ["augment_service", "run", *RUN], tmp_path, SERVER | wanted, {"ray": ""})
@@ -101,19 +100,22 @@ def test_the_head_makes_a_token_when_there_is_none(tmp_path: Path, mode: str) ->
 
 
 def slurm_job(tmp_path: Path, **more: str) -> dict[str, str]:
-    """Environment of a job on two nodes; the virtualenv is an empty one."""
+    """Environment of a job on two nodes, with an empty virtualenv."""
     activate = tmp_path / "venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.write_text("", encoding="utf-8")
     return {
-        "SLURM_JOB_ID": "77", "SLURM_JOB_NUM_NODES": "2", "SLURM_SUBMIT_DIR": str(ROOT),
-        "VENV": str(tmp_path / "venv"), "HEAD_IP": "10.0.0.1",
-    } | more  # fmt: skip
+        "SLURM_JOB_ID": "77",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_SUBMIT_DIR": str(ROOT),
+        "VENV": str(tmp_path / "venv"),
+        "HEAD_IP": "10.0.0.1",
+    } | more
 
 
-def test_slurm_augmentation_starts_ray_on_all_nodes_and_runs_once(tmp_path: Path) -> None:
-    stand_ins = {"ray": STAYS, "srun": STAYS, "python": 'case "$*" in -c*) echo token;; *augment*) exit 7;; esac'}
-    finished, calls = run_recorded(DEPLOY / "slurm" / "augment.sbatch", RUN, tmp_path, slurm_job(tmp_path), stand_ins)
+def test_slurm_augmentation_starts_ray_on_all_nodes_and_runs_the_command_once(tmp_path: Path) -> None:
+    stubs = {"ray": STAYS, "srun": STAYS, "python": 'case "$*" in -c*) echo token;; *augment*) exit 7;; esac'}
+    finished, calls = run_recorded(DEPLOY / "slurm" / "augment.sbatch", RUN, tmp_path, slurm_job(tmp_path), stubs)
     assert finished.returncode == 7, finished.stderr
     (head,) = [call for call in calls if call[0] == "ray"]
     assert {"--head", "--node-ip-address=10.0.0.1", "--port=21077"} <= set(head)
@@ -126,19 +128,21 @@ def test_slurm_augmentation_starts_ray_on_all_nodes_and_runs_once(tmp_path: Path
     assert config.address == "auto"
 
 
-def test_slurm_signal_reaches_the_command_and_the_job_goes_back_into_the_queue(tmp_path: Path) -> None:
-    # The stand-in of our command sends its caller the signal that Slurm would send, and ends as `run` does.
+def test_the_slurm_signal_reaches_the_command_and_the_job_is_requeued(tmp_path: Path) -> None:
+    # The stub of our command sends its caller the signal that Slurm would send, and exits as `run` does.
     told = f"trap 'exit 130' TERM; kill -TERM $PPID; {STAYS.partition('; ')[2]}"
-    stand_ins = {
-        "ray": STAYS, "srun": STAYS, "scontrol": "",
+    stubs = {
+        "ray": STAYS,
+        "srun": STAYS,
+        "scontrol": "",
         "python": f'case "$*" in -c*) echo token;; *augment*) {told};; esac',
-    }  # fmt: skip
-    finished, calls = run_recorded(DEPLOY / "slurm" / "augment.sbatch", RUN, tmp_path, slurm_job(tmp_path), stand_ins)
+    }
+    finished, calls = run_recorded(DEPLOY / "slurm" / "augment.sbatch", RUN, tmp_path, slurm_job(tmp_path), stubs)
     assert finished.returncode == 130, finished.stderr
     assert [call for call in calls if call[0] == "scontrol"] == [["scontrol", "requeue", "77"]]
 
 
-def test_slurm_training_comes_to_commands_that_exist(tmp_path: Path) -> None:
+def test_slurm_training_runs_valid_commands(tmp_path: Path) -> None:
     names = ("TASK", "TRAIN", "DEV", "AUGMENTED", "RUNS", "CORPUS")
     environment = slurm_job(tmp_path) | dict.fromkeys(names, "/data/x") | {"TASK": "SST-2"}
     script = DEPLOY / "slurm" / "train.sbatch"
@@ -149,7 +153,7 @@ def test_slurm_training_comes_to_commands_that_exist(tmp_path: Path) -> None:
         build_config(call[2:])
 
 
-def test_commands_in_the_pages_exist() -> None:
+def test_commands_in_the_deployment_pages_are_valid() -> None:
     checked: dict[str, int] = {}
     for page in sorted((ROOT / "docs" / "deploy").glob("*.md")):
         for block in page.read_text(encoding="utf-8").split("```")[1::2]:
@@ -158,4 +162,4 @@ def test_commands_in_the_pages_exist() -> None:
                     if "…" not in command and "--help" not in command:
                         build_config(command)
                         checked[page.stem] = checked.get(page.stem, 0) + 1
-    assert checked, "no page shows a whole command"
+    assert checked, "no page contains a complete command"

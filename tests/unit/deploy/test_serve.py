@@ -1,4 +1,4 @@
-"""The files of the service: Serve's configuration, the KubeRay manifest, and the dashboard's metrics."""
+"""Deployment files of the service: Serve's configuration, the KubeRay manifest, and the dashboard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def configurations() -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("config", configurations(), ids=["serve.yaml", "rayservice.yaml"])
-def test_serve_takes_the_configuration_and_its_deployments_exist(config: dict[str, Any]) -> None:
+def test_serve_accepts_the_configuration_and_its_deployments_exist(config: dict[str, Any]) -> None:
     application = ServeDeploySchema.model_validate(config).applications[0]
     assert application.import_path == f"{build.__module__}:build"
     built = build(dict(application.args))
@@ -40,14 +40,14 @@ def test_serve_takes_the_configuration_and_its_deployments_exist(config: dict[st
 
 
 @pytest.mark.golden
-def test_the_manifest_is_what_the_operator_accepts(validators: dict[str, jsonschema.Draft202012Validator]) -> None:
+def test_the_operator_accepts_the_manifest(validators: dict[str, jsonschema.Draft202012Validator]) -> None:
     manifest = yaml.safe_load((DEPLOY / "serve" / "rayservice.yaml").read_text(encoding="utf-8"))
     assert faults(manifest, validators) == []
     manifest["spec"]["serveConfigVO"] = manifest["spec"].pop("serveConfigV2")
     assert any("serveConfigVO" in one for one in faults(manifest, validators))
 
 
-def test_the_dashboard_shows_every_metric_and_no_other() -> None:
+def test_the_dashboard_shows_exactly_the_metrics_of_the_service() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "service.json").read_text(encoding="utf-8"))
     jsonschema.validate(dashboard, SCHEMA)
     metrics = ServiceMetrics()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.rng import epoch_seed, philox4x32, uniforms
+from shared.rng import philox4x32, uniforms
 
 ONES = 0xFFFFFFFF
 
@@ -27,7 +27,7 @@ ONES = 0xFFFFFFFF
 def test_philox_gives_the_known_answers_of_random123(
     counter: tuple[int, ...], key: tuple[int, int], answer: tuple[int, ...]
 ) -> None:
-    found = philox4x32(tuple(np.asarray([part]) for part in counter), key)  # type: ignore[arg-type]
+    found = philox4x32(tuple(np.asarray([part]) for part in counter), key)
     assert tuple(int(part[0]) for part in found) == answer
 
 
@@ -44,8 +44,3 @@ def test_uniforms_are_uniform() -> None:
         assert abs(values.mean() - 0.5) < 0.01
         assert abs((values <= 0.4).mean() - 0.4) < 0.015
     assert abs(np.corrcoef(p, pick)[0, 1]) < 0.02
-
-
-def test_epochs_have_seeds_of_their_own() -> None:
-    assert epoch_seed(7, 0) == 7
-    assert len({epoch_seed(7, epoch) for epoch in range(100)}) == 100

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import astuple
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.params import AugmentParams
-from shared.rendering import render_samples
-from shared.sampling import KEPT, RowCandidates, Site, TextCandidates, draw_samples, spell
+from shared.rendering import render_rows, render_samples, spell
+from shared.sampling import draw_samples
 
 WORDS = st.text("abcdeé漢😀 ", min_size=1, max_size=4)
 
 
 @st.composite
 def texts(draw: st.DrawFn) -> TextCandidates:
-    """A text with sites anywhere in it, also side by side."""
+    """A text with sites anywhere in it, also directly after one another."""
     parts = draw(st.lists(st.tuples(st.text("xyz, 😀", max_size=3), WORDS, st.booleans()), max_size=5))
     text, sites = "", []
     for between, word, is_site in parts:
@@ -45,42 +47,35 @@ PARAMS = st.builds(
 )
 
 
-def spelled(rows: list[RowCandidates], params: AugmentParams) -> list[list[tuple[str, str | None]]]:
+def sampled_texts(rows: list[RowCandidates], params: AugmentParams) -> list[list[tuple[str, str | None]]]:
     """Texts of each row's samples."""
     samples = draw_samples(rows, params)
     found: list[list[tuple[str, str | None]]] = [[] for _ in rows]
     for row, replaced in zip(samples.row.tolist(), samples.replaced_words(), strict=True):
-        chosen, one = dict(replaced), rows[row]
-        num_a = len(one.text_a.sites)
-        text_b = spell(one.text_b, lambda i, c=chosen, k=num_a: c.get(i + k)) if one.text_b else None  # type: ignore[misc]
-        found[row].append((spell(one.text_a, chosen.get), text_b))
+        found[row].append(spell(rows[row], replaced).texts)
     return found
 
 
 def has_neighbouring_sites(row: RowCandidates) -> bool:
-    """Whether two words stand side by side: then two choices may spell one text."""
+    """Whether two sites touch: two choices may then give the same text."""
     sites = [text.sites for text in (row.text_a, row.text_b) if text]
     return any(a.end == b.start for one in sites for a, b in itertools.pairwise(one))
 
 
 def possible(row: RowCandidates, params: AugmentParams) -> int:
-    """How many different texts the row's candidate sets allow, the row's own left out."""
-    own = (row.text_a.text, row.text_b.text if row.text_b else None)
-    combinations = [{}]
-    sites = row.sites
-    for index, site in enumerate(sites):
-        options = [None if one == site.word else one for one in site.candidates]
+    """How many different texts the row's candidate sets allow, not counting the row's own."""
+    combinations: list[dict[int, str]] = [{}]
+    for index, site in enumerate(row.sites):
+        options = {None if one == site.word else one for one in site.candidates}
         if params.p_t < 1.0 or not options or params.pairs == "each":
-            options.append(None)
-        combinations = [one | {index: option} for one in combinations for option in dict.fromkeys(options)]
+            options.add(None)
+        combinations = [one if option is None else one | {index: option} for one in combinations for option in options]
     num_a, seen = len(row.text_a.sites), set()
     for chosen in combinations:
-        touched = {index >= num_a for index, word in chosen.items() if word is not None}
-        if params.pairs == "each" and len(touched) > 1:
+        if params.pairs == "each" and len({index >= num_a for index in chosen}) > 1:
             continue
-        text_b = spell(row.text_b, lambda i, c=chosen: c[i + num_a]) if row.text_b else None  # type: ignore[misc]
-        seen.add((spell(row.text_a, chosen.__getitem__), text_b))
-    return len(seen - {own})
+        seen.add(spell(row, list(chosen.items())).texts)
+    return len(seen - {row.texts})
 
 
 @settings(max_examples=200, deadline=None)
@@ -89,17 +84,16 @@ def test_samples_are_unique_differ_from_their_source_and_are_numbered(
     rows: list[RowCandidates], params: AugmentParams
 ) -> None:
     samples = draw_samples(rows, params)
-    for row, found in zip(rows, spelled(rows, params), strict=True):
-        own = (row.text_a.text, row.text_b.text if row.text_b else None)
+    for row, found in zip(rows, sampled_texts(rows, params), strict=True):
         assert len(set(found)) == len(found) <= params.n_a
-        assert own not in found
+        assert row.texts not in found
         assert samples.n[samples.row == row.source_id].tolist() == list(range(1, len(found) + 1))
 
 
 @settings(max_examples=200, deadline=None)
 @given(row_lists(), PARAMS.filter(lambda params: params.p_t > 0 and params.pairs == "both"))
 def test_a_text_that_allows_fewer_samples_gives_all_it_allows(rows: list[RowCandidates], params: AugmentParams) -> None:
-    for row, found in zip(rows, spelled(rows, params), strict=True):
+    for row, found in zip(rows, sampled_texts(rows, params), strict=True):
         if has_neighbouring_sites(row):
             continue
         assert len(found) == min(params.n_a, possible(row, params))
@@ -107,12 +101,12 @@ def test_a_text_that_allows_fewer_samples_gives_all_it_allows(rows: list[RowCand
 
 @settings(max_examples=100, deadline=None)
 @given(row_lists(), PARAMS)
-def test_a_row_gives_the_same_samples_alone_in_any_company_and_order(
+def test_samples_of_a_row_do_not_depend_on_the_other_rows_or_their_order(
     rows: list[RowCandidates], params: AugmentParams
 ) -> None:
-    together = spelled(rows, params)
-    assert [spelled([row], params)[0] for row in rows] == together
-    assert spelled(rows[::-1], params) == together[::-1]
+    together = sampled_texts(rows, params)
+    assert [sampled_texts([row], params)[0] for row in rows] == together
+    assert sampled_texts(rows[::-1], params) == together[::-1]
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,13 +114,25 @@ def test_a_row_gives_the_same_samples_alone_in_any_company_and_order(
 def test_replaced_spans_index_the_samples_own_text(rows: list[RowCandidates], params: AugmentParams) -> None:
     samples = draw_samples(rows, params)
     rendered = render_samples(rows, samples)
-    expected = [pair for found in spelled(rows, params) for pair in found]
+    expected = [pair for found in sampled_texts(rows, params) for pair in found]
     assert list(zip(rendered.text_a.to_pylist(), rendered.text_b.to_pylist(), strict=True)) == expected
     for (text_a, text_b), replaced in zip(expected, rendered.replaced.to_pylist(), strict=True):
         for one in replaced:
             text = text_a if one["column"] == "text_a" else text_b
             assert text is not None
             assert text[one["start"] : one["end"]] == one["candidate"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(row_lists(), PARAMS)
+def test_single_rows_and_whole_shards_are_rendered_alike(rows: list[RowCandidates], params: AugmentParams) -> None:
+    rendered = render_samples(rows, samples := draw_samples(rows, params))
+    columns = (samples.n.tolist(), *(one.to_pylist() for one in astuple(rendered)))
+    expected = [
+        {"n": n, "text_a": text_a, "text_b": text_b, "replaced": replaced}
+        for n, text_a, text_b, replaced in zip(*columns, strict=True)
+    ]
+    assert [one for own in render_rows(rows, samples) for one in own] == expected
 
 
 def test_the_threshold_decides_how_many_words_change() -> None:
@@ -146,5 +152,4 @@ def test_the_threshold_decides_how_many_words_change() -> None:
 
 def test_a_candidate_that_is_the_word_itself_means_that_it_stays() -> None:
     row = RowCandidates(0, TextCandidates("good", (Site(0, 4, "good", "mlm", ("good", "bad"), (1.0, 0.5)),)))
-    assert spelled([row], AugmentParams(n_a=5, p_t=1.0)) == [[("bad", None)]]
-    assert KEPT == -1
+    assert sampled_texts([row], AugmentParams(n_a=5, p_t=1.0)) == [[("bad", None)]]

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from augment_service.job.assemble import samples_table
 from shared import errors
+from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.errors import ManifestError, ShardError, StoreError, UsageError
 from shared.inputs.rows import SourceRow
 from shared.manifest import write_or_check
 from shared.params import AugmentParams
-from shared.sampling import RowCandidates, Site, TextCandidates, draw_samples
+from shared.sampling import draw_samples
 from shared.schema import samples_schema
 from shared.shards import (
     committed_shards,
@@ -34,7 +35,7 @@ from shared.shards import (
 from shared.storage.store import LocalStore, open_store
 
 SCHEMA = samples_schema(pa.int64(), [])
-ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 
 
 def table_of(text: str, source_id: int = 0) -> pa.Table:

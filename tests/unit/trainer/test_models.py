@@ -107,7 +107,7 @@ def test_a_saved_student_keeps_weights_and_projections_but_not_as_part_of_the_mo
     assert again.bert.embeddings.dropout.p == 0.25
     fresh = Projections("per-layer", 2, 16, 32)
     assert fresh.begin_with(str(tmp_path / "model"))
-    assert torch.equal(fresh.maps[2].weight, projections.maps[2].weight)
+    assert torch.equal(fresh.maps[2].state_dict()["weight"], projections.maps[2].state_dict()["weight"])
     assert not Projections("shared", 2, 16, 32).begin_with(str(tmp_path / "model"))
     assert len(projections.w_h(2)) == 2
     shared = Projections("shared", 2, 16, 32)

@@ -42,7 +42,8 @@ class Limited:
     """Doubles its inputs, with room for so many at a time; `spells` more failures pass by themselves."""
 
     def __init__(self, room: int, spells: int = 0) -> None:
-        self.room, self.spells, self.calls = room, spells, []
+        self.room, self.spells = room, spells
+        self.calls: list[int] = []
 
     def __call__(self, inputs: Sequence[int]) -> Tensor:
         self.calls.append(len(inputs))

@@ -1,0 +1,19 @@
+"""Rows -> samples as steps: the one place that chooses between the two conditionings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from augment_service.engine.proposer import Proposer, Steps
+from augment_service.engine.sequential import sequential_steps
+from shared.candidates import RowCandidates, Samples
+from shared.inputs.rows import SourceRow
+from shared.sampling import draw_samples
+
+
+def samples_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
+    """Samples of each row, and the texts whose words they replace."""
+    if proposer.params.conditioning == "sequential":
+        return (yield from sequential_steps(proposer, rows))
+    found = yield from proposer.candidates_steps(rows)
+    return found, draw_samples(found, proposer.params)

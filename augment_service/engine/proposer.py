@@ -1,0 +1,236 @@
+"""Candidates for the words of texts, as steps that ask the models. Holds no model and loads no torch, Ray or HTTP.
+
+The work is written as generators: each yields what it needs from the models (`Ask`) and is sent the `Answer`. The job
+answers from models in its own process, the service from model passes shared by many requests. An answer depends only
+on the rows of that call, so one call per shard gives the same bytes anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from augment_service.engine.batches import ModelInput, Ranking
+from augment_service.engine.inputs import InputPlanner, Place
+from augment_service.engine.lexicon import Lexicon
+from augment_service.engine.words import Word, may_replace
+from shared.candidates import Origin, RowCandidates, Site, TextCandidates
+from shared.inputs.rows import SourceRow
+from shared.params import AugmentParams
+
+OWN_WORD_MARGIN = 1
+"""One more entry is ranked than needed, because the word itself may be left out."""
+
+Found = TypeVar("Found")
+Nearest = dict[str, tuple[tuple[str, float], ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a text needs from the models.
+
+    The masked LM returns the `num_ranked` best entries at the positions of `inputs` (with `whole_words`, only entries
+    that are whole words). The word vectors return the `num_nearest` neighbours of each of `words`.
+    """
+
+    inputs: tuple[ModelInput, ...] = ()
+    num_ranked: int
+    whole_words: bool
+    words: tuple[str, ...] = ()
+    num_nearest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One Ranking per input, and the neighbours of each word."""
+
+    rankings: Sequence[Ranking]
+    nearest: Nearest
+
+
+Steps = Generator[Ask, Answer, Found]
+"""Work that yields what it asks of the models, is sent each answer, and returns what it found."""
+
+
+class Neighbours(Protocol):
+    """Source of candidates for multi-piece words: vectors in this process, or an actor that holds them."""
+
+    def nearest(self, words: Sequence[str], k: int) -> Nearest:
+        """Per word its K nearest (word, cosine), best first; empty for an unknown word."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Candidates for one word.
+
+    position: index of the masked token in the model input, None for GloVe. ranked: the best (entry, score) before any
+    entry was dropped.
+    """
+
+    word_index: int
+    origin: Origin
+    position: int | None
+    candidates: tuple[str, ...]
+    scores: tuple[float, ...]
+    ranked: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextProposals:
+    """A text, its words, and the proposals for those that may be replaced, in order."""
+
+    text: str
+    words: tuple[Word, ...]
+    proposals: tuple[Proposal, ...]
+
+
+@dataclass(slots=True)
+class EngineStatistics:
+    """Counts since the engine was created; commits record them per shard."""
+
+    words: int = 0
+    model_inputs: int = 0
+    model_tokens: int = 0
+
+
+class Proposer:
+    """Candidates of rows, as steps."""
+
+    def __init__(self, lexicon: Lexicon, params: AugmentParams) -> None:
+        self.lexicon, self.params = lexicon, params
+        self.vocabulary, self.splitter = lexicon.vocabulary, lexicon.splitter
+        self.statistics = EngineStatistics()
+        self._planner = InputPlanner(lexicon, params.context)
+
+    def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[list[RowCandidates]]:
+        """Candidate sets of each row, from its unmodified texts."""
+        texts = [text for row in rows for text in (row.text_a, row.text_b) if text is not None]
+        found = iter([self.text_candidates(one) for one in (yield from self.propose_steps(texts))])
+        return [
+            RowCandidates(row.source_id, next(found), next(found) if row.text_b is not None else None) for row in rows
+        ]
+
+    def propose_steps(self, texts: Sequence[str], num_ranked: int = 0) -> Steps[list[TextProposals]]:
+        """Words and proposals of each text. `num_ranked` best entries are listed in addition to the K candidates."""
+        words_of = self.splitter.split(texts)
+        places = self._places(words_of)
+        self.statistics.words += sum(map(len, words_of))
+        found = yield from self.rank_steps(words_of, places, num_ranked)
+        proposals: list[list[Proposal]] = [[] for _ in texts]
+        for place, proposal in zip(places, found, strict=True):
+            proposals[place.text].append(proposal)
+        return [
+            TextProposals(text, words, tuple(own)) for text, words, own in zip(texts, words_of, proposals, strict=True)
+        ]
+
+    def workload(self, texts: Sequence[str]) -> tuple[list[ModelInput], set[str]]:
+        """What `propose_steps` would ask for: distinct model inputs, and words for the vectors."""
+        words_of = self.splitter.split(texts)
+        single, multi = _by_kind(words_of, self._places(words_of))
+        inputs = self._planner.plan(words_of, single).inputs
+        return list(dict.fromkeys(inputs)), {words_of[place.text][place.word].text for place in multi}
+
+    def rank_steps(
+        self, words_of: Sequence[Sequence[Word]], places: Sequence[Place], num_ranked: int = 0
+    ) -> Steps[list[Proposal]]:
+        """Proposals for the words at `places`, in order.
+
+        Single-piece words are answered by the masked LM, other words by their neighbours. A word without a vector is
+        looked up in lower case.
+        """
+        single, multi = _by_kind(words_of, places)
+        words = [words_of[place.text][place.word].text for place in multi]
+        plan = self._planner.plan(words_of, single)
+        whole_words = self.params.filter == "whole-words"
+        width, num_nearest = max(self.params.k + OWN_WORD_MARGIN, num_ranked), max(self.params.k, num_ranked)
+
+        def ask(inputs: tuple[ModelInput, ...], asked_words: Sequence[str]) -> Ask:
+            distinct = tuple(dict.fromkeys(asked_words))
+            return Ask(
+                inputs=inputs, num_ranked=width, whole_words=whole_words, words=distinct, num_nearest=num_nearest
+            )
+
+        answer = (yield ask(plan.inputs, words)) if plan.inputs or words else Answer((), {})
+        nearest = answer.nearest
+        lower = {word: word.lower() for word in nearest if not nearest[word] and word != word.lower()}
+        if lower:
+            instead = yield ask((), list(lower.values()))
+            nearest = nearest | {word: instead.nearest[other] for word, other in lower.items()}
+        leaves_out_own = self.params.context == "unmasked" or whole_words
+        wanted = iter(plan.wanted)
+        proposals = []
+        for place in places:
+            word = words_of[place.text][place.word]
+            if not word.is_single_piece:
+                proposals.append(self._from_neighbours(place.word, nearest[word.text]))
+                continue
+            number, position = next(wanted)
+            ranking = answer.rankings[number]
+            listed = zip(ranking.ids[position].tolist(), ranking.scores[position].tolist(), strict=True)
+            own = word if leaves_out_own else None
+            model_position = plan.inputs[number].positions[position]
+            proposals.append(self._from_ranking(place.word, model_position, list(listed), own, num_ranked))
+        return proposals
+
+    def text_candidates(self, found: TextProposals) -> TextCandidates:
+        """The text that samples are made from, and its sites."""
+        text, spans = self.base_text(found.text, found.words)
+        sites = tuple(
+            Site(*spans[one.word_index], found.words[one.word_index].text, one.origin, one.candidates, one.scores)
+            for one in found.proposals
+        )
+        return TextCandidates(text, sites)
+
+    def base_text(self, text: str, words: Sequence[Word]) -> tuple[str, list[tuple[int, int]]]:
+        """The text that samples are made from, and each word's span in it."""
+        if self.params.text == "preserve":
+            return text, [(word.start, word.end) for word in words]
+        spans, start = [], 0
+        for word in words:
+            spans.append((start, start + len(word.text)))
+            start += len(word.text) + 1
+        return " ".join(word.text for word in words), spans
+
+    def _places(self, words_of: Sequence[Sequence[Word]]) -> list[Place]:
+        """Every word that may be replaced, in order."""
+        return [
+            Place(text, index)
+            for text, words in enumerate(words_of)
+            for index, word in enumerate(words)
+            if may_replace(word, self.params.words)
+        ]
+
+    def _from_ranking(
+        self, word_index: int, position: int, ranked: list[tuple[int, float]], left_out: Word | None, num_ranked: int
+    ) -> Proposal:
+        """Candidates among the `ranked` (entry, score) of a masked position, without the word `left_out`."""
+        surfaces = self.vocabulary.surfaces
+        listed = [(entry, score) for entry, score in ranked if entry < len(surfaces)]
+        usable = [(entry, score) for entry, score in listed if score > float("-inf")]
+        if left_out is not None:
+            own = left_out.piece_ids[0]
+            usable = [one for one in usable if one[0] != own and surfaces[one[0]] != left_out.text]
+        is_usable = self.vocabulary.is_usable_after_ranking
+        kept: dict[str, float] = {}
+        for entry, score in usable[: self.params.k]:
+            if is_usable[entry]:
+                kept.setdefault(surfaces[entry], score)
+        to_token = self.lexicon.tokenizer.convert_ids_to_tokens
+        shown = tuple((str(to_token(entry)), score) for entry, score in listed[:num_ranked])
+        return Proposal(word_index, "mlm", position, tuple(kept), tuple(kept.values()), shown)
+
+    def _from_neighbours(self, word_index: int, nearest: Sequence[tuple[str, float]]) -> Proposal:
+        best = nearest[: self.params.k]
+        words, scores = tuple(word for word, _ in best), tuple(score for _, score in best)
+        return Proposal(word_index, "glove", None, words, scores, tuple(nearest))
+
+
+def _by_kind(words_of: Sequence[Sequence[Word]], places: Sequence[Place]) -> tuple[list[Place], list[Place]]:
+    """Places of single-piece words, and those of the others."""
+    single: list[Place] = []
+    multi: list[Place] = []
+    for place in places:
+        (single if words_of[place.text][place.word].is_single_piece else multi).append(place)
+    return single, multi

@@ -1,0 +1,33 @@
+"""Candidates from the engine -> their JSON form in a response. For samples, see `shared.rendering.render_rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from augment_service.engine.proposer import Proposer, TextProposals
+
+
+def candidates_answer(proposer: Proposer, found: Sequence[TextProposals]) -> dict[str, Any]:
+    """Words and candidates of one text, or of both texts of a pair: the fields of `TextCandidateSets`."""
+    columns = [_column(proposer, one) for one in found]
+    return {"text_a": columns[0], "text_b": columns[1] if len(columns) > 1 else None}
+
+
+def _column(proposer: Proposer, found: TextProposals) -> dict[str, Any]:
+    text, spans = proposer.base_text(found.text, found.words)
+    proposal_of = {one.word_index: one for one in found.proposals}
+    words = []
+    for index, (word, (start, end)) in enumerate(zip(found.words, spans, strict=True)):
+        one = proposal_of.get(index)
+        words.append(
+            {
+                "start": start,
+                "end": end,
+                "word": word.text,
+                "origin": one.origin if one else None,
+                "candidates": one.candidates if one else (),
+                "scores": one.scores if one else (),
+            }
+        )
+    return {"text": text, "words": words}

@@ -1,0 +1,58 @@
+"""State that the request handlers share: the loaded models, the reason why loading failed, and whether it drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from augment_service.service.augmenter import Augmenter
+from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.models import Models
+from shared.errors import ExpectedError, ModelError
+
+logger = logging.getLogger(__name__)
+
+LoadModels = Callable[[ServiceMetrics], Awaitable[Models]]
+
+
+class State:
+    """One per application. Use from one event loop."""
+
+    def __init__(self) -> None:
+        self.augmenter: Augmenter | None = None
+        self.failure = ""
+        self.is_draining = False
+
+    def ready(self) -> Augmenter:
+        """The augmenter. Raises ModelError while the models are loading and when loading failed."""
+        if self.augmenter is None:
+            raise ModelError(self.failure or "the models are still loading; try again in a moment")
+        return self.augmenter
+
+    def drain(self) -> None:
+        """Report `draining` from now on, so that a load balancer sends no more requests."""
+        self.is_draining = True
+
+    async def load(
+        self, load_models: LoadModels, *, cache_bytes: int, max_tokens: int, metrics: ServiceMetrics
+    ) -> None:
+        """Load the models. A failure is logged and kept in `failure`; the process goes on and answers /readyz."""
+        try:
+            models = await load_models(metrics)
+            # Computed once here; otherwise the first request would wait for them.
+            await asyncio.to_thread(lambda: (models.lexicon.vocabulary.is_whole_word, models.lexicon.splitter))
+            self.augmenter = Augmenter(models, cache_bytes=cache_bytes, max_tokens=max_tokens, metrics=metrics)
+            metrics.ready.set(1)
+            logger.info("ready")
+        except ExpectedError as error:
+            self.failure = str(error)
+            logger.error("models_not_loaded", extra={"fields": {"error": str(error)}})
+        except Exception as error:
+            self.failure = f"the models could not be loaded ({type(error).__name__}); see the service's log"
+            logger.exception("models_not_loaded")
+
+    async def close(self) -> None:
+        """Stop the threads of the models, if they were loaded."""
+        if self.augmenter is not None:
+            await self.augmenter.close()

@@ -1,0 +1,37 @@
+"""Routes that report the state of the process: /healthz, /readyz and /metrics."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import FastAPI
+from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.openapi import HEALTH, METRICS, READINESS
+from augment_service.service.state import State
+
+
+def add_state_routes(app: FastAPI, state: State, metrics: ServiceMetrics) -> None:
+    """Add the routes to the application."""
+
+    @app.get("/healthz", **HEALTH)
+    async def healthz() -> Response:
+        return _health("ok")
+
+    @app.get("/readyz", **READINESS)
+    async def readyz() -> Response:
+        if state.is_draining:
+            return _health("draining", 503)
+        if state.augmenter is not None:
+            return _health("ready")
+        return _health("failed" if state.failure else "loading", 503, state.failure)
+
+    @app.get("/metrics", **METRICS)
+    async def prometheus() -> Response:
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _health(status: str, code: int = 200, detail: str = "") -> Response:
+    body = orjson.dumps({"status": status, "detail": detail})
+    return Response(body, code, media_type="application/json", headers={"Cache-Control": "no-store"})

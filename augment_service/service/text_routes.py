@@ -1,0 +1,109 @@
+"""Routes that work on texts: /v1/augment, /v1/candidates and /v1/augment/stream."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+
+from augment_service.service import problems
+from augment_service.service.augmenter import Augmenter
+from augment_service.service.body import read_body, while_connected
+from augment_service.service.limits import Limits
+from augment_service.service.openapi import AUGMENT, CANDIDATES, STREAM
+from augment_service.service.requests import AugmentRequest, CandidatesRequest
+from augment_service.service.state import State
+from shared.errors import ExpectedError
+
+logger = logging.getLogger(__name__)
+
+Body = TypeVar("Body", bound=CandidatesRequest)
+Job = Coroutine[Any, Any, dict[str, Any]]
+_TEXTS_AT_ONCE = 8
+"""Number of texts of one request that are processed concurrently."""
+
+
+def add_text_routes(app: FastAPI, state: State, limits: Limits) -> None:
+    """Add the routes to the application."""
+
+    async def parse(request: Request, model: type[Body], is_stream: bool = False) -> Body:
+        body = model.model_validate_json(await read_body(request, limits.max_body_bytes))
+        limits.check(body, is_stream)
+        return body
+
+    async def answer(request: Request, jobs: list[Job]) -> Response:
+        results = await while_connected(request, _results(jobs))
+        return Response(orjson.dumps({"results": results}), media_type="application/json")
+
+    @app.post("/v1/augment", **AUGMENT)
+    async def augment(request: Request) -> Response:
+        body = await parse(request, AugmentRequest)
+        return await answer(request, _sample_jobs(state.ready(), body))
+
+    @app.post("/v1/candidates", **CANDIDATES)
+    async def candidates(request: Request) -> Response:
+        body = await parse(request, CandidatesRequest)
+        return await answer(request, _candidate_jobs(state.ready(), body))
+
+    @app.post("/v1/augment/stream", **STREAM)
+    async def augment_stream(request: Request) -> Response:
+        body = await parse(request, AugmentRequest, is_stream=True)
+        # Once the first byte is sent, the status can no longer say that the service is overloaded.
+        state.ready().models.admit()
+        return StreamingResponse(_lines(_sample_jobs(state.ready(), body)), media_type="application/x-ndjson")
+
+
+def _sample_jobs(augmenter: Augmenter, body: AugmentRequest) -> list[Job]:
+    params, ticket = body.params(), augmenter.ticket()
+    return [augmenter.samples(text, id_, params, ticket) for id_, text in enumerate(body.texts, start=body.first_id)]
+
+
+def _candidate_jobs(augmenter: Augmenter, body: CandidatesRequest) -> list[Job]:
+    params, ticket = body.params(), augmenter.ticket()
+    return [augmenter.candidates(text, params, ticket) for text in body.texts]
+
+
+async def _results(jobs: list[Job]) -> list[dict[str, Any]]:
+    if len(jobs) == 1:
+        return [await jobs[0]]
+    async with aclosing(_in_order(jobs)) as results:
+        return [one async for one in results]
+
+
+async def _lines(jobs: list[Job]) -> AsyncIterator[bytes]:
+    """One JSON line per text; after an error, a problem document as the last line."""
+    try:
+        async with aclosing(_in_order(jobs)) as results:
+            async for one in results:
+                yield orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE)
+    except Exception as error:
+        if not isinstance(error, ExpectedError):
+            logger.error("stream_failed", extra={"fields": {"error": type(error).__name__}})
+        yield bytes(problems.of_error(error).body) + b"\n"
+
+
+async def _in_order(jobs: list[Job]) -> AsyncGenerator[dict[str, Any], None]:
+    """Results in the order of the jobs, a few of which run at once. Closing the generator cancels the running ones."""
+    waiting = iter(jobs)
+    running: deque[asyncio.Task[dict[str, Any]]] = deque()
+    try:
+        while True:
+            while len(running) < _TEXTS_AT_ONCE and (job := next(waiting, None)) is not None:
+                running.append(asyncio.create_task(job))
+            if not running:
+                return
+            yield await running[0]
+            running.popleft()
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        for job in waiting:
+            job.close()

@@ -1,0 +1,107 @@
+"""Candidate sets of source rows, and the samples drawn from them, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Origin = Literal["mlm", "glove"]
+ORIGINS: tuple[Origin, ...] = ("mlm", "glove")
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A word that may be replaced: code points [start, end) of its text, and its candidates, best first.
+
+    word: the word after the tokenizer's normalisation; choosing a candidate equal to it leaves the text unchanged.
+    scores: logits for origin mlm, cosines for glove. A word without candidates is never replaced.
+    """
+
+    start: int
+    end: int
+    word: str
+    origin: Origin
+    candidates: tuple[str, ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TextCandidates:
+    """The text that samples are made from (the original, or its normalised words) and its sites in order."""
+
+    text: str
+    sites: tuple[Site, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RowCandidates:
+    """Candidate sets of one source row."""
+
+    source_id: int
+    text_a: TextCandidates
+    text_b: TextCandidates | None = None
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Sites of both texts, text_a's first: a site's index here is its word index."""
+        return self.text_a.sites + (self.text_b.sites if self.text_b else ())
+
+    @property
+    def texts(self) -> tuple[str, str | None]:
+        """Both texts unchanged."""
+        return self.text_a.text, self.text_b.text if self.text_b else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Samples of a sequence of rows, in columns. Sample s replaces the words `offsets[s]` to `offsets[s + 1]`.
+
+    row, n: (samples,) int64, the row's index in the sequence and 1..N_a, sorted. Per replaced word, int64: `site`
+    (index among the row's sites, rising within a sample), `word` (index into `words`), `origin` (index into ORIGINS).
+    """
+
+    row: Ints
+    n: Ints
+    offsets: Ints
+    site: Ints
+    word: Ints
+    origin: Ints
+    words: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def first(self, n_a: int) -> Samples:
+        """The samples with n <= `n_a`."""
+        kept = self.n <= n_a
+        lengths = np.diff(self.offsets)
+        words = np.repeat(kept, lengths)
+        return Samples(
+            row=self.row[kept],
+            n=self.n[kept],
+            offsets=offsets_of(lengths[kept]),
+            site=self.site[words],
+            word=self.word[words],
+            origin=self.origin[words],
+            words=self.words,
+        )
+
+    def replaced_words(self) -> Iterator[list[tuple[int, str]]]:
+        """Per sample, the (site, new word) pairs."""
+        offsets, sites = self.offsets.tolist(), self.site.tolist()
+        words = [self.words[word] for word in self.word.tolist()]
+        pairs = list(zip(sites, words, strict=True))
+        for start, end in pairwise(offsets):
+            yield pairs[start:end]
+
+
+def offsets_of(lengths: Ints) -> Ints:
+    """Start of each of several consecutive runs, and the end of the last: (runs + 1,) int64."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)

@@ -1,0 +1,182 @@
+"""Choices: for each word of a row, which candidate replaces it. As columns over many rows, and listed exhaustively.
+
+Algorithm 1 makes choices at random (`shared.sampling`). When a text allows few samples, random draws keep repeating
+each other; `list_choices` then enumerates what is left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.candidates import ORIGINS, Ints, RowCandidates, offsets_of
+from shared.params import AugmentParams
+from shared.rendering import spell
+
+KEPT = -1
+"""Choice for a word that is not replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChoiceTable:
+    """Candidate sets of many rows, flattened; all integers are int64.
+
+    Row r has the sites `first_site[r]` to `first_site[r + 1]`. Per site: `site_index` (its word index in the row),
+    `site_column` (0 for text_a, 1 for text_b), `origin` (index into ORIGINS), `num_candidates`, and `candidate_start`
+    (index of its first candidate in `choice`). Per candidate: `choice`, its index in `words`, or KEPT if it equals the
+    site's own word. `has_adjacent_sites` (rows,): whether two sites of a text touch.
+    """
+
+    source_id: Ints
+    first_site: Ints
+    site_index: Ints
+    site_column: Ints
+    num_candidates: Ints
+    candidate_start: Ints
+    choice: Ints
+    origin: Ints
+    words: list[str]
+    has_adjacent_sites: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: Sequence[RowCandidates]) -> ChoiceTable:
+        """The candidate sets of `rows`, in order."""
+        words: list[str] = []
+        choice: list[int] = []
+        first_site, adjacent = [0], list[bool]()
+        site_index, column, counts, origins = list[int](), list[int](), list[int](), list[int]()
+        for row in rows:
+            touching = False
+            for number, text in enumerate((row.text_a, row.text_b)):
+                last_end = -1
+                for site in text.sites if text else ():
+                    site_index.append(len(site_index) - first_site[-1])
+                    column.append(number)
+                    origins.append(ORIGINS.index(site.origin))
+                    counts.append(len(site.candidates))
+                    touching |= site.start == last_end
+                    last_end = site.end
+                    for candidate in site.candidates:
+                        choice.append(KEPT if candidate == site.word else len(words))
+                        words.append(candidate)
+            first_site.append(len(site_index))
+            adjacent.append(touching)
+        num_candidates = np.asarray(counts, np.int64)
+        return cls(
+            source_id=np.asarray([row.source_id for row in rows], np.int64),
+            first_site=np.asarray(first_site, np.int64),
+            site_index=np.asarray(site_index, np.int64),
+            site_column=np.asarray(column, np.int64),
+            num_candidates=num_candidates,
+            candidate_start=offsets_of(num_candidates)[:-1],
+            choice=np.asarray(choice, np.int64),
+            origin=np.asarray(origins, np.int64),
+            words=words,
+            has_adjacent_sites=np.asarray(adjacent, np.bool_),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """Samples as choices. Per sample, int64: `row`, `n` and `lengths`, the number of sites of its row.
+
+    choice: (sum of lengths,) int64, the choice at every site, one sample after another.
+    """
+
+    row: Ints
+    n: Ints
+    lengths: Ints
+    choice: Ints
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Choices]) -> Choices:
+        """All samples of `parts`, in order."""
+        empty = np.zeros(0, np.int64)
+        return cls(
+            row=np.concatenate([empty, *(part.row for part in parts)]),
+            n=np.concatenate([empty, *(part.n for part in parts)]),
+            lengths=np.concatenate([empty, *(part.lengths for part in parts)]),
+            choice=np.concatenate([empty, *(part.choice for part in parts)]),
+        )
+
+    def select(self, kept: NDArray[np.bool_]) -> Choices:
+        """The samples where `kept` (samples,) is true."""
+        return Choices(
+            row=self.row[kept],
+            n=self.n[kept],
+            lengths=self.lengths[kept],
+            choice=self.choice[np.repeat(kept, self.lengths)],
+        )
+
+    def of_row(self, row: int) -> list[Ints]:
+        """The choices of each sample of one row."""
+        offsets = offsets_of(self.lengths)
+        return [self.choice[offsets[index] : offsets[index + 1]] for index in np.flatnonzero(self.row == row)]
+
+
+def list_choices(table: ChoiceTable, row: RowCandidates, index: int, drawn: Choices, params: AugmentParams) -> Choices:
+    """Choices of row number `index` that are not among `drawn`, in counting order, until it has N_a samples in all."""
+    sites = slice(int(table.first_site[index]), int(table.first_site[index + 1]))
+    known = drawn.of_row(index)
+    seen = {text_key(row, choice, table.words) for choice in known} | {0}
+    columns = table.site_column[sites] if params.pairs == "each" else None
+    added: list[Ints] = []
+    # A listed choice that adds nothing repeats one of at most N_a known texts, so this many are enough.
+    for choice in _count_up(_options(table, sites, params), columns, 4 * params.n_a + 8):
+        if len(known) + len(added) == params.n_a:
+            break
+        key = text_key(row, choice, table.words)
+        if key not in seen:
+            seen.add(key)
+            added.append(choice)
+    return Choices(
+        row=np.full(len(added), index, np.int64),
+        n=np.arange(len(known) + 1, len(known) + len(added) + 1, dtype=np.int64),
+        lengths=np.full(len(added), sites.stop - sites.start, np.int64),
+        choice=np.concatenate(added) if added else np.zeros(0, np.int64),
+    )
+
+
+def _options(table: ChoiceTable, sites: slice, params: AugmentParams) -> list[list[int]]:
+    """The distinct choices at each site. With P_t = 1 every word is replaced, so KEPT is not among them."""
+    options = []
+    for site in range(sites.start, sites.stop):
+        start, count = int(table.candidate_start[site]), int(table.num_candidates[site])
+        distinct = list(dict.fromkeys(table.choice[start : start + count].tolist()))
+        may_stay = params.p_t < 1.0 or not distinct or params.pairs == "each"
+        options.append(list(dict.fromkeys([KEPT, *distinct] if may_stay else distinct)))
+    return options
+
+
+def _count_up(options: list[list[int]], columns: Ints | None, limit: int) -> Iterator[Ints]:
+    """Choices in mixed-radix order, last site fastest. With `columns`, first those of text_a, then those of text_b."""
+    groups = [np.arange(len(options))] if columns is None else [np.flatnonzero(columns == c) for c in (0, 1)]
+    for group in groups:
+        digits = [0] * len(group)
+        for _ in range(limit):
+            choice = np.full(len(options), KEPT, np.int64)
+            for place, site in enumerate(group):
+                choice[site] = options[site][digits[place]]
+            yield choice
+            place = len(group) - 1
+            while place >= 0 and digits[place] + 1 == len(options[group[place]]):
+                digits[place] = 0
+                place -= 1
+            if place < 0:
+                break
+            digits[place] += 1
+
+
+def text_key(row: RowCandidates, choice: Ints, words: Sequence[str]) -> int:
+    """64 bits that identify the texts resulting from `choice`; 0 if they equal the row's own."""
+    chosen = [(site, words[word]) for site, word in enumerate(choice.tolist()) if word != KEPT]
+    texts = spell(row, chosen).texts
+    if texts == row.texts:
+        return 0
+    joined = "\x00".join(text for text in texts if text is not None)
+    # sha256, because `hash` differs from process to process.
+    return int.from_bytes(hashlib.sha256(joined.encode("utf-8", "surrogatepass")).digest()[:8], "big") or 1

@@ -1,0 +1,67 @@
+"""A sequence classification model of any architecture, loaded through plain transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from shared.errors import ModelError
+
+Arrays = Mapping[str, NDArray[np.int64]]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedClassifier:
+    """A model in fp32 and eval mode, with its tokenizer and the folder it was loaded from."""
+
+    folder: Path
+    model: Any
+    tokenizer: Any
+
+    @property
+    def weight_bytes(self) -> int:
+        """Size of the weight files."""
+        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of weights, tied ones counted once."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    @torch.no_grad()
+    def logits(self, arrays: Arrays) -> Floats:
+        """Logits of one padded batch: (rows, classes) float32. arrays: input name -> (rows, length) int64."""
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        logits: Floats = self.model(**tensors).logits.float().numpy()
+        return logits
+
+
+def load_saved_classifier(path: str, option: str) -> SavedClassifier:
+    """Load a folder. `option`: the flag to name in messages. Raises ModelError that says what is wrong with it."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    folder = Path(path)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{option} {path} is not a model folder: it has no config.json")
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        if not any("SequenceClassification" in name for name in config.architectures or ()):
+            raise ModelError(
+                f"{option} {path} is {', '.join(config.architectures or ['an unnamed model'])}, not a sequence "
+                "classification model; `trainer teacher` and `trainer task` write one to OUTPUT/model"
+            )
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"{option} {path}: {str(error).splitlines()[0]}") from error
+    return SavedClassifier(folder=folder, model=model.eval(), tokenizer=tokenizer)
