@@ -117,11 +117,13 @@ class World:
 
 
 def raised(cause: Exception) -> Exception:
-    return ray.exceptions.RayTaskError("load", "Traceback", cause)
+    error: Exception = ray.exceptions.RayTaskError("load", "Traceback", cause)
+    return error
 
 
 def died() -> Exception:
-    return ray.exceptions.RayActorError()
+    error: Exception = ray.exceptions.RayActorError()
+    return error
 
 
 @pytest.mark.parametrize("vectors_first", [True, False])
