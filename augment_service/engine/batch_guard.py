@@ -28,12 +28,12 @@ _CPU_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate mem
 class BatchGuard:
     """Runs batches and counts them in `batches`, `halved` and `seconds`.
 
-    observe: if set, called with the seconds of each batch.
+    observe: if given, called with the seconds of each batch.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, observe: Callable[[float], None] | None = None) -> None:
         self.batches, self.halved, self.seconds = 0, 0, 0.0
-        self.observe: Callable[[float], None] | None = None
+        self._observe = observe
 
     def run(self, compute: Callable[[Sequence[Input]], Tensor], inputs: Sequence[Input]) -> Tensor:
         """`compute(inputs)`, in parts if memory requires it. Raises its error if even a single input is too large."""
@@ -41,8 +41,8 @@ class BatchGuard:
         result = self._run(compute, inputs, may_try_again=True)
         seconds = time.perf_counter() - began
         self.batches, self.seconds = self.batches + 1, self.seconds + seconds
-        if self.observe is not None:
-            self.observe(seconds)
+        if self._observe is not None:
+            self._observe(seconds)
         return result
 
     def _run(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,10 +41,18 @@ _TIE_MARGIN = 8
 class MaskedLM:
     """A loaded masked LM with its tokenizer. Use `MaskedLM.load`."""
 
-    def __init__(self, model: Any, tokenizer: Any, device: str, dtype: torch.dtype, name: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        device: str,
+        dtype: torch.dtype,
+        name: str,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.device, self.dtype, self.name = device, dtype, name
-        self.guard = BatchGuard()
+        self.guard = BatchGuard(observe)
         self._model = model.eval().to(device)
         self.vocab_size = int(model.config.vocab_size)
         self._head = _head_of(self._model)
@@ -55,10 +63,18 @@ class MaskedLM:
         self.has_segments = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
 
     @classmethod
-    def load(cls, path: str, device: str = "auto", dtype: str = "auto", num_threads: int | None = None) -> MaskedLM:
+    def load(
+        cls,
+        path: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_threads: int | None = None,
+        observe: Callable[[float], None] | None = None,
+    ) -> MaskedLM:
         """Load from `embedded`, a folder or a hub id. Raises ModelError, UsageError.
 
         dtype: fp32, bf16, or auto (bf16 where the hardware supports it). num_threads: CPU threads of the whole process.
+        observe: called with the seconds of each model batch.
         """
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
@@ -86,7 +102,7 @@ class MaskedLM:
                 raise ModelError(f"--mlm {path}: {str(error).splitlines()[0]}") from error
             _check_head(path, report)
             _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
-        return cls(model, tokenizer, device, precision, path)
+        return cls(model, tokenizer, device, precision, path, observe)
 
     def fingerprint(self) -> str:
         """sha256 hex of weights and tokenizer: what decides the candidates, wherever the files are stored."""

@@ -62,9 +62,8 @@ def test_the_same_batch_is_tried_again_before_it_is_halved() -> None:
 
 
 def test_halves_keep_the_order_and_are_counted() -> None:
-    guard, compute = BatchGuard(), Limited(2)
     observed: list[float] = []
-    guard.observe = observed.append
+    guard, compute = BatchGuard(observed.append), Limited(2)
     assert guard.run(compute, range(7)).tolist() == [2 * one for one in range(7)]
     assert max(compute.calls[2:]) <= 4
     assert guard.halved == 3
