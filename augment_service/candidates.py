@@ -1,4 +1,4 @@
-"""The `candidates` command: JSONL of texts in, one JSON line per text with its words and candidate sets out."""
+"""The `candidates` command: reads JSONL of texts, writes one JSON line per text with its words and candidate sets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ BATCH_TEXTS = 64
 
 
 def run_command(config: CandidatesConfig) -> None:
-    """Answer every line of the input on stdout, in order. Raises InputError naming the line."""
+    """Answer every line of the input on stdout, in order. Raises InputError naming the bad line."""
     lines = _read_texts(config.input)
     first = next(lines, None)
     if first is None:
-        raise InputError(f"--input {config.input}: no lines")
+        raise InputError(f"--input {config.input} has no lines; it needs one JSON object per line")
     keep_freed_memory()
     masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
     engine = AugmentEngine(
@@ -42,8 +42,8 @@ def run_command(config: CandidatesConfig) -> None:
 
 
 def candidate_line(engine: AugmentEngine, identifier: Any, field: str, found: TextProposals) -> dict[str, Any]:
-    """One answer: words, pieces, and per replaceable word its candidates, best first."""
-    to_pieces = engine.masked_lm.tokenizer.convert_ids_to_tokens
+    """One line of output: words, their tokens, and per replaceable word its candidates, best first."""
+    to_tokens = engine.masked_lm.tokenizer.convert_ids_to_tokens
     sites = []
     for one in found.proposals:
         word = found.words[one.word_index].text
@@ -59,7 +59,7 @@ def candidate_line(engine: AugmentEngine, identifier: Any, field: str, found: Te
         "text": found.text,
         "context": engine.params.context,
         "words": [word.text for word in found.words],
-        "pieces": [to_pieces(list(word.piece_ids)) for word in found.words],
+        "pieces": [to_tokens(list(word.piece_ids)) for word in found.words],
         "sites": sites,
     }
 
@@ -83,13 +83,13 @@ def _read_texts(path: str) -> Iterator[tuple[Any, str, str]]:
             try:
                 loaded = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise InputError(f"{where} is no JSON: {error}") from error
+                raise InputError(f"{where} is not valid JSON: {error}") from error
             fields = [name for name in ("text", "text_a", "text_b") if isinstance(loaded, dict) and name in loaded]
             if not fields:
                 raise InputError(f'{where} needs {{"id", "text"}} or {{"id", "text_a", "text_b"}}')
             for name in fields:
                 if not isinstance(loaded[name], str):
-                    raise InputError(f"{where}: {name} is no string")
+                    raise InputError(f"{where}: {name} must be a string")
                 if any("\ud800" <= letter <= "\udfff" for letter in loaded[name]):
-                    raise InputError(f"{where}: {name} holds a lone surrogate")
+                    raise InputError(f"{where}: {name} contains a lone surrogate, which is not valid Unicode text")
                 yield loaded.get("id", number - 1), name, loaded[name]

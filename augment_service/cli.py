@@ -1,4 +1,4 @@
-"""The augmentation command line: one entry per command; each imports its work only when it runs."""
+"""The augmentation command line: one entry per command, whose code is imported only when it runs."""
 
 from __future__ import annotations
 
@@ -11,38 +11,44 @@ _CONFIG = "augment_service.config"
 
 COMMANDS = (
     Command(
-        "run", "Augment a corpus into Arrow shards.", f"{_CONFIG}:RunConfig", "augment_service.job.command:run_command"
+        "run",
+        "Augment a corpus into Arrow shards.",
+        f"{_CONFIG}:RunConfig",
+        "augment_service.job.command:run_command",
     ),
     Command(
         "candidates",
-        "Show the candidate sets of texts, JSONL in and out.",
+        "Show the candidate sets of texts; reads and writes JSONL.",
         f"{_CONFIG}:CandidatesConfig",
         "augment_service.candidates:run_command",
     ),
     Command(
-        "status", "How far a run is.", f"{_CONFIG}:OutputConfig", "augment_service.job.inspect_output:status_command"
+        "status",
+        "Show a run's progress.",
+        f"{_CONFIG}:OutputConfig",
+        "augment_service.job.inspect_output:status_command",
     ),
     Command(
         "plan",
-        "What a run would take, from a short calibration: passes, hours, storage.",
+        "Estimate time and storage.",
         f"{_CONFIG}:PlanConfig",
         "augment_service.plan.command:run_command",
     ),
     Command(
         "verify",
-        "Check every shard of a run; exit code 1 on any fault.",
+        "Check every shard of a run; exits with 1 if there is any fault.",
         f"{_CONFIG}:OutputConfig",
         "augment_service.job.inspect_output:verify_command",
     ),
     Command(
         "export",
-        "Write a run's samples as one TSV, JSONL or Parquet file.",
+        "Export a run's samples to one TSV, JSONL or Parquet file.",
         f"{_CONFIG}:ExportConfig",
         "augment_service.export:run_command",
     ),
     Command(
         "serve",
-        "Answer requests over HTTP: samples and candidates on demand.",
+        "Serve samples and candidates over HTTP.",
         f"{_CONFIG}:ServeConfig",
         "augment_service.service.server:run_command",
     ),

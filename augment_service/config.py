@@ -1,12 +1,13 @@
-"""Configurations of the augmentation commands."""
+"""Options of the augmentation commands."""
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
+from shared.glue import Task
 from shared.params import AugmentParams
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -18,21 +19,23 @@ class ModelChoice(CommandConfig):
 
     group: ClassVar[str] = "Models"
 
-    mlm: str = identity("embedded", "Masked LM: embedded, a folder, or a hub id such as google-bert/bert-base-uncased.")
-    glove: str = identity(
-        "embedded", "Word vectors: embedded, GloVe or word2vec text (.gz too), or a folder with .npy."
+    mlm: str = identity(
+        "embedded", "Masked LM: embedded, a local folder, or a hub id like google-bert/bert-base-uncased."
     )
-    glove_limit: int | None = identity(None, "Use only the first V vectors (reference: 100000).", ge=1)
-    device: Device = identity("auto", "Where the masked LM computes.")
-    dtype: Dtype = identity("auto", "Precision of the encoder: bf16 where the hardware has it.")
-    batch_tokens: int = identity(1024, "Pieces per model batch.", ge=8)
+    glove: str = identity(
+        "embedded", "Word vectors: embedded, a GloVe or word2vec text file (optionally .gz), or a folder with .npy."
+    )
+    glove_limit: int | None = identity(None, "Use only the first N vectors (the reference uses 100000).", ge=1)
+    device: Device = identity("auto", "Device to run the masked LM on.")
+    dtype: Dtype = identity("auto", "Precision of the encoder; auto uses bf16 if the hardware supports it.")
+    batch_tokens: int = identity(1024, "Tokens per model batch.", ge=8)
 
 
 class ModelConfig(ModelChoice, AugmentParams):
-    """Parameters of Algorithm 1 and the models that propose candidates."""
+    """Parameters of Algorithm 1, and the models that propose candidates."""
 
     def params(self) -> AugmentParams:
-        """The part that decides a text's samples."""
+        """The options that decide the samples of a text."""
         return AugmentParams(**{name: getattr(self, name) for name in AugmentParams.model_fields})
 
 
@@ -42,59 +45,65 @@ class RunConfig(ModelConfig):
     group: ClassVar[str] = "Run"
 
     input: tuple[str, ...] = identity(
-        ..., "Input files, folders or globs, local or s3://: TSV, CSV, JSONL, Parquet, Arrow.", min_length=1
+        ..., "Input files, folders or globs, local or s3://; TSV, CSV, JSONL, Parquet or Arrow.", min_length=1
     )
     output: str = runtime(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
-    task: str | None = identity(None, "GLUE task: its text columns, labels and N_a.")
+    task: str | None = identity(None, "GLUE task; sets the text columns, labels and N_a.")
     text_column: tuple[str, ...] = identity(
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
     )
     label_column: str | None = identity(None, "Label column, by name or 0-based index.")
-    id_column: str | None = identity(None, "Column of whole-number source ids (default: the row's place).")
-    max_characters: int = identity(100_000, "Longer texts are quarantined.", ge=1)
+    id_column: str | None = identity(None, "Column with integer source ids (default: the row's position).")
+    max_characters: int = identity(100_000, "Quarantine rows with a text longer than this.", ge=1)
     shard_rows: int = identity(512, "Source rows per shard.", ge=1)
-    limit: int | None = identity(None, "Use only the first ROWS rows.", ge=1)
-    emit: Literal["samples", "candidates"] = identity("samples", "Write samples, or each text's candidate sets.")
+    limit: int | None = identity(None, "Use only the first N rows.", ge=1)
+    emit: Literal["samples", "candidates"] = identity("samples", "Write samples, or the candidate sets of each text.")
     mlm_threads: int = identity(
-        1, "CPU threads of one masked-LM actor; part of the job, since it may change last digits.", ge=1
+        1, "CPU threads per masked-LM actor; fixed for a job, because it can change the last digits.", ge=1
     )
     mlm_actors: int | None = runtime(
-        None, "Masked-LM actors (default: as many as the cluster has room for, also when it grows).", ge=1
+        None, "Number of masked-LM actors (default: as many as fit on the cluster, also after it grows).", ge=1
     )
-    mlm_gpus: float = runtime(1.0, "GPUs of one masked-LM actor; with a fraction, several share a GPU.", gt=0)
-    glove_actors: int = runtime(1, "Actors that hold the word vectors, on each node with masked-LM actors.", ge=1)
-    address: str = runtime("auto", "Ray: auto (a cluster if RAY_ADDRESS names one, else local), local, or its address.")
+    mlm_gpus: float = runtime(1.0, "GPUs per masked-LM actor; with a fraction, several actors share a GPU.", gt=0)
+    glove_actors: int = runtime(1, "Word-vector actors per node that runs masked-LM actors.", ge=1)
+    address: str = runtime("auto", "Ray cluster: its address, local, or auto (RAY_ADDRESS if set, otherwise local).")
     check_resume: Literal["checksums", "sizes"] = runtime(
-        "checksums", "What is checked of committed shards before a run goes on; damaged ones are made anew."
+        "checksums", "How committed shards are checked before a run resumes; damaged shards are recomputed."
     )
-    resume: bool = runtime(True, "Continue an interrupted run; --no-resume refuses an output folder that holds one.")
+    resume: bool = runtime(True, "Continue an interrupted run; --no-resume rejects an output with a run in it.")
 
     @model_validator(mode="after")
     def _columns(self) -> RunConfig:
         if self.task is None and not self.text_column:
-            raise ValueError("name the text with --text-column (once, or twice for pairs), or give --task")
+            raise ValueError("name the text with --text-column (two columns for pairs), or give --task")
         if self.emit == "candidates" and self.conditioning == "sequential":
             raise ValueError(
-                "--emit candidates needs --conditioning original: sequential sets differ from draw to draw"
+                "--emit candidates needs --conditioning original: with sequential, the sets differ from draw to draw"
             )
         return self
 
+    def with_n_a_of(self, task: Task | None) -> Self:
+        """The same options with the task's N_a, unless N_a was given explicitly."""
+        if task is None or "n_a" in self.model_fields_set:
+            return self
+        return self.model_copy(update={"n_a": task.n_a})
+
 
 class PlanConfig(RunConfig):
-    """Options of `augment_service plan`: those of the run that is planned, and where it would run."""
+    """Options of `augment_service plan`: those of the planned run, and the hardware it would run on."""
 
     group: ClassVar[str] = "Plan"
 
-    output: str = runtime("", "Accepted as in `run`, and left alone: a plan writes nothing.")
-    nodes: int = runtime(1, "Machines.", ge=1)
+    output: str = runtime("", "Accepted so that the options of `run` can be reused; nothing is written.")
+    nodes: int = runtime(1, "Number of machines.", ge=1)
     gpu: str = runtime(
-        "none", "GPU of a node, such as A100; none: CPUs like this machine's; or BF16/FP32 peaks in TFLOP/s."
+        "none", "GPU model, such as A100; none for CPUs like this machine's; or its peak BF16/FP32 in TFLOP/s."
     )
-    gpus_per_node: int = runtime(1, "GPUs of a node; --mlm-gpus says how actors share them.", ge=1)
+    gpus_per_node: int = runtime(1, "GPUs per node; --mlm-gpus says how actors share them.", ge=1)
     utilisation: float | None = runtime(
-        None, "Assumed share of the GPU's peak (default 0.3; never measured).", gt=0, le=1
+        None, "Assumed share of the GPU's peak performance (default 0.3; an assumption, not measured).", gt=0, le=1
     )
-    calibrate_seconds: float = runtime(10.0, "Seconds to measure for, after the models have loaded.", ge=1)
+    calibrate_seconds: float = runtime(10.0, "Length of the measurement in seconds, after the models are loaded.", ge=1)
 
 
 class CandidatesConfig(ModelConfig):
@@ -102,8 +111,8 @@ class CandidatesConfig(ModelConfig):
 
     group: ClassVar[str] = "Texts"
 
-    input: str = identity("-", "JSONL of {id, text} or {id, text_a, text_b}; - reads stdin.")
-    threads: int | None = identity(None, "CPU threads.", ge=1)
+    input: str = identity("-", "JSONL file with {id, text} or {id, text_a, text_b} per line; - reads stdin.")
+    threads: int | None = identity(None, "CPU threads (default: all cores).", ge=1)
 
 
 class OutputConfig(CommandConfig):
@@ -117,7 +126,7 @@ class ExportConfig(OutputConfig):
 
     group: ClassVar[str] = "Export"
 
-    format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = identity("tsv", "Form of the file.")
+    format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = identity("tsv", "File format.")
     output: str = identity(..., "File to write.")
 
 
@@ -127,26 +136,25 @@ class ServeConfig(ModelChoice):
     group: ClassVar[str] = "Service"
 
     threads: int | None = runtime(None, "CPU threads of the model (default: all cores).", ge=1)
-    host: str = runtime("127.0.0.1", "Address to listen on; any but a loopback address needs tokens.")
-    port: int = runtime(8000, "Port to listen on; 0 takes a free one, which the first log line names.", ge=0, le=65535)
+    host: str = runtime("127.0.0.1", "Address to listen on; all but loopback addresses require bearer tokens.")
+    port: int = runtime(8000, "Port to listen on; 0 picks a free one and logs it in the first line.", ge=0, le=65535)
     token_file: str | None = runtime(
-        None, "File with one bearer token a line; AUGMENT_SERVICE_TOKENS adds comma-separated ones."
+        None, "File with one bearer token per line; AUGMENT_SERVICE_TOKENS adds comma-separated ones."
     )
     allow_without_token: bool = runtime(
-        False, "Listen beyond loopback without tokens: anyone who reaches the port may ask."
+        False,
+        "Listen beyond loopback without tokens: anyone who can reach the port can use the service.",
     )
-    max_body_bytes: int = runtime(1_000_000, "Longest request body.", ge=1_000)
-    max_texts: int = runtime(64, "Texts of one request; a streamed one may have 16 times as many.", ge=1)
-    max_text_characters: int = runtime(10_000, "Characters of one text.", ge=1)
-    max_n_a: int = runtime(100, "Samples of one text.", ge=1, le=10_000)
-    max_k: int = runtime(100, "Candidates of one word.", ge=1, le=1_000)
-    max_request_tokens: int = runtime(200_000, "Model pieces that one text may need.", ge=512)
-    max_requests: int = runtime(256, "Requests at once; more are answered 503.", ge=1)
-    max_connections: int = runtime(2_000, "Open connections; more are closed with a 503.", ge=1)
-    queue_seconds: float = runtime(
-        2.0, "A request that would wait longer than this for the model is answered 503.", gt=0
-    )
-    max_wait_ms: float = runtime(2.0, "How long a model pass waits for company.", ge=0)
+    max_body_bytes: int = runtime(1_000_000, "Maximum size of a request body in bytes.", ge=1_000)
+    max_texts: int = runtime(64, "Maximum texts per request; streamed requests may have 16 times as many.", ge=1)
+    max_text_characters: int = runtime(10_000, "Maximum characters per text.", ge=1)
+    max_n_a: int = runtime(100, "Maximum N_a of a request: samples per text.", ge=1, le=10_000)
+    max_k: int = runtime(100, "Maximum K of a request: candidates per word.", ge=1, le=1_000)
+    max_request_tokens: int = runtime(200_000, "Maximum model tokens that one text may require.", ge=512)
+    max_requests: int = runtime(256, "Maximum concurrent requests; further ones get a 503.", ge=1)
+    max_connections: int = runtime(2_000, "Maximum open connections; further ones get a 503 and are closed.", ge=1)
+    queue_seconds: float = runtime(2.0, "A request that would wait longer than this for the model gets a 503.", gt=0)
+    max_wait_ms: float = runtime(2.0, "Maximum wait for more requests before a batch runs.", ge=0)
     request_seconds: float = runtime(60.0, "Time limit of one request.", gt=0)
-    drain_seconds: float = runtime(30.0, "How long requests in flight may go on after SIGTERM.", ge=0)
-    cache_bytes: int = runtime(256_000_000, "Bound of the cache of candidates.", ge=0)
+    drain_seconds: float = runtime(30.0, "Time that requests in flight get to finish after SIGTERM.", ge=0)
+    cache_bytes: int = runtime(256_000_000, "Maximum size of the candidate cache in bytes.", ge=0)

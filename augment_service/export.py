@@ -15,19 +15,19 @@ from augment_service.config import ExportConfig
 from shared.cli.command_line import CommandResult
 from shared.errors import OutputError, StoreError
 from shared.glue import get_task
-from shared.manifest import read_manifest
+from shared.manifest import Manifest, read_manifest
 from shared.shards import SUCCESS, list_commits, read_shard
 from shared.storage.store import Store, open_store
 
 
 def run_command(config: ExportConfig) -> CommandResult:
-    """Write one file of all shards, in order. Raises OutputError for an unfinished job."""
+    """Write all shards into one file, in order. Raises OutputError if the job is not finished; StoreError."""
     store = open_store(config.out)
     manifest = read_manifest(store)
     if not store.exists(SUCCESS):
-        raise OutputError(f"{store.uri} is not complete: finish the run first, so that no sample is missing")
-    if manifest["config"]["emit"] != "samples" and config.format != "parquet":
-        raise OutputError(f"{store.uri} holds candidate sets, not samples; use --format parquet")
+        raise OutputError(f"{store.uri} is not complete: finish the run first, so that no samples are missing")
+    if manifest.config.emit != "samples" and config.format != "parquet":
+        raise OutputError(f"{store.uri} contains candidate sets, not samples; use --format parquet")
     target = Path(config.output)
     temporary = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
@@ -46,7 +46,7 @@ def _tables(store: Store) -> Iterator[pa.Table]:
         yield read_shard(store, commit)
 
 
-def _write_parquet(store: Store, _manifest: dict[str, Any], path: Path) -> int:
+def _write_parquet(store: Store, _manifest: Manifest, path: Path) -> int:
     count = 0
     writer: pq.ParquetWriter | None = None
     for table in _tables(store):
@@ -58,26 +58,24 @@ def _write_parquet(store: Store, _manifest: dict[str, Any], path: Path) -> int:
     return count
 
 
-def _write_jsonl(store: Store, _manifest: dict[str, Any], path: Path) -> int:
+def _write_jsonl(store: Store, _manifest: Manifest, path: Path) -> int:
     return _write_lines(store, path, lambda row: json.dumps(row, ensure_ascii=False, default=str), None)
 
 
-def _write_tsv(store: Store, _manifest: dict[str, Any], path: Path) -> int:
+def _write_tsv(store: Store, _manifest: Manifest, path: Path) -> int:
     first = next(_tables(store))
     names = [name for name in first.schema.names if name != "replaced"]
     return _write_lines(store, path, lambda row: "\t".join(_cell(row[name]) for name in names), "\t".join(names))
 
 
-def _write_reference_tsv(store: Store, manifest: dict[str, Any], path: Path) -> int:
+def _write_reference_tsv(store: Store, manifest: Manifest, path: Path) -> int:
     """The layout of the task's own train.tsv, which the reference's distillation script reads as train_aug.tsv."""
-    config = manifest["config"]
-    if config["task"] is None:
-        raise OutputError("--format reference-tsv needs a run with --task: the layout is that of the task's train.tsv")
-    task = get_task(config["task"])
-    header = Path(manifest["inputs"][0]["file"])
+    if manifest.config.task is None:
+        raise OutputError("--format reference-tsv needs a run with --task: its layout is that of the task's train.tsv")
+    task = get_task(manifest.config.task)
     names = [f"column_{index}" for index in range(task.num_columns)]
     if task.has_header:
-        names = _header_of(header) or names
+        names = _header_of(Path(manifest.inputs[0].path)) or names
     width = len(names)
 
     def line(row: dict[str, Any]) -> str:
@@ -115,11 +113,11 @@ def _write_lines(store: Store, path: Path, line: Callable[[dict[str, Any]], str]
 
 
 def _cell(value: Any) -> str:
-    """One cell without quoting: what would break the line becomes a space."""
+    """One cell without quotes: tabs and line breaks become spaces."""
     return "" if value is None else str(value).replace("\t", " ").replace("\n", " ").replace("\r", " ")
 
 
-_WRITERS: dict[str, Callable[[Store, dict[str, Any], Path], int]] = {
+_WRITERS: dict[str, Callable[[Store, Manifest, Path], int]] = {
     "tsv": _write_tsv,
     "jsonl": _write_jsonl,
     "parquet": _write_parquet,

@@ -1,7 +1,7 @@
-"""Samples per second of everything but the models, on one core: words, inputs, sampling, text, Arrow, commit.
+"""Samples per second of everything except the models, on one core: words, inputs, draws, text, Arrow, commit.
 
-Rankings and neighbours are given (random entries of the vocabulary, made before the clock starts), so that what is
-left is what one core must do for a GPU. The engine, the draws and the writer are the job's own.
+Rankings and neighbours are prepared before the clock starts (random vocabulary entries), so the time measured is the
+work that one core does to feed a GPU. The engine, the draws and the writer are those of the job.
 
     python benchmarks/assembly.py --sentences 2048 --shard-rows 512
 """
@@ -25,7 +25,7 @@ N_A, K = 20, 15
 
 
 class GivenRankings:
-    """Stands where a masked LM does and answers at once, from rankings made beforehand."""
+    """Takes the place of the masked LM and answers immediately from prepared rankings."""
 
     def __init__(self, tokenizer: Any, num_sites: int) -> None:
         import numpy as np
@@ -84,7 +84,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(resolve_encoder("embedded"))
     given: Any = GivenRankings(tokenizer, 64 * options.shard_rows)
     engine = AugmentEngine(given, GloveVectors.load("embedded"), AugmentParams(n_a=N_A, k=K))
-    engine.candidates(rows)  # neighbours are given: asked once before the clock starts
+    engine.candidates(rows)  # fills the cache of neighbours before the clock starts
     schema = samples_schema(pa.int64(), [])
     best: dict[str, float] = {}
     for _ in range(options.rounds):

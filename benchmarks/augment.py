@@ -1,9 +1,9 @@
-"""Sentences per second of this engine beside nlpaug, farm-haystack and a batch-1 loop, in one run, as ratios.
+"""Sentences per second of this engine compared with nlpaug, farm-haystack and a batch-1 loop, in one run, as ratios.
 
-Every contender gets the same model files, N_a, K and P_t, in a process of its own, one after the other. The engine
-augments --sentences sentences; the others, whose time per sentence does not depend on how many there are, do a part of
-them, spread evenly over their lengths (--oracle-sentences, --nlpaug-sentences). The model has random weights: speed
-does not depend on them. Peers run in throw-away virtualenvs that are made on first use.
+All contenders get the same model files, N_a, K and P_t. Each runs in its own process, one after another. The engine
+augments --sentences sentences. The time per sentence of the others does not depend on the number of sentences, so they
+augment only some of them, evenly spread over their lengths (--oracle-sentences, --nlpaug-sentences). The model has
+random weights, which do not affect speed. Peers run in virtualenvs that are created on first use.
 
     python benchmarks/augment.py --layers 12 --hidden 768 --threads 1 2
 """
@@ -35,7 +35,7 @@ NAMES = {
     "engine-bf16": "this engine, bf16",
     "engine-fp32": "this engine, fp32",
     "engine-bf16-unmasked": "this engine, bf16, `unmasked`",
-    "oracle": "batch-1 loop, fp32 (the reference's way)",
+    "oracle": "batch-1 loop, fp32 (as in the reference)",
     "haystack": "farm-haystack 1.26.4",
     "nlpaug": "nlpaug 1.1.11",
 }
@@ -95,14 +95,16 @@ def prepare(work: Path, layers: int, hidden: int) -> Path:
     tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_encoder("embedded"))
     torch.manual_seed(0)
     config = transformers.BertConfig(
-        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=max(hidden // 64, 1),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=max(hidden // 64, 1),
         intermediate_size=4 * hidden,
-    )  # fmt: skip
+    )
     transformers.BertForMaskedLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    # The form that the peers' older transformers reads, too.
-    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
-    (folder / "model" / "vocab.txt").write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    # Also in the form that the peers' older version of transformers reads.
+    tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    (folder / "model" / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
     (folder / "model" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     vocabulary = list(dict.fromkeys(" ".join(sentences).lower().split()))[:10_000]
@@ -114,7 +116,7 @@ def prepare(work: Path, layers: int, hidden: int) -> Path:
 
 
 def run_one(name: str, folder: Path, count: int, threads: int, out_of: int = 0) -> dict[str, Any]:
-    """One contender in a process of its own with `threads` threads, on `count` of the first `out_of` sentences."""
+    """Run one contender in its own process with `threads` threads, on `count` of the first `out_of` sentences."""
     if count:
         write_part(folder, count, out_of)
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
@@ -133,7 +135,7 @@ def run_one(name: str, folder: Path, count: int, threads: int, out_of: int = 0) 
 
 
 def write_part(folder: Path, count: int, out_of: int) -> None:
-    """`part.json`: `count` of the first `out_of` sentences, evenly spread over their lengths, and one to warm up."""
+    """Write `part.json`: `count` of the first `out_of` sentences, spread over their lengths, and one to warm up."""
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
     by_length = sorted(sentences[:out_of], key=lambda text: (len(text.split()), text))
     part = [by_length[(2 * place + 1) * out_of // (2 * count)] for place in range(count)]
@@ -141,7 +143,7 @@ def write_part(folder: Path, count: int, out_of: int) -> None:
 
 
 def peer_python(work: Path, name: str) -> Path:
-    """Interpreter of a peer's own virtualenv, made when it is not there."""
+    """Interpreter of a peer's own virtualenv, which is created if missing."""
     python = work / "peers" / name / "bin" / "python"
     if not python.exists():
         print(f"installing {name}", file=sys.stderr, flush=True)
@@ -151,7 +153,7 @@ def peer_python(work: Path, name: str) -> Path:
 
 
 def measure(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]:
-    """Seconds of one of our own contenders; first a warm-up on other sentences."""
+    """Seconds of one of our own contenders, after a warm-up on another sentence."""
     import torch
 
     torch.set_num_threads(threads)
@@ -203,9 +205,10 @@ def peak_memory() -> int:
 
 
 def encoder_flops_per_token(masked_lm: Any) -> float:
-    """2 x weights of the linear layers of all encoder layers but the last, whose query side runs at masked places only.
+    """2 x weights of the linear layers, where the last encoder layer counts only keys and values.
 
-    Attention products and the head are left out, so the share of the peak that comes out is a lower bound.
+    The rest of the last layer runs at masked positions only. Attention products and the head are left out too, so the
+    resulting share of the peak is a lower bound.
     """
     config = masked_lm._model.config
     d, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
@@ -214,8 +217,7 @@ def encoder_flops_per_token(masked_lm: Any) -> float:
 
 
 def peak_flops(dtype: Any) -> float:
-    """The best rate of square matrix products, each over a tenth of a second; for bf16 with the second matrix laid out
-    beforehand too, as our linear layers have it."""
+    """The best rate of square matrix products over a tenth of a second, plain and with a prepared weight layout."""
     import torch
 
     from augment_service.engine.linear import Linear

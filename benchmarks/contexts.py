@@ -1,8 +1,8 @@
-"""What the three contexts cost and what they keep: speed, candidates in common, and the answers of a classifier.
+"""Cost and quality of the three contexts: speed, candidates in common, and agreement of a classifier.
 
-A classifier is fine-tuned for one short epoch on a part of SST-2's train.tsv (or given with --classifier); then each
-context augments the same dev sentences, and we count the samples on which the classifier answers as it does on their
-source. SST-2 does not come with this repository: give the folder that holds its train.tsv and dev.tsv.
+A classifier is fine-tuned for one short epoch on part of SST-2's train.tsv (or given with --classifier). Each context
+then augments the same dev sentences, and the samples that the classifier labels like their source are counted. SST-2 is
+not part of this repository: pass the folder with its train.tsv and dev.tsv.
 
     python benchmarks/contexts.py --glue glue/SST-2
 """
@@ -31,9 +31,9 @@ CONTEXTS: tuple[Context, ...] = ("single", "pair", "unmasked")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--glue", type=Path, required=True, help="folder with SST-2's train.tsv and dev.tsv")
-    parser.add_argument("--classifier", type=Path, help="a fine-tuned classifier's folder (default: train one)")
-    parser.add_argument("--train-rows", type=int, default=10_000, help="rows that the classifier is trained on")
-    parser.add_argument("--rows", type=int, default=300, help="dev sentences that are augmented")
+    parser.add_argument("--classifier", type=Path, help="folder of a fine-tuned classifier (default: train one)")
+    parser.add_argument("--train-rows", type=int, default=10_000, help="rows to train the classifier on")
+    parser.add_argument("--rows", type=int, default=300, help="dev sentences to augment")
     parser.add_argument("--n-a", type=int, default=10)
     parser.add_argument("--mlm", default="embedded")
     parser.add_argument("--threads", type=int, default=2)
@@ -75,9 +75,9 @@ def main() -> None:
         pairs = list(zip(sets["single"], sets[context], strict=True))
         overlap = sum(len(a & b) for a, b in pairs) / max(sum(len(a) for a, _ in pairs), 1)
         changed = len(samples.site) / max(len(samples), 1)
-        pieces = (engine.statistics.model_tokens - before) / len(rows)
+        tokens = (engine.statistics.model_tokens - before) / len(rows)
         table.append(
-            f"| `{context}` | {len(rows) / seconds:,.0f} | {pieces:,.0f} | {overlap:.0%} | {changed:.2f} "
+            f"| `{context}` | {len(rows) / seconds:,.0f} | {tokens:,.0f} | {overlap:.0%} | {changed:.2f} "
             f"| {kept / len(samples):.1%} |"
         )
         print(table[-1], file=sys.stderr, flush=True)
@@ -85,14 +85,16 @@ def main() -> None:
     print(f"## Contexts, {date.today()}, {cpu_name()}\n`{command}`\n")
     print(
         f"Masked LM: {options.mlm}, {masked_lm.dtype}. {len(rows)} SST-2 dev sentences, N_a {options.n_a}, K 15, "
-        f"P_t 0.4. The classifier answers {accuracy:.1%} of the sources rightly.\n"
+        f"P_t 0.4. The classifier labels {accuracy:.1%} of the sources correctly.\n"
     )
-    print("| context | sentences/s | pieces per sentence | candidates in common with `single` | words replaced per "
-          "sample | samples that keep the answer |\n|---|---|---|---|---|---|\n" + "\n".join(table))  # fmt: skip
+    print(
+        "| context | sentences/s | tokens per sentence | candidates in common with `single` | words replaced per "
+        "sample | samples that keep their label |\n|---|---|---|---|---|---|\n" + "\n".join(table)
+    )
 
 
 def train_classifier(glue: Path, num_rows: int, work: Path) -> Path:
-    """The embedded encoder, one epoch over every n-th row, through `trainer teacher`."""
+    """Fine-tune the embedded encoder with `trainer teacher`: one epoch over every n-th row."""
     folder = work / f"classifier-{num_rows}"
     folder.mkdir(parents=True, exist_ok=True)
     header, *lines = (glue / "train.tsv").read_text(encoding="utf-8").splitlines()
@@ -110,7 +112,7 @@ def train_classifier(glue: Path, num_rows: int, work: Path) -> Path:
 
 
 def classify(folder: Path, texts: list[str]) -> list[Any]:
-    """The label that the classifier gives each text."""
+    """The classifier's label of each text."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 

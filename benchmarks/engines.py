@@ -1,8 +1,8 @@
-"""CPU engines for the masked LM's forward pass, on the same batches in one run: which one should be the default?
+"""Inference engines for the masked LM on a CPU, compared on the same batches: which one should be the default?
 
-Each engine answers the same masked inputs (encoder, head at the masked position, the 16 best entries), in batches of
-one length and at most --batch-tokens pieces, in a process of its own, one after the other. ONNX Runtime and OpenVINO
-run in a throw-away virtualenv that is made on first use.
+Each engine runs the same masked inputs (encoder, head at the masked position, the 16 best entries), in batches of equal
+length and at most --batch-tokens tokens. Each runs in its own process, one after another. ONNX Runtime and OpenVINO run
+in a virtualenv that is created on first use.
 
     python benchmarks/engines.py --layers 12 --hidden 768 --threads 2 1
 """
@@ -37,7 +37,7 @@ NAMES = {
     "ours-fp32": "this engine, fp32",
     "torch-fp32": "plain PyTorch, fp32",
     "openvino-fp32": "OpenVINO, fp32",
-    "onnx-fp32": "ONNX Runtime, fp32 (it has no bf16 kernels for the CPU)",
+    "onnx-fp32": "ONNX Runtime, fp32 (no bf16 kernels on CPUs)",
 }
 Batch = tuple[list[list[int]], list[int]]
 
@@ -85,13 +85,15 @@ def main() -> None:
             print(lines[-1], file=sys.stderr, flush=True)
     print(f"## {options.layers} x {options.hidden}, {date.today()}, {cpu_name()}")
     print(f"`python benchmarks/engines.py {' '.join(sys.argv[1:])}`\n")
-    print("| threads | engine | masked inputs/s | of this engine in the same precision | load and first pass |")
+    print(
+        "| threads | engine | masked inputs/s | relative to this engine in the same precision | load and first pass |"
+    )
     print("|---|---|---|---|---|")
     print("\n".join(lines))
 
 
 def write_batches(folder: Path, count: int, batch_tokens: int) -> None:
-    """Masked inputs of the sentences, in batches of one length."""
+    """Write the sentences' masked inputs, in batches of equal length."""
     from transformers import AutoTokenizer
 
     from augment_service.engine.words import WordSplitter, may_replace
@@ -100,11 +102,11 @@ def write_batches(folder: Path, count: int, batch_tokens: int) -> None:
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))[:count]
     by_length: dict[int, list[tuple[list[int], int]]] = {}
     for words in WordSplitter(tokenizer).split(sentences):
-        pieces = [piece for word in words for piece in word.piece_ids]
+        token_ids = [token for word in words for token in word.piece_ids]
         place = 0
         for word in words:
             if word.is_single_piece and may_replace(word, "reference"):
-                ids = [tokenizer.cls_token_id, *pieces, tokenizer.sep_token_id]
+                ids = [tokenizer.cls_token_id, *token_ids, tokenizer.sep_token_id]
                 ids[place + 1] = tokenizer.mask_token_id
                 by_length.setdefault(len(ids), []).append((ids, place + 1))
             place += len(word.piece_ids)
@@ -117,7 +119,7 @@ def write_batches(folder: Path, count: int, batch_tokens: int) -> None:
 
 
 def runtimes_python(work: Path) -> Path:
-    """Interpreter of the virtualenv that holds the other engines."""
+    """Interpreter of the virtualenv with the other engines."""
     python = work / "peers" / "runtimes" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
@@ -126,7 +128,7 @@ def runtimes_python(work: Path) -> Path:
 
 
 def measure(name: str, folder: Path, threads: int) -> dict[str, float]:
-    """Masked inputs per second over all batches, best of three passes after one that warms up."""
+    """Masked inputs per second over all batches, best of three rounds after a warm-up."""
     import torch
 
     torch.set_num_threads(threads)
@@ -164,7 +166,7 @@ def ours(folder: Path, dtype: str, threads: int) -> Callable[[list[Batch]], None
 
 
 def masked_module(folder: Path, dtype: str) -> Any:
-    """(ids (B, L), places (B,)) -> logits (B, pieces); encoder in `dtype`, head in fp32."""
+    """(ids (B, L), places (B,)) -> logits (B, vocabulary); encoder in `dtype`, head in fp32."""
     import torch
     from transformers import AutoModelForMaskedLM
 
@@ -173,7 +175,7 @@ def masked_module(folder: Path, dtype: str) -> Any:
     class Masked(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            # A copy first: the head's matrix is the embeddings' own, which become bf16 with the encoder.
+            # Copied first: the head shares its matrix with the embeddings, which are cast to bf16 with the encoder.
             self.head = copy.deepcopy(model.cls)
             self.encoder = model.base_model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
 
@@ -206,7 +208,7 @@ def plain(folder: Path, dtype: str, _threads: int) -> Callable[[list[Batch]], No
 def compiled(folder: Path, dtype: str, _threads: int) -> Callable[[list[Batch]], None]:
     import torch
 
-    # The weights are constants, so that the compiler may lay them out once.
+    # Frozen weights are constants, so the compiler can prepare their layout once.
     torch._inductor.config.freezing = True
     return _by_tensor(torch.compile(masked_module(folder, dtype), dynamic=True))
 
@@ -246,9 +248,14 @@ def onnx(folder: Path, _dtype: str, threads: int) -> Callable[[list[Batch]], Non
         axes = {"ids": {0: "batch", 1: "length"}, "places": {0: "batch"}, "logits": {0: "batch"}}
         with torch.no_grad():
             torch.onnx.export(
-                masked_module(folder, "fp32"), example, str(path), input_names=["ids", "places"],
-                output_names=["logits"], dynamic_axes=axes, dynamo=False,
-            )  # fmt: skip
+                masked_module(folder, "fp32"),
+                example,
+                str(path),
+                input_names=["ids", "places"],
+                output_names=["logits"],
+                dynamic_axes=axes,
+                dynamo=False,
+            )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -1,8 +1,8 @@
-"""The whole job beside the bare engine: the same rows, shards and models; rows per second of both, and memory.
+"""The whole job compared with the bare engine on the same rows, shards and models: rows per second, and memory.
 
-The job's rate is taken from its commits: the rows of all shards but the first, over the time between the first commit
-and the last, so that starting Ray and loading models, which a long job does once, are left out and told apart. One
-masked-LM actor with one thread stands beside an engine with one thread. Engine, job and engine run one after the other.
+The job's rate is that between its first commit and its last, so it excludes starting Ray and loading models, which a
+long job does once; that time is reported separately. The job has one masked-LM actor with one thread, the engine one
+thread. They run one after the other: engine, job, engine.
 
     python benchmarks/job.py --layers 12 --hidden 768
 """
@@ -55,19 +55,24 @@ def main() -> None:
     second = engine()
     num_rows = options.sentences - options.shard_rows
     bare = num_rows / min(first["seconds"], second["seconds"])
-    print(f"## The job beside the bare engine, {options.layers} x {options.hidden}, {date.today()}, {cpu_name()}")
+    print(f"## Job and bare engine compared, {options.layers} x {options.hidden}, {date.today()}, {cpu_name()}")
     print(f"`python benchmarks/job.py {' '.join(sys.argv[1:])}`\n")
     print("| | rows/s | of the engine's rate | peak memory |\n|---|---|---|---|")
-    print(f"| bare engine, 1 thread (before and after the job: {num_rows / first['seconds']:.2f}, "
-          f"{num_rows / second['seconds']:.2f}) | {bare:.2f} | | {first['bytes'] / 2**20:,.0f} MiB |")  # fmt: skip
+    rates = f"{num_rows / first['seconds']:.2f}, {num_rows / second['seconds']:.2f}"
+    print(
+        f"| bare engine, 1 thread (before and after the job: {rates}) | {bare:.2f} | "
+        f"| {first['bytes'] / 2**20:,.0f} MiB |"
+    )
     memory = ", ".join(f"{name} {size / 2**20:,.0f}" for name, size in peaks.items())
-    print(f"| job, 1 actor of 1 thread, between first and last commit | {num_rows / steady:.2f} "
-          f"| **{num_rows / steady / bare:.1%}** | {memory} MiB |")  # fmt: skip
-    print(f"\nThe whole command, with Ray's start and the models' loading: {whole:.1f} s for {options.sentences} rows.")
+    print(
+        f"| job, 1 actor with 1 thread, between first and last commit | {num_rows / steady:.2f} "
+        f"| **{num_rows / steady / bare:.1%}** | {memory} MiB |"
+    )
+    print(f"\nThe whole command, including Ray's start and loading: {whole:.1f} s for {options.sentences} rows.")
 
 
 def engine_seconds(folder: Path, count: int, shard_rows: int) -> dict[str, float]:
-    """Seconds of all shards but the first, which warms up."""
+    """Seconds of all shards except the first, which warms up, and peak memory."""
     import resource
 
     from augment_service.engine.augment import AugmentEngine
@@ -92,7 +97,7 @@ def engine_seconds(folder: Path, count: int, shard_rows: int) -> dict[str, float
 
 
 def job(folder: Path, count: int, shard_rows: int) -> tuple[float, float, dict[str, int]]:
-    """Seconds of the whole command, seconds between first and last commit, and peak memory by kind of process."""
+    """Seconds of the whole command, seconds between first and last commit, peak memory in bytes by kind of process."""
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))[:count]
     table, output = folder / "job.tsv", folder / "job-out"
     table.write_text("text\n" + "".join(one + "\n" for one in sentences), encoding="utf-8")
@@ -117,7 +122,7 @@ def job(folder: Path, count: int, shard_rows: int) -> tuple[float, float, dict[s
 
 
 def watch_memory(pid: int, peaks: dict[str, int], done: threading.Event) -> None:
-    """Highest resident size of the driver, the masked-LM actor and the GloVe actor (shared pages count in each)."""
+    """Record peak resident memory of driver, masked-LM actor and GloVe actor; each includes the pages it shares."""
     import psutil
 
     while not done.wait(0.3):

@@ -1,11 +1,11 @@
-"""What `augment_service plan` foretells beside what the same run then takes, case by case, on this machine.
+"""What `augment_service plan` predicts compared with what the same run then takes, case by case, on this machine.
 
     python benchmarks/plan.py --data ../shared/data/glue --golden ../shared/golden
 
-Every case is a `plan`, a `run` and another `plan` with the same options, each in a process of its own. On a machine
-that others use as well, seconds on the clock say what they did. So the work itself is judged, in processor seconds:
-the plan's (model, vectors and the rest, for all actors) beside that of the run's actors from the moment that the first
-has its models. The clock's seconds stand beside it, with the share of a core that the actors had.
+Every case is a `plan`, a `run` and another `plan` with the same options, each in a separate process. On a shared
+machine wall-clock time depends on other users, so the criterion is processor time: the plan's (model, vectors and the
+rest, for all actors) against that of the run's actors from the time the first has loaded its models. Wall-clock time is
+reported as well, with the share of a core that the actors had.
 """
 
 from __future__ import annotations
@@ -53,46 +53,46 @@ def main() -> int:
             continue
         source = options.data / task / "train.tsv"
         row = ["--task", task, "--input", str(source), "--limit", str(options.rows), *more]
-        before, came, after = one_case(row)
+        before, actual, after = one_case(row)
         cells = []
         for figure in FIGURES:
-            told = [f"{plan[figure]:,.0f}" for plan in (before, after)]
-            cell = " and ".join(dict.fromkeys(told))
-            if figure in came:
-                errors = [plan[figure] / max(came[figure], 1e-9) - 1 for plan in (before, after)]
+            predicted = [f"{plan[figure]:,.0f}" for plan in (before, after)]
+            cell = " and ".join(dict.fromkeys(predicted))
+            if figure in actual:
+                errors = [plan[figure] / max(actual[figure], 1e-9) - 1 for plan in (before, after)]
                 worst = max(worst, *map(abs, errors))
-                cell += f" / {came[figure]:,.0f} ({' and '.join(f'{error:+.0%}' for error in errors)})"
+                cell += f" / {actual[figure]:,.0f} ({' and '.join(f'{error:+.0%}' for error in errors)})"
             cells.append(cell)
         cells.append(
-            f"{before['seconds']:,.0f} and {after['seconds']:,.0f} / {came['seconds']:,.0f}, "
-            f"{came['work_seconds'] / (came['actors'] * came['clock_seconds']):.0%} of a core"
+            f"{before['seconds']:,.0f} and {after['seconds']:,.0f} / {actual['seconds']:,.0f}, "
+            f"{actual['work_seconds'] / (actual['actors'] * actual['clock_seconds']):.0%} of a core"
         )
         lines.append(f"| {name} | {' | '.join(cells)} |")
         print(lines[-1], file=sys.stderr, flush=True)
     print(f"## {options.rows:,} rows of each, {date.today()}, {cpu_name()}\n")
     print(f"`python benchmarks/plan.py {' '.join(sys.argv[1:])}`\n")
-    print("| foretold / came | work, seconds | masked passes | samples | bytes | clock, seconds |")
+    print("| predicted / actual | work, seconds | masked passes | samples | bytes | wall clock, seconds |")
     print("|---|---|---|---|---|---|")
     print("\n".join(lines))
-    print(f"\nLargest error: {worst:.0%} (asked for: within {LIMIT:.0%}).")
+    print(f"\nLargest error: {worst:.0%} (required: within {LIMIT:.0%}).")
     return 0 if worst <= LIMIT else 1
 
 
 def one_case(options: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """A plan's figures, the run's, and another plan's."""
+    """Summaries of a plan, the run, and a second plan."""
     before = ours("plan", *options)
     with tempfile.TemporaryDirectory(prefix="augment-plan-") as folder:
         output = Path(folder) / "out"
-        came = ours("run", *options, "--output", str(output), watched=output)
+        actual = ours("run", *options, "--output", str(output), watched=output)
         commits = [json.loads(path.read_text(encoding="utf-8")) for path in (output / "commits").glob("*.json")]
         asked = [one["statistics"]["model_inputs"] for one in commits if "model_inputs" in one["statistics"]]
     if asked:
-        came["masked_passes"] = sum(asked)
-    return before, came, ours("plan", *options)
+        actual["masked_passes"] = sum(asked)
+    return before, actual, ours("plan", *options)
 
 
 def ours(command: str, *options: str, watched: Path | None = None) -> dict[str, Any]:
-    """The `--json` summary of one of our commands; with the processor time of its actors while it writes `watched`."""
+    """The `--json` summary of one of our commands, with the processor time of its actors if `watched` is its output."""
     line = [sys.executable, "-m", "augment_service", command, *options, "--json", "--log-level", "error"]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -110,7 +110,7 @@ def ours(command: str, *options: str, watched: Path | None = None) -> dict[str, 
 
 
 def watch_actors(process: subprocess.Popen[str], output: Path) -> dict[str, float]:
-    """Processor time of the run's actors since its manifest was there, the clock's, and how many there were."""
+    """Processor time of the run's actors since the manifest was written, wall-clock time, and number of actors."""
     first: dict[int, float] = {}
     last: dict[int, float] = {}
     began = ended = 0.0
@@ -130,7 +130,7 @@ def watch_actors(process: subprocess.Popen[str], output: Path) -> dict[str, floa
 
 
 def actor_cpu_seconds(pid: int) -> float | None:
-    """Processor time of a Ray actor of ours; None for another process, or one that is gone."""
+    """Processor time of one of our Ray actors; None for any other process, and for one that has ended."""
     try:
         name = Path(f"/proc/{pid}/cmdline").read_bytes()
         if not name.startswith((b"ray::MlmWorker", b"ray::GloveWorker")):

@@ -1,11 +1,11 @@
-"""Rows per second of the job for 1, 2 … actors beside the bare engine; start-up; what one driver serves; its memory.
+"""Throughput of the job with 1, 2 … actors compared with the bare engine; start-up; capacity and memory of a driver.
 
     python benchmarks/scaling.py throughput --actors 1 2
     python benchmarks/scaling.py driver --rows 1000000
 
-`throughput` runs the real job with the embedded models. Ideal for N actors: N bare engine loops side by side at once.
-`driver` puts a STUB in the place of the actors (they answer at once and compute nothing; for benchmarks only): what is
-left is the driver reading 1 million rows, handing them out through Ray and taking answers.
+`throughput` runs the real job with the embedded models. The ideal for N actors is N bare engine loops at the same time.
+`driver` replaces the actors by a STUB that answers at once and computes nothing (for benchmarks only). What remains is
+the driver, which reads 1 million rows, hands them out through Ray and takes the answers.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ def write_corpus(path: Path, rows: int) -> Path:
 
 
 def config_of(corpus: Path, output: Path, shard_rows: int) -> RunConfig:
-    """The job that is measured."""
+    """Configuration of the job that is measured."""
     return RunConfig(
         input=(str(corpus),), output=str(output), text_column=("sentence",), label_column="label", shard_rows=shard_rows
     )
 
 
 def rate(output: Path, shard_rows: int, writers: int) -> float:
-    """Rows/s between commits, without start and end: from the moment each writer has committed one shard."""
+    """Rows/s between commits, without start and end: counted once each writer has committed one shard."""
     times = sorted(path.stat().st_mtime for path in output.glob("commits/*.json"))
     return (len(times) - writers) * shard_rows / (times[-1] - times[writers - 1])
 
 
 def bare(corpus: Path, output: Path, shard_rows: int) -> subprocess.Popen[bytes]:
-    """The engine alone, in a process of its own."""
+    """Start the bare engine in a separate process."""
     code = (
         "import sys; from pathlib import Path; from benchmarks.scaling import config_of; "
         "from tests.support.single_process import write_single_process; "
@@ -70,19 +70,20 @@ def bare(corpus: Path, output: Path, shard_rows: int) -> subprocess.Popen[bytes]
 
 
 def job(corpus: Path, output: Path, shard_rows: int, actors: int) -> tuple[float, float]:
-    """The whole command; returns seconds from its start to the first commit, and the share of the time from an actor's
-    first shard to its last in which it was at work on a shard (the rest is waiting for rows)."""
-    command = [
-        sys.executable, "-m", "augment_service", "run", "--input", str(corpus), "--output", str(output),
-        "--text-column", "sentence", "--label-column", "label", "--shard-rows", str(shard_rows),
-        "--mlm-actors", str(actors), "--address", "local", "--log-level", "debug", "--log-format", "json",
-    ]  # fmt: skip
-    # Ray starts its workers at niceness 15; the bare loops run at 0, and the machine is shared.
+    """Run the whole command.
+
+    Returns seconds from its start to the first commit, and the actors' share of time at work, counted from an actor's
+    first shard to its last (the rest is waiting for rows).
+    """
+    command = [sys.executable, "-m", "augment_service", "run", "--input", str(corpus), "--output", str(output)]
+    command += ["--text-column", "sentence", "--label-column", "label", "--shard-rows", str(shard_rows)]
+    command += ["--mlm-actors", str(actors), "--address", "local", "--log-level", "debug", "--log-format", "json"]
+    # Ray starts its workers with niceness 15, but the bare loops run with 0 and the machine is shared.
     environment = os.environ | {"RAY_worker_niceness": "0"}
     began = time.time()
     finished = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     first = min(path.stat().st_mtime for path in output.glob("commits/*.json"))
-    # Ray may put the lines of two actors on one.
+    # Ray may join the lines of two actors.
     found = re.findall(r"\{[^{}]*shard_committed[^{}]*\}", finished.stderr)
     entries = [json.loads(one) for one in found]
     at_work = span = 0.0
@@ -94,7 +95,7 @@ def job(corpus: Path, output: Path, shard_rows: int, actors: int) -> tuple[float
 
 
 def throughput(options: argparse.Namespace) -> None:
-    """Bare loops and jobs, one after the other."""
+    """Run bare loops and jobs one after the other and print a table."""
     folder = Path(tempfile.mkdtemp(prefix="scaling"))
     corpus = write_corpus(folder / "corpus.tsv", options.rows)
     lines = [
@@ -102,7 +103,7 @@ def throughput(options: argparse.Namespace) -> None:
         "|---|---|---|---|---|---|",
     ]
     for actors in options.actors:
-        # Bare, job, bare: the machine's moods hit both.
+        # Bare, job, bare: changes in the machine's load affect both.
         before = bare_rate(corpus, folder, options.shard_rows, actors, "before")
         output = folder / f"job-{actors}"
         startup, share = job(corpus, output, options.shard_rows, actors)
@@ -118,7 +119,7 @@ def throughput(options: argparse.Namespace) -> None:
 
 
 def bare_rate(corpus: Path, folder: Path, shard_rows: int, count: int, name: str) -> float:
-    """Rows/s of `count` bare loops side by side, summed."""
+    """Total rows/s of `count` bare loops at the same time."""
     outputs = [folder / f"bare-{count}-{name}-{number}" for number in range(count)]
     processes = [bare(corpus, output, shard_rows) for output in outputs]
     for process in processes:
@@ -135,34 +136,34 @@ class StubActor:
 
 
 class StubActorPool:
-    """STUB of augment_service.job.actor_pool.ActorPool: actors that are ready when they were made."""
+    """STUB of augment_service.job.actor_pool.ActorPool: its actors are ready from the start."""
 
     def __init__(self, ray: Any, count: int) -> None:
         made = ray.remote(num_cpus=0)(StubActor)
         self.handles = {f"stub-{number}": made.remote() for number in range(count)}
-        self.calls: dict[Any, tuple[str, str]] = {}
+        self.pending: list[Any] = []
         self.num_ready, self.num_starting, self.num_nodes = count, 0, 1
 
     def grow(self) -> None:
-        """Never."""
+        """Do nothing: the number of actors is fixed."""
 
     def progressed(self) -> None:
-        """Nothing to remember."""
+        """Do nothing: actors do not die."""
 
     def handle(self, name: str) -> Any:
-        """Ray's handle."""
+        """Ray's handle of an actor."""
         return self.handles[name]
 
     def vectors_of(self, name: str) -> int:
-        """None are there."""
+        """Return a constant: there are no vectors."""
         return 0
 
     def dismiss(self) -> None:
-        """They end with Ray."""
+        """Do nothing: the actors end with Ray."""
 
 
 def driver(options: argparse.Namespace) -> None:
-    """The real driver, scheduler and input reader over stub actors; prints shards/s and memory over time."""
+    """Run the real driver, scheduler and input reader with stub actors; print shards/s and memory over time."""
     import psutil
 
     from augment_service.job.driver import Driver
@@ -171,6 +172,7 @@ def driver(options: argparse.Namespace) -> None:
     from augment_service.job.scheduler import Scheduler
     from augment_service.job.shard_work import shard_work
     from shared.compute.ray_session import ray_session
+    from shared.inputs.options import from_config
     from shared.inputs.sources import open_source
     from shared.schema import samples_schema
     from shared.storage.store import open_store
@@ -178,7 +180,7 @@ def driver(options: argparse.Namespace) -> None:
     folder = Path(tempfile.mkdtemp(prefix="scaling"))
     config = config_of(write_corpus(folder / "corpus.tsv", options.rows), folder / "out", 512)
     began = time.monotonic()
-    source = open_source(config)
+    source = open_source(from_config(config))
     first_pass = time.monotonic() - began
     num_shards = -(-source.num_rows // config.shard_rows)
     process, samples, stop = psutil.Process(), [], threading.Event()
@@ -189,7 +191,7 @@ def driver(options: argparse.Namespace) -> None:
 
     with ray_session("local") as (ray, _):
         pool = StubActorPool(ray, options.stub_actors)
-        scheduler = Scheduler(shard_work(source, config, set(range(num_shards))))
+        scheduler = Scheduler(shard_work(source, config.shard_rows, set(range(num_shards))))
         for name in pool.handles:
             scheduler.add_actor(name)
         beat = Heartbeat("benchmark", rows=source.num_rows, shards=num_shards, shards_left=num_shards)
@@ -198,7 +200,15 @@ def driver(options: argparse.Namespace) -> None:
         threading.Thread(target=watch, daemon=True).start()
         began = time.monotonic()
         metrics = RayMetrics("benchmark", "driver")
-        Driver(ray, config, schema, store, scheduler, pool, beat, metrics).run()  # type: ignore[arg-type]
+        Driver(
+            ray=ray,
+            schema=schema,
+            store=store,
+            scheduler=scheduler,
+            pool=pool,  # type: ignore[arg-type]
+            heartbeat=beat,
+            metrics=metrics,
+        ).run()
         seconds = time.monotonic() - began
         stop.set()
     quarters = [samples[len(samples) * part // 4] for part in range(4)] + [samples[-1]]

@@ -1,7 +1,7 @@
 """The real scheduler in a simulated cluster of 1,000 actors: how long it takes, and where it would saturate.
 
-A STUB stands for the masked LM here, and for its time only: a shard takes a drawn number of simulated seconds and
-nothing is computed. Scheduler, poison hunt and their rules are the ones of the job. For benchmarks only.
+A STUB replaces the masked LM: a shard takes a random number of simulated seconds and nothing is computed. The scheduler
+and the poison hunt are those of the job. For benchmarks only.
 
     python benchmarks/simulate_cluster.py --actors 1000 --shards 100000
 """
@@ -32,19 +32,20 @@ Result = TypeVar("Result")
 
 @dataclass(eq=False, slots=True)
 class StubWork:
-    """A shard without rows; `poison` of them would kill their actor."""
+    """A shard without rows; those with an index in `poison` would kill their actor."""
 
     shard: int
     poison: frozenset[int]
     num_rows: int = SHARD_ROWS
 
     def without(self, poison: set[int]) -> StubWork:
-        """The shard with these rows in quarantine."""
+        """The shard without these rows."""
         return StubWork(self.shard, self.poison - poison, self.num_rows - len(poison))
 
 
 class StubCluster:
-    """Nodes of eight actors: a twentieth of them four times slower, nodes lost and replaced, some joining late."""
+    """Nodes of eight actors. One node in twenty is four times slower, a fifth join late, all are lost at some time and
+    replaced."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.random, self.now = options, random.Random(options.seed), 0.0
@@ -68,7 +69,7 @@ class StubCluster:
         heapq.heappush(self.events, (self.now + delay, self.number, kind, subject))
 
     def run(self) -> None:
-        """Until every shard is committed."""
+        """Run until every shard is committed."""
         nodes = self.options.actors // ACTORS_PER_NODE
         for node in range(nodes):
             late = self.random.uniform(0, 3600) if node % 5 == 4 else 0.0
@@ -106,8 +107,8 @@ class StubCluster:
         if queue is None:
             return
         assignment = queue.popleft()
-        first, last = assignment.part or (0, assignment.work.num_rows)
-        if any(first <= row < last for row in assignment.work.poison):
+        rows = assignment.part or range(assignment.work.num_rows)
+        if any(row in rows for row in assignment.work.poison):
             queue.appendleft(assignment)
             self._kill(name)
             self.number += 1
@@ -127,8 +128,8 @@ class StubCluster:
                 self._begin(name)
 
     def _begin(self, name: str) -> None:
-        rows = self.queues[name][0].part
-        share = (rows[1] - rows[0]) / SHARD_ROWS if rows else 1.0
+        part = self.queues[name][0].part
+        share = len(part) / SHARD_ROWS if part else 1.0
         seconds = self.random.lognormvariate(0, 0.25) * self.options.shard_seconds * self.speed[name] * share
         self.busy_seconds += seconds
         self.at(seconds, "finish", name)
@@ -145,9 +146,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--actors", type=int, default=1000)
     parser.add_argument("--shards", type=int, default=100_000)
-    parser.add_argument("--shard-seconds", type=float, default=20.0, help="simulated, of a fast actor")
-    parser.add_argument("--node-hours", type=float, default=4.0, help="simulated mean life of a node")
-    parser.add_argument("--poison", type=int, default=3, help="shards with a row that kills")
+    parser.add_argument("--shard-seconds", type=float, default=20.0, help="simulated, for a fast actor")
+    parser.add_argument("--node-hours", type=float, default=4.0, help="simulated mean lifetime of a node")
+    parser.add_argument("--poison", type=int, default=3, help="number of shards with a row that kills its actor")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     cluster = StubCluster(options)
@@ -160,11 +161,11 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{options.actors} actors, {options.shards:,} shards of {options.shard_seconds:.0f} s: "
-        f"{cluster.num_events:,} events, {cluster.deaths} actors died, given out again {cluster.scheduler.retries}\n"
-        f"simulated end {cluster.now / 60:.1f} min (all actors fast, alive, there from the start: {ideal / 60:.1f}); "
-        f"actors worked {cluster.busy_seconds / alive:.1%} of the time they were there\n"
-        f"scheduler {cluster.scheduler_seconds:.1f} s of CPU, {per_shard * 1e6:.0f} us a shard: alone it would keep up "
-        f"with {1 / per_shard:,.0f} shards/s; whole simulation {seconds:.1f} s, peak memory {peak:.0f} MiB"
+        f"{cluster.num_events:,} events, {cluster.deaths} actors died, handed out again {cluster.scheduler.retries}\n"
+        f"simulated end {cluster.now / 60:.1f} min ({ideal / 60:.1f} if all actors were fast and alive throughout); "
+        f"actors worked {cluster.busy_seconds / alive:.1%} of their lifetime\n"
+        f"scheduler {cluster.scheduler_seconds:.1f} s of CPU, {per_shard * 1e6:.0f} us per shard: alone it would keep "
+        f"up with {1 / per_shard:,.0f} shards/s; whole simulation {seconds:.1f} s, peak memory {peak:.0f} MiB"
     )
 
 

@@ -1,8 +1,8 @@
-"""What does the embedded masked LM propose, beside what a person would accept? Prints the model card's tables.
+"""Candidates of the embedded masked LM compared with words that a person accepts. Prints the model card's tables.
 
-The sentences were chosen before the first model ran. The accepted words are one person's, who had seen the candidates
-of an earlier model: words that keep the sentence sensible, not always its meaning. Nobody can list all of them, so the
-count is a lower bound.
+The sentences were chosen before the first model ran. One person, who had seen the candidates of an earlier model,
+listed the accepted words: those that keep the sentence sensible, though not always its meaning. Such a list is never
+complete, so the count is a lower bound.
 
     python benchmarks/ten_sentences.py [--mlm embedded]
 """

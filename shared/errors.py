@@ -1,15 +1,15 @@
-"""The tree of errors whose message is meant for the user: what, where, how to mend.
+"""Errors whose message is meant for the user: what went wrong, where, and how to fix it.
 
-The maps to exit codes and HTTP statuses live here as class attributes; the two edges (command line, service)
-read them, the code between only raises. Anything that is not an ExpectedError is a bug. Every class takes plain
-positional arguments, because Ray carries errors between processes by pickling them.
+Exit codes and HTTP statuses are class attributes; only the command line and the service read them. Any error that is
+not an ExpectedError is a bug. Every class takes plain positional arguments, because Ray pickles errors to pass them
+between processes.
 """
 
 from __future__ import annotations
 
 
 class ExpectedError(Exception):
-    """A failure that the user can understand and mend; its message is one line of text."""
+    """A failure that the user can understand and fix; its message is one line of text."""
 
     exit_code = 1
     http_status = 500
@@ -38,7 +38,7 @@ class ModelError(ExpectedError):
 
 
 class OutputError(ExpectedError):
-    """What stands in an output folder cannot be used."""
+    """The contents of an output folder cannot be used."""
 
 
 class ShardError(OutputError):
@@ -50,7 +50,7 @@ class ManifestError(OutputError):
 
 
 class StoreError(ExpectedError):
-    """Disk or object store failed. `is_transient` says whether trying again may help."""
+    """Disk or object store failed. is_transient: whether a retry may help."""
 
     http_status = 503
 
@@ -60,7 +60,7 @@ class StoreError(ExpectedError):
 
 
 class ClusterError(ExpectedError):
-    """Ray is out of reach, refused the token, or lost an actor beyond the retries."""
+    """Ray cannot be reached, refused the token, or lost an actor more often than it is retried."""
 
     http_status = 503
 
@@ -76,4 +76,4 @@ class OverloadError(ExpectedError):
 
 
 class TrainingError(ExpectedError):
-    """Training cannot go on: a loss that is not finite, or data that stopped coming."""
+    """Training cannot continue: the loss is not finite, or the data stopped growing."""

@@ -1,4 +1,4 @@
-"""GLUE tasks: where their TSV files keep texts and labels, the reference's N_a, and how they are scored."""
+"""GLUE tasks: text and label columns of their TSV files, the reference's N_a, and their metrics."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ TASKS = {
 
 
 def get_task(name: str) -> Task:
-    """A task by its name, in any case. Raises UsageError naming all."""
+    """A task by name, ignoring case. Raises UsageError listing the known names."""
     for task in TASKS.values():
         if task.name.lower() == name.lower():
             return task
-    raise UsageError(f"--task {name}: unknown; known are {', '.join(TASKS)}. For other data use --text-column")
+    raise UsageError(f"--task {name}: unknown task; known are {', '.join(TASKS)}. For other data use --text-column")

@@ -1,48 +1,125 @@
-"""The manifest: what a job was asked, by which code and models. Written once; a resumed job must match it."""
+"""The manifest of a job: configuration, inputs, models and shard plan. Written once; a resumed job must match it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import ConfigDict, model_validator
 
 from shared.errors import ManifestError
+from shared.json_text import parse_json, short_json, to_json_object
+from shared.params import AugmentParams
 from shared.schema import FORMAT_VERSION
+from shared.storage.input_files import InputFile
 from shared.storage.store import Store
 
 MANIFEST = "manifest.json"
 
 
-def write_or_check(store: Store, manifest: dict[str, Any]) -> bool:
-    """Write the manifest, or check that the one there is equal; True when the job is a new one.
+class JobConfig(AugmentParams):
+    """Every option that decides a job's output. The fields named here are those that readers of the output need."""
 
-    Raises ManifestError that names the first differing field.
+    model_config = ConfigDict(extra="allow")
+
+    emit: Literal["samples", "candidates"]
+    task: str | None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        """An option that was not recorded must not silently get its default."""
+        for name in AugmentParams.model_fields:
+            if name not in self.model_fields_set:
+                raise ValueError(f"{name} is missing")
+        return self
+
+    def params(self) -> AugmentParams:
+        """The part that decides a text's samples."""
+        return AugmentParams(**{name: getattr(self, name) for name in AugmentParams.model_fields})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """How the input's rows are cut into shards: by position, `shard_rows` to a shard; the last one may be shorter."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    rows: int
+    shard_rows: int
+    shards: int
+
+    @classmethod
+    def cut(cls, rows: int, shard_rows: int) -> ShardPlan:
+        """The plan of an input of `rows` rows."""
+        return cls(rows=rows, shard_rows=shard_rows, shards=-(-rows // shard_rows))
+
+    def rows_of(self, shard: int) -> int:
+        """Rows of one shard, quarantined ones included."""
+        return min(self.shard_rows, self.rows - shard * self.shard_rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """A job's manifest.
+
+    schema: one "name: type" per column of a shard.
+    models: what the masked-LM and vector actors reported after loading, under "mlm" and "glove".
     """
-    wanted = json.loads(json.dumps({"format_version": FORMAT_VERSION} | manifest))
-    content = json.dumps(wanted, indent=1, sort_keys=True, ensure_ascii=False).encode()
-    if not store.exists(MANIFEST) and store.put_if_absent(MANIFEST, content):
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    config: JobConfig
+    inputs: tuple[InputFile, ...]
+    models: dict[str, Any]
+    plan: ShardPlan
+    schema: tuple[str, ...]
+    format_version: int = FORMAT_VERSION
+
+    def to_bytes(self) -> bytes:
+        """The content of the file."""
+        return json.dumps(to_json_object(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
+
+    def fingerprint(self) -> str:
+        """sha256 hex of the file's content: changes with anything that decides the job's output."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """The one field that all format versions share."""
+
+    format_version: int
+
+
+def write_or_check(store: Store, manifest: Manifest) -> bool:
+    """Write the manifest, or check that the existing one is equal; True if the job is new.
+
+    Raises ManifestError that names the first fields that differ.
+    """
+    if not store.exists(MANIFEST) and store.put_if_absent(MANIFEST, manifest.to_bytes()):
         return True
-    found = read_manifest(store)
-    differing = _differences("", found, wanted)
+    differing = _differences("", to_json_object(read_manifest(store)), to_json_object(manifest))
     if differing:
         raise ManifestError(
-            f"{store.uri} holds another job: {'; '.join(differing[:3])}. Use another --output, or remove the folder"
+            f"{store.uri} belongs to another job: {'; '.join(differing[:3])}. Use another --output, or delete it"
         )
     return False
 
 
-def read_manifest(store: Store) -> dict[str, Any]:
-    """The manifest of an output folder. Raises ManifestError when there is none or it is of another version."""
+def read_manifest(store: Store) -> Manifest:
+    """The manifest of an output folder. Raises ManifestError if it is missing or has another version or shape."""
     if not store.exists(MANIFEST):
-        raise ManifestError(f"{store.uri} holds no {MANIFEST}: it is no output folder of `augment_service run`")
+        raise ManifestError(f"{store.uri} has no {MANIFEST}: it is not an output folder of `augment_service run`")
+    content = store.read(MANIFEST)
     try:
-        manifest: dict[str, Any] = json.loads(store.read(MANIFEST))
+        version = parse_json(_Header, content).format_version
+        if version == FORMAT_VERSION:
+            return parse_json(Manifest, content)
     except ValueError as error:
-        raise ManifestError(f"{store.uri}/{MANIFEST} is no JSON: {error}") from error
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ManifestError(
-            f"{store.uri} has format version {manifest.get('format_version')}; this code reads {FORMAT_VERSION}"
-        )
-    return manifest
+        raise ManifestError(f"{store.uri}/{MANIFEST} is not of `augment_service run`: {error}") from error
+    raise ManifestError(f"{store.uri} has format version {version}; this code reads version {FORMAT_VERSION}")
 
 
 def _differences(name: str, found: Any, wanted: Any) -> list[str]:
@@ -51,9 +128,4 @@ def _differences(name: str, found: Any, wanted: Any) -> list[str]:
         return [
             line for key in keys for line in _differences(f"{name}.{key}".strip("."), found.get(key), wanted.get(key))
         ]
-    return [] if found == wanted else [f"{name} was {_short(found)}, now {_short(wanted)}"]
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return [] if found == wanted else [f"{name} was {short_json(found)}, now {short_json(wanted)}"]

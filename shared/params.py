@@ -1,4 +1,4 @@
-"""What decides the samples of one text: one class, used by the job, the service, the commands and the trainer."""
+"""Parameters that decide the samples of a text, shared by the job, the service, the commands and the trainer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Pairs = Literal["both", "each"]
 
 
 class AugmentParams(BaseModel):
-    """Algorithm 1's numbers (arXiv 1909.10351) and the switches between the paper and its released code."""
+    """Parameters of Algorithm 1 (arXiv 1909.10351), and switches between the paper and its released code."""
 
     group: ClassVar[str] = "Algorithm 1"
 
@@ -25,24 +25,25 @@ class AugmentParams(BaseModel):
 
     n_a: int = identity(20, "N_a: samples per source text.", ge=0, le=10_000)
     k: int = identity(15, "K: candidates per word.", ge=1, le=1_000)
-    p_t: float = identity(0.4, "P_t: a word is replaced when p <= P_t.", ge=0.0, le=1.0)
-    seed: int = identity(0, "Seed of the counter-based draws.", ge=0, lt=2**63)
+    p_t: float = identity(0.4, "P_t: a word is replaced when its random number p <= P_t.", ge=0.0, le=1.0)
+    seed: int = identity(0, "Seed of the random draws.", ge=0, lt=2**63)
     conditioning: Conditioning = identity(
         "original",
-        "Candidates from the unmodified text, or from the sample as replaced so far (Algorithm 1 as printed).",
+        "Candidates come from the original text, or from the sample as replaced so far (Algorithm 1 as printed).",
     )
     context: Context = identity(
-        "single", "Masked LM input: masked text; masked and original; or the text unmasked (fast)."
+        "single", "Masked LM input: the masked text; a pair of masked and original text; or the unmasked text (fast)."
     )
     words: Words = identity(
-        "reference", "Words that may be replaced: [a-z]+ outside the stop list; any letters; all but punctuation."
+        "reference",
+        "Words that may be replaced: [a-z]+ outside the stop list; words of letters only; all but punctuation.",
     )
     text: TextForm = identity(
-        "preserve", "Replace inside the original string, or emit normalised words joined by spaces."
+        "preserve", "Form of samples: replace words in the original string, or join normalised words by spaces."
     )
     filter: Filter = identity(
-        "reference", "K best of the whole vocabulary, then pieces dropped; or K best whole words."
+        "reference", "Candidates: the K best vocabulary entries without word continuations; or the K best whole words."
     )
     pairs: Pairs = identity(
-        "both", "Text pairs: one sample changes both texts, or each sample changes one of them in turn."
+        "both", "Text pairs: every sample may change both texts, or samples change one text each, in turn."
     )

@@ -1,7 +1,7 @@
 """Counter-based randomness: Philox 4x32-10 (Salmon et al., SC'11), vectorised with numpy.
 
-A draw is a function of (seed, source id, draw number, word index) and of nothing else: not of the worker, the batch or
-the time. So a row gives the same samples in any shard, on any node, after any number of restarts.
+A draw is a function of (seed, source id, draw number, word index) only, never of worker, batch or time. So a row gives
+the same samples in any shard, on any node, after any number of restarts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def uniforms(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Two independent float64 arrays for broadcastable integer arrays: p in (0, 1], and a pick in [0, 1).
 
-    p lies in (0, 1], so that `p <= P_t` never holds for P_t = 0 and always for P_t = 1. Both have 53 random bits.
+    p is never 0, so that `p <= P_t` never holds for P_t = 0 and always holds for P_t = 1. Both have 53 random bits.
     """
     ids = np.asarray(source_id, np.int64).astype(np.uint64)
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)

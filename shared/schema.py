@@ -1,4 +1,4 @@
-"""Arrow schemas of shards. One version writes what another reads: the format version says which rules hold."""
+"""Arrow schemas of shards. Other versions read what this one writes, so the format is versioned."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ CANDIDATE_SETS = pa.list_(
 
 
 def samples_schema(label: pa.DataType, rest: list[pa.Field]) -> pa.Schema:
-    """Columns of a shard of samples; `rest` are the input's other columns."""
+    """Columns of a shard of samples. rest: the input's other columns."""
     columns = [
         pa.field("source_id", pa.int64()),
         pa.field("n", pa.int32()),
@@ -48,7 +48,7 @@ def samples_schema(label: pa.DataType, rest: list[pa.Field]) -> pa.Schema:
 def candidates_schema(label: pa.DataType, rest: list[pa.Field]) -> pa.Schema:
     """Columns of a shard of candidate sets (`--emit candidates`): one row per source row.
 
-    `base_a`, `base_b` are the texts that the sites index: the originals, or their normalised words.
+    base_a, base_b: the texts that the sites refer to, either the originals or their normalised words.
     """
     columns = [
         pa.field("source_id", pa.int64()),

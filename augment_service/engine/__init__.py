@@ -1,1 +1,1 @@
-"""Proposes candidates and draws samples: texts in, samples out. Knows neither Ray nor HTTP nor files."""
+"""Proposes candidates and draws samples: texts in, samples out. Knows nothing of Ray, HTTP or files."""

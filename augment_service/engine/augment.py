@@ -1,4 +1,4 @@
-"""Rows -> candidate sets and samples, with models in this process. Knows neither Ray nor files."""
+"""Rows -> candidate sets and samples, with models in this process. Knows nothing of Ray or files."""
 
 from __future__ import annotations
 

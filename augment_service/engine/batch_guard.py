@@ -1,8 +1,8 @@
-"""Around one model batch: its time, and what happens when memory runs out.
+"""Runs model batches: times them, and recovers when memory runs out.
 
-First the same batch again after freed memory was given back, which changes no bit. Only then in halves: that changes no
-bit on the CPU, but on a GPU other batch shapes may change the last digits of a float, so the count of halved batches
-goes into the shard's commit (decision 0011).
+The guard first releases freed memory and retries the same batch, which gives identical results. If that fails too, it
+halves the batch. On the CPU this also gives identical results; on a GPU other batch shapes may change the last digits
+of a float, so the number of halved batches is recorded in the shard's commit (decision 0011).
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ _CPU_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate mem
 
 
 class BatchGuard:
-    """Runs batches and counts: `batches`, `halved`, `seconds`; `observe` hears the seconds of each."""
+    """Runs batches and counts them in `batches`, `halved` and `seconds`.
 
-    def __init__(self) -> None:
+    observe: if set, called with the seconds of each batch.
+    """
+
+    def __init__(self, observe: Callable[[float], None] | None = None) -> None:
         self.batches, self.halved, self.seconds = 0, 0, 0.0
-        self.observe: Callable[[float], None] | None = None
+        self._observe = observe
 
     def run(self, compute: Callable[[Sequence[Input]], Tensor], inputs: Sequence[Input]) -> Tensor:
-        """`compute(inputs)`, in parts where memory asks for it. Raises what it raised when one input is too much."""
+        """`compute(inputs)`, in parts if memory requires it. Raises its error if even a single input is too large."""
         began = time.perf_counter()
         result = self._run(compute, inputs, may_try_again=True)
         seconds = time.perf_counter() - began
         self.batches, self.seconds = self.batches + 1, self.seconds + seconds
-        if self.observe is not None:
-            self.observe(seconds)
+        if self._observe is not None:
+            self._observe(seconds)
         return result
 
     def _run(
@@ -51,7 +54,7 @@ class BatchGuard:
             if not is_out_of_memory(error) or (len(inputs) == 1 and not may_try_again):
                 raise
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        # Outside the handler, since its traceback keeps the tensors of the failed attempt alive.
+        # Outside the handler, because its traceback keeps the tensors of the failed attempt alive.
         gc.collect()
         release_freed_memory()
         if torch.cuda.is_available():
@@ -65,7 +68,7 @@ class BatchGuard:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; the CPU allocator says so in a plain RuntimeError."""
+    """Whether memory ran out. The CPU allocator reports that as a plain RuntimeError."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_SIGNS)

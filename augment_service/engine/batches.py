@@ -1,7 +1,7 @@
-"""Model inputs -> batches of like length under a token budget (pure).
+"""Model inputs -> batches of similar length under a token budget (pure).
 
-Equal inputs are computed once. The batches depend on the inputs alone, so that the floats of a shard never depend on
-what another worker does.
+Equal inputs are computed once. Batches depend on the inputs alone, so the floats of a shard never depend on what other
+workers do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """One sequence for the masked LM: ids and segments, and the positions whose answers are wanted."""
+    """One sequence for the masked LM: token ids, the length of the first segment, and the positions to predict."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
@@ -43,7 +43,7 @@ class BatchPlan:
 
 
 def plan_batches(inputs: Sequence[ModelInput], batch_tokens: int) -> BatchPlan:
-    """Batches in order of length, each of at most `batch_tokens` pieces, or of one input that is longer."""
+    """Batches in order of length, each of at most `batch_tokens` tokens, or of a single longer input."""
     first: dict[ModelInput, int] = {}
     index_of = tuple(first.setdefault(one, len(first)) for one in inputs)
     unique = tuple(first)

@@ -1,10 +1,10 @@
-"""The forward pass of BERT-family encoders over packed sequences, with the last layer only where answers are wanted.
+"""The forward pass of BERT-family encoders over packed sequences, with the last layer only at the wanted positions.
 
-The pieces of a batch stand one after another in one (T, H) matrix: no padding anywhere. Attention runs per group of
-equal length. The last layer computes keys and values for all pieces but everything else only at the wanted positions.
+The tokens of a batch are stored one after another in one (T, H) matrix, without padding. Attention runs per group of
+equal length. The last layer computes keys and values for all tokens but everything else only at the wanted positions.
 Covers BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; other architectures run through their own forward pass.
 
-Legend: T pieces of the batch, P wanted positions, H hidden size, A heads, D head size, B sequences of one length L.
+Legend: T tokens of the batch, P wanted positions, H hidden size, A heads, D head size, B sequences of one length L.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from augment_service.engine.linear import Linear
 from shared.compute.attention import products_are_faster
 
 ARITHMETIC = 2
-"""Number of the way in which answers are computed; raised when their last digits change, so that a job that another
-version began is refused instead of mixed."""
+"""Version of the arithmetic. It is raised whenever the last digits of answers change, so that a job started by another
+version is refused rather than continued with different digits."""
 _BLOCK = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """`ids`, `segments`, `places` (T,): piece, segment and place in its sequence; `lengths`: one per sequence, rising;
-    `wanted` (P,): rows of the packed matrix whose last hidden state is asked for, rising."""
+    """Several sequences, one after another.
+
+    ids, segments, places: (T,) int64, token id, segment, and index in its sequence. lengths: one per sequence, rising.
+    wanted: (P,) int64, rows of the packed matrix whose last hidden states are requested, rising.
+    """
 
     ids: Tensor
     segments: Tensor
@@ -37,9 +40,9 @@ class PackedBatch:
     wanted: Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
-    """Weights of one post-norm transformer layer; query, key and value in one matrix; `up` ends in the activation."""
+    """Weights of one post-norm transformer layer. Query, key and value share a matrix; `up` includes the activation."""
 
     qkv: Linear
     output: Linear
@@ -50,7 +53,7 @@ class _Layer:
 
 
 class PackedEncoder:
-    """A BERT-family encoder, its weights taken over from a transformers model."""
+    """A BERT-family encoder with the weights of a transformers model."""
 
     def __init__(self, model: Any, dtype: torch.dtype) -> None:
         base = model.base_model
@@ -107,7 +110,7 @@ class PackedEncoder:
 
 
 def is_supported(model: Any) -> bool:
-    """Whether PackedEncoder gives this model's own answers."""
+    """Whether PackedEncoder computes the same as this model's own forward pass."""
     config = model.config
     if config.model_type == "distilbert":
         return not getattr(config, "sinusoidal_pos_embds", False)
@@ -121,7 +124,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(query, key, value)
     parts, start, count = [], 0, query.shape[0]
     while start < count:
-        # Blocks of few sizes, since oneDNN compiles and keeps a product for each.
+        # Few distinct block sizes, because oneDNN compiles and caches a kernel for each.
         size = min(_BLOCK, 1 << ((count - start).bit_length() - 1))
         block = slice(start, start + size)
         scores = torch.matmul(query[block], key[block].transpose(2, 3)) * query.shape[3] ** -0.5  # (size, A, L, L)
@@ -131,7 +134,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def _runs(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
-    """(length, how many in a row)."""
+    """(length, number of consecutive sequences of that length)."""
     runs: list[tuple[int, int]] = []
     for length in lengths:
         if runs and runs[-1][0] == length:
@@ -149,24 +152,24 @@ def _norm(norm: nn.LayerNorm, states: Tensor) -> Tensor:
 def _bert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer:
     attention = layer.attention.self
     return _Layer(
-        Linear((attention.query, attention.key, attention.value), dtype),
-        Linear((layer.attention.output.dense,), dtype),
-        layer.attention.output.LayerNorm,
-        Linear((layer.intermediate.dense,), dtype, activation),
-        Linear((layer.output.dense,), dtype),
-        layer.output.LayerNorm,
+        qkv=Linear((attention.query, attention.key, attention.value), dtype),
+        output=Linear((layer.attention.output.dense,), dtype),
+        attention_norm=layer.attention.output.LayerNorm,
+        up=Linear((layer.intermediate.dense,), dtype, activation),
+        down=Linear((layer.output.dense,), dtype),
+        output_norm=layer.output.LayerNorm,
     )
 
 
 def _distilbert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer:
     attention = layer.attention
     return _Layer(
-        Linear((attention.q_lin, attention.k_lin, attention.v_lin), dtype),
-        Linear((attention.out_lin,), dtype),
-        layer.sa_layer_norm,
-        Linear((layer.ffn.lin1,), dtype, activation),
-        Linear((layer.ffn.lin2,), dtype),
-        layer.output_layer_norm,
+        qkv=Linear((attention.q_lin, attention.k_lin, attention.v_lin), dtype),
+        output=Linear((attention.out_lin,), dtype),
+        attention_norm=layer.sa_layer_norm,
+        up=Linear((layer.ffn.lin1,), dtype, activation),
+        down=Linear((layer.ffn.lin2,), dtype),
+        output_norm=layer.output_layer_norm,
     )
 
 

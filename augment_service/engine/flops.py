@@ -1,6 +1,6 @@
-"""How many floating-point operations a masked LM needs for one input, read off its layers.
+"""Floating-point operations of a masked LM for one input, computed from the shapes of its layers.
 
-Left out: embeddings, norms, activations and soft-max, which are no matrix products.
+Only matrix products are counted: embeddings, norms, activations and softmax are left out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """`linear`: per piece in the encoder's linear layers; `attention`: per pair of pieces; `head`: per answer."""
+    """FLOPs: `linear` per token in the encoder's linear layers, `attention` per pair of tokens, `head` per answer."""
 
     layers: int
     linear: float
@@ -19,12 +19,15 @@ class ModelCost:
     head: float
 
     def encoder(self, length: int) -> float:
-        """FLOPs of the encoder for one input of `length` pieces."""
+        """FLOPs of the encoder for one input of `length` tokens."""
         return self.linear * length + self.attention * length * length
 
 
 def model_cost(model: Any, last_layer_is_cut: bool) -> ModelCost:
-    """Cost of a transformers masked LM. `last_layer_is_cut`: its last layer ends at the answers (PackedEncoder)."""
+    """Cost of a transformers masked LM.
+
+    last_layer_is_cut: whether the last layer runs at the answers only, as in PackedEncoder.
+    """
     from torch import nn
 
     def linear_layers(module: Any) -> dict[int, Any]:
@@ -38,6 +41,6 @@ def model_cost(model: Any, last_layer_is_cut: bool) -> ModelCost:
     encoder = sum(one.weight.numel() for one in in_encoder.values())
     head = sum(one.weight.numel() for key, one in in_all.items() if key not in in_encoder)
     if last_layer_is_cut:
-        # Queries, keys and values of every piece; the rest at the answers only.
+        # Query, key and value of every token; the rest at the answers only.
         encoder -= encoder / layers - 3 * size * size
     return ModelCost(layers, 2.0 * encoder, 4.0 * size * layers, 2.0 * head)

@@ -1,7 +1,7 @@
-"""Word vectors: the K nearest words by cosine for words that the masked LM does not hold as one piece.
+"""Word vectors: the K nearest words by cosine, for words that are not a single token of the masked LM.
 
-Vectors are held by gensim; their unit-length rows stand in one .npy file that the processes of a node share by memory
-map. The nearest are found by one float32 product for all words of a shard, then ranked in float64.
+gensim holds the vectors. Their unit-length rows are stored in one .npy file that the processes of a node share by
+memory map. A float32 product for all words of a shard finds a shortlist, which is then ranked in float64.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SAMPLE_STEP, _SAMPLE_RANK = 64, 8
 """Every 64th score is looked at for a threshold that about 64 x 8 scores reach: far more than a shortlist holds."""
 _NEVER = ("<unk>",)
 _MAX_KEPT_WORDS = 100_000
-"""Answers that are kept; a process that lives long would otherwise keep one for every word that it ever saw."""
+"""Bound of the cache of answers; without it, a long-lived process would keep one for every word it ever saw."""
 
 
 class GloveVectors:
@@ -43,9 +43,9 @@ class GloveVectors:
 
     @classmethod
     def load(cls, path: str, limit: int | None = None) -> GloveVectors:
-        """Load `embedded`, GloVe text, word2vec text (.txt, .vec, .gz) or a folder with the npy of the wheel.
+        """Load `embedded`, GloVe text, word2vec text (.txt, .vec, .gz), or a folder with .npy and index.parquet.
 
-        limit: only the first V words. Raises ModelError naming the line when the file is malformed.
+        limit: use only the first V words. Raises ModelError naming the line if the file is malformed.
         """
         words, matrix, fingerprint = _read(path, limit)
         from gensim.models import KeyedVectors
@@ -56,12 +56,12 @@ class GloveVectors:
         unit = np.load(unit_path, mmap_mode="r")
         vectors = KeyedVectors(vector_size=unit.shape[1])
         vectors.vectors, vectors.index_to_key = unit, words
-        # A word listed twice has its last vector, as in the reference's dictionary.
+        # A word listed twice gets its last vector, as in the reference's dictionary.
         vectors.key_to_index = {word: index for index, word in enumerate(words)}
         return cls(vectors, words, unit, fingerprint)
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[Neighbour, ...]]:
-        """Per word its K nearest (word, cosine), itself left out; empty for a word without a vector."""
+        """Per word its K nearest (word, cosine) without itself, best first; empty for a word without a vector."""
         if len(self._cache) > _MAX_KEPT_WORDS:
             self._cache.clear()
         missing = [word for word in dict.fromkeys(words) if (word, k) not in self._cache]
@@ -97,7 +97,7 @@ class GloveVectors:
             neighbours: dict[str, float] = {}
             for one in best.tolist():
                 word = self.words[one]
-                # The row of a word that a later line replaced is not that word's vector.
+                # If the file lists a word again, its earlier row is not its vector.
                 is_current = self.keyed_vectors.key_to_index[word] == one
                 if one != own and word != words[row] and is_current and np.isfinite(cosine_of[one]):
                     neighbours.setdefault(word, cosine_of[one])
@@ -131,7 +131,7 @@ def _read(path: str, limit: int | None) -> tuple[list[str], NDArray[np.float32],
     if folder.is_dir():
         return _read_npy_folder(folder, limit)
     if not folder.is_file():
-        raise ModelError(f"--glove {path}: no such file; give GloVe text, word2vec text, or `embedded`")
+        raise ModelError(f"--glove {path}: no such file; needs GloVe text, word2vec text, or `embedded`")
     words: list[str] = []
     rows: list[NDArray[np.float32]] = []
     digest = hashlib.sha256(str(limit).encode())
@@ -148,12 +148,12 @@ def _read(path: str, limit: int | None) -> tuple[list[str], NDArray[np.float32],
         except ValueError:
             row = np.zeros(0, np.float32)
         if width < 2 or len(row) != width or len(parts) < width + 1 or not np.isfinite(row).all():
-            wanted = f"a word and {width} numbers, as in the first line" if rows else "a word and its numbers"
-            raise ModelError(f"--glove {path} line {number}: {wanted}, are expected; got {line[:40].rstrip()!r}")
+            expected = f"a word and {width} numbers, as in the first line" if rows else "a word and its numbers"
+            raise ModelError(f"--glove {path} line {number}: expected {expected}; got {line[:40].rstrip()!r}")
         words.append(" ".join(parts[: len(parts) - width]))
         rows.append(row)
     if not rows:
-        raise ModelError(f"--glove {path} holds no vectors")
+        raise ModelError(f"--glove {path} contains no vectors")
     return words, np.stack(rows), digest.hexdigest()
 
 
@@ -179,7 +179,7 @@ def _read_npy_folder(folder: Path, limit: int | None) -> tuple[list[str], NDArra
     if matrix.ndim != 2 or len(words) != len(matrix):
         raise ModelError(f"--glove {folder}: {len(words)} words for a matrix of shape {matrix.shape}")
     words, matrix = words[:limit], matrix[:limit]
-    # Hashing 80 MB takes a moment; the words and every 97th row name the file as well.
+    # Hashing all 80 MB would take a moment; the words and every 97th row identify the file as well.
     digest = hashlib.sha256("\n".join(words).encode() + str(matrix.shape).encode())
     digest.update(np.ascontiguousarray(matrix[::97]).tobytes())
     return words, matrix, digest.hexdigest()
@@ -200,5 +200,7 @@ def _cache_folder() -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ModelError(f"no place for the vector cache at {folder}: {error}; set AUGMENT_SERVICE_CACHE") from error
+        raise ModelError(
+            f"cannot create the vector cache {folder}: {error}; set AUGMENT_SERVICE_CACHE to a writable folder"
+        ) from error
     return folder

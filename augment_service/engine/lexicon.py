@@ -1,4 +1,4 @@
-"""What the engine must know of a masked LM besides its weights: how it splits, names and frames pieces, and its window.
+"""All that the engine needs from a masked LM except its weights: tokenizer, special tokens and maximum input length.
 
 Small and picklable, so that a process without the model can prepare its inputs.
 """
@@ -15,8 +15,8 @@ from augment_service.engine.words import WordSplitter
 
 @dataclass(frozen=True)
 class Lexicon:
-    """`tokenizer`: a fast tokenizer of transformers; the ids of [CLS], [SEP] and [MASK]; `max_length`: pieces that an
-    input may have, with those."""
+    """A fast tokenizer of transformers, its ids of [CLS], [SEP] and [MASK], and `max_length`: the maximum number of
+    tokens of an input, including those."""
 
     tokenizer: Any
     cls_id: int
@@ -26,10 +26,10 @@ class Lexicon:
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
-        """What the tokenizer's ids mean."""
+        """Text and kind of each vocabulary entry."""
         return read_vocabulary(self.tokenizer)
 
     @cached_property
     def splitter(self) -> WordSplitter:
-        """Splits texts into words and pieces."""
+        """Splits texts into words and their tokens."""
         return WordSplitter(self.tokenizer)

@@ -1,10 +1,10 @@
-"""Linear layers of the packed encoder and of BERT's head: weights laid out once for the processor's own instructions.
+"""Linear layers of the packed encoder and of BERT's head, with weights stored in oneDNN's own layout.
 
-`functional.linear` on a CPU re-orders a bf16 weight matrix on every call; oneDNN can take it re-ordered (measured on
-2 cores with AVX512-BF16, 768 rows: 421 against 351 GFLOP/s for 768 -> 2304) and apply GELU while it writes the result.
-In fp32 PyTorch asks MKL, which uses half of an AMD processor (1 core, 1,024 rows, 768 -> 3072: 102 GFLOP/s against
-oneDNN's 233).
-The two calls are those that PyTorch's own compiler emits; where they are missing, plain PyTorch computes the same.
+`functional.linear` on a CPU reorders a bf16 weight matrix on every call. oneDNN accepts a matrix that was reordered
+once, and fuses GELU into the product (2 cores with AVX512-BF16, 768 rows, 768 -> 2304: 421 GFLOP/s compared with 351).
+In fp32, PyTorch calls MKL, which reaches only half the speed on AMD processors (1 core, 1,024 rows, 768 -> 3072: 102
+GFLOP/s compared with oneDNN's 233). The two operators used here are those that PyTorch's own compiler emits. Where they
+are missing, plain PyTorch computes the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Linear:
     """y = activation(x W^T + b) for x (T, in), in one precision; `activation` is None or a function of a tensor."""
 
     def __init__(self, parts: tuple[nn.Linear, ...], dtype: torch.dtype, activation: Any = None) -> None:
-        # One part is not copied: a head's weights are those of the embeddings.
+        # A single part is not copied, because a head shares its weights with the embeddings.
         self._weight = (torch.cat([p.weight.data for p in parts]) if parts[1:] else parts[0].weight.data).to(dtype)
         self._bias = (torch.cat([p.bias.data for p in parts]) if parts[1:] else parts[0].bias.data).to(dtype)
         self._activation = activation
@@ -36,7 +36,7 @@ class Linear:
     def __call__(self, states: Tensor) -> Tensor:
         """(T, in) -> (T, out)."""
         if self._laid_out is not None:
-            # "none" after "gelu" names its form: the exact one, by the error function.
+            # The "none" after "gelu" selects the exact form, by the error function.
             result: Tensor = torch.ops.mkldnn._linear_pointwise(
                 states, self._laid_out, self._bias, self._fused, [], "none" if self._fused == "gelu" else ""
             )
@@ -48,7 +48,7 @@ class Linear:
 
 
 def _lay_out(weight: Tensor) -> Tensor | None:
-    """The weight in oneDNN's own layout; None where that brings nothing or cannot be had."""
+    """The weight in oneDNN's layout, or None where that is of no use or not available."""
     if weight.device.type != "cpu" or weight.dtype not in (torch.bfloat16, torch.float32):
         return None
     try:

@@ -1,14 +1,14 @@
-"""A masked LM: batches of pieces in, the K best vocabulary entries per wanted position out.
+"""A masked LM: batches of token ids in, the K best vocabulary entries per wanted position out.
 
-The encoder runs in the chosen precision; the vocabulary head always in fp32, since bf16 logits tie too often for a
-ranking. Ties go to the smaller id.
+The encoder runs in the chosen precision. The vocabulary head always runs in fp32, because bf16 logits tie too often to
+be ranked. Ties go to the smaller id.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,21 +30,29 @@ logger = logging.getLogger(__name__)
 
 HEAD_ROWS = 256
 MIN_ROWS = 16
-"""Matrix libraries compute products of very few rows another way, with other last digits. Where there are fewer, rows
-are filled up to this many, so that an input's answer has the same bits alone and in any company (decision 0013)."""
+"""Matrix libraries compute products of very few rows differently, with other last digits. Padding to this many rows
+makes answers batch-invariant: they do not depend on what else is in the batch (decision 0013)."""
 PIECES_MULTIPLE, WANTED_MULTIPLE = 32, 16
-"""oneDNN compiles a product for each number of rows and keeps it: pieces and wanted positions are filled up to
-multiples, which bounds the memory of that and, for small models, saves a quarter of the time."""
+"""oneDNN compiles and caches a kernel for each number of rows. Tokens and wanted positions are padded to multiples of
+these, which bounds the memory of that cache and, for small models, saves a quarter of the time."""
 _TIE_MARGIN = 8
 
 
 class MaskedLM:
     """A loaded masked LM with its tokenizer. Use `MaskedLM.load`."""
 
-    def __init__(self, model: Any, tokenizer: Any, device: str, dtype: torch.dtype, name: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        device: str,
+        dtype: torch.dtype,
+        name: str,
+        observe: Callable[[float], None] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.device, self.dtype, self.name = device, dtype, name
-        self.guard = BatchGuard()
+        self.guard = BatchGuard(observe)
         self._model = model.eval().to(device)
         self.vocab_size = int(model.config.vocab_size)
         self._head = _head_of(self._model)
@@ -55,10 +63,18 @@ class MaskedLM:
         self.has_segments = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
 
     @classmethod
-    def load(cls, path: str, device: str = "auto", dtype: str = "auto", num_threads: int | None = None) -> MaskedLM:
+    def load(
+        cls,
+        path: str,
+        device: str = "auto",
+        dtype: str = "auto",
+        num_threads: int | None = None,
+        observe: Callable[[float], None] | None = None,
+    ) -> MaskedLM:
         """Load from `embedded`, a folder or a hub id. Raises ModelError, UsageError.
 
-        dtype: fp32, bf16, or auto (bf16 where the hardware multiplies it). num_threads: of the whole process.
+        dtype: fp32, bf16, or auto (bf16 where the hardware supports it). num_threads: CPU threads of the whole process.
+        observe: called with the seconds of each model batch.
         """
         from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
@@ -86,10 +102,10 @@ class MaskedLM:
                 raise ModelError(f"--mlm {path}: {str(error).splitlines()[0]}") from error
             _check_head(path, report)
             _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
-        return cls(model, tokenizer, device, precision, path)
+        return cls(model, tokenizer, device, precision, path, observe)
 
     def fingerprint(self) -> str:
-        """sha256 hex of weights and vocabulary: what decides the candidates, wherever the files stand."""
+        """sha256 hex of weights and tokenizer: what decides the candidates, wherever the files are stored."""
         digest = hashlib.sha256()
         for name, value in sorted(self._model.state_dict().items()):
             digest.update(name.encode() + str(tuple(value.shape)).encode())
@@ -105,9 +121,9 @@ class MaskedLM:
     def rank(
         self, inputs: Sequence[ModelInput], batches: Sequence[Sequence[int]], k: int, excluded: NDArray[np.bool_] | None
     ) -> list[Ranking]:
-        """The K best entries at each wanted position, one Ranking per input; `excluded` entries never come out.
+        """The K best entries at each wanted position, one Ranking per input.
 
-        excluded: (pieces,) bool or None.
+        batches: indices into `inputs`. excluded: (vocabulary,) bool, True for entries that are never returned; or None.
         """
         results: list[Ranking | None] = [None] * len(inputs)
         penalty = None
@@ -140,15 +156,17 @@ class MaskedLM:
         places = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
         first = np.repeat(np.asarray([one.num_first_segment for one in inputs], np.int64), lengths)
         wanted = [start + place for start, one in zip(starts.tolist(), inputs, strict=False) for place in one.positions]
-        # RoBERTa's second text has the segment id of the first: it knows only one.
+        # RoBERTa has only one segment id.
         segments = ((places >= first) & self.has_segments).astype(np.int64)
         arrays = (ids, segments, places, np.asarray(wanted, np.int64))
         ids_t, segments_t, places_t, wanted_t = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return PackedBatch(ids_t, segments_t, places_t, lengths, wanted_t)
+        return PackedBatch(ids=ids_t, segments=segments_t, places=places_t, lengths=lengths, wanted=wanted_t)
 
     def _own_forward(self, inputs: Sequence[ModelInput]) -> Tensor:
-        """Architectures without a packed pass: their own forward, sequences of one length at a time; logits when the
-        head is not known, else last hidden states."""
+        """Forward pass of an architecture without a packed one, for sequences of one length at a time.
+
+        Returns last hidden states at the wanted positions, or logits where the head is not known.
+        """
         parts: list[Tensor] = []
         start = 0
         while start < len(inputs):
@@ -156,9 +174,9 @@ class MaskedLM:
             length = len(inputs[start])
             while stop < len(inputs) and len(inputs[stop]) == length:
                 stop += 1
-            # The rows that fill up ask for nothing.
+            # The padding rows have no wanted positions.
             missing = max(MIN_ROWS - (stop - start) * length, 0)
-            group = [*inputs[start:stop]] + [_without_wish(inputs[start])] * missing
+            group = [*inputs[start:stop]] + [_without_positions(inputs[start])] * missing
             ids = torch.tensor([one.ids for one in group], device=self.device)
             options: dict[str, Tensor] = {}
             if self.has_segments:
@@ -204,7 +222,7 @@ class MaskedLM:
 
 
 def _fillers(inputs: Sequence[ModelInput], num_wanted: int, max_length: int) -> list[ModelInput]:
-    """Inputs that fill up pieces and wanted positions to their multiples; nobody reads their answers."""
+    """Inputs that pad tokens and wanted positions to their multiples; their answers are discarded."""
     more_wanted = -num_wanted % WANTED_MULTIPLE
     missing = -sum(map(len, inputs)) % PIECES_MULTIPLE or (PIECES_MULTIPLE if more_wanted else 0)
     fillers = []
@@ -215,18 +233,18 @@ def _fillers(inputs: Sequence[ModelInput], num_wanted: int, max_length: int) -> 
     return fillers
 
 
-def _without_wish(one: ModelInput) -> ModelInput:
+def _without_positions(one: ModelInput) -> ModelInput:
     return ModelInput(one.ids, (), one.num_first_segment)
 
 
 def top_k(logits: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(P, pieces) -> ids and scores (P, K), highest first, equal scores by smaller id."""
+    """(P, vocabulary) -> ids int64 and scores float32 (P, K), highest first, equal scores by smaller id."""
     width = min(k + _TIE_MARGIN, logits.shape[1])
     values, ids = (part.cpu().numpy() for part in logits.topk(width, dim=1))
     order = np.lexsort((ids, -values), axis=1)
     values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
     k = min(k, width)
-    # A tie that runs past the margin may hide smaller ids: rank those rows in full.
+    # A tie that extends past the margin may hide smaller ids: rank those rows in full.
     if width < logits.shape[1]:
         for row in np.flatnonzero((values[:, k - 1] == values[:, -1]) & np.isfinite(values[:, -1])):
             full = logits[row].cpu().numpy()
@@ -238,15 +256,15 @@ def top_k(logits: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32
 def _special_ids(tokenizer: Any) -> tuple[int, int, int]:
     ids = (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id)
     if None in ids:
-        raise ModelError("the tokenizer lacks a [CLS], [SEP] or [MASK] entry: it is not one of a masked LM")
+        raise ModelError("the tokenizer lacks a [CLS], [SEP] or [MASK] token, so it does not belong to a masked LM")
     return ids
 
 
 def _head_of(model: Any) -> Any:
-    """(P, H) -> (P, pieces) logits, or None where the architecture's head is not known."""
+    """(P, H) -> (P, vocabulary) logits, or None where the architecture's head is not known."""
     kind = model.config.model_type
     if kind == "bert":
-        # oneDNN takes half of what MKL does for this largest product of all: see `Linear`.
+        # For this largest product of all, oneDNN takes half as long as MKL: see `Linear`.
         head, project = model.cls.predictions, Linear((model.cls.predictions.decoder,), torch.float32)
         return lambda states: project(head.transform(states))
     if kind in ("roberta", "xlm-roberta"):
@@ -265,24 +283,24 @@ def _head_of(model: Any) -> Any:
 def _check_kind(path: str, config: Any) -> None:
     names = config.architectures or []
     if any("Discriminator" in name or ("ForPreTraining" in name and config.model_type == "electra") for name in names):
-        raise ModelError(f"--mlm {path} is an ELECTRA discriminator, which predicts no words; use the generator")
+        raise ModelError(f"--mlm {path} is an ELECTRA discriminator, which cannot predict words; use the generator")
 
 
 def _check_head(path: str, report: Any) -> None:
-    """transformers fills a missing head with random numbers; we refuse."""
+    """Refuse a model whose head is missing: transformers would fill it with random numbers."""
     missing = sorted(set(report["missing_keys"]))
     head = [name for name in missing if not name.endswith(("decoder.weight", "decoder.bias", "position_ids"))]
     if head:
         raise ModelError(
-            f"--mlm {path} has no masked-LM head ({head[0]} is not in its weights): its words would be random. Use a "
-            "masked LM such as google-bert/bert-base-uncased, --mlm embedded, or give it a head: python -m trainer mlm"
+            f"--mlm {path} has no masked-LM head ({head[0]} is not in its weights), so its words would be random. Use "
+            "a masked LM such as google-bert/bert-base-uncased, --mlm embedded, or train a head: python -m trainer mlm"
         )
 
 
 def _check_tokenizer(path: str, tokenizer: Any, vocab_size: int) -> None:
-    """transformers makes an empty tokenizer where none is; every word would be unknown."""
+    """Refuse a missing tokenizer: transformers would create an empty one, and every word would be unknown."""
     if 2 * len(tokenizer) < vocab_size:
         raise ModelError(
             f"--mlm {path}: its tokenizer has {len(tokenizer)} entries, the model {vocab_size}: tokenizer.json (or "
-            "vocab.txt) is missing or of another model; put it beside the weights"
+            "vocab.txt) is missing or belongs to another model; put it in the folder of the weights"
         )

@@ -50,7 +50,7 @@ class Answer:
 
 
 Steps = Generator[Ask, Answer, Found]
-"""Work that yields what it asks of the models, is sent each answer, and returns what it found."""
+"""Work that yields its questions to the models, is sent each answer, and returns what it found."""
 
 
 class Neighbours(Protocol):

@@ -1,4 +1,4 @@
-"""What the entries of a tokenizer's vocabulary mean: asked of the tokenizer itself, not of `##`."""
+"""Text and kind of the entries of a tokenizer's vocabulary, read from the tokenizer, not from a `##` prefix."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _METASPACE = "▁"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Per vocabulary id: `surfaces`, the text it stands for, and which entries can never be a candidate."""
+    """Per vocabulary id: `surfaces`, its text, and whether it is a continuation (as in `##ing`) or special."""
 
     surfaces: tuple[str, ...]
     is_continuation: NDArray[np.bool_]
@@ -27,19 +27,19 @@ class Vocabulary:
 
     @cached_property
     def is_usable_after_ranking(self) -> NDArray[np.bool_]:
-        """Filter `reference`: everything but continuation pieces and entries that are no text."""
+        """Filter `reference`: all entries except continuations and those without text."""
         is_text = np.asarray([bool(surface) for surface in self.surfaces], np.bool_)
         return np.logical_and(~self.is_continuation, is_text)
 
     @cached_property
     def is_whole_word(self) -> NDArray[np.bool_]:
-        """Filter `whole-words`: no continuation pieces, special or unused entries, or punctuation."""
+        """Filter `whole-words`: excludes continuations, special and unused entries, and punctuation."""
         words = np.asarray([is_word(surface) for surface in self.surfaces])
         return words & ~self.is_continuation & ~self.is_special
 
 
 def is_word(surface: str) -> bool:
-    """Whether a text is more than punctuation, symbols and unused entries."""
+    """Whether a text is a word: letters, marks and digits, not punctuation, a symbol or an unused entry."""
     if not surface or _UNUSED.fullmatch(surface):
         return False
     return all(unicodedata.category(letter)[0] in "LMN" or letter in "'’-" for letter in surface) and any(
@@ -48,10 +48,12 @@ def is_word(surface: str) -> bool:
 
 
 def read_vocabulary(tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a fast tokenizer. Raises ModelError when it is not fast."""
+    """The vocabulary of a fast tokenizer. Raises ModelError if it is not a fast one."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        raise ModelError("the tokenizer has no fast version (tokenizer.json or vocab.txt); offsets need one")
+        raise ModelError(
+            "the tokenizer has no fast version (tokenizer.json or vocab.txt), which is needed for character offsets"
+        )
     size = max(backend.get_vocab(with_added_tokens=True).values()) + 1
     pieces = [backend.id_to_token(index) or "" for index in range(size)]
     special = np.zeros(size, np.bool_)
@@ -70,12 +72,12 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
 
 
 def uses_byte_level(backend: Any) -> bool:
-    """Whether pieces are bytes written as letters (RoBERTa, ModernBERT)."""
+    """Whether tokens are bytes written as letters (RoBERTa, ModernBERT)."""
     return "ByteLevel" in str(backend.decoder or "") or "ByteLevel" in str(backend.pre_tokenizer or "")
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """GPT-2's letters for the 256 bytes."""
+    """The letter that GPT-2's byte-level BPE uses for each of the 256 bytes."""
     plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {chr(byte): byte for byte in plain}
     others = [byte for byte in range(256) if byte not in plain]
@@ -86,7 +88,7 @@ _BYTES = _byte_alphabet()
 
 
 def _decode_bytes(piece: str) -> str:
-    """The text of a byte-level piece; empty when its bytes are no whole characters."""
+    """The text of a byte-level token; empty if its bytes are not complete characters."""
     try:
         return bytes(_BYTES[letter] for letter in piece).decode("utf-8")
     except (KeyError, UnicodeDecodeError):

@@ -1,8 +1,8 @@
-"""Texts -> words with code-point spans and pieces; which words may be replaced; which are single-piece.
+"""Texts -> words with code-point spans and token ids; which words may be replaced; which are a single token.
 
-A BERT tokenizer's own pre-tokens are the words. Tokenizers whose pre-tokens are no words (byte-level BPE, Unigram) get
-the same split at white space, punctuation and CJK characters here, and pieces are matched to words by their offsets; a
-word whose border runs through a piece is left alone.
+With a BERT tokenizer, its own pre-tokens are the words. Other tokenizers (byte-level BPE, Unigram) do not split into
+words, so texts are split here in the same way: at white space, punctuation and CJK characters. Tokens are then matched
+to words by their offsets, and a word whose boundary lies inside a token is never replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REFERENCE_WORD = re.compile("[a-z]+")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A basic token: code points [start, end) of the text, its normalised form, its pieces' ids."""
+    """A basic token: code points [start, end) of the text, its normalised form, and its token ids."""
 
     start: int
     end: int
@@ -33,7 +33,7 @@ class Word:
 
     @property
     def is_single_piece(self) -> bool:
-        """Whether the word is one entry of the vocabulary."""
+        """Whether the word is a single entry of the vocabulary."""
         return len(self.piece_ids) == 1 and self.is_aligned
 
 
@@ -44,13 +44,13 @@ def stop_words() -> frozenset[str]:
 
 
 def may_replace(word: Word, words: Words) -> bool:
-    """Whether the switch `words` lets this word be replaced."""
+    """Whether this word may be replaced under the switch `words`."""
     if not word.is_aligned or not word.text:
         return False
     if words == "reference":
         return _REFERENCE_WORD.fullmatch(word.text) is not None and word.text not in stop_words()
     if words == "all-letters":
-        # Marks belong to their letters: Devanagari and Arabic words hold them.
+        # Marks belong to their letters: Devanagari and Arabic words contain them.
         return all(unicodedata.category(letter)[0] in "LM" for letter in word.text)
     return not all(_is_punctuation(letter) for letter in word.text)
 
@@ -60,10 +60,10 @@ class WordSplitter:
 
     def __init__(self, tokenizer: Any) -> None:
         self._backend = tokenizer.backend_tokenizer
-        # Sentence encoders ship tokenizers that pad and cut every text to one length.
+        # Sentence encoders ship tokenizers that pad and truncate every text to a fixed length.
         self._backend.no_padding()
         self._backend.no_truncation()
-        # A text that holds "[MASK]" must not mask itself: only literals between spaces stay whole, as in BERT.
+        # A text containing "[MASK]" must not mask itself: only literals between spaces stay whole, as in BERT.
         self._backend.encode_special_tokens = True
         self._special_ids = {token: self._backend.token_to_id(token) for token in tokenizer.all_special_tokens if token}
         literals = "|".join(re.escape(token) for token in sorted(self._special_ids, key=len, reverse=True))
@@ -78,7 +78,7 @@ class WordSplitter:
         return [self._split_around_literals(text) if self._has_literal(text) else next(encoded) for text in texts]
 
     def pieces_of(self, word: str) -> tuple[int, ...]:
-        """Ids of the pieces of a word that stands between spaces."""
+        """Token ids of a word between spaces."""
         text = " " + word if self._needs_space else word
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
@@ -134,7 +134,7 @@ def _moved(word: Word, by: int) -> Word:
 
 
 def _words_by_offsets(text: str, encoding: Any, shift: int) -> tuple[Word, ...]:
-    """Basic words of `text`, with the pieces that lie inside each."""
+    """Basic words of `text`, each with the tokens inside it."""
     spans = basic_spans(text)
     pieces: list[list[int]] = [[] for _ in spans]
     aligned = [True] * len(spans)
@@ -143,7 +143,7 @@ def _words_by_offsets(text: str, encoding: Any, shift: int) -> tuple[Word, ...]:
         start, end = max(start - shift, 0), end - shift
         while start < end and text[start].isspace():
             start += 1
-        # A piece of white space alone (sentencepiece writes one before some words) belongs to the word after it.
+        # A token of white space only (sentencepiece puts one before some words) belongs to the word after it.
         while place < len(spans) and spans[place][1] <= start:
             place += 1
         if place == len(spans):
@@ -187,8 +187,14 @@ def _is_punctuation(letter: str) -> bool:
 
 
 _CJK = (
-    (0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F),
-)  # fmt: skip
+    (0x3400, 0x4DBF),
+    (0x4E00, 0x9FFF),
+    (0xF900, 0xFAFF),
+    (0x20000, 0x2A6DF),
+    (0x2A700, 0x2CEAF),
+    (0x2F800, 0x2FA1F),
+)
+"""Ranges of Chinese characters, as in BERT's tokenizer."""
 
 
 def _is_cjk(letter: str) -> bool:

@@ -1,7 +1,7 @@
 """The Ray actor that holds the masked LM and turns shards of rows into committed Arrow shards.
 
-Rows go in, a commit comes out: no text of a sample passes through the driver. Actors are made empty and loaded by a
-call, so that what goes wrong while loading reaches the driver as the error that it is.
+Rows go in, a commit comes out: no text of a sample passes through the driver. The constructor loads nothing; `load` is
+a call of its own, so that an error while loading reaches the driver with its own type.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from augment_service.engine.batch_guard import is_out_of_memory
 from augment_service.engine.encoder import ARITHMETIC
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from augment_service.job.model_facts import MlmFacts
 from augment_service.job.ray_metrics import RayMetrics
 from augment_service.job.shard_work import positions, quarantine
 from shared.cli.logs import bind_log_fields, configure_logs
@@ -39,14 +41,14 @@ MAX_KNOWN_WORDS = 100_000
 
 
 class RemoteNeighbours:
-    """Neighbours asked of the node's GloveWorker; each word is asked once per process, until too many are known."""
+    """Neighbours from the node's GloveWorker, with a cache of MAX_KNOWN_WORDS words that is cleared when it is full."""
 
     def __init__(self) -> None:
         self.actor: Any = None
         self._known: dict[tuple[str, int], tuple[tuple[str, float], ...]] = {}
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine). Raises ray's RayActorError when the worker is gone."""
+        """Per word its K nearest (word, cosine). Raises Ray's RayActorError when the GloveWorker has died."""
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
         missing = [word for word in words if (word, k) not in self._known]
@@ -56,8 +58,17 @@ class RemoteNeighbours:
         return {word: self._known[word, k] for word in words}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ModelTime:
+    """Batches of the masked LM, how many of them were halved, and their seconds."""
+
+    batches: int
+    halved: int
+    seconds: float
+
+
 class MlmWorker:
-    """Holds the masked LM and does whole shards: candidates, draws, Arrow, commit."""
+    """Holds the masked LM and processes whole shards: candidates, draws, Arrow, commit."""
 
     def __init__(self, config: RunConfig, run: str, job: str, name: str) -> None:
         configure_logs(config.log_format, config.log_level)
@@ -66,44 +77,44 @@ class MlmWorker:
         self._neighbours = RemoteNeighbours()
 
     def where(self) -> str:
-        """Id of the node this actor was placed on: the answer says that it found room."""
+        """Id of the node this actor was placed on; an answer means that the actor found room."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def load(self) -> dict[str, Any]:
-        """Load the model; returns what goes into the manifest: weights, device, precision, versions."""
+    def load(self) -> MlmFacts:
+        """Load the model. Raises ModelError, UsageError, StoreError."""
         keep_freed_memory()
         config = self._config
         self._store = open_store(config.output, self._run)
-        mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads)
+        self._metrics = RayMetrics(self._job, "actor")
+        observe = partial(self._metrics.observe, "augment_masked_lm_batch_seconds")
+        mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads, observe)
         self._masked_lm = mlm
         self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens)
-        self._metrics = RayMetrics(self._job, "actor")
-        mlm.guard.observe = lambda seconds: self._metrics.observe("augment_masked_lm_batch_seconds", seconds)
-        return {
-            "fingerprint": mlm.fingerprint(),
-            "device": mlm.device,
-            "arithmetic": ARITHMETIC,
-            "hardware": hardware_kind(mlm.device),
-            "dtype": str(mlm.dtype).removeprefix("torch."),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        }
+        return MlmFacts(
+            fingerprint=mlm.fingerprint(),
+            device=mlm.device,
+            arithmetic=ARITHMETIC,
+            hardware=hardware_kind(mlm.device),
+            dtype=str(mlm.dtype).removeprefix("torch."),
+            torch=torch.__version__,
+            transformers=transformers.__version__,
+        )
 
     def attach(self, glove: Any) -> None:
-        """Ask this GloveWorker from now on."""
+        """Use this GloveWorker from now on."""
         self._neighbours.actor = glove
 
     def work(
         self, shard: int, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema
     ) -> Commit:
-        """Write and commit one shard. A row that the engine cannot stand is quarantined instead of the shard lost.
+        """Write and commit one shard. A row that makes the engine fail is quarantined; the rest of the shard is kept.
 
-        A shard that somebody committed meanwhile is not done again. Raises StoreError, ShardError, OverloadError.
+        If the shard has been committed in the meantime, its commit is returned. Raises StoreError, ShardError,
+        OverloadError (when memory runs out), and Ray's RayActorError when the vectors are lost.
         """
-        began, guard = time.monotonic(), self._masked_lm.guard
+        began, before = time.monotonic(), self._model_time()
         if self._store.exists(commit_name(shard)):
             return read_commit(self._store, commit_name(shard))
-        before = (guard.batches, guard.halved, guard.seconds)
         kept, failed = list(rows), list(quarantined)
         try:
             table, statistics = self._table(kept, schema)
@@ -111,21 +122,21 @@ class MlmWorker:
             raise
         except Exception as error:
             if is_out_of_memory(error):
-                # Every other way was tried (see batch_guard): another actor may have more room.
+                # Everything else was tried (see batch_guard); another actor may have more memory.
                 raise OverloadError(f"out of memory in shard {shard}, even for one input: {error}") from error
             kept, poison = self._without_poison(kept, failed, schema, shard)
             failed += poison
             table, statistics = self._table(kept, schema)
-        batches, halved, seconds = guard.batches - before[0], guard.halved - before[1], guard.seconds - before[2]
-        if halved:
-            statistics["halved_batches"] = halved
+        spent = self._model_time(before)
+        if spent.halved:
+            statistics["halved_batches"] = spent.halved
         records = [asdict(one) for one in sorted(failed, key=lambda one: one.position)]
         commit = write_shard(self._store, shard, table, len(kept), records, statistics)
-        self._measure(commit, time.monotonic() - began, batches, halved, seconds)
+        self._measure(commit, time.monotonic() - began, spent)
         return commit
 
     def probe(self, rows: Sequence[SourceRow], schema: pa.Schema) -> None:
-        """Do what `work` does with these rows but commit nothing: does the process survive them?"""
+        """Do what `work` does with these rows but commit nothing, to see whether the process survives them."""
         try:
             self._table(rows, schema)
         except (ExpectedError, ray.exceptions.RayActorError):
@@ -144,8 +155,9 @@ class MlmWorker:
             table, statistics = samples_table(schema, rows, found, samples), sample_statistics(found, samples)
         done = self._engine.statistics
         return table, statistics | {
-            "model_inputs": done.model_inputs - inputs, "model_tokens": done.model_tokens - tokens,
-        }  # fmt: skip
+            "model_inputs": done.model_inputs - inputs,
+            "model_tokens": done.model_tokens - tokens,
+        }
 
     def _without_poison(
         self, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema, shard: int
@@ -166,7 +178,17 @@ class MlmWorker:
                 poison.append(quarantine(row, position, reason))
         return kept, poison
 
-    def _measure(self, commit: Commit, seconds: float, batches: int, halved: int, busy_seconds: float) -> None:
+    def _model_time(self, since: _ModelTime | None = None) -> _ModelTime:
+        """Totals of this process, or of the time since an earlier total."""
+        guard, zero = self._masked_lm.guard, since or _ModelTime(batches=0, halved=0, seconds=0.0)
+        return _ModelTime(
+            batches=guard.batches - zero.batches,
+            halved=guard.halved - zero.halved,
+            seconds=guard.seconds - zero.seconds,
+        )
+
+    def _measure(self, commit: Commit, seconds: float, spent: _ModelTime) -> None:
+        """Update metrics for a shard that took `seconds` and `spent` in the model."""
         count, counts = self._metrics, commit.statistics
         count.add("augment_rows_total", commit.sources + commit.quarantined)
         count.add("augment_samples_total", counts.get("samples", 0))
@@ -174,11 +196,11 @@ class MlmWorker:
         count.add("augment_quarantined_rows_total", commit.quarantined)
         count.add("augment_model_inputs_total", counts.get("model_inputs", 0))
         count.add("augment_model_tokens_total", counts.get("model_tokens", 0))
-        count.add("augment_halved_batches_total", halved)
+        count.add("augment_halved_batches_total", spent.halved)
         count.observe("augment_shard_seconds", seconds)
-        count.set("augment_busy_ratio", min(busy_seconds / max(seconds, 1e-9), 1.0))
-        if batches:
-            fill = counts.get("model_tokens", 0) / (batches * self._config.batch_tokens)
+        count.set("augment_busy_ratio", min(spent.seconds / max(seconds, 1e-9), 1.0))
+        if spent.batches:
+            fill = counts.get("model_tokens", 0) / (spent.batches * self._config.batch_tokens)
             count.set("augment_batch_fill_ratio", fill)
         fields = {"shard": commit.shard, "rows": commit.rows, "seconds": seconds}
         logger.debug("shard_committed", extra={"fields": fields})

@@ -1,73 +1,67 @@
-"""The job: plan shards by position, check what stands in the output, have the rest done, finish.
+"""The job behind `augment_service run`: plan the shards, check what the output already has, compute the rest, finish.
 
-A shard is decided by its rows alone, and committed by the actor that made it. The driver holds no sample, so it may
-die at any moment: what is committed stays, and the same command goes on with the rest.
+A shard depends on its rows alone, and the actor that computes it also commits it. The driver holds no samples, so it
+may be killed at any moment: everything committed is kept, and the same command continues with the rest.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
+
+import pyarrow as pa
 
 from augment_service.config import RunConfig
 from augment_service.job.heartbeat import Heartbeat, new_run_name, read_heartbeats, remove_dead
-from augment_service.job.shard_work import shard_work
+from augment_service.job.shard_work import shard_schema, shard_work
 from shared.cli.command_line import CommandResult
 from shared.cli.logs import bind_log_fields
 from shared.cli.progress import format_seconds
 from shared.errors import ExpectedError, ManifestError
-from shared.glue import get_task
+from shared.inputs.options import from_config
 from shared.inputs.sources import Source, open_source
-from shared.manifest import MANIFEST, read_manifest, write_or_check
-from shared.schema import candidates_schema, samples_schema
-from shared.shards import SUCCESS, Commit, committed_shards, iter_commits, remove_orphans, revoke_damaged, write_success
+from shared.manifest import MANIFEST, JobConfig, Manifest, ShardPlan, read_manifest, write_or_check
+from shared.shard_checks import remove_orphans, revoke_damaged
+from shared.shards import SUCCESS, committed_shards, iter_commits
 from shared.storage.store import Store, open_store
+from shared.totals import Totals, total, write_success
 
 logger = logging.getLogger(__name__)
 
+NAMESPACE = "augment"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job as this run sees it. `manifest.models` is empty: no models are loaded yet."""
+
+    name: str
+    run: str
+    config: RunConfig
+    store: Store
+    source: Source
+    schema: pa.Schema
+    manifest: Manifest
+
 
 def run_command(config: RunConfig) -> CommandResult:
-    """`augment_service run`: augment the input into OUTPUT; resumes. Raises ExpectedError."""
+    """`augment_service run`: augment the input into OUTPUT, or finish an interrupted run. Raises ExpectedError."""
     began = time.monotonic()
-    if config.task and "n_a" not in config.model_fields_set:
-        config = config.model_copy(update={"n_a": get_task(config.task).n_a})
-    run = new_run_name()
-    store = open_store(config.output, run)
-    bind_log_fields(job=job_name(config.output))
-    if store.exists(MANIFEST) and not config.resume:
-        raise ManifestError(f"{store.uri} holds a run already; leave out --no-resume to continue it, or use another")
-    source = open_source(config)
-    plan = {
-        "rows": source.num_rows,
-        "shard_rows": config.shard_rows,
-        "shards": -(-source.num_rows // config.shard_rows),
-    }
-    schema = (candidates_schema if config.emit == "candidates" else samples_schema)(
-        source.label_type, list(source.rest_fields)
-    )
-    asked: dict[str, Any] = {
-        "config": config.identity() | {"input": [name for name, _ in source.files]},
-        "inputs": [{"file": name, "sha256": digest} for name, digest in source.files],
-        "plan": plan,
-        "schema": [f"{one.name}: {one.type}" for one in schema],
-    }
-    if store.exists(MANIFEST):
-        # Before any model loads: is this the job that the folder holds?
-        write_or_check(store, asked | {"models": read_manifest(store).get("models")})
-    is_complete = store.exists(SUCCESS)
-    missing = _missing(config, store, int(plan["shards"]), is_complete)
+    job = _plan(config)
+    _check_same_job(job)
+    was_complete = job.store.exists(SUCCESS)
+    missing = _missing_shards(job, was_complete)
     if missing:
-        _announce(store, plan, len(missing))
-        heartbeat = Heartbeat(run, rows=source.num_rows, shards=int(plan["shards"]), shards_left=len(missing))
-        heartbeat.rows_done = source.num_rows - _rows_of(missing, config.shard_rows, source.num_rows)
-        _run_on_ray(config, source, schema, store, asked, missing, heartbeat)
-    summary = summarise(iter_commits(store)) | {"output": store.uri, "seconds": round(time.monotonic() - began, 1)}
-    if missing or not is_complete:
-        remove_orphans(store, remove_dead(store, run, time.time()))
-        write_success(store, {name: value for name, value in summary.items() if name not in ("seconds", "output")})
-    return CommandResult(summary, _summary_text(summary, len(missing), config))
+        _log_plan(job, missing)
+        _compute(job, missing)
+    totals = total(iter_commits(job.store))
+    if missing or not was_complete:
+        _finish(job, totals)
+    seconds = round(time.monotonic() - began, 1)
+    summary = asdict(totals) | {"output": job.store.uri, "seconds": seconds}
+    return CommandResult(summary, _summary_text(job, totals, len(missing), seconds))
 
 
 def job_name(output: str) -> str:
@@ -75,96 +69,124 @@ def job_name(output: str) -> str:
     return output.rstrip("/").rpartition("/")[2] or "job"
 
 
-def _missing(config: RunConfig, store: Store, num_shards: int, is_complete: bool) -> set[int]:
-    """Shards without a commit. On resume, what stands in the output is checked first."""
-    if not is_complete:
-        damaged = revoke_damaged(store, config.check_resume == "checksums")
+def _plan(config: RunConfig) -> Job:
+    """Survey the input, and cut it into shards by position. Raises ExpectedError."""
+    options = from_config(config)
+    config = config.with_n_a_of(options.task)
+    run, name = new_run_name(), job_name(config.output)
+    bind_log_fields(job=name)
+    store = open_store(config.output, run)
+    if store.exists(MANIFEST) and not config.resume:
+        raise ManifestError(
+            f"{store.uri} already contains a run; omit --no-resume to continue it, or use another --output"
+        )
+    source = open_source(options)
+    schema = shard_schema(source, config.emit)
+    manifest = Manifest(
+        config=JobConfig(**config.identity() | {"input": [file.path for file in source.files]}),
+        inputs=source.files,
+        models={},
+        plan=ShardPlan.cut(source.num_rows, config.shard_rows),
+        schema=tuple(f"{one.name}: {one.type}" for one in schema),
+    )
+    return Job(name=name, run=run, config=config, store=store, source=source, schema=schema, manifest=manifest)
+
+
+def _check_same_job(job: Job) -> None:
+    """Check an existing manifest before any model is loaded. Raises ManifestError if it belongs to another job."""
+    if job.store.exists(MANIFEST):
+        write_or_check(job.store, replace(job.manifest, models=read_manifest(job.store).models))
+
+
+def _missing_shards(job: Job, was_complete: bool) -> set[int]:
+    """Shards to compute. In an unfinished output, damaged shards are found first and count as missing."""
+    if not was_complete:
+        damaged = revoke_damaged(job.store, job.config.check_resume == "checksums")
         if damaged:
             fields = {"shards": len(damaged), "first": damaged[0]}
-            logger.warning("damaged_shards_are_made_anew", extra={"fields": fields})
-    return set(range(num_shards)) - committed_shards(store)
+            logger.warning("damaged_shards_are_recomputed", extra={"fields": fields})
+    return set(range(job.manifest.plan.shards)) - committed_shards(job.store)
 
 
-def _rows_of(shards: Iterable[int], shard_rows: int, num_rows: int) -> int:
-    return sum(min(shard_rows, num_rows - shard * shard_rows) for shard in shards)
-
-
-def _announce(store: Store, plan: dict[str, int], num_missing: int) -> None:
-    fields = {"rows": plan["rows"], "shards": plan["shards"], "committed": plan["shards"] - num_missing}
+def _log_plan(job: Job, missing: set[int]) -> None:
+    plan = job.manifest.plan
+    fields = {"rows": plan.rows, "shards": plan.shards, "committed": plan.shards - len(missing)}
     logger.info("plan", extra={"fields": fields})
-    for other in read_heartbeats(store):
+    for other in read_heartbeats(job.store):
         if other.is_live(time.time()):
             who = {"run": other.run, "host": other.host, "pid": other.pid}
-            logger.warning("another_run_writes_here_too", extra={"fields": who})
+            logger.warning("another_run_is_writing_here", extra={"fields": who})
 
 
-def _run_on_ray(
-    config: RunConfig, source: Source, schema: Any, store: Store, asked: dict[str, Any], missing: set[int],
-    heartbeat: Heartbeat,
-) -> None:  # fmt: skip
+def _compute(job: Job, missing: set[int]) -> None:
+    """Compute and commit the missing shards on Ray. Raises ExpectedError, after a last heartbeat with the reason."""
     from shared.compute.ray_session import ray_job_of, ray_session
 
-    with ray_session(config.address) as (ray, own_ray):
-        from augment_service.job.actor_pool import ActorPool
-        from augment_service.job.driver import Driver
-        from augment_service.job.ray_metrics import RayMetrics
-        from augment_service.job.scheduler import Scheduler
-
-        job = job_name(config.output)
+    plan = job.manifest.plan
+    heartbeat = Heartbeat(job.run, rows=plan.rows, shards=plan.shards, shards_left=len(missing))
+    heartbeat.rows_done = plan.rows - sum(map(plan.rows_of, missing))
+    with ray_session(job.config.address, NAMESPACE) as (ray, is_own_ray):
         heartbeat.ray_job = ray_job_of(ray)
-
-        def check_models(models: dict[str, Any]) -> None:
-            write_or_check(store, asked | {"models": models})
-
-        pool = ActorPool(ray, config, heartbeat.run, job, own_ray, check_models)
-        scheduler = Scheduler(shard_work(source, config, missing))
-        driver = Driver(ray, config, schema, store, scheduler, pool, heartbeat, RayMetrics(job, "driver"))
+        driver = _driver(job, missing, heartbeat, ray, is_own_ray)
         try:
             driver.run()
         except KeyboardInterrupt:
-            _say_goodbye(heartbeat, store, "stopped", "interrupted by a person or a signal")
+            _write_last_heartbeat(job, heartbeat, "stopped", "interrupted by a person or a signal")
             raise
         except ExpectedError as error:
-            _say_goodbye(heartbeat, store, "failed", str(error))
+            _write_last_heartbeat(job, heartbeat, "failed", str(error))
             raise
 
 
-def _say_goodbye(heartbeat: Heartbeat, store: Store, state: str, message: str) -> None:
+def _driver(job: Job, missing: set[int], heartbeat: Heartbeat, ray: Any, is_own_ray: bool) -> Any:
+    from augment_service.job.actor_pool import ActorPool
+    from augment_service.job.driver import Driver
+    from augment_service.job.ray_metrics import RayMetrics
+    from augment_service.job.scheduler import Scheduler
+
+    def check_models(models: dict[str, Any]) -> None:
+        write_or_check(job.store, replace(job.manifest, models=models))
+
+    pool = ActorPool(
+        ray=ray, config=job.config, run=job.run, job=job.name, own_ray=is_own_ray, check_models=check_models
+    )
+    return Driver(
+        ray=ray,
+        schema=job.schema,
+        store=job.store,
+        scheduler=Scheduler(shard_work(job.source, job.config.shard_rows, missing)),
+        pool=pool,
+        heartbeat=heartbeat,
+        metrics=RayMetrics(job.name, "driver"),
+    )
+
+
+def _write_last_heartbeat(job: Job, heartbeat: Heartbeat, state: str, message: str) -> None:
     heartbeat.state, heartbeat.message = state, message
-    heartbeat.write(store)
+    heartbeat.write(job.store)
 
 
-def summarise(commits: Iterable[Commit]) -> dict[str, Any]:
-    """Totals of the commits."""
-    totals: dict[str, float] = {}
-    for commit in commits:
-        counts = {"shards": 1, "rows": commit.sources, "quarantined": commit.quarantined, "bytes": commit.num_bytes}
-        for name, value in (counts | commit.statistics).items():
-            totals[name] = totals.get(name, 0) + value
-    replaced = totals.get("replaced_by_mlm", 0) + totals.get("replaced_by_glove", 0)
-    return {
-        "shards": int(totals.get("shards", 0)),
-        "rows": int(totals.get("rows", 0)),
-        "quarantined": int(totals.get("quarantined", 0)),
-        "samples": int(totals.get("samples", 0)),
-        "share_replaced": round(replaced / max(totals.get("replaceable_words", 0), 1), 4),
-        "share_by_glove": round(totals.get("replaced_by_glove", 0) / max(replaced, 1), 4),
-        "bytes": int(totals.get("bytes", 0)),
-    }
+def _finish(job: Job, totals: Totals) -> None:
+    """Remove leftovers and mark the output as complete."""
+    remove_orphans(job.store, remove_dead(job.store, job.run, time.time()))
+    write_success(job.store, totals)
 
 
-def _summary_text(summary: dict[str, Any], num_done: int, config: RunConfig) -> str:
-    rate = min(num_done * config.shard_rows, summary["rows"]) / max(summary["seconds"], 0.1)
-    how_long = f"{format_seconds(summary['seconds'])} ({rate:,.1f} rows/s)" if num_done else "all of them there before"
+def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float) -> str:
+    if num_computed:
+        rate = min(num_computed * job.config.shard_rows, totals.rows) / max(seconds, 0.1)
+        how_long = f"{format_seconds(seconds)} ({rate:,.1f} rows/s)"
+    else:
+        how_long = "all computed earlier"
     lines = [
-        f"{summary['rows']:,} rows -> {summary['samples']:,} samples in {summary['shards']} shards, {how_long}: "
-        f"{summary['output']}/shards"
+        f"{totals.rows:,} rows -> {totals.samples:,} samples in {totals.shards} shards, {how_long}: "
+        f"{job.store.uri}/shards"
     ]
-    if config.emit == "samples":
+    if job.config.emit == "samples":
         lines.append(
-            f"{summary['share_replaced']:.0%} of the replaceable words replaced, "
-            f"{1 - summary['share_by_glove']:.0%} of them by the masked LM and {summary['share_by_glove']:.0%} by GloVe"
+            f"{totals.share_replaced:.0%} of the replaceable words were replaced, {1 - totals.share_by_glove:.0%} of "
+            f"them by the masked LM and {totals.share_by_glove:.0%} by GloVe"
         )
-    if summary["quarantined"]:
-        lines.append(f"{summary['quarantined']} rows left out, each with its reason: {summary['output']}/quarantine")
+    if totals.quarantined:
+        lines.append(f"{totals.quarantined} rows were quarantined, each with its reason: {job.store.uri}/quarantine")
     return "\n".join(lines)

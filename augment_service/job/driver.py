@@ -1,22 +1,26 @@
-"""The loop of a run: answers from actors in, work and progress out. It holds no sample, so it may die at any moment."""
+"""The main loop of a run: takes answers from actors, hands out work, reports progress.
+
+It holds no samples: killing it at any moment loses only what is not committed yet.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from augment_service.config import RunConfig
 from augment_service.job.actor_pool import ActorPool
+from augment_service.job.failures import cause_of, expected_error, short_reason
 from augment_service.job.heartbeat import PERIOD_SECONDS, Heartbeat
 from augment_service.job.ray_metrics import RayMetrics
 from augment_service.job.scheduler import Assignment, Scheduler
 from augment_service.job.shard_work import ShardWork
 from shared.cli.progress import Progress
-from shared.errors import ClusterError, ExpectedError, OverloadError, StoreError
+from shared.errors import ClusterError, OverloadError, StoreError
 from shared.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -27,13 +31,22 @@ MAX_FAILURES_OF_A_SHARD = 3
 LAST_COMMITS = 10
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Given:
+    """Work in progress: who does it, and which group of vector actors it was started with."""
+
+    actor: str
+    assignment: Assignment[ShardWork]
+    vectors: int
+
+
 class Driver:
     """One run on a Ray cluster until every missing shard is committed."""
 
     def __init__(
         self,
+        *,
         ray: Any,
-        config: RunConfig,
         schema: pa.Schema,
         store: Store,
         scheduler: Scheduler[ShardWork],
@@ -41,11 +54,11 @@ class Driver:
         heartbeat: Heartbeat,
         metrics: RayMetrics,
     ) -> None:
-        self._ray, self._config, self._schema, self._store = ray, config, schema, store
+        self._ray, self._schema, self._store = ray, schema, store
         self._scheduler, self._pool, self._heartbeat, self._metrics = scheduler, pool, heartbeat, metrics
-        self._working: dict[Any, tuple[str, Assignment[ShardWork], int]] = {}
+        self._working: dict[Any, _Given] = {}
         self._failures: dict[int, int] = {}
-        self._counted: dict[str, int] = {}
+        self._counted_retries: dict[str, int] = {}
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), heartbeat.rows_done)], maxlen=60)
         self._next_beat, self._last_answer = 0.0, time.monotonic()
 
@@ -58,7 +71,11 @@ class Driver:
                 self._pool.grow()
                 self._beat()
             for reference in self._answers():
-                self._settle(reference)
+                if reference in self._working:
+                    self._settle(reference)
+                else:
+                    for name in self._pool.settle(reference):
+                        self._scheduler.add_actor(name)
             for name, assignment in self._scheduler.assign_all():
                 self._give(name, assignment)
             progress.update(beat.rows_done, shards_left=beat.shards_left, actors=self._pool.num_ready)
@@ -66,10 +83,10 @@ class Driver:
         self._finish()
 
     def _answers(self) -> list[Any]:
-        """All answers that are there; waits a moment for the first."""
-        waiting = [*self._pool.calls, *self._working]
+        """References of all calls that have an answer; waits a moment for the first."""
+        waiting = [*self._pool.pending, *self._working]
         if not waiting:
-            # Every actor was left out or waits for vectors that are being replaced.
+            # Every actor was left out, or waits for vectors that are being replaced.
             time.sleep(TICK_SECONDS)
         ready, others = self._ray.wait(waiting, num_returns=1, timeout=TICK_SECONDS) if waiting else ([], [])
         if ready and others:
@@ -82,83 +99,70 @@ class Driver:
         return list(ready)
 
     def _settle(self, reference: Any) -> None:
-        if reference in self._pool.calls:
-            name = self._pool.calls[reference][1]
-            try:
-                ready = self._pool.settle(reference)
-            except self._ray.exceptions.RayActorError as error:
-                self._actor_lost(name, str(error))
-                return
-            for one in ready:
-                self._scheduler.add_actor(one)
-        elif reference in self._working:
-            name, assignment, vectors = self._working[reference]
-            try:
-                self._ray.get(reference)
-            except self._ray.exceptions.RayTaskError as error:
-                # First, since a call that failed for want of *another* actor is a RayActorError as well.
-                del self._working[reference]
-                self._failed(name, assignment, vectors, error)
-            except self._ray.exceptions.RayActorError as error:
-                self._actor_lost(name, str(error))
-            else:
-                del self._working[reference]
-                self._done(name, assignment)
+        """Take the answer of a work or probe call."""
+        given = self._working[reference]
+        try:
+            self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            # First, because a call that failed when *another* actor died is a RayActorError as well.
+            del self._working[reference]
+            self._failed(given, error)
+        except self._ray.exceptions.RayActorError as error:
+            self._actor_lost(given.actor, str(error))
+        else:
+            del self._working[reference]
+            self._done(given)
 
-    def _done(self, name: str, assignment: Assignment[ShardWork]) -> None:
+    def _done(self, given: _Given) -> None:
         self._pool.progressed()
-        if not self._scheduler.done(name, assignment):
+        if not self._scheduler.done(given.actor, given.assignment):
             return
-        work, beat = assignment.work, self._heartbeat
+        work, beat = given.assignment.work, self._heartbeat
         beat.shards_left -= 1
         beat.rows_done += work.num_rows + len(work.quarantined)
         beat.last_commits = [*beat.last_commits, [work.shard, round(time.time(), 1)]][-LAST_COMMITS:]
         self._failures.pop(work.shard, None)
 
     def _give(self, name: str, assignment: Assignment[ShardWork]) -> None:
-        work, handle = assignment.work, self._pool.handle(name)
-        if assignment.part is None:
+        work, part, handle = assignment.work, assignment.part, self._pool.handle(name)
+        if part is None:
             reference = handle.work.remote(work.shard, work.rows, work.quarantined, self._schema)
         else:
-            first, last = assignment.part
-            fields = {"shard": work.shard, "first_row": first, "last_row": last - 1, "on": name}
+            fields = {"shard": work.shard, "first_row": part[0], "last_row": part[-1], "on": name}
             logger.info("poison_hunt", extra={"fields": fields})
-            reference = handle.probe.remote(work.rows[first:last], self._schema)
-        self._working[reference] = (name, assignment, self._pool.vectors_of(name))
+            reference = handle.probe.remote(work.rows[part.start : part.stop], self._schema)
+        self._working[reference] = _Given(actor=name, assignment=assignment, vectors=self._pool.vectors_of(name))
 
     def _actor_lost(self, name: str, reason: str) -> None:
-        self._working = {ref: one for ref, one in self._working.items() if one[0] != name}
-        if name in self._scheduler.actors:
-            self._scheduler.lost(name, reason.splitlines()[0] if reason else "")
+        self._working = {reference: given for reference, given in self._working.items() if given.actor != name}
+        self._scheduler.lost(name, short_reason(reason))
         self._pool.lost(name, reason)
-        self._pool.grow()
 
-    def _failed(self, name: str, assignment: Assignment[ShardWork], vectors: int, error: Any) -> None:
-        """A call raised: lost vectors and passing troubles are tried again, anything else ends the run."""
-        cause = error.cause if isinstance(error.cause, BaseException) else error
+    def _failed(self, given: _Given, error: Any) -> None:
+        """A call raised: lost vectors and temporary trouble are retried, anything else ends the run."""
+        cause, name, assignment = cause_of(error), given.actor, given.assignment
         shard = assignment.work.shard
         if isinstance(cause, self._ray.exceptions.RayActorError):
             self._scheduler.put_back(name, assignment, "vectors_lost")
-            self._pool.vectors_lost(name, vectors, str(cause))
+            self._pool.vectors_lost(name, given.vectors, str(cause))
             return
-        may_pass = isinstance(cause, OverloadError) or (isinstance(cause, StoreError) and cause.is_transient)
-        self._failures[shard] = self._failures.get(shard, 0) + may_pass
-        if may_pass and self._failures[shard] < MAX_FAILURES_OF_A_SHARD:
-            fields = {"shard": shard, "by": name, "reason": str(cause)}
-            logger.warning("shard_again", extra={"fields": fields})
-            self._scheduler.put_back(name, assignment, "store" if isinstance(cause, StoreError) else "out_of_memory")
-            return
-        if isinstance(cause, ExpectedError):
-            raise cause from error
-        raise ClusterError(f"a worker failed: {type(cause).__name__}: {str(cause).splitlines()[-1]}") from error
+        is_temporary = isinstance(cause, OverloadError) or (isinstance(cause, StoreError) and cause.is_transient)
+        if not is_temporary:
+            raise expected_error(cause) from error
+        self._failures[shard] = self._failures.get(shard, 0) + 1
+        if self._failures[shard] >= MAX_FAILURES_OF_A_SHARD:
+            raise expected_error(cause) from error
+        fields = {"shard": shard, "by": name, "reason": str(cause)}
+        logger.warning("shard_again", extra={"fields": fields})
+        self._scheduler.put_back(name, assignment, "store" if isinstance(cause, StoreError) else "out_of_memory")
 
     def _beat(self) -> None:
-        """Heartbeat and metrics, every few seconds."""
+        """Update heartbeat and metrics; called every few seconds."""
         now, beat, pool = time.monotonic(), self._heartbeat, self._pool
         self._next_beat = now + PERIOD_SECONDS
         self._recent.append((now, beat.rows_done))
-        (began, rows_then), seconds = self._recent[0], now - self._recent[0][0]
-        beat.rows_per_second = round((beat.rows_done - rows_then) / seconds, 2) if now > began else 0.0
+        began, rows_then = self._recent[0]
+        beat.rows_per_second = round((beat.rows_done - rows_then) / (now - began), 2) if now > began else 0.0
         left = beat.rows - beat.rows_done
         beat.eta_seconds = round(left / beat.rows_per_second, 1) if beat.rows_per_second else None
         beat.actors_ready, beat.actors_starting, beat.nodes = pool.num_ready, pool.num_starting, pool.num_nodes
@@ -169,11 +173,11 @@ class Driver:
         self._metrics.set("augment_actors", beat.actors_ready, state="ready")
         self._metrics.set("augment_actors", beat.actors_starting, state="starting")
         for reason, count in beat.retries.items():
-            self._metrics.add("augment_retries_total", count - self._counted.get(reason, 0), reason=reason)
-        self._counted = beat.retries
+            self._metrics.add("augment_retries_total", count - self._counted_retries.get(reason, 0), reason=reason)
+        self._counted_retries = beat.retries
 
     def _finish(self) -> None:
-        """Copies of shards that still run are given a moment, so that they leave nothing half-written."""
+        """Give copies of shards that still run a moment, so that they leave nothing half-written."""
         if self._working:
             self._ray.wait(list(self._working), num_returns=len(self._working), timeout=1.0)
         self._beat()

@@ -1,7 +1,7 @@
-"""A run's sign of life: one small file in the output, which `status` reads from any machine.
+"""The heartbeat of a run: a small file in the output, which `status` reads from any machine.
 
-It also tells a run that finishes whose half-written files may still be wanted. A heartbeat guards nothing: what keeps
-two runs of one job from harming each other is the commit protocol.
+A finishing run also uses heartbeats to tell whose half-written files may still be in use. They are not a lock: the
+commit protocol is what keeps two runs of one job from harming each other.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import time
 import uuid
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from shared.errors import StoreError
+from shared.json_text import parse_json
 from shared.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 FOLDER = "runs"
 PERIOD_SECONDS = 5.0
 SILENT_AFTER_SECONDS = 60.0
-"""A run that was silent for this long is taken for dead; clocks of the machines may differ by less than this."""
+"""A run that has been silent for this long counts as dead. The machines' clocks have to differ by less than this."""
 
 
 @dataclass(slots=True)
 class Heartbeat:
-    """What a run says about itself. `state`: running, stopped (by a person or signal) or failed."""
+    """What a run reports about itself. `state`: running, stopped (by a person or a signal) or failed."""
 
     run: str
     host: str = field(default_factory=socket.gethostname)
@@ -54,11 +54,11 @@ class Heartbeat:
 
     @property
     def name(self) -> str:
-        """Its file in the output."""
+        """Name of its file in the output."""
         return f"{FOLDER}/{self.run}.json"
 
     def write(self, store: Store) -> None:
-        """Say it; a store that fails just now costs a log line and nothing else."""
+        """Write the file. If the store fails, log a warning and carry on."""
         self.updated = time.time()
         try:
             store.put(self.name, json.dumps(asdict(self), sort_keys=True).encode())
@@ -66,31 +66,30 @@ class Heartbeat:
             logger.warning("heartbeat_failed", extra={"fields": {"reason": str(error)}})
 
     def is_live(self, now: float) -> bool:
-        """Whether it is running, as far as its file tells, and on its own machine the process table."""
+        """Whether the run is alive, judging by its file and, on the same machine, by the process table."""
         if self.state != "running" or now - self.updated > SILENT_AFTER_SECONDS:
             return False
         return self.host != socket.gethostname() or Path(f"/proc/{self.pid}").exists() or not Path("/proc").exists()
 
 
 def new_run_name() -> str:
-    """Name of a run: its time, for a reader, and some chance."""
+    """A new name: the time, for readers, and random digits."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "_" + uuid.uuid4().hex[:8]
 
 
 def read_heartbeats(store: Store) -> list[Heartbeat]:
-    """Those in an output, the latest last; a file that is no heartbeat is left out."""
+    """All heartbeats in an output, the latest last. Files that are not a valid heartbeat are skipped."""
     found: list[Heartbeat] = []
     for name in store.list(FOLDER):
         try:
-            loaded: dict[str, Any] = json.loads(store.read(name))
-            found.append(Heartbeat(**loaded))
-        except (StoreError, ValueError, TypeError):
+            found.append(parse_json(Heartbeat, store.read(name)))
+        except (StoreError, ValueError):
             continue
     return sorted(found, key=lambda one: one.updated)
 
 
 def remove_dead(store: Store, own: str, now: float) -> frozenset[str]:
-    """Remove the files of runs that are over, and `own`; returns the names of runs that live."""
+    """Remove the heartbeats of dead runs and of the run `own`; returns the names of the runs that are alive."""
     live = {one.run for one in read_heartbeats(store) if one.is_live(now) and one.run != own}
     for name in store.list(FOLDER):
         if name.rpartition("/")[2].removesuffix(".json") not in live:

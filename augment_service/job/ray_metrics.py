@@ -8,7 +8,7 @@ from augment_service.job.metrics import JOB_METRICS, SECONDS_BUCKETS
 
 
 class RayMetrics:
-    """Counts for one process of a job. `where` picks the metrics of this kind of process."""
+    """The metrics that one process of a job updates; `where` is the kind of process."""
 
     def __init__(self, job: str, where: Literal["driver", "actor"]) -> None:
         from ray.util import metrics
@@ -24,14 +24,14 @@ class RayMetrics:
             self._metrics[one.name] = made.set_default_tags({"job": job})
 
     def add(self, name: str, amount: float, **labels: str) -> None:
-        """Count up; nothing for 0, which Ray refuses."""
+        """Increase a counter; does nothing for 0, which Ray refuses."""
         if amount > 0:
             self._metrics[name].inc(amount, tags=labels)
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """Value of a gauge."""
+        """Set a gauge."""
         self._metrics[name].set(value, tags=labels)
 
     def observe(self, name: str, seconds: float) -> None:
-        """One more observation of a histogram."""
+        """Add an observation to a histogram."""
         self._metrics[name].observe(seconds)

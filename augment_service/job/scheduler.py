@@ -1,7 +1,7 @@
 """Which shard goes to which actor (pure): bounded work in flight, retries, copies of the last shards, poison hunts.
 
-Shards go only to actors that answered a ready call: a replacement that never finds room is given nothing. A shard may
-run twice (its first actor is slow, or was lost after it had committed): the first commit wins and both are equal.
+Only actors that have loaded get work, so a replacement that never finds room delays nothing. A shard may run twice: its
+first actor is slow, or was lost after committing. The first commit wins; both are identical.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class ShardLike(Protocol):
 
     @property
     def num_rows(self) -> int:
-        """Rows that the engine gets."""
+        """Rows for the engine; those already in quarantine are not counted."""
         ...
 
     def without(self, poison: set[int]) -> Self:
-        """The shard with these of its rows in quarantine."""
+        """The shard with these rows (by index) in quarantine."""
         ...
 
 
@@ -39,50 +39,77 @@ Work = TypeVar("Work", bound=ShardLike)
 IN_FLIGHT_PER_ACTOR = 2
 LOSSES_BEFORE_HUNT = 3
 MAX_HUNTS = 2
+MAX_COPIES = 2
 SLOW_FACTOR = 2.0
-"""An idle actor copies a shard that runs this much longer than the average one did."""
+"""An idle actor copies a shard that has run this many times longer than the average."""
 
 
 @dataclass(eq=False, slots=True)
-class Assignment(Generic[Work]):
-    """Work given to an actor: a whole shard to commit, or (`part`) some of its rows to try, committing nothing."""
+class ShardState(Generic[Work]):
+    """What the scheduler knows about a shard that was read from the source.
+
+    No table holds the states: the queues and assignments that still need one refer to it, so a finished shard takes no
+    memory. `work` is the shard as it is to be done now: a hunt replaces it by one without the poison it found.
+    `copies` counts the assignments of this `work` that are in flight, `losses` the actors that died working on it.
+    """
 
     work: Work
+    copies: int = 0
+    losses: int = 0
+    num_hunts: int = 0
+    hunt: PoisonHunt | None = None
+    is_finished: bool = False
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Assignment(Generic[Work]):
+    """Work given to an actor: a whole shard to commit or, with `part`, a range of its rows to try without committing.
+
+    began: when the actor got to it, by the scheduler's clock. num_hunts: hunts in the shard at that time.
+    """
+
+    state: ShardState[Work]
+    work: Work
+    num_hunts: int
     began: float
-    part: tuple[int, int] | None = None
+    part: range | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a hunt has taken the shard over since. The result still counts, but a failure needs no retry."""
+        return self.num_hunts != self.state.num_hunts
 
 
 class Scheduler(Generic[Work]):
-    """Hands out work lazily; `source` is only read when an actor has room, so the input is never held as a whole."""
+    """Hands out work lazily: `source` is read only when an actor has room, so the input is never held as a whole.
+
+    The cost of an event does not grow with the number of shards or actors, except at the end of a run, when idle actors
+    look for shards to copy. `retries` counts what was handed out again, by reason.
+    """
 
     def __init__(self, source: Iterator[Work], clock: Callable[[], float] = time.monotonic) -> None:
         self._source, self._clock = source, clock
-        self._source_is_dry = False
-        self._again: deque[Work] = deque()
-        self._losses: dict[int, int] = {}
-        self._hunts: dict[int, tuple[Work, PoisonHunt]] = {}
-        self._num_hunts: dict[int, int] = {}
-        self._cleared: dict[int, Work] = {}
-        self._finished: set[int] = set()
+        self._source_is_exhausted = False
+        self._again: deque[ShardState[Work]] = deque()
+        self._hunted: list[ShardState[Work]] = []
         self._queues: dict[str, deque[Assignment[Work]]] = {}
-        # Actors that could take more, kept so that an event costs the same for ten actors and for ten thousand.
+        # Actors that could take more, so that nobody has to look through all of them.
         self._roomy: dict[str, None] = {}
-        self._copies: dict[int, int] = {}
         self._num_done, self._seconds, self._next_look = 0, 0.0, 0.0
         self.retries: dict[str, int] = {}
 
     @property
-    def actors(self) -> list[str]:
-        """Living actors that are ready."""
-        return list(self._queues)
-
-    @property
     def in_flight(self) -> int:
-        """Assignments that are out."""
+        """Number of assignments given out and not answered yet."""
         return sum(map(len, self._queues.values()))
 
+    @property
+    def num_hunted(self) -> int:
+        """Number of shards that a poison hunt holds back."""
+        return len(self._hunted)
+
     def add_actor(self, actor: str) -> None:
-        """An actor answered its ready call."""
+        """An actor became ready."""
         self._queues[actor] = deque()
         self._roomy[actor] = None
 
@@ -96,158 +123,166 @@ class Scheduler(Generic[Work]):
             given = self._copy_for(actor)
         if given is not None:
             if given.part is None:
-                self._copies[given.work.shard] = self._copies.get(given.work.shard, 0) + 1
+                given.state.copies += 1
             queue.append(given)
             if len(queue) >= IN_FLIGHT_PER_ACTOR:
                 self._roomy.pop(actor, None)
         return given
 
     def assign_all(self) -> Iterator[tuple[str, Assignment[Work]]]:
-        """Work for every actor that could take more."""
-        nothing_new = self._source_is_dry and not self._again and not self._hunts
+        """Work for every actor that could take more, as (actor, assignment)."""
+        nothing_new = self._source_is_exhausted and not self._again and not self._hunted
         for actor in [one for one in self._roomy if not (nothing_new and self._queues[one])]:
             while (given := self.next_for(actor)) is not None:
                 yield actor, given
-            if not self._queues[actor] and self._source_is_dry:
-                return  # what this idle actor did not get, the next one would not get either
+            if not self._queues[actor] and self._source_is_exhausted:
+                return  # nothing for this idle actor means nothing for the others
 
     def done(self, actor: str, assignment: Assignment[Work]) -> bool:
         """The work was done; True when it is the first commit of its shard."""
         self._leave(actor, assignment)
-        work = assignment.work
+        state, now = assignment.state, self._clock()
         if assignment.part is not None:
-            hunt = self._hunts[work.shard][1]
-            hunt.survived(assignment.part)
-            self._end_hunt_if_done(work.shard)
+            _hunt_in(state).survived(assignment.part)
+            self._end_hunt_if_done(state)
             return False
         self._num_done += 1
-        self._seconds += self._clock() - assignment.began
-        if self._queues.get(actor):
-            # The next one of the queue begins only now.
-            self._queues[actor][0].began = self._clock()
-        if work.shard in self._finished:
-            return False
-        self._finished.add(work.shard)
-        self._losses.pop(work.shard, None)
-        return True
+        self._seconds += now - assignment.began
+        if queue := self._queues[actor]:
+            # The next in the queue starts only now.
+            queue[0].began = now
+        is_first = not state.is_finished
+        state.is_finished = True
+        return is_first
 
     def put_back(self, actor: str, assignment: Assignment[Work], reason: str) -> None:
-        """The work failed for a reason that is not its own, such as lost vectors: it is handed out again."""
+        """The work failed through no fault of its own, for instance because vectors were lost: hand it out again."""
         self._leave(actor, assignment)
         self._return(assignment, reason)
 
     def lost(self, actor: str, reason: str) -> int:
-        """The actor died: its work is handed out again; returns how much. Raises ClusterError at the bound."""
+        """The actor died: hand out its work again; returns how much it had (0 for one that was never ready).
+
+        Raises ClusterError when a shard keeps losing its actors although each of its rows alone is fine.
+        """
         queue = self._queues.pop(actor, deque())
         self._roomy.pop(actor, None)
         for place, assignment in enumerate(queue):
-            shard = assignment.work.shard
-            if assignment.part is None:
-                self._copies[shard] -= 1
-            # Only the first of an actor's queue was being worked on when it died.
-            if place > 0 or shard in self._finished:
+            state = assignment.state
+            self._release(assignment)
+            # Only the first in an actor's queue was being worked on when it died.
+            if place > 0 or state.is_finished:
                 self._return(assignment, "actor_lost")
             elif assignment.part is not None:
-                self._hunts[shard][1].died(assignment.part)
+                _hunt_in(state).died(assignment.part)
                 self._count("poison_hunt")
-                self._end_hunt_if_done(shard)
+                self._end_hunt_if_done(state)
             else:
                 self._count_loss(assignment, reason)
         return len(queue)
 
-    def is_finished(self, shard: int) -> bool:
-        """Whether a commit of the shard was reported."""
-        return shard in self._finished
-
     def _next_shard(self) -> Assignment[Work] | None:
         while self._again:
-            work = self._again.popleft()
-            if work.shard not in self._finished:
-                return Assignment(work, self._clock())
-        work_or_none = None if self._source_is_dry else next(self._source, None)
-        if work_or_none is None:
-            self._source_is_dry = True
+            state = self._again.popleft()
+            if not state.is_finished:
+                return self._assignment(state)
+        work = None if self._source_is_exhausted else next(self._source, None)
+        if work is None:
+            self._source_is_exhausted = True
             return None
-        return Assignment(work_or_none, self._clock())
+        return self._assignment(ShardState(work))
 
     def _next_part(self) -> Assignment[Work] | None:
-        for work, hunt in self._hunts.values():
-            part = hunt.next_part()
+        for state in self._hunted:
+            part = _hunt_in(state).next_part()
             if part is not None:
-                return Assignment(work, self._clock(), part)
+                return self._assignment(state, part)
         return None
+
+    def _assignment(self, state: ShardState[Work], part: range | None = None) -> Assignment[Work]:
+        return Assignment(state=state, work=state.work, num_hunts=state.num_hunts, began=self._clock(), part=part)
 
     def _is_hunter(self, actor: str) -> bool:
         """The oldest actor empties its queue when parts wait: a part may kill its actor, so it is tried alone."""
-        return actor == next(iter(self._queues)) and any(hunt.has_parts for _, hunt in self._hunts.values())
+        return actor == next(iter(self._queues)) and any(_hunt_in(state).has_parts for state in self._hunted)
 
     def _copy_for(self, actor: str) -> Assignment[Work] | None:
         """A copy of the shard that waits or runs the longest elsewhere, once nothing else is left."""
         now, average = self._clock(), self._seconds / max(self._num_done, 1)
         if now < self._next_look:
             return None
-        best: tuple[float, Assignment[Work]] | None = None
+        longest, slowest = 0.0, None
         for other, queue in self._queues.items():
             for place, one in enumerate(queue):
-                shard = one.work.shard
-                is_copied = self._copies.get(shard, 0) > 1 or shard in self._finished or self._is_outdated(one)
-                if other == actor or one.part or is_copied:
+                if other == actor or not _may_be_copied(one):
                     continue
-                # What waits behind another shard can only gain; what runs gets the time of SLOW_FACTOR shards.
+                # Copying what waits behind another shard always pays; what runs already must be slow.
                 waited = now - one.began + (average * SLOW_FACTOR if place else 0.0)
                 is_worth_it = place > 0 or (self._num_done and waited > average * SLOW_FACTOR)
-                if is_worth_it and (best is None or waited > best[0]):
-                    best = (waited, one)
-        if best is None:
-            # Looking through all that is in flight is dear; nothing gets slow within a tenth of a shard's time.
+                if is_worth_it and (slowest is None or waited > longest):
+                    longest, slowest = waited, one
+        if slowest is None:
+            # Looking through everything in flight is expensive, and little changes in a tenth of a shard's time.
             self._next_look = now + average / 10
             return None
         self._count("speculative")
-        return Assignment(best[1].work, now)
+        return self._assignment(slowest.state)
 
     def _count_loss(self, assignment: Assignment[Work], reason: str) -> None:
-        shard = assignment.work.shard
-        if not self._is_outdated(assignment):
-            self._losses[shard] = self._losses.get(shard, 0) + 1
-        if self._losses.get(shard, 0) < LOSSES_BEFORE_HUNT:
+        state = assignment.state
+        if not assignment.is_outdated:
+            state.losses += 1
+        if state.losses < LOSSES_BEFORE_HUNT:
             self._return(assignment, "actor_lost")
             return
-        self._num_hunts[shard] = self._num_hunts.get(shard, 0) + 1
-        if self._num_hunts[shard] > MAX_HUNTS:
+        if state.num_hunts == MAX_HUNTS:
             raise ClusterError(
-                f"shard {shard} lost its actor again and again, though each of its rows alone went well; the last: "
-                f"{reason}. Less memory is needed with a smaller --batch-tokens or --shard-rows"
+                f"shard {state.work.shard} lost its actor again and again, though each of its rows alone went well; "
+                f"the last: {reason}. Less memory is needed with a smaller --batch-tokens or --shard-rows"
             )
-        self._losses[shard] = 0
-        self._hunts[shard] = (assignment.work, PoisonHunt(assignment.work.num_rows))
+        # Copies that still run are outdated from here on: they count neither as copies nor as losses.
+        state.copies = state.losses = 0
+        state.num_hunts += 1
+        state.hunt = PoisonHunt(state.work.num_rows)
+        self._hunted.append(state)
+        # A shard whose rows are all in quarantine has no part to try.
+        self._end_hunt_if_done(state)
 
-    def _end_hunt_if_done(self, shard: int) -> None:
-        work, hunt = self._hunts[shard]
+    def _end_hunt_if_done(self, state: ShardState[Work]) -> None:
+        hunt = _hunt_in(state)
         if hunt.is_done:
-            del self._hunts[shard]
-            self._cleared[shard] = work.without(hunt.poison)
-            self._again.appendleft(self._cleared[shard])
-
-    def _is_outdated(self, assignment: Assignment[Work]) -> bool:
-        """Whether a hunt has taken the shard over since this copy of it was given out."""
-        shard = assignment.work.shard
-        return shard in self._hunts or self._cleared.get(shard, assignment.work) is not assignment.work
+            state.work, state.hunt = state.work.without(hunt.poison), None
+            self._hunted.remove(state)
+            self._again.appendleft(state)
 
     def _return(self, assignment: Assignment[Work], reason: str) -> None:
-        shard = assignment.work.shard
+        state = assignment.state
         if assignment.part is not None:
-            self._hunts[shard][1].put_back(assignment.part)
-        elif shard not in self._finished and not self._copies.get(shard) and not self._is_outdated(assignment):
-            self._again.appendleft(assignment.work)
-        else:
+            _hunt_in(state).put_back(assignment.part)
+        elif state.is_finished or state.copies or assignment.is_outdated:
             return
+        else:
+            self._again.appendleft(state)
         self._count(reason)
 
     def _leave(self, actor: str, assignment: Assignment[Work]) -> None:
         self._queues[actor].remove(assignment)
         self._roomy[actor] = None
-        if assignment.part is None:
-            self._copies[assignment.work.shard] -= 1
+        self._release(assignment)
+
+    def _release(self, assignment: Assignment[Work]) -> None:
+        if assignment.part is None and not assignment.is_outdated:
+            assignment.state.copies -= 1
 
     def _count(self, reason: str) -> None:
         self.retries[reason] = self.retries.get(reason, 0) + 1
+
+
+def _hunt_in(state: ShardState[Work]) -> PoisonHunt:
+    assert state.hunt is not None, "a hunt goes on as long as one of its parts is in flight"
+    return state.hunt
+
+
+def _may_be_copied(one: Assignment[Work]) -> bool:
+    state = one.state
+    return not (one.part or one.is_outdated or state.is_finished or state.copies >= MAX_COPIES)

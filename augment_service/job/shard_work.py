@@ -1,19 +1,21 @@
-"""The rows of a shard: cut from the input by position alone, in order, as they are asked for."""
+"""The rows of each shard: cut from the input by position alone, in order, and read only when they are needed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from augment_service.config import RunConfig
+import pyarrow as pa
+
 from augment_service.job.poison import DEATHS_OF_A_ROW
 from shared.inputs.rows import QuarantinedRow, SourceRow
-from shared.inputs.sources import Source, read_rows
+from shared.inputs.sources import Source
+from shared.schema import candidates_schema, samples_schema
 
 
 @dataclass(eq=False, slots=True)
 class ShardWork:
-    """Rows of one shard, and those of its places that hold a row in quarantine. `shard_rows`: places per shard."""
+    """The usable and the quarantined rows of one shard. `shard_rows`: input rows per shard, of either kind."""
 
     shard: int
     shard_rows: int
@@ -22,27 +24,33 @@ class ShardWork:
 
     @property
     def num_rows(self) -> int:
-        """Rows that the engine gets."""
+        """Rows that go to the engine."""
         return len(self.rows)
 
     def without(self, poison: set[int]) -> ShardWork:
-        """The same shard with these of its rows (by index) in quarantine."""
-        reason = f"the worker process died on it, alone, {DEATHS_OF_A_ROW} times"
+        """The same shard with these rows (by index) moved to quarantine."""
+        reason = f"the worker process died {DEATHS_OF_A_ROW} times on this row alone"
         places = positions(self.shard, self.shard_rows, self.quarantined)
         found = [quarantine(self.rows[index], places[index], reason) for index in sorted(poison)]
         kept = [row for index, row in enumerate(self.rows) if index not in poison]
         return ShardWork(self.shard, self.shard_rows, kept, self.quarantined + found)
 
 
-def shard_work(source: Source, config: RunConfig, missing: set[int]) -> Iterator[ShardWork]:
-    """Work of the missing shards, in order, read from the input as it is asked for."""
+def shard_schema(source: Source, emit: str) -> pa.Schema:
+    """Columns of the shards of an input; `emit`: samples or candidates."""
+    make_schema = candidates_schema if emit == "candidates" else samples_schema
+    return make_schema(source.label_type, list(source.rest_fields))
+
+
+def shard_work(source: Source, shard_rows: int, missing: set[int]) -> Iterator[ShardWork]:
+    """The work of the missing shards, in order; the input is read only as far as it is consumed."""
     work: ShardWork | None = None
-    for position, item in enumerate(read_rows(source, config)):
-        shard = position // config.shard_rows
+    for position, item in enumerate(source.rows()):
+        shard = position // shard_rows
         if work is None or work.shard != shard:
             if work is not None and work.shard in missing:
                 yield work
-            work = ShardWork(shard, config.shard_rows)
+            work = ShardWork(shard, shard_rows)
         if shard in missing:
             if isinstance(item, SourceRow):
                 work.rows.append(item)
@@ -53,11 +61,11 @@ def shard_work(source: Source, config: RunConfig, missing: set[int]) -> Iterator
 
 
 def positions(shard: int, shard_rows: int, quarantined: Sequence[QuarantinedRow]) -> list[int]:
-    """Places in the input of a shard's rows that are not in quarantine, in order (the last shard may have fewer)."""
+    """Input positions of a shard's rows that are not quarantined, in order (the last shard may have fewer)."""
     taken = {one.position for one in quarantined}
-    return [place for place in range(shard * shard_rows, (shard + 1) * shard_rows) if place not in taken]
+    return [position for position in range(shard * shard_rows, (shard + 1) * shard_rows) if position not in taken]
 
 
 def quarantine(row: SourceRow, position: int, reason: str) -> QuarantinedRow:
-    """A row that could be read but not worked on."""
+    """The quarantine record of a row that could be read but not processed."""
     return QuarantinedRow(position, f"source {row.source_id}", reason, row.text_a[:2000])

@@ -1,1 +1,1 @@
-"""`augment_service plan`: what a run would take, measured on a few rows."""
+"""`augment_service plan`: time and storage of a run, estimated from a few measured rows."""

@@ -1,8 +1,8 @@
 """From what a calibration measured to what a whole job takes (pure arithmetic).
 
-The time of a job has two parts. Model passes: on this machine's kind of CPU as measured, by length; on a named GPU from
-their floating-point operations, the GPU's peak by data sheet and an assumed utilisation. And all the rest (words,
-draws, Arrow, commits), which runs on CPUs wherever the model runs, as measured here.
+The time of a job has two parts. Model passes: on CPUs as measured on this machine, by length; on a named GPU from their
+floating-point operations, the GPU's peak by data sheet and an assumed utilisation. Everything else (words, draws,
+Arrow, commits) runs on CPUs wherever the model runs, and is taken as measured on this machine.
 """
 
 from __future__ import annotations
@@ -15,29 +15,60 @@ from augment_service.engine.flops import ModelCost
 from augment_service.plan.gpus import KERNELS_PER_LAYER, SECONDS_PER_KERNEL, Gpu
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Count:
+    """Model inputs of one length, and the answers (masked positions) requested from them in total."""
+
+    inputs: int
+    answers: int
+
+
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Distinct model inputs: length in pieces -> (inputs, answers wanted); and distinct words for the vectors."""
+    """Distinct model inputs, counted by length in tokens; and the distinct words looked up among the vectors."""
 
-    by_length: Mapping[int, tuple[int, int]]
+    by_length: Mapping[int, Count]
     words: frozenset[str] = frozenset()
 
+    @property
+    def inputs(self) -> int:
+        """Number of model inputs."""
+        return sum(count.inputs for count in self.by_length.values())
 
-@dataclass(frozen=True, slots=True)
+    @property
+    def tokens(self) -> int:
+        """Number of tokens in all inputs."""
+        return sum(length * count.inputs for length, count in self.by_length.items())
+
+    @property
+    def answers(self) -> int:
+        """Number of answers from all inputs."""
+        return sum(count.answers for count in self.by_length.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypicalInput:
+    """An input worth timing: its length in tokens, and the usual number of answers from one of this length."""
+
+    length: int
+    answers: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """What the models are: what one input costs, where they compute and in which precision."""
+    """A loaded masked LM: what one input costs, the device and the precision."""
 
     cost: ModelCost
     device: str
     dtype: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Rows done as the job does them.
+    """Rows processed as the job does it, and the time that took.
 
-    cpu_seconds: what the process had of a core meanwhile; model_inputs: how many the model was really asked;
-    vector_words: how many words were looked up among the vectors for the first time, in vector_seconds.
+    cpu_seconds: processor time within `seconds`; model_inputs: inputs that went through the model; vector_words: words
+    looked up among the vectors for the first time, in vector_seconds; passes: what a count of these rows gives.
     """
 
     rows: int
@@ -59,17 +90,17 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class SecondsByLength:
-    """Measured seconds of one model input, by its length in pieces; between two lengths, linear per piece."""
+    """Measured seconds of one model input by its length in tokens, ascending; in between, linear per token."""
 
-    measured: Sequence[tuple[int, float]]
+    measured: Mapping[int, float]
 
     def of(self, passes: Passes) -> float:
         """Seconds of one process for these inputs."""
-        return sum(count * self._one(length) for length, (count, _) in passes.by_length.items())
+        return sum(count.inputs * self._one(length) for length, count in passes.by_length.items())
 
     def _one(self, length: int) -> float:
-        lower, lower_seconds = self.measured[0]
-        for upper, seconds in self.measured:
+        lower, lower_seconds = next(iter(self.measured.items()))
+        for upper, seconds in self.measured.items():
             if length <= upper:
                 low, high = lower_seconds / lower, seconds / upper
                 share = (length - lower) / (upper - lower) if upper > lower and length > lower else 0.0
@@ -78,44 +109,64 @@ class SecondsByLength:
         return length * lower_seconds / lower
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What the calibration found: passes counted in whole shards, and times from `num_processes` processes.
+
+    counted: per shard; counted_rows: positions of the input that those shards take, quarantined rows included;
+    start_seconds: until models and Ray are ready.
+    """
+
+    loaded: Loaded
+    num_processes: int
+    counted: Sequence[Passes]
+    counted_rows: int
+    curve: SecondsByLength
+    blocks: Sequence[Block]
+    start_seconds: float
+
+
 def merge(parts: Sequence[Passes]) -> Passes:
     """All inputs of several shards."""
-    total: dict[int, tuple[int, int]] = {}
+    total: dict[int, Count] = {}
     for part in parts:
-        for length, (inputs, answers) in part.by_length.items():
-            before = total.get(length, (0, 0))
-            total[length] = (before[0] + inputs, before[1] + answers)
+        for length, count in part.by_length.items():
+            before = total.get(length, Count(inputs=0, answers=0))
+            total[length] = Count(inputs=before.inputs + count.inputs, answers=before.answers + count.answers)
     return Passes(dict(sorted(total.items())), frozenset().union(*(part.words for part in parts)))
 
 
-def distinct_words(parts: Sequence[Passes], places: int, rows: int) -> float:
-    """Distinct words in `rows` rows, from parts that took `places` of them: they grow with a power of the rows, which
-    the first half of the parts and all of them show (Heaps' law)."""
+def distinct_words(parts: Sequence[Passes], counted_rows: int, rows: int) -> float:
+    """Distinct words in `rows` rows, from parts that have `counted_rows` rows together.
+
+    They grow with a power of the number of rows (Heaps' law), which the first half of the parts and all of them give.
+    """
     whole = len(merge(parts).words)
     half = len(merge(parts[: len(parts) // 2]).words)
     if not half or whole <= half:
         return float(whole)
     power = min(math.log(whole / half) / math.log(len(parts) / (len(parts) // 2)), 1.0)
-    return float(whole * (rows / places) ** power)
+    return float(whole * (rows / counted_rows) ** power)
 
 
-def typical_lengths(passes: Passes, count: int = 6) -> list[tuple[int, int]]:
-    """Lengths worth measuring, each with its usual number of answers: the shortest, the longest, and those that split
-    all pieces into equal parts."""
+def typical_lengths(passes: Passes, count: int = 6) -> list[TypicalInput]:
+    """Inputs worth timing, by ascending length: the shortest, the longest, and about `count` lengths that split all
+    tokens into equal parts."""
     lengths = sorted(passes.by_length)
-    total = sum(length * passes.by_length[length][0] for length in lengths)
+    total = passes.tokens
     chosen, seen = {lengths[0], lengths[-1]}, 0
     for length in lengths:
         before = seen * (count - 1) // total
-        seen += length * passes.by_length[length][0]
+        seen += length * passes.by_length[length].inputs
         if seen * (count - 1) // total > before:
             chosen.add(length)
-    return [(one, max(round(passes.by_length[one][1] / passes.by_length[one][0]), 1)) for one in sorted(chosen)]
+    found = [(length, passes.by_length[length]) for length in sorted(chosen)]
+    return [TypicalInput(length=length, answers=max(round(one.answers / one.inputs), 1)) for length, one in found]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A whole job: source rows, shards, and what the model is asked."""
+    """A whole job: its rows and shards, what goes through the model, and the time of one process for all of it."""
 
     rows: int
     shard_rows: int
@@ -131,54 +182,58 @@ class Work:
 
     @property
     def shards(self) -> int:
-        """Units of work and commit."""
+        """Number of shards: units of work and commit."""
         return -(-self.rows // self.shard_rows)
 
 
 def core_share(blocks: Sequence[Block]) -> float:
-    """How much of a core a process had: 1 on an idle machine, less when others want it too."""
+    """Share of a core that a process had: 1 on an idle machine, less when other processes compete for it."""
     return min(sum(block.cpu_seconds for block in blocks) / sum(block.seconds for block in blocks), 1.0)
 
 
-def whole_job(
-    rows: int, shard_rows: int, parts: Sequence[Passes], counted_rows: int, cost: ModelCost, curve: SecondsByLength,
-    blocks: Sequence[Block], pace: float,
-) -> Work:  # fmt: skip
-    """Scale a count of whole shards (`parts`, `counted_rows` places of the input) by what blocks of rows really took.
+def whole_job(*, rows: int, shard_rows: int, measured: Measurement, pace: float) -> Work:
+    """Scale the count of some whole shards to all rows, corrected by what blocks of rows really took.
 
-    The blocks correct two things that a count cannot know: how many inputs a conditioning asks for per word, and what
-    batches of mixed lengths cost beside batches of one length. `pace`: measured seconds count so much.
+    The blocks correct two things that a count cannot know: how many inputs a conditioning needs per word, and what
+    batches of mixed lengths cost compared with batches of one length. Measured seconds are multiplied by `pace`.
     """
-    counted, scale = merge(parts), rows / counted_rows
-    nominal = sum(count for block in blocks for count, _ in block.passes.by_length.values())
-    asked = sum(block.model_inputs for block in blocks) / max(nominal, 1)
+    blocks, curve, cost = measured.blocks, measured.curve, measured.loaded.cost
+    counted, scale = merge(measured.counted), rows / measured.counted_rows
+    asked = sum(block.model_inputs for block in blocks) / max(sum(block.passes.inputs for block in blocks), 1)
     by_curve = sum(curve.of(block.passes) for block in blocks) * asked
     correction = sum(block.model_seconds for block in blocks) / by_curve if by_curve else 1.0
     done = sum(block.rows for block in blocks)
-    inputs = scale * asked * sum(count for count, _ in counted.by_length.values())
-    tokens = scale * asked * sum(length * count for length, (count, _) in counted.by_length.items())
-    encoder = sum(cost.encoder(length) * count for length, (count, _) in counted.by_length.items())
-    answers = sum(answers for _, answers in counted.by_length.values())
+    encoder_flops = sum(cost.encoder(length) * count.inputs for length, count in counted.by_length.items())
+    words = distinct_words(measured.counted, measured.counted_rows, rows)
+    seconds_per_word = sum(block.vector_seconds for block in blocks) / max(
+        sum(block.vector_words for block in blocks), 1
+    )
     return Work(
-        rows, shard_rows, inputs, tokens, scale * asked * encoder, scale * asked * answers * cost.head,
-        rows * sum(block.samples for block in blocks) / done,
-        rows * sum(block.num_bytes for block in blocks) / done,
-        pace * scale * asked * correction * curve.of(counted),
-        pace * distinct_words(parts, counted_rows, rows)
-        * sum(block.vector_seconds for block in blocks) / max(sum(block.vector_words for block in blocks), 1),
-        pace * rows * sum(block.rest_seconds for block in blocks) / done,
-    )  # fmt: skip
+        rows=rows,
+        shard_rows=shard_rows,
+        inputs=scale * asked * counted.inputs,
+        tokens=scale * asked * counted.tokens,
+        encoder_flops=scale * asked * encoder_flops,
+        head_flops=scale * asked * counted.answers * cost.head,
+        samples=rows * sum(block.samples for block in blocks) / done,
+        num_bytes=rows * sum(block.num_bytes for block in blocks) / done,
+        cpu_model_seconds=pace * scale * asked * correction * curve.of(counted),
+        vector_seconds=pace * words * seconds_per_word,
+        rest_seconds=pace * rows * sum(block.rest_seconds for block in blocks) / done,
+    )
 
 
-def gpu_model_seconds(work: Work, gpu: Gpu, utilisation: float, in_bf16: bool, layers: int, batch_tokens: int) -> float:
-    """Seconds of one GPU for all passes: operations at the assumed rate, and the start of every batch's kernels."""
+def gpu_model_seconds(
+    work: Work, gpu: Gpu, *, utilisation: float, in_bf16: bool, layers: int, batch_tokens: int
+) -> float:
+    """Seconds of one GPU for all passes: operations at the assumed rate, plus launching every batch's kernels."""
     encoder = work.encoder_flops / ((gpu.bf16 if in_bf16 else gpu.fp32) * utilisation)
     head = work.head_flops / (gpu.fp32 * utilisation)
-    starts = work.tokens / batch_tokens * layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
-    return encoder + head + starts
+    launches = work.tokens / batch_tokens * layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
+    return encoder + head + launches
 
 
 def wall_seconds(work: Work, actor_seconds: float, actors: int) -> float:
-    """When the last of `actors` equal actors has done its last shard. `actor_seconds`: work of all together."""
+    """Seconds until the last of `actors` equal actors has done its last shard. `actor_seconds`: all actors' total."""
     one_shard = actor_seconds * min(work.shard_rows, work.rows) / work.rows
     return math.ceil(work.shards / actors) * one_shard

@@ -1,7 +1,7 @@
-"""GPUs that `plan --gpu` knows: their makers' peak rates. None was measured by this project.
+"""GPUs that `plan --gpu` knows, with the peak rates of their data sheets. This project has measured none of them.
 
 `bf16` is the dense bf16 tensor rate (half of the figure that data sheets give "with sparsity"), `fp32` the plain fp32
-rate: the vocabulary head computes in fp32. Both in FLOP/s. A GPU that is not here: `--gpu BF16/FP32` in TFLOP/s.
+rate, which the vocabulary head uses. Both are in FLOP/s. Other GPUs can be given as `--gpu BF16/FP32` in TFLOP/s.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from shared.errors import UsageError
 
 UTILISATION = 0.3
-"""Assumed share of the peak that the engine reaches on a GPU. On CPUs it reached 0.7 to 0.8 of a measured peak; GPUs
-are harder to fill with short texts, and no GPU was at hand: `--utilisation` says otherwise."""
+"""Assumed share of a GPU's peak that the engine reaches; `--utilisation` overrides it. On CPUs the engine reached 0.7
+to 0.8 of a measured peak. Short texts make it harder to keep a GPU busy, and no GPU was available to measure it."""
 
 KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 16, 6e-6
-"""Assumed cost of starting a layer's kernels, once per batch: what small batches on a fast GPU wait for."""
+"""Assumed cost of launching a layer's kernels, once per batch; it dominates for small batches on a fast GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ NO_GPU = "none"
 
 
 def find_gpu(name: str) -> Gpu | None:
-    """The GPU of that name, in any case; None for `none`. Raises UsageError naming all."""
+    """The GPU of that name, ignoring case, or None for `none`. Raises UsageError, which lists the known names."""
     if name.lower() == NO_GPU:
         return None
     if found := GPUS.get(name.lower()):
@@ -59,4 +59,4 @@ def find_gpu(name: str) -> Gpu | None:
     if min(rates) > 0:
         return Gpu(f"{bf16}/{fp32} TFLOP/s", rates[0] * 1e12, rates[1] * 1e12)
     known = ", ".join(gpu.name for gpu in GPUS.values())
-    raise UsageError(f"--gpu {name}: unknown; known are none, {known}, or BF16/FP32 peaks in TFLOP/s such as 312/19.5")
+    raise UsageError(f"--gpu {name}: unknown. Use none, {known}, or BF16/FP32 peaks in TFLOP/s such as 312/19.5")

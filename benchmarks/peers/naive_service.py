@@ -1,7 +1,8 @@
-"""Services without shared passes, for benchmarks/serve.py: the same model behind FastAPI, one request at a time.
+"""Services that do not share model passes, for benchmarks/serve.py: the same model behind FastAPI.
 
-`one-pass`: the masked words of a request padded into one batch, by transformers in fp32, the head at every position.
-`nlpaug`: nlpaug's contextual substitution; it runs in its own virtualenv.
+They answer one request after another. `one-pass` pads the masked words of a request into one batch and runs
+transformers in fp32, with the head at every position. `nlpaug` is nlpaug's contextual substitution, in its own
+virtualenv.
 """
 
 import sys
@@ -56,11 +57,11 @@ else:
     @torch.no_grad()
     def candidates(text: str, k: int) -> TextCandidates:
         (words,) = splitter.split([text])
-        pieces = [piece for word in words for piece in word.piece_ids]
+        token_ids = [token for word in words for token in word.piece_ids]
         inputs, places, chosen, place = [], [], [], 0
         for word in words:
             if word.is_single_piece and may_replace(word, "reference"):
-                inputs.append([frame[0], *pieces[:place], frame[2], *pieces[place + 1 :], frame[1]])
+                inputs.append([frame[0], *token_ids[:place], frame[2], *token_ids[place + 1 :], frame[1]])
                 places.append(place + 1)
                 chosen.append(word)
             place += len(word.piece_ids)

@@ -1,4 +1,4 @@
-"""The reference's way: one masked word at a time, batch 1, the whole head over the whole sentence, fp32."""
+"""The reference's method: one masked word at a time, batch size 1, the head at every position, fp32."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class BatchOneLoop:
 
     @torch.no_grad()
     def candidates(self, text: str) -> int:
-        """Number of words answered."""
+        """Compute the candidates of a text; returns the number of words."""
         (words,) = self._splitter.split([text])
-        pieces = [piece for word in words for piece in word.piece_ids]
+        token_ids = [token for word in words for token in word.piece_ids]
         place = answered = 0
         for word in words:
             if word.is_single_piece and may_replace(word, "reference"):
-                masked = [*pieces[:place], self._tokenizer.mask_token_id, *pieces[place + 1 :]]
+                masked = [*token_ids[:place], self._tokenizer.mask_token_id, *token_ids[place + 1 :]]
                 ids = torch.tensor([[self._tokenizer.cls_token_id, *masked, self._tokenizer.sep_token_id]])
                 self._model(input_ids=ids).logits[0, place + 1].topk(self._k)
                 answered += 1

@@ -1,1 +1,1 @@
-"""What a process computes with: devices, precision, memory, Ray."""
+"""The resources that a process computes with: devices, precision, memory, Ray."""

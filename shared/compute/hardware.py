@@ -1,4 +1,4 @@
-"""Where and in which precision a command computes, and what of the hardware decides the last digits."""
+"""The device and precision of a command, and the hardware facts that decide the last digits of a result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 
 
 def resolve_device(device: str) -> str:
-    """`auto` -> cuda where there is one. Raises UsageError when cuda is asked for and there is none."""
+    """`auto` -> cuda if available, otherwise cpu. Raises UsageError if cuda is requested but not available."""
     import torch
 
     available = torch.cuda.is_available()
@@ -24,10 +24,10 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_dtype(dtype: str, device: str) -> torch.dtype:
-    """`auto` -> bf16 where the hardware multiplies it, else fp32.
+    """`auto` -> bf16 if the hardware has instructions for it, otherwise fp32.
 
-    Raises UsageError for bf16 on a CPU where oneDNN has no kernels for it: PyTorch's own take seven to nine times as
-    long as fp32 (measured with AVX2), and a row's bits then depend on the rows beside it.
+    Raises UsageError for bf16 on a CPU for which oneDNN has no bf16 kernels: PyTorch's fallback takes seven to nine
+    times as long as fp32 (measured with AVX2), and is not batch-invariant.
     """
     import torch
 
@@ -35,14 +35,14 @@ def resolve_dtype(dtype: str, device: str) -> torch.dtype:
         return torch.bfloat16 if _multiplies_bf16(device) else torch.float32
     if dtype == "bf16" and device == "cpu" and not has_bf16_kernels():
         raise UsageError(
-            "--dtype bf16: this processor has no instructions for it (AVX-512 at least), so it would take many times "
-            "as long as fp32; use --dtype auto or fp32"
+            "--dtype bf16: this processor lacks the instructions for it (at least AVX-512), so it would take many "
+            "times as long as fp32; use --dtype auto or fp32"
         )
     return torch.bfloat16 if dtype == "bf16" else torch.float32
 
 
 def hardware_kind(device: str) -> str:
-    """What decides the last digits of a product, besides the library: the GPU's name, or the CPU's instructions."""
+    """The hardware facts that decide the last digits of a product: the GPU's name or the CPU's instruction sets."""
     import torch
 
     if device == "cuda":
@@ -60,7 +60,7 @@ def _multiplies_bf16(device: str) -> bool:
 
 
 def has_bf16_kernels() -> bool:
-    """Whether oneDNN computes in bf16 on this CPU, be it by AVX-512 without bf16 instructions."""
+    """Whether oneDNN can compute in bf16 on this CPU, if only with AVX-512 and no bf16 instructions."""
     import torch
 
     try:

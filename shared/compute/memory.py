@@ -1,5 +1,7 @@
-"""Keeping freed memory: tensors of many megabytes come and go at every step, and handing each back to the kernel costs
-a page fault per 4 KiB when it is asked for again. On two cores that was a quarter of a training step.
+"""Keeps freed memory in the process.
+
+Tensors of many megabytes are allocated and freed at every step. If each is returned to the kernel, the next allocation
+costs a page fault per 4 KiB, which was a quarter of a training step on two cores.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ TOP_PAD_BYTES = 64 << 20
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to take large blocks from its heap and keep them; returns whether it listened (False elsewhere)."""
+    """Make glibc take large blocks from its heap and keep them; returns whether that worked (False without glibc)."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -26,7 +28,7 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Give back to the kernel what glibc keeps, when memory has run out."""
+    """Return the memory that glibc keeps to the kernel, for when memory has run out."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Ray for one run: join the cluster that is named, or start one of our own; one clear line when it refuses."""
+"""A Ray connection for one command: joins the named cluster or starts a private Ray; a refusal is one clear line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,43 +15,63 @@ from shared.errors import ClusterError
 
 
 @contextlib.contextmanager
-def ray_session(address: str) -> Iterator[tuple[Any, bool]]:
-    """The ray module, connected, and whether it was started for us alone. Raises ClusterError.
+def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[Any, bool]]:
+    """The connected ray module, and whether Ray was started for this command alone. Raises ClusterError.
 
-    SIGTERM ends the run like Ctrl-C.
-    address: `auto` (the cluster of RAY_ADDRESS, else a Ray of our own), `local`, or HOST:PORT.
+    While the session is open, SIGTERM ends the command like Ctrl-C does.
+    address: `auto` (the cluster in RAY_ADDRESS, otherwise a private Ray), `local` (a private Ray) or HOST:PORT.
+    namespace: Ray's namespace for named actors (default: one of its own).
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     import ray
 
-    # Without RAY_ADDRESS, `auto` means a Ray of our own: joining whatever runs on a shared machine is no default.
+    # Without RAY_ADDRESS, `auto` starts a private Ray: joining whatever runs on a shared machine is a bad default.
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "local")
     try:
         ray.init(
-            address=address, include_dashboard=False if address == "local" else None, log_to_driver=True,
-            logging_level=logging.WARNING, namespace="augment", configure_logging=True,
-        )  # fmt: skip
+            address=address,
+            include_dashboard=False if address == "local" else None,
+            log_to_driver=True,
+            logging_level=logging.WARNING,
+            namespace=namespace,
+            configure_logging=True,
+        )
     except Exception as error:
         raise _refused(address, error) from error
-    # Ray replaces handlers while it starts, so ours come after it.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        yield ray, address == "local"
+        # Ray replaces signal handlers while it starts, so ours are installed after it.
+        with _interrupted_by_sigterm():
+            yield ray, address == "local"
     finally:
-        signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
 
 
 def ray_job_of(ray: Any) -> str:
-    """Submission id when `ray job submit` started this process, else Ray's own job id."""
+    """Submission id if `ray job submit` started this process, otherwise Ray's own job id."""
     return str(os.environ.get("RAY_JOB_SUBMISSION_ID") or ray.get_runtime_context().get_job_id())
 
 
+@contextlib.contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may install handlers
+        return
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _refused(address: str, error: Exception) -> ClusterError:
-    """One line for a person. Ray itself says of a wrong token only that it could not connect."""
+    """One line for the user. For a wrong token, Ray itself only says that it could not connect."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     is_about_token = "token" in str(error).lower() and "auth" in str(error).lower()
@@ -58,22 +79,18 @@ def _refused(address: str, error: Exception) -> ClusterError:
         return ClusterError(f"Ray at {address}: {text}")
     if is_about_token or _listens(address):
         return ClusterError(
-            f"Ray at {address} did not let us in ({text}): does it ask for a token, or for another one? Set "
-            "RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or the file ~/.ray/auth_token); "
-            "RAY_AUTH_MODE=disabled for a cluster that asks for none"
+            f"Ray at {address} refused the connection ({text}): does it require a token, or another one? Set "
+            "RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or the file ~/.ray/auth_token), or "
+            "RAY_AUTH_MODE=disabled for a cluster without tokens"
         )
-    return ClusterError(f"nothing answers at {address}: is that the address of `ray start --head`, and does it run?")
+    return ClusterError(f"nothing answers at {address}: is that the address of `ray start --head`, and is it running?")
 
 
 def _listens(address: str) -> bool:
-    """Whether anything takes connections there."""
+    """Whether anything accepts connections at the address."""
     host, _, port = address.rpartition("/")[2].rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=5):
             return True
     except (OSError, ValueError):
         return False
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Finds the models that come with pip: an encoder, word vectors, and the masked-LM delta that is kept here."""
+"""Finds the packaged models: an encoder and word vectors installed by pip, and the masked-LM delta stored here."""
 
 from shared.embedded.wheels import EMBEDDED, embedded_encoder_path, embedded_glove_path, resolve_encoder
 

@@ -1,7 +1,7 @@
-"""The masked LM that ships with us: the packaged encoder plus a small trained delta, merged into a plain model.
+"""The embedded masked LM: the packaged encoder plus a small trained delta, merged into a plain model.
 
-The delta file holds, in fp16: low-rank changes of the encoder's linear layers (`NAME.a` (r, in), `NAME.b` (out, r):
-W + b a), one of the tied embeddings (`embeddings.a` (pieces, r), `embeddings.b` (r, hidden)), and the prediction head.
+The delta file holds, in fp16: low-rank updates of the encoder's linear layers (`NAME.a` (r, in), `NAME.b` (out, r):
+W + b a), one of the tied embeddings (`embeddings.a` (tokens, r), `embeddings.b` (r, hidden)), and the prediction head.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMAT = "masked-lm-delta-1"
 
 
 def embedded_masked_lm() -> tuple[Any, Any]:
-    """`BertForMaskedLM` in fp32 and its tokenizer. Raises ModelError when a part is missing or another one."""
+    """`BertForMaskedLM` in fp32 and its tokenizer. Raises ModelError if a part is missing or does not match."""
     from transformers import AutoTokenizer
 
     encoder = embedded_encoder_path()
@@ -53,10 +53,10 @@ def merge_delta(encoder: Path, delta: Path) -> Any:
 
 
 def read_delta(path: Path) -> dict[str, Tensor]:
-    """The tensors of a delta file, in fp32. Raises ModelError when it is missing, damaged or of another encoder."""
+    """The tensors of a delta file, in fp32. Raises ModelError if it is missing, damaged or made for another encoder."""
     if not path.is_file():
         raise ModelError(
-            f"the embedded masked LM is not here ({path.name}); reinstall the package or name one with --mlm"
+            f"the embedded masked LM is missing ({path.name}); reinstall the package or choose a model with --mlm"
             if path == DELTA_PATH
             else f"{path}: no such file"
         )
@@ -65,7 +65,7 @@ def read_delta(path: Path) -> dict[str, Tensor]:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT or metadata.get("encoder_sha256") != ENCODER_SHA256:
                 raise ModelError(
-                    f"{path.name} belongs to another encoder or version; "
+                    f"{path.name} was made for another encoder or version; "
                     + (
                         "reinstall the package"
                         if path == DELTA_PATH
@@ -74,4 +74,4 @@ def read_delta(path: Path) -> dict[str, Tensor]:
                 )
             return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ModelError(f"{path} is no masked-LM delta: {error}") from error
+        raise ModelError(f"{path} is not a masked-LM delta: {error}") from error

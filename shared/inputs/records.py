@@ -1,7 +1,7 @@
-"""Files of each kind -> records in order: the cells as they stand there, or why a record cannot be read.
+"""Files of each kind -> records in order: the cells as they are in the file, or why a record cannot be read.
 
-TSVs are read as GLUE wrote them: no quoting, split on line feeds only. Text files have a header of names; Parquet and
-Arrow have types, too.
+TSV files are read as GLUE writes them: without quoting, lines split on line feeds only. Text files start with a header
+of names; Parquet and Arrow files have types as well.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from shared.storage.input_files import open_binary
 
 KINDS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".arrow": "arrow"}
 SHOWN_RAW = 2000
-"""Bytes of a record that are shown where it is refused."""
-_LONGEST_HEADER = 1 << 24
+"""Bytes of a record that are kept when it is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +36,15 @@ class Record:
 
 
 def file_kind(path: str) -> str:
-    """The kind that the name says. Raises InputError for any other."""
+    """The kind of a file, by its suffix. Raises InputError for an unknown one."""
     kind = KINDS.get(Path(path).suffix.lower())
     if kind is None:
-        raise InputError(f"{path}: unknown kind of file; known are {', '.join(KINDS)}")
+        raise InputError(f"{path}: unknown type of file; known types are {', '.join(KINDS)}")
     return kind
 
 
-def read_header(paths: Sequence[str], task: Task | None) -> tuple[tuple[str, ...], list[pa.DataType] | None]:
-    """Column names, and types where the format has them. Raises InputError when files disagree."""
-    first: tuple[tuple[str, ...], list[pa.DataType] | None] | None = None
-    for path in paths:
-        found = _header_of(path, task)
-        if first is None:
-            first = found
-        elif found != first:
-            here, there = _columns_text(*found), _columns_text(*first)
-            raise InputError(f"{path}: columns {here}; {paths[0]} has {there}")
-    assert first is not None
-    return first
-
-
 def read_records(paths: Iterable[str], task: Task | None, columns: Sequence[str]) -> Iterator[Record]:
-    """Every record of the files in order, its cells those of `columns`. Raises InputError for an unreadable file."""
+    """Every record of the files in order, with one cell per column. Raises InputError for an unreadable file."""
     for path in paths:
         kind = file_kind(path)
         if kind == "tsv":
@@ -87,7 +72,7 @@ def _tsv(path: str, has_header: bool, width: int) -> Iterator[Record]:
             try:
                 cells = content.decode("utf-8").split("\t")
             except UnicodeDecodeError as error:
-                yield Record(where, None, f"no UTF-8: {error.reason} at byte {error.start}", _shown(content))
+                yield Record(where, None, f"not UTF-8: {error.reason} at byte {error.start}", _shown(content))
                 continue
             if len(cells) != width:
                 yield Record(where, None, f"{len(cells)} columns, {width} expected", _shown(content))
@@ -106,7 +91,7 @@ def _csv(path: str, width: int) -> Iterator[Record]:
             try:
                 raw.decode("utf-8")
             except UnicodeDecodeError:
-                yield Record(where, None, "no UTF-8", _shown(raw))
+                yield Record(where, None, "not UTF-8", _shown(raw))
                 continue
             if record.cells is not None and len(record.cells) != width:
                 reason = f"{len(record.cells)} columns, the header has {width}"
@@ -124,23 +109,24 @@ def _jsonl(path: str, columns: Sequence[str]) -> Iterator[Record]:
             try:
                 loaded = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield Record(where, None, f"no JSON: {error}", _shown(line))
+                yield Record(where, None, f"not valid JSON: {error}", _shown(line))
                 continue
             if not isinstance(loaded, dict):
-                yield Record(where, None, "no JSON object", _shown(line))
+                yield Record(where, None, "not a JSON object", _shown(line))
                 continue
             yield Record(where, tuple(_plain(loaded.get(name)) for name in columns), "", _shown(line))
 
 
 def _arrow(path: str, kind: str, columns: Sequence[str]) -> Iterator[Record]:
     position = 0
-    for batch in _arrow_batches(path, kind):
+    for batch in arrow_batches(path, kind):
         for cells in zip(*(batch.column(name).to_pylist() for name in columns), strict=True):
             yield Record(f"{path} row {position}", cells, "", str(cells))
             position += 1
 
 
-def _arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
+def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
+    """Record batches of a Parquet file, or of an Arrow file or stream. Raises InputError."""
     try:
         if kind == "parquet":
             import pyarrow.parquet as pq
@@ -157,71 +143,6 @@ def _arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
                 yield from pa.ipc.open_stream(mapped)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
-
-
-def _columns_text(names: Sequence[str], types: Sequence[pa.DataType] | None) -> str:
-    return ", ".join([f"{name} ({kind})" for name, kind in zip(names, types, strict=True)] if types else names)
-
-
-def _header_of(path: str, task: Task | None) -> tuple[tuple[str, ...], list[pa.DataType] | None]:
-    kind = file_kind(path)
-    if kind in ("tsv", "csv", "jsonl"):
-        with open_binary(path) as file:
-            line = file.readline(_LONGEST_HEADER)
-        _check_text(path, line)
-        if kind == "jsonl":
-            return _jsonl_columns(path), None
-        if kind == "csv":
-            names = _csv_header(path)
-        else:
-            names = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
-            if task is not None and not task.has_header:
-                names = [f"column_{index}" for index in range(len(names))]
-        if len(set(names)) != len(names):
-            names = [f"{name}_{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
-        return tuple(names), None
-    for batch in _arrow_batches(path, kind):
-        if len(set(batch.schema.names)) != len(batch.schema.names):
-            raise InputError(f"{path}: two of its columns have one name ({', '.join(batch.schema.names)})")
-        return tuple(batch.schema.names), list(batch.schema.types)
-    raise InputError(f"{path} holds no rows")
-
-
-def _check_text(path: str, line: bytes) -> None:
-    """Whether a first line is one of a text file as we read them. Raises InputError."""
-    if not line.strip():
-        raise InputError(f"{path} is empty, or its first line is")
-    if line[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in line:
-        raise InputError(f"{path} is UTF-16 or no text: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
-    if len(line) == _LONGEST_HEADER:
-        raise InputError(f"{path}: its first line is longer than {_LONGEST_HEADER:,} bytes: is it a table?")
-    if file_kind(path) == "tsv" and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r\n"):
-        raise InputError(f"{path}: its lines end in carriage returns alone; write line feeds (tr '\\r' '\\n')")
-
-
-def _csv_header(path: str) -> list[str]:
-    with open_binary(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-        header = next(read_csv(text), None)
-    if header is None or header.cells is None:
-        raise InputError(f"{path} line 1: {header.reason if header else 'no header'}")
-    return list(header.cells)
-
-
-def _jsonl_columns(path: str) -> tuple[str, ...]:
-    """Every name of every object: a column that a late line brings travels, too."""
-    names: dict[str, None] = {}
-    with open_binary(path) as file:
-        for line in file:
-            try:
-                loaded = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(loaded, dict):
-                names |= dict.fromkeys(loaded)
-    if not names:
-        raise InputError(f"{path}: no line holds a JSON object")
-    return tuple(names)
 
 
 def _shown(raw: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What comes out of the input: rows that can be worked on, and rows that cannot, each with its reason."""
+"""Rows read from the input: usable ones, and quarantined ones with the reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One input example. `source_id` is its 0-based place among the data rows, or the value of --id-column."""
+    """One input example. source_id: its 0-based position among the data rows, or its value of --id-column."""
 
     source_id: int
     text_a: str
@@ -19,7 +19,7 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A row that was left out: its place, why, and its raw content (bytes that are no UTF-8 as \\xNN)."""
+    """A row that was left out: its position, the reason, and its raw content (invalid UTF-8 as \\xNN)."""
 
     position: int
     where: str

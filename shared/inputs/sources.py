@@ -1,249 +1,97 @@
-"""Input files -> rows in order, or quarantine records; two passes over files that are never held in memory.
+"""Input files -> rows in order, or quarantine records: two passes over files that are never held in memory as a whole.
 
-The first pass counts rows, hashes the files and settles the label's type; the second streams. A row's place decides
-its source id and its shard. How files become records is shared.inputs.records'.
+The first pass counts rows, hashes the files and determines the label's type; the second streams the rows. The position
+of a row decides its source id and its shard.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from shared.errors import InputError, UsageError
-from shared.glue import Task, get_task
-from shared.inputs.records import KINDS, SHOWN_RAW, Record, file_kind, read_header, read_records
+from shared.errors import InputError
+from shared.inputs.columns import Columns, find_columns
+from shared.inputs.headers import read_header
+from shared.inputs.labels import common_type, convert_label, type_of_label
+from shared.inputs.options import InputOptions
+from shared.inputs.read_row import read_row
+from shared.inputs.records import KINDS, file_kind, read_records
 from shared.inputs.rows import QuarantinedRow, SourceRow
-from shared.storage.input_files import expand, sha256_of
-
-_RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
+from shared.storage.input_files import InputFile, expand
 
 
-class InputOptions(Protocol):
-    """What the options of a command say about its input; RunConfig and the trainer's configurations have them."""
-
-    @property
-    def input(self) -> tuple[str, ...]:
-        """Files, folders or globs."""
-        ...
-
-    @property
-    def task(self) -> str | None:
-        """GLUE task."""
-        ...
-
-    @property
-    def text_column(self) -> tuple[str, ...]:
-        """Text columns, by name or index."""
-        ...
-
-    @property
-    def label_column(self) -> str | None:
-        """Label column."""
-        ...
-
-    @property
-    def id_column(self) -> str | None:
-        """Column of source ids."""
-        ...
-
-    @property
-    def max_characters(self) -> int:
-        """Longer texts are refused."""
-        ...
-
-    @property
-    def limit(self) -> int | None:
-        """Only so many rows."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What the first pass found: files with their hashes, columns, types, and how many rows there are."""
+    """An input after the first pass: its files, columns and label type, and how many rows it has."""
 
-    files: tuple[tuple[str, str], ...]
-    columns: tuple[str, ...]
-    text_columns: tuple[int, ...]
-    label_column: int | None
-    id_column: int | None
+    options: InputOptions
+    files: tuple[InputFile, ...]
+    columns: Columns
     label_type: pa.DataType
-    rest_fields: tuple[pa.Field, ...]
     num_rows: int
+
+    @property
+    def rest_fields(self) -> tuple[pa.Field, ...]:
+        """Output fields of the columns that are copied along."""
+        return self.columns.rest_fields
+
+    def rows(self) -> Iterator[SourceRow | QuarantinedRow]:
+        """Second pass: one item per row, in order, up to --limit. Raises InputError, StoreError."""
+        for item in _rows_as_written(self.files, self.columns, self.options):
+            if isinstance(item, SourceRow):
+                yield replace(item, label=convert_label(item.label, self.label_type))
+            else:
+                yield item
 
 
 def open_source(options: InputOptions) -> Source:
-    """First pass. Raises InputError and UsageError naming file and column."""
-    paths = _expand(options.input)
-    task = get_task(options.task) if options.task else None
-    columns, types = read_header(paths, task)
-    text = tuple(_column(name, columns, "--text-column") for name in options.text_column)
-    label = _column(options.label_column, columns, "--label-column") if options.label_column is not None else None
-    if task is not None and not text:
-        _check_width(paths[0], task, columns)
-        text = task.text_columns
-        if label is None and task.label_column < len(columns):
-            label = task.label_column
-    ids = _column(options.id_column, columns, "--id-column") if options.id_column is not None else None
-    for flag, one in (("--text-column", text[1:]), ("--label-column", (label,)), ("--id-column", (ids,))):
-        if set(one) & set(text[:1]):
-            raise UsageError(f"{flag}: column {columns[text[0]]} is the first --text-column already")
-    skipped = {*text, label, ids}
-    rest = tuple(
-        pa.field(f"{name}_input" if name in _RESERVED else name, types[index] if types else pa.string())
-        for index, name in enumerate(columns)
-        if index not in skipped
-    )
-    files = tuple((path, sha256_of(path)) for path in paths)
-    draft = Source(files, columns, text, label, ids, pa.null(), rest, 0)
-    return _survey(draft, options, task, types)
+    """First pass. Raises InputError, UsageError naming file and column; StoreError."""
+    paths = expand(options.input, KINDS)
+    for path in paths:
+        file_kind(path)
+    header = read_header(paths, options.task)
+    columns = find_columns(header, options, paths[0])
+    files = tuple(InputFile.of(path) for path in paths)
+    label_type, num_rows = _survey(files, columns, options)
+    if columns.label is not None and header.types:
+        label_type = header.types[columns.label]
+    return Source(options=options, files=files, columns=columns, label_type=label_type, num_rows=num_rows)
 
 
-def read_rows(source: Source, options: InputOptions) -> Iterator[SourceRow | QuarantinedRow]:
-    """Second pass: one item per row, in order, up to --limit."""
-    task = get_task(options.task) if options.task else None
-    for position, record in enumerate(read_records([path for path, _ in source.files], task, source.columns)):
-        if options.limit is not None and position >= options.limit:
-            return
-        item = _row(position, record, source, options, task)
-        yield _typed(item, source.label_type) if isinstance(item, SourceRow) else item
-
-
-def _survey(draft: Source, options: InputOptions, task: Task | None, types: Sequence[pa.DataType] | None) -> Source:
-    count = usable = 0
+def _survey(files: tuple[InputFile, ...], columns: Columns, options: InputOptions) -> tuple[pa.DataType, int]:
+    """The type that fits every label, and the number of rows. Raises InputError if no row can be used."""
+    num_rows = num_usable = 0
     first_problem: QuarantinedRow | None = None
-    kinds: set[str] = set()
+    label_types: set[pa.DataType] = set()
     seen: set[int] = set()
-    for item in read_rows(draft, options):
-        count += 1
+    for item in _rows_as_written(files, columns, options):
+        num_rows += 1
         if isinstance(item, QuarantinedRow):
             first_problem = first_problem or item
             continue
-        usable += 1
-        kinds.add(_label_kind(item.label))
-        if draft.id_column is not None:
+        num_usable += 1
+        label_types.add(type_of_label(item.label))
+        if columns.source_id is not None:
             if item.source_id in seen:
-                raise InputError(f"--id-column {options.id_column}: the id {item.source_id} stands twice")
+                raise InputError(f"--id-column {options.id_column}: the id {item.source_id} occurs twice")
             seen.add(item.source_id)
-    names = ", ".join(path for path, _ in draft.files)
-    if not count:
+    names = ", ".join(file.path for file in files)
+    if not num_rows:
         raise InputError(f"{names}: no rows")
-    if not usable and first_problem:
-        raise InputError(f"{names}: none of {count} rows can be used; {first_problem.where}: {first_problem.reason}")
-    column = draft.label_column
-    label = types[column] if types and column is not None else _label_type(kinds)
-    return Source(
-        draft.files, draft.columns, draft.text_columns, draft.label_column, draft.id_column, label, draft.rest_fields,
-        count,
-    )  # fmt: skip
+    if not num_usable and first_problem:
+        problem = f"{first_problem.where}: {first_problem.reason}"
+        raise InputError(f"{names}: none of {num_rows} rows can be used; {problem}")
+    return common_type(label_types), num_rows
 
 
-def _row(
-    position: int, record: Record, source: Source, options: InputOptions, task: Task | None
-) -> SourceRow | QuarantinedRow:
-    def refuse(reason: str) -> QuarantinedRow:
-        return QuarantinedRow(position, record.where, reason, record.raw[:SHOWN_RAW])
-
-    if record.cells is None:
-        return refuse(record.reason)
-    cells = record.cells
-    texts = [cells[index] for index in source.text_columns]
-    for index, text in zip(source.text_columns, texts, strict=True):
-        name = source.columns[index]
-        if not isinstance(text, str):
-            return refuse(f"column {name}: no text")
-        if not text.strip():
-            return refuse(f"column {name}: empty text")
-        if "\x00" in text:
-            return refuse(f"column {name}: holds a NUL byte")
-        if len(text) > options.max_characters:
-            return refuse(f"column {name}: {len(text)} characters, --max-characters is {options.max_characters}")
-        if not text.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
-            return refuse(f"column {name}: holds a lone surrogate")
-    label = None if source.label_column is None else cells[source.label_column]
-    if source.label_column is not None and (label is None or str(label).strip() == ""):
-        return refuse(f"column {source.columns[source.label_column]}: the label is missing")
-    if task is not None and source.label_column is not None:
-        if task.labels is not None and str(label) not in task.labels:
-            return refuse(f"label {str(label)[:40]!r} is none of {task.name}'s: {', '.join(task.labels)}")
-        if task.labels is None and not _is_number(str(label)):
-            return refuse(f"label {str(label)[:40]!r} is no number")
-    source_id = position
-    if source.id_column is not None:
-        value = cells[source.id_column]
-        if isinstance(value, bool) or not _WHOLE_NUMBER.fullmatch(str(value)):
-            return refuse(f"column {options.id_column}: {str(value)[:40]!r} is no whole number of at most 18 digits")
-        source_id = int(value)
-    skipped = {*source.text_columns, source.label_column, source.id_column}
-    rest = tuple(cell for index, cell in enumerate(cells) if index not in skipped)
-    rest = tuple(
-        json.dumps(cell) if isinstance(cell, (int, float)) and pa.types.is_string(field.type) else cell
-        for cell, field in zip(rest, source.rest_fields, strict=True)
-    )
-    return SourceRow(source_id, texts[0], texts[1] if len(texts) > 1 else None, label, rest)
-
-
-def _typed(row: SourceRow, label_type: pa.DataType) -> SourceRow:
-    label = row.label
-    if isinstance(label, str) and pa.types.is_int64(label_type):
-        label = int(label)
-    elif isinstance(label, (str, int)) and pa.types.is_float64(label_type):
-        label = float(label)
-    elif label is not None and pa.types.is_string(label_type) and not isinstance(label, str):
-        label = json.dumps(label, ensure_ascii=False)
-    return SourceRow(row.source_id, row.text_a, row.text_b, label, row.rest)
-
-
-def _column(name: str, columns: Sequence[str], flag: str) -> int:
-    if name in columns:
-        return columns.index(name)
-    if name.isdigit() and int(name) < len(columns):
-        return int(name)
-    raise InputError(f"{flag} {name}: the input has the columns {', '.join(columns)} (0 to {len(columns) - 1})")
-
-
-def _check_width(path: str, task: Task, columns: Sequence[str]) -> None:
-    if file_kind(path) != "tsv":
-        raise UsageError(f"{path}: --task {task.name} knows the columns of GLUE's TSV only; add --text-column")
-    if len(columns) <= max(task.text_columns):
-        raise InputError(
-            f"{path} line 1: {len(columns)} columns, --task {task.name} needs {task.num_columns}. Check the delimiter, "
-            "or name the columns with --text-column."
-        )
-
-
-def _expand(inputs: Sequence[str]) -> list[str]:
-    paths = expand(inputs, KINDS)
-    for path in paths:
-        file_kind(path)
-    return paths
-
-
-def _is_number(text: str) -> bool:
-    return _NUMBER.fullmatch(text.strip()) is not None and math.isfinite(float(text))
-
-
-def _label_kind(label: Any) -> str:
-    if label is None:
-        return "none"
-    if isinstance(label, bool):
-        return "string"
-    if _WHOLE_NUMBER.fullmatch(str(label)):
-        return "int"
-    return "float" if _is_number(str(label)) else "string"
-
-
-def _label_type(kinds: set[str]) -> pa.DataType:
-    kinds = kinds - {"none"}
-    if not kinds:
-        return pa.null()
-    if "string" in kinds:
-        return pa.string()
-    return pa.float64() if "float" in kinds else pa.int64()
+def _rows_as_written(
+    files: tuple[InputFile, ...], columns: Columns, options: InputOptions
+) -> Iterator[SourceRow | QuarantinedRow]:
+    """One item per row, in order, up to --limit; labels as they are in the file."""
+    records = read_records([file.path for file in files], options.task, columns.names)
+    for position, record in enumerate(records):
+        if options.limit is not None and position >= options.limit:
+            return
+        yield read_row(position, record, columns, options)

@@ -1,6 +1,7 @@
-"""Input files by path or URI: what an `--input` stands for, and bytes of a file on a disk or in S3.
+"""Input files by path or URI: the files that an `--input` names, and the bytes of a file on disk or in S3.
 
-A file in S3 is read in pieces, each tried again on its own: an input of many gigabytes outlives a fault in its middle.
+A file in S3 is read in blocks, and each block is retried on its own, so that a fault in the middle of an input of many
+gigabytes does not end the job.
 """
 
 from __future__ import annotations
@@ -10,44 +11,60 @@ import glob
 import hashlib
 import io
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from shared.errors import InputError, StoreError, UsageError
 
 S3 = "s3://"
-PIECE_BYTES = 8 << 20
+BLOCK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """An input file: its path or URI, which the manifest calls `file`, and the hex digest of its bytes."""
+
+    path: Annotated[str, Field(alias="file")]
+    sha256: str
+
+    @classmethod
+    def of(cls, path: str) -> InputFile:
+        """Read and hash a file. Raises InputError, StoreError."""
+        return cls(path=path, sha256=sha256_of(path))
 
 
 def expand(inputs: Sequence[str], suffixes: Collection[str]) -> list[str]:
-    """Files, folders and globs -> files, in order; folders give their files of known suffixes. Raises InputError."""
+    """Files, folders and globs -> files, in order; of a folder, its files with a known suffix. Raises InputError."""
     paths: list[str] = []
     for one in inputs:
         one = one.removeprefix("file://")
         if one.startswith(S3):
             found = _expand_s3(one, suffixes)
         elif "://" in one:
-            raise UsageError(f"--input {one}: an input is a local path or s3://bucket/key")
+            raise UsageError(f"--input {one}: an input must be a local path or s3://bucket/key")
         else:
             found = _expand_local(one, suffixes)
         if not found:
-            raise InputError(f"--input {one}: no file of a known kind ({', '.join(suffixes)})")
+            raise InputError(f"--input {one}: no files of a known type ({', '.join(suffixes)})")
         paths += found
     return paths
 
 
-def open_binary(path: str) -> io.BufferedReader:
-    """The file's bytes, seekable. Raises InputError."""
+def open_binary(path: str | Path) -> io.BufferedReader:
+    """The file's bytes, seekable. Raises InputError, StoreError."""
     try:
-        if path.startswith(S3):
-            return io.BufferedReader(_S3File(path), PIECE_BYTES)
+        if isinstance(path, str) and path.startswith(S3):
+            return io.BufferedReader(_S3File(path), BLOCK_BYTES)
         return open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
 
 
-def sha256_of(path: str) -> str:
-    """Hex digest of the file's bytes."""
+def sha256_of(path: str | Path) -> str:
+    """Hex digest of a file's bytes, which are never held in memory as a whole. Raises InputError, StoreError."""
     with open_binary(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -59,7 +76,7 @@ class _S3File(io.RawIOBase):
         from shared.storage.s3 import file_system, split_uri, with_retries
 
         super().__init__()
-        self._uri, self._place = uri, 0
+        self._uri, self._position = uri, 0
         self._path = "/".join(split_uri(uri))
         self._file: Any = None
         self._retry, self._file_system = with_retries, file_system()
@@ -77,38 +94,38 @@ class _S3File(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Place of the next byte."""
-        return self._place
+        """Position of the next byte."""
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        """Move; returns the new place."""
-        self._place = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
-        return self._place
+        """Move; returns the new position."""
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        return self._position
 
     def readinto(self, buffer: Any, /) -> int:
-        """Fill the buffer from the place; returns how many bytes came, 0 at the end."""
-        wanted = min(len(buffer), self._size - self._place)
+        """Fill the buffer from the current position; returns the number of bytes read, 0 at the end."""
+        wanted = min(len(buffer), self._size - self._position)
         if wanted <= 0:
             return 0
 
         def read() -> bytes:
             file = self._file or self._reopen()
             try:
-                content: bytes = file.read_at(wanted, self._place)
+                content: bytes = file.read_at(wanted, self._position)
             except OSError:
                 self._file = None
                 raise
             if len(content) != wanted:
                 self._file = None
-                raise OSError(f"{len(content)} of {wanted} bytes came")
+                raise OSError(f"got {len(content)} of {wanted} bytes")
             return content
 
         try:
-            content = self._retry(f"read {self._uri} at byte {self._place}", read)
+            content = self._retry(f"read {self._uri} at byte {self._position}", read)
         except FileNotFoundError as error:
-            raise StoreError(f"{self._uri} went away while it was read") from error
+            raise StoreError(f"{self._uri} was deleted while it was being read") from error
         buffer[:wanted] = content
-        self._place += wanted
+        self._position += wanted
         return wanted
 
     def _reopen(self) -> Any:
@@ -127,7 +144,7 @@ def _expand_local(one: str, suffixes: Collection[str]) -> list[str]:
 
 
 def _expand_s3(uri: str, suffixes: Collection[str]) -> list[str]:
-    """A key; a prefix that is a folder; or a glob in the last part of a key."""
+    """Files named by a key, a prefix (as a folder) or a glob in the last part of a key."""
     from pyarrow import fs
 
     from shared.storage.s3 import file_system, split_uri, with_retries

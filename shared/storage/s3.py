@@ -1,8 +1,8 @@
-"""S3 and what speaks like it: one pyarrow file system and one boto3 client, from the usual environment.
+"""S3 and compatible stores: one pyarrow file system and one boto3 client, configured by environment variables.
 
 Credentials come from AWS's own chain (AWS_ACCESS_KEY_ID …, profiles, roles), the region from AWS_REGION, the endpoint
-of another maker's store from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL. Both libraries try three times by themselves;
-`with_retries` goes on after that, since a job of many hours outlives a longer fault.
+of a compatible store from AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL. Both libraries try three times themselves.
+`with_retries` continues after that, because a job of many hours should survive longer faults.
 """
 
 from __future__ import annotations
@@ -24,15 +24,28 @@ T = TypeVar("T")
 SCHEME = "s3://"
 MAX_TRIES = 6
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.3, 8.0
-_HOPELESS = (
-    "ACCESS_DENIED", "AccessDenied", "NO_SUCH_BUCKET", "NoSuchBucket", "INVALID_ACCESS_KEY_ID", "InvalidAccessKeyId",
-    "SIGNATURE_DOES_NOT_MATCH", "SignatureDoesNotMatch", "ExpiredToken", "Unable to locate credentials",
-    "HTTP status 400", "HTTP status 403", "(400)", "(401)", "(403)",
-)  # fmt: skip
+_PERMANENT = (
+    "ACCESS_DENIED",
+    "AccessDenied",
+    "NO_SUCH_BUCKET",
+    "NoSuchBucket",
+    "INVALID_ACCESS_KEY_ID",
+    "InvalidAccessKeyId",
+    "SIGNATURE_DOES_NOT_MATCH",
+    "SignatureDoesNotMatch",
+    "ExpiredToken",
+    "Unable to locate credentials",
+    "HTTP status 400",
+    "HTTP status 403",
+    "(400)",
+    "(401)",
+    "(403)",
+)
+"""Parts of the messages of both libraries that mean a retry cannot help."""
 
 
 def endpoint() -> str | None:
-    """URL of the store when it is not Amazon's."""
+    """URL of the store if it is not Amazon's."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
 
 
@@ -40,13 +53,13 @@ def split_uri(uri: str) -> tuple[str, str]:
     """`s3://bucket/a/b/` -> (bucket, a/b). Raises UsageError."""
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     if not bucket:
-        raise UsageError(f"{uri}: it names no bucket; write s3://bucket/prefix")
+        raise UsageError(f"{uri}: the bucket is missing; write s3://bucket/prefix")
     return bucket, key.strip("/")
 
 
 @functools.cache
 def file_system() -> Any:
-    """pyarrow's S3 file system of this process."""
+    """This process's pyarrow file system for S3."""
     from pyarrow import fs
 
     options: dict[str, Any] = {"allow_delayed_open": True, "retry_strategy": fs.AwsStandardS3RetryStrategy(3)}
@@ -60,7 +73,7 @@ def file_system() -> Any:
 
 @functools.cache
 def client() -> Any:
-    """boto3's S3 client of this process: for conditional writes, which pyarrow does not offer. Raises UsageError."""
+    """This process's boto3 client, for conditional writes, which pyarrow lacks. Raises UsageError without boto3."""
     try:
         import boto3
         from botocore.config import Config
@@ -72,27 +85,27 @@ def client() -> Any:
     return boto3.client("s3", endpoint_url=endpoint(), region_name=region, config=config)
 
 
-def with_retries(what: str, work: Callable[[], T]) -> T:
-    """`work()`, tried again while its failure may pass. Raises StoreError; FileNotFoundError goes through at once."""
+def with_retries(action: str, work: Callable[[], T]) -> T:
+    """The result of `work()`, retried after transient errors. Raises StoreError; FileNotFoundError is not retried."""
     for attempt in range(1, MAX_TRIES + 1):
         try:
             return work()
         except (FileNotFoundError, ExpectedError):
             raise
         except Exception as error:
-            if not _is_of_the_store(error):
+            if not _is_store_error(error):
                 raise
             reason = " ".join(str(error).split())[:300]
-            if any(sign in reason for sign in _HOPELESS):
-                raise StoreError(f"{what}: {reason}") from error
+            if any(sign in reason for sign in _PERMANENT):
+                raise StoreError(f"{action}: {reason}") from error
             if attempt == MAX_TRIES:
-                raise StoreError(f"{what}: failed {MAX_TRIES} times, the last time: {reason}", True) from error
-            logger.warning("store_retry", extra={"fields": {"what": what, "attempt": attempt, "reason": reason}})
+                raise StoreError(f"{action}: failed {MAX_TRIES} times; the last error: {reason}", True) from error
+            logger.warning("store_retry", extra={"fields": {"action": action, "attempt": attempt, "reason": reason}})
             pause = min(FIRST_PAUSE_SECONDS * 2 ** (attempt - 1), LONGEST_PAUSE_SECONDS)
             time.sleep(pause * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")
 
 
-def _is_of_the_store(error: Exception) -> bool:
-    """Errors of pyarrow's file system are OSError; boto3's stand in botocore."""
+def _is_store_error(error: Exception) -> bool:
+    """Errors of pyarrow's file system are OSError; those of boto3 are defined in botocore."""
     return isinstance(error, OSError) or type(error).__module__.startswith(("botocore", "urllib3"))

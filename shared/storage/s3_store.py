@@ -1,8 +1,8 @@
 """An output folder under s3://bucket/prefix.
 
-Data goes through pyarrow's file system and is measured after it was written; commits and the manifest are created by
-conditional puts (`If-None-Match: *`) through boto3. An object is visible as a whole or not at all, so nothing here is
-ever half-written except the parts of an upload that was never finished.
+Data is written through pyarrow's file system, and its size is checked afterwards. Commits and the manifest are created
+by conditional puts (`If-None-Match: *`) through boto3. An object is visible as a whole or not at all, so the only thing
+that can be half-written is an upload that was never finished.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class S3Store:
                 size: int = file.size()
                 content: bytes = file.read()
             if len(content) != size:
-                raise OSError(f"{len(content)} of {size} bytes came")
+                raise OSError(f"got {len(content)} of {size} bytes")
             return content
 
         try:
@@ -44,7 +44,7 @@ class S3Store:
             raise StoreError(f"{self.uri}/{name}: no such object") from error
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Names and bytes of the objects right under a folder, in order; empty when there is none."""
+        """Names and sizes in bytes of the objects directly in a folder, sorted by name; {} without the folder."""
         from pyarrow import fs
 
         folder = self._path(prefix)
@@ -54,26 +54,26 @@ class S3Store:
         return dict(sorted((f"{prefix}/{one.base_name}", int(one.size)) for one in files))
 
     def list(self, prefix: str) -> list[str]:
-        """Names of the objects right under a folder, sorted; empty when there is none."""
+        """Names of the objects directly in a folder, sorted."""
         return list(self.sizes(prefix))
 
     def put(self, name: str, content: bytes) -> None:
-        """Write or replace an object, then ask for its size. Raises StoreError."""
+        """Write or replace an object, then check its size. Raises StoreError."""
 
         def put() -> None:
             with self._fs.open_output_stream(self._path(name)) as stream:
                 stream.write(content)
             size = self._size(name)
             if size != len(content):
-                raise OSError(f"{len(content)} bytes were written, {size} arrived")
+                raise OSError(f"{len(content)} bytes were written, but the object has {size}")
 
         with_retries(f"write {self.uri}/{name}", put)
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
-        """Create an object; False, and nothing changed, when one of that name exists.
+        """Create an object; returns False and changes nothing if one of that name exists.
 
-        After a lost answer the second try may find the object that the first one made, and say False: callers compare
-        what stands there with what they wanted.
+        If a response is lost, the retry may find the object that the first try created, and returns False: callers
+        compare the existing content with what they intended to write.
         """
 
         def put() -> bool:
@@ -85,7 +85,7 @@ class S3Store:
                     return False
                 if status == 501:
                     raise StoreError(
-                        f"{self.uri}: this store has no conditional writes (If-None-Match): commits would not be safe"
+                        f"{self.uri}: this store lacks conditional writes (If-None-Match), so commits would not be safe"
                     ) from error
                 raise
             return True
@@ -93,14 +93,14 @@ class S3Store:
         return with_retries(f"create {self.uri}/{name}", put)
 
     def delete(self, name: str) -> None:
-        """Remove an object; nothing happens when it is not there."""
-        # Not by pyarrow, which leaves an empty object in place of the folder.
+        """Remove an object, if it exists."""
+        # Not with pyarrow, which leaves an empty object in place of the folder.
         with_retries(
             f"delete {self.uri}/{name}", lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(name))
         )
 
     def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
-        """End uploads that were begun longer ago than that and never finished; returns how many."""
+        """Abort unfinished uploads that were started longer ago than that; returns how many."""
 
         def uploads() -> list[dict[str, Any]]:
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
@@ -123,7 +123,7 @@ class S3Store:
     def _size(self, name: str) -> int | None:
         from pyarrow import fs
 
-        info = with_retries(f"look at {self.uri}/{name}", lambda: self._fs.get_file_info(self._path(name)))
+        info = with_retries(f"get the size of {self.uri}/{name}", lambda: self._fs.get_file_info(self._path(name)))
         return int(info.size) if info.type == fs.FileType.File else None
 
     def _path(self, name: str) -> str:

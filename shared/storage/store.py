@@ -1,7 +1,7 @@
 """Files of an output folder behind one small interface: a local disk or NFS here, an object store in `s3_store`.
 
-Two writes exist: `put` replaces a file atomically, `put_if_absent` creates it only if nothing of that name exists.
-Both leave either the whole file or nothing. There is no rename and no append: an object store has neither.
+There are two ways to write: `put` replaces a file atomically, `put_if_absent` creates it only if the name is free. Both
+leave either the whole file or nothing. Renaming and appending are missing because object stores have neither.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _TRANSIENT = {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.EB
 
 
 class Store(Protocol):
-    """An output folder. Every method raises StoreError; its `is_transient` says whether trying again may help."""
+    """An output folder. Every method raises StoreError; its `is_transient` says whether a retry may help."""
 
     @property
     def uri(self) -> str:
-        """Where it is, as the user wrote it."""
+        """Its location, as the user wrote it."""
         ...
 
     def exists(self, name: str) -> bool:
@@ -37,11 +37,11 @@ class Store(Protocol):
         ...
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Names of the whole files right under a folder, in order, with their bytes; empty when there is none."""
+        """Names and sizes in bytes of the whole files directly in a folder, sorted by name; {} without the folder."""
         ...
 
     def list(self, prefix: str) -> list[str]:
-        """The names of `sizes`."""
+        """The names from `sizes`."""
         ...
 
     def put(self, name: str, content: bytes) -> None:
@@ -49,20 +49,20 @@ class Store(Protocol):
         ...
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
-        """Create a file; False, and nothing changed, when one of that name exists."""
+        """Create a file; returns False and changes nothing if one of that name exists."""
         ...
 
     def delete(self, name: str) -> None:
-        """Remove a file; nothing happens when it is not there."""
+        """Remove a file, if it exists."""
         ...
 
     def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
-        """Remove half-written files, of writers that do not live or older than that; returns how many."""
+        """Remove half-written files of dead writers, and old ones of unknown writers; returns how many."""
         ...
 
 
 class LocalStore:
-    """A folder on a disk with hard links and atomic rename. `writer` names whose its half-written files are."""
+    """A folder on a disk with hard links and atomic rename. `writer`: put into the names of half-written files."""
 
     def __init__(self, root: str, writer: str = "none") -> None:
         self.root = Path(root)
@@ -81,7 +81,7 @@ class LocalStore:
             raise self._error(name, error) from error
 
     def sizes(self, prefix: str) -> dict[str, int]:
-        """Names and bytes of the whole files right under a folder, in order; empty when there is none."""
+        """Names and sizes in bytes of the whole files directly in a folder, sorted by name; {} without the folder."""
         found: dict[str, int] = {}
         try:
             with os.scandir(self.root / prefix) as entries:
@@ -96,7 +96,7 @@ class LocalStore:
         return dict(sorted(found.items()))
 
     def list(self, prefix: str) -> list[str]:
-        """Names of the whole files right under a folder, sorted; empty when there is none."""
+        """Names of the whole files directly in a folder, sorted."""
         return list(self.sizes(prefix))
 
     def put(self, name: str, content: bytes) -> None:
@@ -108,12 +108,12 @@ class LocalStore:
             raise self._error(name, error) from error
 
     def put_if_absent(self, name: str, content: bytes) -> bool:
-        """Create a file; False, and nothing changed, when one of that name exists."""
+        """Create a file; returns False and changes nothing if one of that name exists."""
         temporary = self._write_partial(name, content)
         try:
             os.link(temporary, self.root / name)
         except FileExistsError:
-            # NFS may answer "exists" to a link that it made itself, when its first answer was lost on the way.
+            # If NFS loses its first response, it may report that the link exists although this very call created it.
             return temporary.stat().st_nlink == 2
         except OSError as error:
             raise self._error(name, error) from error
@@ -123,14 +123,14 @@ class LocalStore:
         return True
 
     def delete(self, name: str) -> None:
-        """Remove a file; nothing happens when it is not there."""
+        """Remove a file, if it exists."""
         try:
             (self.root / name).unlink(missing_ok=True)
         except OSError as error:
             raise self._error(name, error) from error
 
     def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
-        """Remove half-written files of writers that do not live, and of unknown ones by age; returns how many."""
+        """Remove half-written files of dead writers, and old ones of unknown writers; returns how many."""
         count = 0
         for one in self.root.glob(f"*/*{PARTIAL}*"):
             writer = one.name.partition(PARTIAL)[2].rpartition("-")[0]
@@ -167,12 +167,12 @@ class LocalStore:
 def open_store(uri: str, writer: str = "none") -> Store:
     """The store of an output folder: a path, file:// or s3://bucket/prefix. Raises UsageError, StoreError.
 
-    writer: name of the run that writes, without which half-written files are only removed by their age.
+    writer: name of the run that writes. Half-written files without one are only removed once they are old.
     """
     if uri.startswith("s3://"):
         from shared.storage.s3_store import S3Store
 
         return S3Store(uri)
     if "://" in uri and not uri.startswith("file://"):
-        raise UsageError(f"{uri}: an output is a local folder or s3://bucket/prefix")
+        raise UsageError(f"{uri}: an output must be a local folder or s3://bucket/prefix")
     return LocalStore(uri.removeprefix("file://"), writer)

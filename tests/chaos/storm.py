@@ -1,11 +1,11 @@
-"""A job through a storm: kill -9 of actors, vectors, any worker, whole nodes and the driver at random moments.
+"""A chaos test of a job: kill -9 of actors, vectors, any worker, whole nodes and the driver at random moments.
 
     python -m tests.chaos.storm --seeds 1 2 3 --kills 8 --log benchmarks/results/chaos.log
     python -m tests.chaos.storm --seeds 4 --kills 4 --nodes-by ray-start
 
-Per seed: a cluster of a head without work and three nodes, the job as a process of its own, kills as drawn from the
-seed. A killed driver is started again, a killed node is followed by a new one that joins later. At the end the shards
-must be those of an undisturbed single-process run, byte for byte, and `verify` must find no fault.
+Per seed: a cluster of three nodes and a head that does no work, the job as a separate process, and kills drawn from the
+seed. A killed driver is restarted; a killed node is followed by a new one that joins later. At the end the shards must
+equal those of an undisturbed single-process run, byte for byte, and `verify` must find no errors.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LONGEST_SECONDS = 1500.0
 
 
 class Storm:
-    """One seed: the driver under test, the nodes, and what was killed."""
+    """One seed: the driver under test, the nodes, and counts of what was killed."""
 
     def __init__(self, nodes: Nodes, arguments: list[str], output: Path, seed: int, log: list[str]) -> None:
         self.nodes, self.arguments, self.output = nodes, arguments, output
@@ -48,22 +48,22 @@ class Storm:
         self.driver = self.start_driver()
 
     def start_driver(self) -> subprocess.Popen[bytes]:
-        """The command under test; its output is appended to one file."""
+        """Start the command under test; its output is appended to one file."""
         command = [sys.executable, "-m", "augment_service", *self.arguments]
         environment = os.environ | TOKEN_ENVIRONMENT
         with (self.output.parent / f"driver-{self.seed}.log").open("ab") as file:
             return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=file)
 
     def commits(self) -> int:
-        """Committed shards."""
+        """Number of committed shards."""
         return len(list(self.output.glob("commits/*.json")))
 
     def say(self, text: str) -> None:
-        """One line of the log; actors and nodes as the driver's last heartbeat told them, up to 5 s ago."""
+        """Add a line to the log; actors and nodes are from the driver's last heartbeat, up to 5 s ago."""
         beats = read_heartbeats(open_store(str(self.output)))
-        crew = f"{beats[-1].actors_ready} actors on {beats[-1].nodes} nodes" if beats else ""
+        actors = f"{beats[-1].actors_ready} actors on {beats[-1].nodes} nodes" if beats else ""
         seconds = time.monotonic() - self.began
-        line = f"seed {self.seed}  {seconds:6.1f}s  commits {self.commits():3d}  {crew:19}  {text}"
+        line = f"seed {self.seed}  {seconds:6.1f}s  commits {self.commits():3d}  {actors:19}  {text}"
         self.log.append(line)
         print(line, flush=True)
 
@@ -74,17 +74,17 @@ class Storm:
         while self.driver.poll() is None or self.killed.total() < num_kills:
             if time.monotonic() - self.began > LONGEST_SECONDS:
                 kill([self.driver.pid])
-                self.say("gave up: it takes too long")
+                self.say("gave up: the run takes too long")
                 return -1
             if self.driver.poll() is not None:
                 if self.driver.returncode == 0:
-                    self.say("done before all kills were dealt: use more rows")
+                    self.say("the run finished before all kills were made: use more rows")
                     return -2
                 return self.driver.returncode
             if num_gone := self.nodes.mend():
-                self.say(f"{num_gone} nodes had ended by themselves; as many join")
+                self.say(f"{num_gone} nodes had ended by themselves; as many new ones join")
             if self.killed.total() < num_kills and self.commits() >= wanted:
-                # A moment of the seed's choosing, after at least one commit since the last kill.
+                # At a moment drawn from the seed, after at least one commit since the last kill.
                 time.sleep(self.random.uniform(0.0, 1.0))
                 if self.kill_something():
                     self.draw()
@@ -93,11 +93,11 @@ class Storm:
         return self.driver.returncode
 
     def draw(self) -> None:
-        """What is killed next."""
+        """Draw what to kill next."""
         self.kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
 
     def kill_something(self) -> bool:
-        """One kill -9, whatever the seed picks; False while there is nothing of the kind yet."""
+        """Kill -9 one thing of the drawn kind; False if there is none yet."""
         kind = self.kind
         if kind == "driver":
             if self.driver.poll() is not None:
@@ -105,7 +105,7 @@ class Storm:
             kill([self.driver.pid])
             self.driver.wait()
             self.killed[kind] += 1
-            self.say(f"killed driver pid {self.driver.pid}; the same command again")
+            self.say(f"killed driver pid {self.driver.pid}; running the same command again")
             self.driver = self.start_driver()
             return True
         if kind == "node":
@@ -126,7 +126,7 @@ class Storm:
         return True
 
     def title(self, pid: int, kind: str) -> str:
-        """What Ray calls a process of that kind, or nothing."""
+        """Ray's title of a process of that kind, or "" for any other process."""
         try:
             title = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
@@ -135,9 +135,9 @@ class Storm:
 
 
 def prepare(folder: Path, rows: int) -> tuple[Job, Path]:
-    """The job and the output of its undisturbed single-process run."""
+    """Make a job and the output of its undisturbed single-process run."""
     job = Job(folder, rows)
-    # Shards that take a moment, so that kills hit work.
+    # Shards that take some time, so that kills hit actors at work.
     job.common += ["--n-a", "150", "--shard-rows", "16"]
     reference = folder / "single-process"
     parser = argparse.ArgumentParser()
@@ -149,7 +149,7 @@ def prepare(folder: Path, rows: int) -> tuple[Job, Path]:
 
 
 def storm(job: Job, reference: Path, seed: int, num_kills: int, nodes_by: str, log: list[str]) -> Counter[str]:
-    """One seed. Raises AssertionError when a byte differs or a row is lost."""
+    """Run one seed; returns the kills. Raises AssertionError when a byte differs or a row is lost."""
     output = reference.parent / f"storm-{seed}"
     if nodes_by == "ray-start":
         nodes: Nodes = StartedNodes(NUM_NODES)

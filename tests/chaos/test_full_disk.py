@@ -1,4 +1,4 @@
-"""A disk that is really full: a small tmpfs. One clear line, nothing lost, and the same command goes on."""
+"""A disk that is really full (a small tmpfs): one clear error line, nothing lost, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def mount(options: str, folder: Path) -> None:
-    """Mount (or remount) a tmpfs; skips where that is not allowed, which CI, run as root, must not need."""
+    """Mount or remount a tmpfs. Skips the test where that is not allowed; in CI, which runs as root, it fails."""
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if os.geteuid() != 0:
         pytest.skip("mounting a small file system needs root")
@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_full_disk_gives_one_line_and_the_same_command_goes_on(
+def test_a_full_disk_gives_one_error_line_and_the_same_command_resumes(
     job: Job,  # noqa: F811
     finished_run: Path,  # noqa: F811
     small_disk: Path,
@@ -58,7 +58,7 @@ def test_a_full_disk_gives_one_line_and_the_same_command_goes_on(
     assert commits
     assert all(read_shard(store, commit).num_rows == commit.rows for commit in commits)
     assert not (output / "_SUCCESS").exists()
-    # Still full: the same line again, and what is committed stays.
+    # Still full: the same error again, and committed shards stay.
     again = run_command(*job.arguments(output, "--mlm-actors", "1"))
     assert again.returncode == 1
     assert "no space left for" in again.stderr

@@ -1,4 +1,4 @@
-"""An actor that is killed while it works costs time and nothing else."""
+"""An actor that is killed while it works costs time, but changes no byte of the result."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ def test_killed_actors_change_no_byte(job: Job, finished_run: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_vectors_that_die_are_replaced_and_nobody_is_accused(
-    job: Job, finished_run: Path, tmp_path: Path  # noqa: F811
-) -> None:  # fmt: skip
+def test_vectors_that_die_are_replaced_and_no_row_is_convicted(
+    job: Job,  # noqa: F811
+    finished_run: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
     output = tmp_path / "out"
-    # As soon as they have loaded: the first shards have asked nothing yet.
+    # As soon as they have loaded, before the first shards look anything up.
     with killing_workers(
         lambda title: title.split(b"\0")[0] == b"ray::GloveWorker",
         lambda _: (output / "manifest.json").exists(),

@@ -20,7 +20,7 @@ from tests.support.command import ROOT, bytes_of, run_command
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_short_storm_changes_no_byte() -> None:
-    # In a process of its own: Ray reads once per process whether tokens are on.
+    # In a separate process, because Ray reads only once per process whether tokens are on.
     command = [sys.executable, "-m", "tests.chaos.storm", "--seeds", "11", "--kills", "4"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800)
     assert finished.returncode == 0, finished.stdout + finished.stderr[-4000:]
@@ -30,8 +30,11 @@ def test_a_short_storm_changes_no_byte() -> None:
 
 @pytest.mark.slow
 def test_a_row_that_kills_its_process_is_quarantined_alone(
-    job: Job, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch  # noqa: F811
-) -> None:  # fmt: skip
+    job: Job,  # noqa: F811
+    finished_run: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     lines = (job.folder / "corpus.tsv").read_text(encoding="utf-8").splitlines()
     lines[1 + 20] = "A poisonous movie\t0\tkept 20"
     corpus = tmp_path / "corpus.tsv"
@@ -51,8 +54,8 @@ def test_a_row_that_kills_its_process_is_quarantined_alone(
         (17, "a line with one column"),
         (20, "A poisonous movie"),
     ]
-    assert quarantined[1]["reason"] == "the worker process died on it, alone, 3 times"
-    # Every other row of its shard, and every other shard, came out as ever.
+    assert quarantined[1]["reason"] == "the worker process died 3 times on this row alone"
+    # Every other row of its shard, and every other shard, is unchanged.
     kept = [row for row in rows_of(finished_run) if row["source_id"] < 48 and row["source_id"] != 20]
     assert rows_of(output) == kept
 

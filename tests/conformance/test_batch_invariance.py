@@ -1,4 +1,4 @@
-"""An input's answer has the same bits alone and in any company, on one thread and on two, in fp32 and in bf16."""
+"""Inference is batch-invariant: the same bits for any batch composition, with one thread or two, in fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def random_inputs(masked_lm: MaskedLM, count: int, lengths: tuple[int, ...] = LE
     return inputs
 
 
-def check_company(masked_lm: MaskedLM, inputs: list[ModelInput]) -> None:
+def check_invariance(masked_lm: MaskedLM, inputs: list[ModelInput]) -> None:
     def answers(batch_tokens: int, num_threads: int) -> list[tuple[bytes, bytes]]:
         torch.set_num_threads(num_threads)
         plan = plan_batches(inputs, batch_tokens)
@@ -52,26 +52,26 @@ def check_company(masked_lm: MaskedLM, inputs: list[ModelInput]) -> None:
 
 @pytest.mark.parametrize("dtype", CPU_DTYPES)
 @pytest.mark.parametrize("kind", ["bert-uncased", "distilbert", "electra", "roberta", "modernbert"])
-def test_answers_do_not_depend_on_company(kind: str, dtype: str, tmp_path: Path) -> None:
+def test_answers_do_not_depend_on_the_batch(kind: str, dtype: str, tmp_path: Path) -> None:
     masked_lm = MaskedLM.load(str(save_random_model(kind, tmp_path / kind, num_heads=2)), "cpu", dtype)
-    check_company(masked_lm, random_inputs(masked_lm, 150))
+    check_invariance(masked_lm, random_inputs(masked_lm, 150))
 
 
 @pytest.mark.golden
 @pytest.mark.parametrize("dtype", CPU_DTYPES)
-def test_golden_answers_do_not_depend_on_company(golden_dir: Path, dtype: str) -> None:
+def test_golden_answers_do_not_depend_on_the_batch(golden_dir: Path, dtype: str) -> None:
     masked_lm = MaskedLM.load(str(golden_dir / "model"), "cpu", dtype)
-    check_company(masked_lm, random_inputs(masked_lm, 100, (*LENGTHS, 90, 130, 300)))
+    check_invariance(masked_lm, random_inputs(masked_lm, 100, (*LENGTHS, 90, 130, 300)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", CPU_DTYPES)
-def test_embedded_answers_do_not_depend_on_company(dtype: str) -> None:
+def test_embedded_answers_do_not_depend_on_the_batch(dtype: str) -> None:
     masked_lm = MaskedLM.load("embedded", "cpu", dtype)
-    check_company(masked_lm, random_inputs(masked_lm, 60, (3, 5, 8, 12, 20, 31, 45, 70, 200)))
+    check_invariance(masked_lm, random_inputs(masked_lm, 60, (3, 5, 8, 12, 20, 31, 45, 70, 200)))
 
 
-def test_ranks_of_a_smaller_k_are_the_first_of_a_larger(tmp_path: Path) -> None:
+def test_the_ranking_for_a_smaller_k_is_a_prefix_of_that_for_a_larger_k(tmp_path: Path) -> None:
     masked_lm = MaskedLM.load(str(save_random_model("bert-uncased", tmp_path / "model")), "cpu", "fp32")
     inputs = random_inputs(masked_lm, 20)
     plan = plan_batches(inputs, 256)

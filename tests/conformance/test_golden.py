@@ -1,4 +1,4 @@
-"""The golden candidates: every site of every text, in both contexts, exactly."""
+"""The engine gives exactly the golden candidates, at every site of every text, in both contexts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Equations 7-11 against a plain statement of the paper, against numbers worked out by hand, and by gradcheck."""
+"""Equations 7-11 compared with a plain implementation of the paper and hand-computed numbers, and by gradcheck."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def random_batch(seed: int = 0) -> Batch:
     return Batch(ids, types, mask, torch.zeros(3), None, np.zeros((3, 2), np.int64), True, 1.0, 1.0, 1.0)
 
 
-def test_numbers_worked_out_by_hand() -> None:
+def test_losses_equal_hand_computed_numbers() -> None:
     mask = torch.tensor([[True, True], [True, False]])
     zeros = torch.zeros(2, 1, 2, 2)
     student = torch.arange(8.0).reshape(2, 1, 2, 2)
@@ -46,7 +46,7 @@ def test_numbers_worked_out_by_hand() -> None:
     assert attention_loss([student, student], [zeros, zeros], mask).item() == pytest.approx(12.0)
     states = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[5.0, 6.0], [100.0, 100.0]]])
     double = lambda tensor: 2 * tensor  # noqa: E731
-    # Three real pieces: 4 (1 + 4 + 9 + 16 + 25 + 36) / 6.
+    # Three real tokens: 4 (1 + 4 + 9 + 16 + 25 + 36) / 6.
     assert hidden_loss([states], [torch.zeros(2, 2, 2)], [double], mask).item() == pytest.approx(4 * 91 / 6)
     assert embedding_loss(states, torch.zeros(2, 2, 2), double, mask).item() == pytest.approx(4 * 91 / 6)
     even, odds = torch.tensor([[0.0, 0.0]]), torch.tensor([[math.log(3.0), 0.0]])
@@ -58,7 +58,7 @@ def test_numbers_worked_out_by_hand() -> None:
     assert regression_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])).item() == pytest.approx(2.5)
 
 
-def test_gradients() -> None:
+def test_gradients_are_those_of_the_plain_formula() -> None:
     mask = torch.tensor([[True, True, True], [True, True, False]])
     teacher = torch.randn(2, 2, 3, 3, dtype=torch.double)
     student = torch.randn(2, 2, 3, 3, dtype=torch.double, requires_grad=True)
@@ -82,8 +82,10 @@ def teacher_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def slow_states(model: Any, batch: Batch) -> tuple[list[list[Tensor]], list[list[Tensor]], Tensor]:
-    """Per row, without padding, from the library's own forward pass: hidden states, scores recomputed from queries and
-    keys of each layer, and the logits."""
+    """Hidden states, attention scores and logits of each row, without padding, from the library's own forward pass.
+
+    Scores are recomputed from each layer's queries and keys.
+    """
     states, scores, logits = [], [], []
     for row, length in enumerate(LENGTHS):
         inputs = {
@@ -107,14 +109,20 @@ def slow_states(model: Any, batch: Batch) -> tuple[list[list[Tensor]], list[list
 
 
 @pytest.mark.parametrize("projection", ["shared", "per-layer"])
-def test_losses_and_gradients_equal_a_slow_statement_of_the_paper(teacher_dir: Path, projection: Any) -> None:
+def test_losses_and_gradients_equal_a_slow_implementation_of_the_paper(teacher_dir: Path, projection: Any) -> None:
     torch.manual_seed(0)
     eager = transformers.BertForSequenceClassification.from_pretrained(teacher_dir, attn_implementation="eager").eval()
     teacher = load_classifier(str(teacher_dir)).eval()
     config = transformers.BertConfig(
-        vocab_size=eager.config.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
-        intermediate_size=24, max_position_embeddings=64, num_labels=2, attn_implementation="eager",
-    )  # fmt: skip
+        vocab_size=eager.config.vocab_size,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=24,
+        max_position_embeddings=64,
+        num_labels=2,
+        attn_implementation="eager",
+    )
     slow_student = transformers.BertForSequenceClassification(config).eval()
     fast_student = transformers.BertForSequenceClassification(config).eval()
     fast_student.load_state_dict(slow_student.state_dict())
@@ -133,14 +141,14 @@ def test_losses_and_gradients_equal_a_slow_statement_of_the_paper(teacher_dir: P
     own_states, own_scores, own_logits = slow_states(slow_student, batch)
     with torch.no_grad():
         states, scores, logits = slow_states(eager, batch)
-    pieces, pairs = sum(LENGTHS), sum(length * length for length in LENGTHS)
+    tokens, pairs = sum(LENGTHS), sum(length * length for length in LENGTHS)
     slow = {"attention": torch.zeros(()), "hidden": torch.zeros(()), "embedding": torch.zeros(())}
     for row in range(3):
-        error = (projections.maps[0](own_states[row][0]) - states[row][0]).square().sum() / (pieces * 32)
+        error = (projections.maps[0](own_states[row][0]) - states[row][0]).square().sum() / (tokens * 32)
         slow["embedding"] = slow["embedding"] + error
         for m in (1, 2):
             w_h = projections.maps[m if projection == "per-layer" else 0]
-            hidden = (w_h(own_states[row][m]) - states[row][mapping[m - 1]]).square().sum() / (pieces * 32)
+            hidden = (w_h(own_states[row][m]) - states[row][mapping[m - 1]]).square().sum() / (tokens * 32)
             slow["hidden"] = slow["hidden"] + hidden
             attention = (own_scores[row][m - 1] - scores[row][mapping[m - 1] - 1]).square().sum() / (pairs * 4)
             slow["attention"] = slow["attention"] + attention
@@ -155,15 +163,17 @@ def test_losses_and_gradients_equal_a_slow_statement_of_the_paper(teacher_dir: P
         assert torch.allclose(ours, gradient_of(theirs), atol=2e-6, rtol=1e-4)
 
 
-def test_states_and_logits_are_the_library_s(teacher_dir: Path) -> None:
+def test_states_and_logits_equal_those_of_transformers(teacher_dir: Path) -> None:
     eager = transformers.BertForSequenceClassification.from_pretrained(teacher_dir, attn_implementation="eager").eval()
     ours = load_classifier(str(teacher_dir)).eval()
     batch = random_batch(3)
     with torch.no_grad():
         theirs = eager(
-            batch.input_ids, attention_mask=batch.mask.long(), token_type_ids=batch.token_type_ids,
+            batch.input_ids,
+            attention_mask=batch.mask.long(),
+            token_type_ids=batch.token_type_ids,
             output_hidden_states=True,
-        )  # fmt: skip
+        )
         states = encode(ours.bert, batch.input_ids, batch.token_type_ids, batch.model_mask, (1, 3))
         logits = classify(ours, states)
     assert torch.allclose(logits, theirs.logits, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The engine against the plain oracle, on small random models of every architecture, in every mode."""
+"""The engine compared with a plain oracle, on small random models of every architecture, in every mode."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_combination_of_switches_gives_valid_samples(
         ["preserve", "reference"],
         ["reference", "whole-words"],
     )
-    # Dealt out among the architectures, an odd number apart, so that each meets every value of every switch.
+    # Spread over the architectures at odd distances, so that each one is tested with every value of every switch.
     kind = KINDS.index(request.node.callspec.params["loaded"])
     switches = [one for number, one in enumerate(every) if (number + number // 8) % len(KINDS) == kind]
     assert all(len({one[place] for one in switches}) > 1 for place in range(5))
@@ -82,7 +82,7 @@ def test_every_combination_of_switches_gives_valid_samples(
             for one in replaced:
                 changed = text_a if one["column"] == "text_a" else text_b
                 assert changed[one["start"] : one["end"]] == one["candidate"] != one["word"]
-        # Only punctuation: nothing may be replaced, so nothing comes out.
+        # The last row is only punctuation: nothing may be replaced, so it has no samples.
         assert 2 not in samples.row.tolist()
 
 
@@ -93,7 +93,7 @@ def test_a_text_longer_than_the_model_is_answered_at_every_word(
     for context in ("single", "pair", "unmasked"):
         engine = AugmentEngine(loaded[0], vectors, AugmentParams(context=context, filter="whole-words", k=3))
         found = engine.propose([text])[0]
-        # A small sentencepiece vocabulary may cut a word's border: such words are left alone.
+        # In a small sentencepiece vocabulary, tokens may cross the boundaries of words; such words are not replaced.
         assert len(found.words) == 150
         assert len(found.proposals) >= 120
         assert all(one.candidates for one in found.proposals if one.origin == "mlm")

@@ -1,4 +1,4 @@
-"""`trainer export`: the ONNX file predicts what PyTorch does, int8 reports its agreement, bad input gives one line."""
+"""`trainer export`: ONNX logits equal PyTorch's, int8 reports how much they differ, and bad input gives one line."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def answers(path: Path, batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 @torch.no_grad()
-def test_the_file_gives_the_same_logits_for_any_batch_and_length(models: dict[str, Path], exported: Path) -> None:
+def test_onnx_logits_equal_pytorch_for_any_batch_and_length(models: dict[str, Path], exported: Path) -> None:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(models["bert"]).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(models["bert"])
     for texts in (["a"], ["a great movie", "she"], ["the quick brown fox " * 8, "a bad ending", "the"] * 5):
@@ -55,7 +55,7 @@ def test_the_file_gives_the_same_logits_for_any_batch_and_length(models: dict[st
         assert np.abs(found - wanted).max() < 1e-5 < wanted.std()
 
 
-def test_facts_are_written_next_to_the_file(models: dict[str, Path], exported: Path) -> None:
+def test_the_facts_are_written_next_to_the_file(models: dict[str, Path], exported: Path) -> None:
     facts = json.loads(exported.with_suffix(".json").read_text())
     assert facts["opset"] == onnx.load(exported).opset_import[0].version == 18
     assert facts["bytes"] == exported.stat().st_size
@@ -65,7 +65,7 @@ def test_facts_are_written_next_to_the_file(models: dict[str, Path], exported: P
     assert sorted(path.name for path in exported.parent.iterdir()) == ["bert.json", "bert.onnx"]
 
 
-def test_a_file_of_another_model_does_not_pass_the_check(models: dict[str, Path], exported: Path) -> None:
+def test_a_file_of_another_model_fails_the_check(models: dict[str, Path], exported: Path) -> None:
     with pytest.raises(OutputError, match=r"the ONNX logits differ from PyTorch's by .*; nothing was kept"):
         check_equal_logits(load_saved_classifier(str(models["other"]), "--model"), exported, 32, seed=0)
 
@@ -87,7 +87,7 @@ def test_int8_is_smaller_and_reports_its_agreement(models: dict[str, Path], expo
     assert onnx.TensorProto.INT8 in weights
 
 
-def test_a_model_without_segments_exports_through_the_command_line(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_model_without_token_types_exports_through_the_command_line(models: dict[str, Path], tmp_path: Path) -> None:
     output = tmp_path / "distilbert.onnx"
     options = ["export", "--model", str(models["distilbert"]), "--format", "onnx", "--output", str(output)]
     assert run_in_process(options) == (0, "")
@@ -119,13 +119,13 @@ def test_bad_input_gives_one_line(models: dict[str, Path], tmp_path: Path) -> No
 
 
 def run_in_process(options: list[str]) -> tuple[int, str]:
-    """Exit code and standard error of the command line, without starting another process."""
+    """Exit code and standard error of the command line, run in this process to save its start-up time."""
     import contextlib
     import io
 
     from trainer.cli import main
 
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         code = main(options)
-    return code, said.getvalue()
+    return code, stderr.getvalue()

@@ -25,7 +25,7 @@ def rows_of(output: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def test_a_run_is_whole_and_says_what_it_did(finished_run: Path) -> None:
+def test_a_finished_run_is_complete_and_reports_its_totals(finished_run: Path) -> None:
     status = json.loads(run_command("status", str(finished_run), "--json").stdout)
     assert status["complete"]
     assert (status["rows"], status["quarantined"], status["shards"]) == (NUM_ROWS - 1, 1, NUM_ROWS // 8)
@@ -37,7 +37,7 @@ def test_a_run_is_whole_and_says_what_it_did(finished_run: Path) -> None:
     assert record["where"].endswith("corpus.tsv line 19")
 
 
-def test_rows_carry_source_label_columns_and_spans(finished_run: Path) -> None:
+def test_rows_have_their_label_other_columns_and_replaced_spans(finished_run: Path) -> None:
     rows = rows_of(finished_run)
     assert [row["source_id"] for row in rows] == sorted(row["source_id"] for row in rows)
     for row in rows:
@@ -55,7 +55,7 @@ def test_three_actors_write_the_same_bytes_as_one(job: Job, finished_run: Path, 
     assert bytes_of(tmp_path / "out") == bytes_of(finished_run)
 
 
-def test_killed_half_way_and_resumed_writes_the_same_bytes(job: Job, finished_run: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_killed_and_resumed_writes_the_same_bytes(job: Job, finished_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     commits = output / "commits"
     status = kill_when(
@@ -74,12 +74,12 @@ def test_killed_half_way_and_resumed_writes_the_same_bytes(job: Job, finished_ru
     assert bytes_of(output) == bytes_of(finished_run)
 
 
-def test_a_finished_run_is_not_run_again_and_another_job_is_refused(job: Job, finished_run: Path) -> None:
+def test_a_finished_run_is_not_repeated_and_another_job_is_rejected(job: Job, finished_run: Path) -> None:
     before = bytes_of(finished_run)
     assert run_command(*job.arguments(finished_run)).returncode == 0
     for more, message in (
         (["--k", "9"], "config.k was 8, now 9"),
-        (["--no-resume"], "holds a run already"),
+        (["--no-resume"], "already contains a run"),
     ):
         refused = run_command(*job.arguments(finished_run, *more))
         assert refused.returncode == 1
@@ -88,7 +88,7 @@ def test_a_finished_run_is_not_run_again_and_another_job_is_refused(job: Job, fi
     assert bytes_of(finished_run) == before
 
 
-def test_verify_finds_one_changed_byte(finished_run: Path, tmp_path: Path) -> None:
+def test_verify_finds_a_single_changed_bit(finished_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(finished_run, copy)
     shard = sorted((copy / "shards").iterdir())[3]
@@ -101,7 +101,7 @@ def test_verify_finds_one_changed_byte(finished_run: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("form", ["tsv", "jsonl", "parquet"])
-def test_export_holds_every_row(finished_run: Path, tmp_path: Path, form: str) -> None:
+def test_an_export_contains_every_row(finished_run: Path, tmp_path: Path, form: str) -> None:
     target = tmp_path / f"all.{form}"
     finished = run_command("export", str(finished_run), "--format", form, "--output", str(target), "--json")
     assert finished.returncode == 0, finished.stderr
@@ -120,7 +120,7 @@ def test_export_holds_every_row(finished_run: Path, tmp_path: Path, form: str) -
         assert [line.split("\t")[2] for line in lines] == [row["text_a"] for row in expected]
 
 
-def test_datasets_reads_the_shards_as_they_are(finished_run: Path, tmp_path: Path) -> None:
+def test_the_datasets_library_reads_the_shards_directly(finished_run: Path, tmp_path: Path) -> None:
     import datasets
 
     loaded = datasets.load_dataset(
@@ -129,7 +129,7 @@ def test_datasets_reads_the_shards_as_they_are(finished_run: Path, tmp_path: Pat
     assert loaded["text_a"] == [row["text_a"] for row in rows_of(finished_run)]
 
 
-def read_as_the_reference_does(path: Path) -> list[list[str]]:
+def read_like_the_reference(path: Path) -> list[list[str]]:
     """`_read_tsv` of the reference's data processors, with the quotechar=None that they pass."""
     with path.open("r", encoding="utf-8") as file:
         return list(csv.reader(file, delimiter="\t", quotechar=None))
@@ -138,7 +138,7 @@ def read_as_the_reference_does(path: Path) -> list[list[str]]:
 @pytest.mark.golden
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "text_a", "text_b", "label"), [("MRPC", 3, 4, 0), ("CoLA", 3, None, 1)])
-def test_a_glue_task_exports_what_the_reference_reads(
+def test_the_reference_reads_the_export_of_a_glue_task(
     data_dir: Path, job: Job, tmp_path: Path, name: str, text_a: int, text_b: int | None, label: int
 ) -> None:
     source = data_dir / "glue" / name / "train.tsv"
@@ -150,9 +150,9 @@ def test_a_glue_task_exports_what_the_reference_reads(
     target = tmp_path / "train_aug.tsv"
     exported = run_command("export", str(output), "--format", "reference-tsv", "--output", str(target))
     assert exported.returncode == 0, exported.stderr
-    lines, original = read_as_the_reference_does(target), read_as_the_reference_does(source)
+    lines, original = read_like_the_reference(target), read_like_the_reference(source)
     if name != "CoLA":
-        # The reference leaves the first line out for every task but CoLA.
+        # The reference skips the first line for every task except CoLA.
         assert [one.lstrip("\ufeff") for one in original.pop(0)] == lines.pop(0)
     expected = rows_of(output)
     assert len(lines) == len(expected)

@@ -1,4 +1,4 @@
-"""`ray job submit` on a cluster started with `ray start`, with a token and without: stop, submit again, refusals."""
+"""`ray job submit` on a cluster started with `ray start`, with and without a token: stop, submit again, refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def head(request: pytest.FixtureRequest) -> Iterator[StartedNodes]:
 
 
 def ray_job(head: StartedNodes, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`ray job …` with the cluster's token."""
+    """Run `ray job …` with the cluster's token."""
     command = [sys.executable, "-m", "ray.scripts.scripts", "job", *arguments]
     environment = head.environment | {"RAY_API_SERVER_ADDRESS": head.dashboard}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
@@ -41,7 +41,7 @@ def submit(head: StartedNodes, name: str, arguments: list[str], *more: str) -> s
 
 
 def stop(head: StartedNodes, name: str) -> None:
-    """What `ray job stop` asks for, at once: the command itself takes longer to start than the job to finish."""
+    """Do what `ray job stop` does, but at once: the command takes longer to start than the job to finish."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     request = Request(f"{head.dashboard}/api/jobs/{name}/stop", method="POST", headers=headers)
     assert json.load(urlopen(request, timeout=60)) == {"stopped": True}
@@ -51,7 +51,7 @@ def stop(head: StartedNodes, name: str) -> None:
 def wait_for(is_so: Callable[[], bool], seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < deadline, "it did not happen in time"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.1)
 
 
@@ -75,7 +75,7 @@ def test_submit_stop_and_submit_again(
     stop(head, "first")
     done = len(list(commits.glob("*.json")))
     status = run_command("status", str(output))
-    # Ray gives three seconds between SIGTERM and SIGKILL: that the run could say so means that it ended within them.
+    # Ray sends SIGKILL three seconds after SIGTERM: the run can only report this if it ended in time.
     assert "stopped" in status.stdout, status.stdout
     assert f"{done} of {1600 // 16} shards" in status.stdout
     again = submit(head, "second", arguments)
@@ -95,7 +95,7 @@ def test_submit_stop_and_submit_again(
 
 
 def refusals(head: StartedNodes, job: Job, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wrong token, and none, are one clear line each."""
+    """A wrong token and a missing one give one clear error line each."""
     for mode, token in (("token", TOKEN[::-1]), ("disabled", "")):
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
         monkeypatch.setenv("RAY_AUTH_TOKEN", token)

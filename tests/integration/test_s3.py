@@ -1,4 +1,4 @@
-"""Outputs and inputs in S3 over a network that fails: real clients, a real server (moto), a proxy that breaks it."""
+"""Outputs and inputs in S3 over an unreliable network: real clients, a real server (moto), a proxy that adds faults."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from shared.errors import InputError, StoreError, UsageError
-from shared.shards import list_commits, read_shard, remove_orphans, revoke_damaged, write_shard
+from shared.manifest import write_or_check
+from shared.shard_checks import remove_orphans, revoke_damaged
+from shared.shards import list_commits, read_shard, write_shard
 from shared.storage import s3
 from shared.storage.input_files import expand, open_binary, sha256_of
 from shared.storage.store import Store, open_store
 from tests.integration.conftest import Job
 from tests.support.command import bytes_of, run_command
+from tests.support.manifests import small_manifest
 from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server
 from trainer.data.stream import wait_for_commit
 
@@ -32,7 +35,7 @@ def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make this process and its children speak to the server at `url`."""
+    """Make this process and its children use the server at `url`."""
     for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(s3, "FIRST_PAUSE_SECONDS", 0.05)
@@ -65,7 +68,7 @@ def table(shard: int) -> pa.Table:
     return pa.table({"source_id": pa.array([shard], pa.int64()), "text_a": ["x" * (40_000 + shard)]})
 
 
-def test_the_store_does_what_the_local_one_does(clean: None) -> None:
+def test_the_s3_store_behaves_like_the_local_one(clean: None) -> None:
     store = open_store("s3://bucket/plain")
     assert (store.list("commits"), store.exists("a/b")) == ([], False)
     store.put("a/b", b"one")
@@ -81,7 +84,7 @@ def test_the_store_does_what_the_local_one_does(clean: None) -> None:
         store.read("a/b")
 
 
-def test_one_of_many_writers_creates_an_object(clean: None) -> None:
+def test_exactly_one_of_many_writers_creates_an_object(clean: None) -> None:
     store = open_store("s3://bucket/race")
     barrier = threading.Barrier(8)
 
@@ -95,18 +98,18 @@ def test_one_of_many_writers_creates_an_object(clean: None) -> None:
     assert store.read("commits/1") == str(won.index(True)).encode()
 
 
-def test_shards_survive_a_network_that_breaks_every_fourth_request(faulty: FaultyProxy) -> None:
+def test_shards_survive_a_fault_in_every_fourth_request(faulty: FaultyProxy) -> None:
     store = open_store("s3://bucket/faulty")
     for shard in range(8):
         write_shard(store, shard, table(shard), 1, [], {})
     assert [commit.shard for commit in list_commits(store)] == list(range(8))
-    store.put("manifest.json", b'{"format_version": 1, "plan": {"shards": 8}}')
+    assert write_or_check(store, small_manifest(8))
     for shard in range(8):
         assert read_shard(store, wait_for_commit(store, shard, 8, 5.0)).equals(table(shard))
     assert set(faulty.faults) == {"500", "503", "slow", "torn-upload", "lost-answer", "torn-download"}
 
 
-def test_damaged_and_half_written_objects_are_found(clean: None) -> None:
+def test_damaged_objects_and_unfinished_uploads_are_found(clean: None) -> None:
     store = open_store("s3://bucket/damaged")
     commits = [write_shard(store, shard, table(shard), 1, [], {}) for shard in range(3)]
     changed = bytearray(store.read(commits[1].file))
@@ -118,20 +121,20 @@ def test_damaged_and_half_written_objects_are_found(clean: None) -> None:
     assert revoke_damaged(store, read_all=True) == []
     upload = s3.client().create_multipart_upload(Bucket="bucket", Key="damaged/shards/never-finished.arrow")
     assert upload["UploadId"]
-    # moto says of every upload that it began in 2010.
+    # moto dates every upload to 2010.
     assert remove_orphans(store, older_than_seconds=1e10) == 0
     assert remove_orphans(store) == 1
     assert remove_orphans(store) == 0
 
 
-def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
+def test_a_missing_bucket_and_an_unreachable_server_give_one_clear_line(
     clean: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(StoreError, match="s3://no-such-bucket/out/a"):
         open_store("s3://no-such-bucket/out").put("a", b"x")
     with pytest.raises(StoreError, match="NoSuchBucket"):
         open_store("s3://no-such-bucket/out").put_if_absent("a", b"x")
-    with pytest.raises(UsageError, match="names no bucket"):
+    with pytest.raises(UsageError, match="the bucket is missing"):
         open_store("s3://")
     with pytest.raises(InputError, match=r"s3://bucket/nothing\.csv: no such file"):
         sha256_of("s3://bucket/nothing.csv")
@@ -143,8 +146,8 @@ def test_a_bucket_that_is_not_there_and_a_refused_key_are_one_clear_line(
     assert caught.value.is_transient
 
 
-def test_input_files_are_found_and_read_in_pieces(faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.storage.input_files.PIECE_BYTES", 10_000)
+def test_input_files_are_found_and_read_in_blocks(faulty: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.storage.input_files.BLOCK_BYTES", 10_000)
     store = open_store("s3://bucket/inputs")
     lines = [f"line {number}\t{number % 2}\n".encode() for number in range(20_000)]
     store.put("b.tsv", b"".join(lines))
@@ -156,7 +159,7 @@ def test_input_files_are_found_and_read_in_pieces(faulty: FaultyProxy, monkeypat
     uri = "s3://bucket/inputs"
     assert expand([uri], kinds) == [f"{uri}/{name}" for name in ("a.csv", "b.tsv", "c.parquet")]
     assert expand([f"{uri}/*.tsv", f"{uri}/a.csv"], kinds) == [f"{uri}/b.tsv", f"{uri}/a.csv"]
-    with pytest.raises(InputError, match="no file of a known kind"):
+    with pytest.raises(InputError, match="no files of a known type"):
         expand([f"{uri}/*.jsonl"], kinds)
     with open_binary(f"{uri}/b.tsv") as file:
         assert list(file) == lines

@@ -1,4 +1,4 @@
-"""Run our command lines as a user does: in a process of their own."""
+"""Run our command lines as a user does, in a process of their own."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_command(*arguments: str, program: str = "augment_service") -> subprocess.CompletedProcess[str]:
-    """Run to the end; output as text."""
+    """Run a command to its end; its output is text."""
     command = [sys.executable, "-m", program, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)
 
 
 def call_main(*arguments: str, program: str = "augment_service") -> subprocess.CompletedProcess[str]:
-    """The same command line in this process, for what needs no process of its own: seconds less of imports each."""
+    """Run the same command line in this process, which saves seconds of imports per call."""
     out, err = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"{program}.cli").main
     root = logging.getLogger()
@@ -39,14 +39,14 @@ def call_main(*arguments: str, program: str = "augment_service") -> subprocess.C
 
 
 def kill_when(is_time: Callable[[], bool], *arguments: str, program: str = "augment_service") -> int:
-    """Start a command, SIGKILL it and everything it started when `is_time()`; returns its exit status."""
+    """Start a command, and SIGKILL it and its descendants once `is_time()`; returns its exit status."""
     command = [sys.executable, "-m", program, *arguments]
     process = subprocess.Popen(
         command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 200
     while process.poll() is None and not is_time():
-        assert time.monotonic() < deadline, "the moment never came"
+        assert time.monotonic() < deadline, "the moment to kill never came"
         time.sleep(0.005)
     descendants = descendants_of(process.pid)
     for pid in (process.pid, *descendants):
@@ -61,9 +61,9 @@ def kill_when(is_time: Callable[[], bool], *arguments: str, program: str = "augm
 def killing_workers(
     is_title: Callable[[bytes], bool], is_time: Callable[[int], bool], count: int
 ) -> Iterator[list[int]]:
-    """While the block runs, SIGKILL up to `count` processes below this one, each when `is_time(killed so far)`.
+    """While the block runs, SIGKILL up to `count` descendants of this process, each once `is_time(number killed)`.
 
-    is_title: whether a process's command line is that of a worker to kill. Gives the list of ids that were killed.
+    is_title: whether a process's command line is that of a worker to kill. Yields the list of killed process ids.
     """
     killed: list[int] = []
     is_over = threading.Event()
@@ -89,7 +89,7 @@ def killing_workers(
 
 
 def descendants_of(pid: int) -> list[int]:
-    """Process ids below `pid`."""
+    """Ids of all descendants of a process."""
     parents: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -107,5 +107,5 @@ def descendants_of(pid: int) -> list[int]:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """Every file of an output folder that the job's result consists of."""
+    """Every file of an output folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -13,12 +13,13 @@ import transformers
 from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
 from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.inputs.rows import SourceRow
-from shared.manifest import write_or_check
+from shared.manifest import JobConfig, Manifest, ShardPlan, write_or_check
 from shared.params import AugmentParams
 from shared.sampling import draw_samples
 from shared.schema import candidates_schema, samples_schema
-from shared.shards import write_shard, write_success
+from shared.shards import write_shard
 from shared.storage.store import LocalStore
+from shared.totals import Totals, write_success
 from tests.support.models import save_random_model
 
 ADJECTIVES = ("good", "great", "bad", "terrible", "small", "lazy", "quick", "brown")
@@ -72,7 +73,7 @@ def candidates_of(row: SourceRow) -> RowCandidates:
 class Output:
     """An augmentation output of which shards can be committed one by one, as a running job does."""
 
-    def __init__(self, folder: Path, num_rows: int = 40, emit: str = "samples", n_a: int = 3, **manifest: Any) -> None:
+    def __init__(self, folder: Path, num_rows: int = 40, emit: str = "samples", n_a: int = 3, **options: Any) -> None:
         self.store = LocalStore(str(folder))
         self.params = AugmentParams(n_a=n_a, seed=5)
         self.emit = emit
@@ -80,12 +81,14 @@ class Output:
         self.schema: pa.Schema = make_schema(pa.int64(), [])
         rows = source_rows(num_rows)
         self.shards = [rows[start : start + ROWS_PER_SHARD] for start in range(0, num_rows, ROWS_PER_SHARD)]
-        asked = {
-            "config": self.params.model_dump(mode="json") | {"emit": emit, "task": None} | manifest,
-            "plan": {"rows": num_rows, "shards": len(self.shards), "shard_rows": ROWS_PER_SHARD},
-            "schema": [f"{one.name}: {one.type}" for one in self.schema],
-        }
-        write_or_check(self.store, asked)
+        manifest = Manifest(
+            config=JobConfig(**self.params.model_dump(mode="json") | {"emit": emit, "task": None} | options),
+            inputs=(),
+            models={},
+            plan=ShardPlan.cut(num_rows, ROWS_PER_SHARD),
+            schema=tuple(f"{one.name}: {one.type}" for one in self.schema),
+        )
+        write_or_check(self.store, manifest)
 
     def commit(self, shard: int) -> None:
         """Write one shard."""
@@ -102,7 +105,7 @@ class Output:
         """Commit every shard that is missing."""
         for shard in range(len(self.shards)):
             self.commit(shard)
-        write_success(self.store, {})
+        write_success(self.store, Totals())
         return self
 
 

@@ -1,5 +1,7 @@
-"""Our command lines where others write them down (manifests, scripts): found, and built into the command's own
-configuration, so that none can name an option that does not exist."""
+"""Finds our command lines in manifests and scripts, and builds each command's configuration from them.
+
+A command line with an option that does not exist fails.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def commands_in(shell_line: str) -> list[list[str]]:
-    """Arguments after `python -m` of each of our commands in one shell line."""
+    """The arguments after `python -m` of each of our commands in one shell line."""
     lexer = shlex.shlex(shell_line, posix=True, punctuation_chars=";&|")
     lexer.whitespace_split = True
     commands: list[list[str]] = []
@@ -40,7 +42,7 @@ def commands_in(shell_line: str) -> list[list[str]]:
 def build_config(command: Sequence[str]) -> CommandConfig:
     """The configuration of [program, command, options…], as the program itself would build it.
 
-    Fails on an unknown command or option.
+    Raises AssertionError for an unknown command or option.
     """
     program, name, *options = command
     commands = {one.name: one for one in importlib.import_module(f"{program}.cli").COMMANDS}
@@ -53,9 +55,9 @@ def build_config(command: Sequence[str]) -> CommandConfig:
 
 
 def run_recorded(
-    script: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], stand_ins: Mapping[str, str]
+    script: Path, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], fakes: Mapping[str, str]
 ) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
-    """Run a shell script with `stand_ins` (program name -> shell body) first on the path; each call of one is recorded.
+    """Run a shell script with `fakes` (program name -> shell body) first on the path, and record their calls.
 
     Returns the finished process and the calls, each [program, arguments…].
     """
@@ -65,12 +67,16 @@ def run_recorded(
     record = (
         f'/usr/bin/env python3 -c \'import json,sys; print(json.dumps(sys.argv[1:]))\' "$(basename "$0")" "$@" >> {log}'
     )
-    for name, body in stand_ins.items():
+    for name, body in fakes.items():
         tool = tools / name
         tool.write_text(f"#!/bin/bash\nPATH=/usr/bin:/bin\n{record}\n{body}\n", encoding="utf-8")
         tool.chmod(0o755)
     finished = subprocess.run(
-        ["bash", str(script), *arguments], capture_output=True, text=True, timeout=60, check=False,
+        ["bash", str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
         env={"PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(folder)} | dict(environment),
-    )  # fmt: skip
+    )
     return finished, [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]

@@ -1,4 +1,4 @@
-"""Small real models with random weights, built from configurations, for every architecture that the engine serves."""
+"""Small real models with random weights, built from configurations, for every architecture the engine supports."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ KINDS = ("bert-uncased", "bert-cased", "bert-chinese", "distilbert", "electra", 
 
 
 def save_random_model(kind: str, folder: Path, max_length: int = 64, num_heads: int = 4) -> Path:
-    """Train a small tokenizer of the kind's type, make a random masked LM, save both; returns the folder."""
+    """Train a small tokenizer of the given kind, create a random masked LM, and save both; returns the folder."""
     torch.manual_seed(7)
     tokenizer = _tokenizer(kind)
     model = _model(kind, len(tokenizer), tokenizer.pad_token_id, max_length, num_heads)
     with torch.no_grad():
         for weight in model.parameters():
-            # Larger than the usual start, so that answers depend on the context and biases show when left out.
+            # Larger than the usual initialisation, so that answers depend on the context and a missing bias shows.
             weight.add_(torch.randn_like(weight) * 0.15)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -37,7 +37,7 @@ def save_random_model(kind: str, folder: Path, max_length: int = 64, num_heads: 
 
 
 def save_random_vectors(path: Path, size: int = 8) -> Path:
-    """GloVe text with words of TEXT and some that no small vocabulary holds as one piece."""
+    """GloVe text with the words of TEXT, and some that a small vocabulary does not contain as a single token."""
     torch.manual_seed(3)
     words = list(dict.fromkeys([*" ".join(TEXT).lower().split(), "cinematography", "masterpiece", "honestly"]))
     rows = torch.randn(len(words), size).tolist()

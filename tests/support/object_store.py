@@ -1,7 +1,7 @@
-"""An S3 server for tests (moto, a process of its own) behind a proxy that breaks a share of the requests.
+"""An S3 server for tests (moto, in its own process) behind a proxy that injects faults into a share of the requests.
 
-The faults, drawn from a seeded generator: error 500, 503 SlowDown, a slow answer, an upload whose connection breaks in
-its middle (the server never hears of it), an upload that arrives but whose answer is lost, a download that breaks off.
+The faults, drawn from a seeded generator: error 500, 503 SlowDown, a slow response, an upload whose connection breaks
+before it reaches the server, an upload that arrives but whose response is lost, a download that is cut off.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ from typing import Any
 from urllib.request import urlopen
 
 ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_REGION": "us-east-1",
     "AWS_EC2_METADATA_DISABLED": "true",
-}  # fmt: skip
+}
 HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -37,7 +39,7 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def moto_server(log: Path) -> Iterator[str]:
-    """A running S3 server; its URL."""
+    """The URL of a running S3 server."""
     port = free_port()
     code = "import sys; from moto.server import main; sys.exit(main(sys.argv[1:]))"
     with log.open("wb") as file:
@@ -62,7 +64,7 @@ def moto_server(log: Path) -> Iterator[str]:
 
 
 class FaultyProxy:
-    """Forwards to `upstream`; breaks each request with chance `share`. `faults` counts what it did."""
+    """Forwards to `upstream`, with a fault in each request with probability `share`. `faults` counts them by kind."""
 
     def __init__(self, upstream: str, share: float, seed: int = 0) -> None:
         self.share, self.faults, self._turns = share, Counter[str](), Counter[str]()
@@ -144,13 +146,13 @@ class FaultyProxy:
             daemon_threads = True
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # a client that hung up
+                pass  # the client closed the connection
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def draw(self, command: str, size: int) -> str:
-        """The fault of a request, or nothing."""
+        """The fault for a request; empty for none."""
         with self._lock:
             if self._random.random() >= self.share:
                 return ""
@@ -159,7 +161,7 @@ class FaultyProxy:
                 kinds = ["torn-upload", "lost-answer", *kinds] if size else ["lost-answer", *kinds]
             if command == "GET":
                 kinds = ["torn-download", *kinds]
-            # In turn, so that no kind is left to luck.
+            # In turn, so that every kind occurs.
             turn = f"{command} of {len(kinds)} kinds"
             fault = kinds[self._turns[turn] % len(kinds)]
             self._turns[turn] += 1

@@ -1,4 +1,4 @@
-"""A slow, plain statement of candidate generation: one masked word at a time, whole logits, full sort."""
+"""A slow, plain implementation of candidate generation: one masked word at a time, all logits, full sort."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from augment_service.engine.words import Word
 def ranked_entries(
     model: Any, tokenizer: Any, words: tuple[Word, ...], index: int, context: str
 ) -> list[tuple[int, float]]:
-    """All vocabulary entries with logits for word `index`, best first, equal ones by id; texts within the window."""
-    pieces = [piece for word in words for piece in word.piece_ids]
+    """All vocabulary entries with their logits for word `index`, best first, ties by id. The text must be short."""
+    token_ids = [token for word in words for token in word.piece_ids]
     place = sum(len(word.piece_ids) for word in words[:index])
     cls, sep, mask = tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id
-    masked = list(pieces)
+    masked = list(token_ids)
     if context != "unmasked":
         masked[place] = mask
     ids, segments = [cls, *masked, sep], [0] * (len(masked) + 2)
     if context == "pair":
-        ids, segments = [*ids, *pieces, sep], segments + [1] * (len(pieces) + 1)
+        ids, segments = [*ids, *token_ids, sep], segments + [1] * (len(token_ids) + 1)
     options = {}
     if getattr(model.config, "type_vocab_size", 0) > 1:
         options["token_type_ids"] = torch.tensor([segments])
@@ -34,7 +34,7 @@ def ranked_entries(
 
 
 def expected_candidates(engine: AugmentEngine, model: Any, words: tuple[Word, ...], index: int) -> list[str]:
-    """Candidate words by the specification's text, from the full ranking."""
+    """Candidate words of the specification, from the full ranking."""
     params, vocabulary = engine.params, engine.vocabulary
     word = words[index]
     ranking = ranked_entries(model, engine.masked_lm.tokenizer, words, index, params.context)

@@ -1,6 +1,6 @@
-"""Ray clusters of several nodes on this machine, whose nodes can be killed: with Ray's test cluster, or `ray start`.
+"""Ray clusters of several killable nodes on this machine, made by Ray's test cluster or by `ray start`.
 
-All of them listen on this machine only, on free ports, ask for a token, and are ended by process id.
+All of them listen on localhost only, on free ports, require a token, and are ended by process id.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ TOKEN_ENVIRONMENT = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USA
 
 
 def kill(pids: list[int]) -> None:
-    """SIGKILL, whoever is still there."""
+    """Send SIGKILL to those that still exist."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 class Nodes(Protocol):
-    """A head that does no work, and nodes of one CPU."""
+    """A head that does no work, and nodes with one CPU each."""
 
     address: str
 
     def add(self) -> None:
-        """A node joins."""
+        """Start another node."""
         ...
 
     def root_pids(self) -> list[int]:
-        """Per working node, the process that its workers descend from."""
+        """For each working node, the process that its workers descend from."""
         ...
 
     def kill_node(self, index: int) -> list[int]:
@@ -49,7 +49,7 @@ class Nodes(Protocol):
         ...
 
     def mend(self) -> int:
-        """A node joins for each that ended by itself, as one does whose agent was killed; returns how many."""
+        """Start a node for each that ended by itself, for instance because its agent was killed; returns how many."""
         ...
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class TestCluster:
             self.add()
 
     def add(self) -> None:
-        """A node joins."""
+        """Start another node."""
         self._nodes.append(self._cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES))
 
     def root_pids(self) -> list[int]:
@@ -91,7 +91,7 @@ class TestCluster:
         return pids
 
     def mend(self) -> int:
-        """A node joins for each whose raylet ended."""
+        """Start a node for each whose raylet has ended."""
         gone = [node for node in self._nodes if node.all_processes["raylet"][0].process.poll() is not None]
         for node in gone:
             self._nodes.remove(node)
@@ -108,17 +108,22 @@ class StartedNodes:
     """Nodes as separate `ray start --block` processes, as on separate machines."""
 
     def __init__(self, num_nodes: int, num_head_cpus: int = 0, mode: str = "token") -> None:
-        # A short path: the names of Ray's sockets may have 107 bytes.
+        # A short path, because the names of Ray's sockets are limited to 107 bytes.
         self._folder, self._count = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp")), 0
         self.environment = os.environ | TOKEN_ENVIRONMENT | {"RAY_AUTH_MODE": mode}
         self.port, self.dashboard_port = free_port(), free_port()
         self.metrics_port = free_port()
         self.address, self.dashboard = f"127.0.0.1:{self.port}", f"http://127.0.0.1:{self.dashboard_port}"
         head = [
-            "--head", f"--port={self.port}", "--dashboard-host=127.0.0.1", f"--dashboard-port={self.dashboard_port}",
-            f"--ray-client-server-port={free_port()}", f"--num-cpus={num_head_cpus}",
-            f"--temp-dir={self._folder / 'r'}", f"--metrics-export-port={self.metrics_port}",
-        ]  # fmt: skip
+            "--head",
+            f"--port={self.port}",
+            "--dashboard-host=127.0.0.1",
+            f"--dashboard-port={self.dashboard_port}",
+            f"--ray-client-server-port={free_port()}",
+            f"--num-cpus={num_head_cpus}",
+            f"--temp-dir={self._folder / 'r'}",
+            f"--metrics-export-port={self.metrics_port}",
+        ]
         self._head = self._start(head)
         self._nodes: list[subprocess.Popen[bytes]] = []
         self._wait_for_head()
@@ -126,7 +131,7 @@ class StartedNodes:
             self.add()
 
     def add(self) -> None:
-        """A node joins."""
+        """Start another node."""
         self._nodes.append(
             self._start([f"--address={self.address}", "--num-cpus=1", f"--metrics-export-port={free_port()}"])
         )
@@ -144,7 +149,7 @@ class StartedNodes:
         return pids
 
     def mend(self) -> int:
-        """A node joins for each whose `ray start` ended."""
+        """Start a node for each whose `ray start` has ended."""
         gone = [node for node in self._nodes if node.poll() is not None]
         for node in gone:
             self._nodes.remove(node)
@@ -161,12 +166,16 @@ class StartedNodes:
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         self._count += 1
-        command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, "--block", "--disable-usage-stats",
-            f"--object-store-memory={STORE_BYTES}", f"--dashboard-agent-listen-port={free_port()}",
+        options = [
+            "--block",
+            "--disable-usage-stats",
+            f"--object-store-memory={STORE_BYTES}",
+            f"--dashboard-agent-listen-port={free_port()}",
             f"--dashboard-agent-grpc-port={free_port()}",
-            "--min-worker-port=0", "--max-worker-port=0",
-        ]  # fmt: skip
+            "--min-worker-port=0",
+            "--max-worker-port=0",
+        ]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *options]
         with (self._folder / f"node-{self._count}.log").open("wb") as log:
             return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
 

@@ -1,4 +1,4 @@
-"""Run folders as the training commands leave them, with small random models."""
+"""Run folders like those of the training commands, with small random models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HEADS = 4
 def save_random_classifier(
     folder: Path, hidden: int = 32, layers: int = 2, labels: int = 2, kind: str = "bert"
 ) -> Path:
-    """A sequence classification model with random weights and a tokenizer, as plain transformers saves them."""
+    """Save a sequence classification model with random weights, and a tokenizer, in plain transformers form."""
     save_random_model("distilbert" if kind == "distilbert" else "bert-uncased", folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     torch.manual_seed(hidden * 10 + layers)
@@ -32,14 +32,14 @@ def save_random_classifier(
         model = transformers.BertForSequenceClassification(config)
     with torch.no_grad():
         for weight in model.parameters():
-            # Larger than the usual start, so that logits depend on every piece of the input.
+            # Larger than the usual initial weights, so that logits depend on every token of the input.
             weight.add_(torch.randn_like(weight) * 0.1)
     model.save_pretrained(folder)
     return folder
 
 
 def write_teacher_run(folder: Path, task: str = "SST-2", score: float = 0.9) -> Path:
-    """A finished run of `trainer teacher`."""
+    """Write a finished run of `trainer teacher`."""
     save_random_classifier(folder / "model", hidden=64, layers=4)
     _write(folder, {"command": "teacher", "task": task, "seed": 0, "max_length": None})
     lines = [_loss("teacher", step, {"loss": 0.7 * math.exp(-step / 400)}) for step in range(50, 1001, 50)]
@@ -51,14 +51,27 @@ def write_teacher_run(folder: Path, task: str = "SST-2", score: float = 0.9) -> 
 
 
 def write_task_run(
-    folder: Path, teacher: Path, ablation: str = "full", seed: int = 0, score: float = 0.86, task: str = "SST-2",
-    name: str = "", is_finished: bool = True, hidden: int = 32,
-) -> Path:  # fmt: skip
-    """A run of `trainer task`, finished or still going on."""
+    folder: Path,
+    teacher: Path,
+    ablation: str = "full",
+    seed: int = 0,
+    score: float = 0.86,
+    task: str = "SST-2",
+    name: str = "",
+    is_finished: bool = True,
+    hidden: int = 32,
+) -> Path:
+    """Write a run of `trainer task`, finished or still in progress."""
     config = {
-        "command": "task", "task": task, "seed": seed, "teacher": str(teacher / "model"), "augmented": "out/x",
-        "ablation": ablation, "name": name, "max_length": 32,
-    }  # fmt: skip
+        "command": "task",
+        "task": task,
+        "seed": seed,
+        "teacher": str(teacher / "model"),
+        "augmented": "out/x",
+        "ablation": ablation,
+        "name": name,
+        "max_length": 32,
+    }
     _write(folder, config)
     lines = []
     for step in range(50, 1001, 50):
@@ -74,14 +87,19 @@ def write_task_run(
         return _finish(folder, lines, None)
     save_random_classifier(folder / "model", hidden=hidden, layers=2)
     result = _result("task", task, seed, score) | {
-        "ablation": ablation, "name": name, "parameters": 40_000, "teacher": str(teacher / "model"),
-        "teacher_dev": {"accuracy": 0.9}, "mapping": [2, 4], "data_wait_share": 0.004,
-    }  # fmt: skip
+        "ablation": ablation,
+        "name": name,
+        "parameters": 40_000,
+        "teacher": str(teacher / "model"),
+        "teacher_dev": {"accuracy": 0.9},
+        "mapping": [2, 4],
+        "data_wait_share": 0.004,
+    }
     return _finish(folder, lines, result)
 
 
 def write_general_run(folder: Path) -> Path:
-    """A finished run of `trainer general`: no scores."""
+    """Write a finished run of `trainer general`, which has no scores."""
     save_random_classifier(folder / "model")
     _write(folder, {"command": "general", "seed": 3, "max_length": 128})
     lines = [_loss("general", step, {"loss_hidden": 1 / step, "loss": 2 / step}) for step in range(50, 501, 50)]
@@ -112,6 +130,14 @@ def _dev(stage: str, step: int, dev: dict[str, float]) -> dict[str, Any]:
 
 def _result(command: str, task: str, seed: int, score: float | None) -> dict[str, Any]:
     return {
-        "command": command, "task": task, "seed": seed, "dev": {"accuracy": score}, "score": score,
-        "metric": "accuracy", "rows": 872, "seconds": 200.0, "samples": 64_000, "data_wait_share": 0.001,
-    }  # fmt: skip
+        "command": command,
+        "task": task,
+        "seed": seed,
+        "dev": {"accuracy": score},
+        "score": score,
+        "metric": "accuracy",
+        "rows": 872,
+        "seconds": 200.0,
+        "samples": 64_000,
+        "data_wait_share": 0.001,
+    }

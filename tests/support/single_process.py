@@ -1,4 +1,4 @@
-"""What a job must come to: its shards written one after the other by the bare engine, in this process, without Ray."""
+"""The expected result of a job: its shards written one by one by the bare engine, in this process, without Ray."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from augment_service.engine.augment import AugmentEngine
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.job.assemble import sample_statistics, samples_table
-from augment_service.job.shard_work import shard_work
+from augment_service.job.shard_work import shard_schema, shard_work
+from shared.inputs.options import from_config
 from shared.inputs.sources import open_source
-from shared.schema import samples_schema
 from shared.shards import write_shard
 from shared.storage.store import open_store
 
 
 def write_single_process(config: RunConfig) -> float:
     """Write all shards of a job; returns the seconds that took once the models were loaded."""
-    source, store = open_source(config), open_store(config.output)
-    schema = samples_schema(source.label_type, list(source.rest_fields))
+    source, store = open_source(from_config(config)), open_store(config.output)
+    schema = shard_schema(source, config.emit)
     masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads)
     engine = AugmentEngine(
         masked_lm, GloveVectors.load(config.glove, config.glove_limit), config.params(), config.batch_tokens
     )
     began = time.monotonic()
-    for work in shard_work(source, config, set(range(-(-source.num_rows // config.shard_rows)))):
+    for work in shard_work(source, config.shard_rows, set(range(-(-source.num_rows // config.shard_rows)))):
         found, samples = engine.samples(work.rows)
         table = samples_table(schema, work.rows, found, samples)
         records = [asdict(one) for one in work.quarantined]
@@ -36,6 +36,6 @@ def write_single_process(config: RunConfig) -> float:
 
 
 def result_of(output: Path) -> dict[str, bytes]:
-    """The shards and what was quarantined, by file name."""
+    """The shard and quarantine files of an output: name -> content."""
     files = (path for folder in ("shards", "quarantine") for path in (output / folder).glob("*"))
     return {str(path.relative_to(output)): path.read_bytes() for path in files if path.is_file()}

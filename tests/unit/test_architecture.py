@@ -38,6 +38,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "shared",
         "shared.cli",
         "shared.compute",
+        "shared.inputs",
         "shared.storage",
     },
     "augment_service.engine": {"shared", "shared.compute", "shared.embedded", "shared.inputs"},

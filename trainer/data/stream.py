@@ -7,7 +7,6 @@ shuffled together. Nothing depends on when a shard appeared, on the number of lo
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shared.candidates import RowCandidates, Site, TextCandidates
-from shared.errors import ManifestError, ShardError, TrainingError
+from shared.errors import ShardError, TrainingError
 from shared.manifest import MANIFEST, read_manifest
 from shared.params import AugmentParams
 from shared.rendering import ShardOrder, render_samples
@@ -50,15 +49,14 @@ def open_augmented(uri: str, timeout_seconds: float) -> Augmented:
     _wait(lambda: store.exists(MANIFEST), lambda: 0, timeout_seconds, lambda: f"{store.uri} holds no {MANIFEST}: no "
           f"augmentation job began to write there within {timeout_seconds:.0f} seconds (--follow-timeout)")  # fmt: skip
     manifest = read_manifest(store)
-    try:
-        config = manifest["config"]
-        params = AugmentParams(**{name: config[name] for name in AugmentParams.model_fields})
-        return Augmented(
-            uri, int(manifest["plan"]["shards"]), config["emit"] == "candidates", params,
-            config.get("task"), hashlib.sha256(store.read(MANIFEST)).hexdigest(),
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"{store.uri}/{MANIFEST} is not of `augment_service run`: {error}") from error
+    return Augmented(
+        uri=uri,
+        num_shards=manifest.plan.shards,
+        emits_candidates=manifest.config.emit == "candidates",
+        params=manifest.config.params(),
+        task=manifest.config.task,
+        fingerprint=manifest.fingerprint(),
+    )
 
 
 def wait_for_commit(store: Any, shard: int, total: int, timeout_seconds: float) -> Commit:

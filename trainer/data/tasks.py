@@ -10,8 +10,9 @@ import numpy as np
 
 from shared.errors import InputError
 from shared.glue import get_task
+from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
-from shared.inputs.sources import open_source, read_rows
+from shared.inputs.sources import open_source
 from trainer.config import TableConfig
 from trainer.data.batches import Examples
 
@@ -50,19 +51,6 @@ class TaskSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class TableOptions:
-    """The options that shared.inputs.sources asks for."""
-
-    input: tuple[str, ...]
-    task: str | None
-    text_column: tuple[str, ...]
-    label_column: str | None
-    id_column: str | None = None
-    max_characters: int = 1_000_000
-    limit: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Table:
     """Usable rows of a labelled file."""
 
@@ -87,13 +75,12 @@ class Table:
 
 def read_table(path: str, config: TableConfig) -> Table:
     """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
-    options = TableOptions((path,), config.task, config.text_column, config.label_column)
-    source = open_source(options)
-    if source.label_column is None:
+    source = open_source(from_config(config, input=(path,)))
+    if source.columns.label is None:
         raise InputError(f"{path} has no label column: name it with --label-column")
     rows: list[SourceRow] = []
     refused: list[QuarantinedRow] = []
-    for item in read_rows(source, options):
+    for item in source.rows():
         if isinstance(item, SourceRow):
             rows.append(item)
         else:

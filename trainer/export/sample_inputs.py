@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import InputError, UsageError
+from shared.inputs.options import from_config
 from shared.inputs.rows import SourceRow
-from shared.inputs.sources import open_source, read_rows
-from trainer.data.tasks import TableOptions
+from shared.inputs.sources import open_source
 from trainer.export.config import TextsConfig
 
 LINE_FILES = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
@@ -39,10 +39,9 @@ def read_texts(config: TextsConfig, limit: int) -> Texts:
         texts: Texts = [(line, None) for line in _lines(config.data, limit)]
     else:
         if config.task is None and not config.text_column:
-            raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or add --task")
-        options = TableOptions((config.data,), config.task, config.text_column, None, limit=limit)
-        items = read_rows(open_source(options), options)
-        texts = [(item.text_a, item.text_b) for item in items if isinstance(item, SourceRow)]
+            raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or give --task")
+        source = open_source(from_config(config, input=(config.data,), limit=limit))
+        texts = [(item.text_a, item.text_b) for item in source.rows() if isinstance(item, SourceRow)]
     if not texts:
         raise InputError(f"--data {config.data} contains no text")
     return texts

@@ -1,4 +1,4 @@
-"""Put on PYTHONPATH by a test: a row whose text holds this word kills its process, as a crash in native code would."""
+"""A test puts this folder on PYTHONPATH: a row whose text contains POISON kills its process, like a native crash."""
 
 import os
 import signal

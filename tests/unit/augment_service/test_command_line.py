@@ -1,4 +1,4 @@
-"""Exit codes and the one line that wrong usage, bad input and bad models give."""
+"""Exit codes, and the one line that wrong usage, bad input and bad models give."""
 
 from __future__ import annotations
 
@@ -31,16 +31,20 @@ from tests.support.models import save_random_model, save_random_vectors
         (["run", "--input", "x.tsv", "--output", "gs://b/p", "--task", "SST-2"], 2, "a local folder or s3"),
         (["run", "--input", "gone.tsv", "--output", "o", "--task", "SST-2"], 1, "gone.tsv: no such file"),
         (["run", "--config", "gone.yaml"], 2, "--config gone.yaml"),
-        (["status", "nowhere"], 1, "nowhere holds no manifest.json"),
-        (["verify", "nowhere"], 1, "nowhere holds no manifest.json"),
-        (["export", "nowhere", "--output", "x"], 1, "nowhere holds no manifest.json"),
+        (["status", "nowhere"], 1, "nowhere has no manifest.json"),
+        (["verify", "nowhere"], 1, "nowhere has no manifest.json"),
+        (["export", "nowhere", "--output", "x"], 1, "nowhere has no manifest.json"),
         (["candidates", "--input", "gone.jsonl"], 1, "gone.jsonl: No such file"),
     ],
 )
-def test_wrong_use_gives_one_line_and_its_exit_code(
-    arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+def test_wrong_usage_gives_one_line_and_exit_code(
+    arguments: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == code
     printed = capsys.readouterr()
@@ -50,7 +54,7 @@ def test_wrong_use_gives_one_line_and_its_exit_code(
         assert len(printed.err.strip().splitlines()) == 1
 
 
-def test_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_override_the_configuration_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "job.yaml"
     config.write_text("input: [gone.tsv]\noutput: o\ntext-column: [text]\nk: 0\n", encoding="utf-8")
     assert main(["run", "--config", str(config)]) == 2
@@ -62,7 +66,7 @@ def test_flags_win_over_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "unknown option 'kk'" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_masked_lm_head_says_what_to_use(tmp_path: Path) -> None:
+def test_a_model_folder_without_a_masked_lm_head_is_rejected(tmp_path: Path) -> None:
     folder = save_random_model("bert-uncased", tmp_path / "model")
     encoder = transformers.BertModel.from_pretrained(folder)
     encoder.config.architectures = None
@@ -73,7 +77,7 @@ def test_a_folder_without_a_masked_lm_head_says_what_to_use(tmp_path: Path) -> N
         MaskedLM.load(str(tmp_path / "nowhere"), "cpu", "fp32")
 
 
-def test_a_model_folder_without_its_tokenizer_or_with_half_its_weights_is_refused(tmp_path: Path) -> None:
+def test_a_model_folder_without_tokenizer_or_with_truncated_weights_is_rejected(tmp_path: Path) -> None:
     folder = save_random_model("bert-uncased", tmp_path / "model")
     weights = folder / "model.safetensors"
     whole = weights.read_bytes()
@@ -87,7 +91,7 @@ def test_a_model_folder_without_its_tokenizer_or_with_half_its_weights_is_refuse
         MaskedLM.load(str(folder), "cpu", "fp32")
 
 
-def test_vectors_are_read_from_text_gzip_and_word2vec(tmp_path: Path) -> None:
+def test_vectors_are_read_from_text_gzip_and_word2vec_files(tmp_path: Path) -> None:
     path = save_random_vectors(tmp_path / "glove.txt")
     lines = path.read_text(encoding="utf-8")
     (tmp_path / "glove.txt.gz").write_bytes(gzip.compress(lines.encode()))
@@ -106,7 +110,7 @@ def test_vectors_are_read_from_text_gzip_and_word2vec(tmp_path: Path) -> None:
     "content",
     ["", "fox 1.0 2.0\ndog 1.0\n", "fox one two\n", "fox nan 2.0\n", "fox 1.0 2.0\ndog 1.0 inf\n", "\x00\x01\ufffd\n"],
 )
-def test_damaged_vectors_are_refused_with_the_place(tmp_path: Path, content: str) -> None:
+def test_damaged_vectors_are_rejected_and_the_file_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "bad.txt"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=r"bad.txt"):
@@ -130,4 +134,4 @@ def test_candidates_answers_line_by_line(tmp_path: Path, capsys: pytest.CaptureF
     assert "line 1 needs" in capsys.readouterr().err
     source.write_text('{"id": 1, "text": "lone \\ud800 half"}\n', encoding="utf-8")
     assert main(["candidates", "--input", str(source), *options]) == 1
-    assert "line 1: text holds a lone surrogate" in capsys.readouterr().err
+    assert "line 1: text contains a lone surrogate" in capsys.readouterr().err

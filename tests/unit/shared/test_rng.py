@@ -1,4 +1,4 @@
-"""Counter-based randomness: the published answers of Philox 4x32-10, and the ranges that draws rely on."""
+"""Counter-based randomness: the published test vectors of Philox 4x32-10, and the ranges that draws rely on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ONES = 0xFFFFFFFF
         ),
     ],
 )
-def test_philox_gives_the_known_answers_of_random123(
+def test_philox_gives_the_test_vectors_of_random123(
     counter: tuple[int, ...], key: tuple[int, int], answer: tuple[int, ...]
 ) -> None:
     found = philox4x32(tuple(np.asarray([part]) for part in counter), key)

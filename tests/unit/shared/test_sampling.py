@@ -150,6 +150,6 @@ def test_the_threshold_decides_how_many_words_change() -> None:
     assert len(draw_samples(rows, AugmentParams(p_t=0.0))) == 0
 
 
-def test_a_candidate_that_is_the_word_itself_means_that_it_stays() -> None:
+def test_choosing_the_word_itself_leaves_it_unchanged() -> None:
     row = RowCandidates(0, TextCandidates("good", (Site(0, 4, "good", "mlm", ("good", "bad"), (1.0, 0.5)),)))
     assert sampled_texts([row], AugmentParams(n_a=5, p_t=1.0)) == [[("bad", None)]]

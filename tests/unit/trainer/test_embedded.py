@@ -43,5 +43,5 @@ def test_a_missing_encoder_names_the_package(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_another_encoder_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "ENCODER_SHA256", "0" * 64)
-    with pytest.raises(ModelError, match="is another one"):
+    with pytest.raises(ModelError, match="is not the expected one"):
         MaskedLM.load("embedded", "cpu", "fp32")

@@ -1,4 +1,4 @@
-"""Memory that runs out costs time, and bits only where nothing else helps; a real limit in a process of its own."""
+"""When memory runs out, batches are retried, then halved. One test sets a real limit, in a process of its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(guard.halved)
 
 
 class Limited:
-    """Doubles its inputs, with room for so many at a time; `spells` more failures pass by themselves."""
+    """Doubles its inputs, at most `room` at a time. The first `spells` calls fail whatever their size."""
 
     def __init__(self, room: int, spells: int = 0) -> None:
         self.room, self.spells = room, spells
@@ -62,16 +62,15 @@ def test_the_same_batch_is_tried_again_before_it_is_halved() -> None:
 
 
 def test_halves_keep_the_order_and_are_counted() -> None:
-    guard, compute = BatchGuard(), Limited(2)
-    heard: list[float] = []
-    guard.observe = heard.append
+    observed: list[float] = []
+    guard, compute = BatchGuard(observed.append), Limited(2)
     assert guard.run(compute, range(7)).tolist() == [2 * one for one in range(7)]
     assert max(compute.calls[2:]) <= 4
     assert guard.halved == 3
-    assert len(heard) == guard.batches == 1
+    assert len(observed) == guard.batches == 1
 
 
-def test_one_input_that_is_too_much_and_other_errors_go_through() -> None:
+def test_an_input_that_is_too_large_and_other_errors_are_raised() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         BatchGuard().run(Limited(0), range(3))
     assert is_out_of_memory(caught.value)
@@ -83,7 +82,7 @@ def test_one_input_that_is_too_much_and_other_errors_go_through() -> None:
         BatchGuard().run(broken, range(3))
 
 
-def test_a_real_allocation_that_fails_is_done_in_halves() -> None:
+def test_a_batch_whose_real_allocation_fails_is_halved() -> None:
     finished = subprocess.run([sys.executable, "-c", REAL_LIMIT], cwd=ROOT, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr
     assert int(finished.stdout.splitlines()[-1]) >= 1
@@ -101,7 +100,7 @@ def test_a_shard_with_halved_batches_may_differ_and_the_first_commit_wins(tmp_pa
 
 
 @pytest.mark.parametrize("dtype", CPU_DTYPES)
-def test_halved_batches_of_a_real_model_change_no_bit(
+def test_halved_batches_of_a_real_model_give_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     model = MaskedLM.load(str(save_random_model("bert-uncased", tmp_path / "model")), "cpu", dtype)
@@ -109,12 +108,12 @@ def test_halved_batches_of_a_real_model_change_no_bit(
     whole = model.rank(inputs, [range(20)], 8, None)
     compute = model._states
 
-    def with_little_room(part: Sequence[ModelInput]) -> Tensor:
+    def with_little_memory(part: Sequence[ModelInput]) -> Tensor:
         if len(part) > 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return compute(part)
 
-    monkeypatch.setattr(model, "_states", with_little_room)
+    monkeypatch.setattr(model, "_states", with_little_memory)
     halved = model.rank(inputs, [range(20)], 8, None)
     assert model.guard.halved == 7
     for one, other in zip(whole, halved, strict=True):

@@ -1,4 +1,4 @@
-"""Words and their pieces."""
+"""Words and their tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from augment_service.engine.words import WordSplitter
 from tests.support.models import save_random_model
 
 
-def test_a_tokenizer_that_pads_and_cuts_gives_the_words_alone(tmp_path: Path) -> None:
+def test_padding_and_truncation_of_a_tokenizer_do_not_change_the_words(tmp_path: Path) -> None:
     folder = save_random_model("bert-uncased", tmp_path)
     text = "the quick brown fox jumps over the lazy dog"
     expected = WordSplitter(AutoTokenizer.from_pretrained(folder)).split([text])

@@ -1,4 +1,4 @@
-"""Signs of life: who counts as live, what a finishing run removes, what `status` says of a job that runs or died."""
+"""Heartbeats: which runs count as live, what a finishing run removes, what `status` says of running and dead jobs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from augment_service.config import OutputConfig
 from augment_service.job.heartbeat import Heartbeat, read_heartbeats, remove_dead
 from augment_service.job.inspect_output import status_command
 from shared.errors import StoreError
-from shared.shards import remove_orphans
+from shared.manifest import write_or_check
+from shared.shard_checks import remove_orphans
 from shared.storage.store import LocalStore, open_store
+from tests.support.manifests import small_manifest
 
 
 def gone_pid() -> int:
-    """A process id that belonged to a process which is over."""
+    """The id of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
-def test_only_a_run_that_spoke_lately_and_has_a_process_is_live(tmp_path: Path) -> None:
+def test_only_a_run_with_a_recent_heartbeat_and_a_process_is_live(tmp_path: Path) -> None:
     store, now = open_store(str(tmp_path)), time.time()
     own, other = Heartbeat("own"), Heartbeat("other_host", host="elsewhere", pid=1)
     killed, stopped = Heartbeat("killed", pid=gone_pid()), Heartbeat("stopped", state="stopped")
     for one in (own, other, killed, stopped):
         one.write(store)
     (tmp_path / "runs" / "broken.json").write_text("{")
+    (tmp_path / "runs" / "wrong_types.json").write_text('{"run": "x", "updated": "today"}')
     found = {one.run: one.is_live(now) for one in read_heartbeats(store)}
     assert found == {"own": True, "other_host": True, "killed": False, "stopped": False}
     assert not other.is_live(now + 120)
@@ -56,7 +59,9 @@ def test_half_written_files_of_living_runs_are_left_alone(tmp_path: Path) -> Non
     assert remove_orphans(store, frozenset({"20260101T000000_aaaa"}), older_than_seconds=-1.0) == 1
 
 
-def test_a_link_that_nfs_made_but_called_existing_is_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_that_nfs_made_but_reported_as_existing_is_a_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.link
 
     def link(source: Path, target: Path) -> None:
@@ -71,7 +76,9 @@ def test_a_link_that_nfs_made_but_called_existing_is_a_success(tmp_path: Path, m
     assert store.read("commits/00000.json") == b"x"
 
 
-def test_a_heartbeat_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_that_cannot_be_written_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = open_store(str(tmp_path))
     tried: list[str] = []
 
@@ -85,9 +92,9 @@ def test_a_heartbeat_that_cannot_be_written_stops_nobody(tmp_path: Path, monkeyp
     assert tried == [beat.name]
 
 
-def test_status_tells_rate_time_left_and_actors_of_a_running_job(tmp_path: Path) -> None:
+def test_status_shows_rate_time_left_and_actors_of_a_running_job(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
-    store.put("manifest.json", json.dumps({"format_version": 1, "plan": {"shards": 4, "rows": 2000}}).encode())
+    write_or_check(store, small_manifest(2000, 500))
     beat = Heartbeat("r1", host="elsewhere", rows=2000, rows_done=500, rows_per_second=12.5, eta_seconds=120.0)
     beat.actors_ready, beat.nodes, beat.retries = 3, 2, {"actor_lost": 2}
     beat.last_commits = [[7.0, time.time() - 4]]
@@ -107,7 +114,7 @@ def test_status_tells_rate_time_left_and_actors_of_a_running_job(tmp_path: Path)
     assert "failed, 0s ago: no space left" in status_command(OutputConfig(out=str(tmp_path))).text
 
 
-def test_bound_fields_stand_on_every_line() -> None:
+def test_every_log_line_has_the_bound_fields() -> None:
     code = (
         "import logging; from shared.cli.logs import *; configure_logs('json'); bind_log_fields(job='sst2');"
         "logging.getLogger('shared.x').warning('row_quarantined', extra={'fields': {'shard': 3}})"

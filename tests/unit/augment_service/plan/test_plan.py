@@ -1,4 +1,4 @@
-"""The arithmetic of a plan, and the plan of a small job beside what that job then does."""
+"""The arithmetic of a plan, and the plan of a small job compared with what that job then does."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from augment_service.cli import main
 from augment_service.engine.flops import ModelCost, model_cost
 from augment_service.plan.estimate import (
     Block,
+    Count,
+    Loaded,
+    Measurement,
     Passes,
     SecondsByLength,
+    TypicalInput,
     Work,
     core_share,
     distinct_words,
@@ -30,75 +34,110 @@ from shared.errors import UsageError
 from tests.support.models import save_random_model, save_random_vectors
 
 COST = ModelCost(layers=2, linear=1e6, attention=1e3, head=5e5)
-histograms = st.dictionaries(
-    st.integers(3, 512), st.tuples(st.integers(1, 1000), st.integers(1, 1000)), min_size=1, max_size=30
-)
+CURVE = SecondsByLength({3: 0.001, 512: 0.3})
+counts = st.builds(Count, inputs=st.integers(1, 1000), answers=st.integers(1, 1000))
+passes_of_rows = st.builds(Passes, st.dictionaries(st.integers(3, 512), counts, min_size=1, max_size=30))
 
 
-def block(rows: int, seconds: float, model_seconds: float, passes: Passes, asked: int = 1) -> Block:
-    inputs = asked * sum(count for count, _ in passes.by_length.values())
-    return Block(rows, rows * 20, rows * 1000, seconds, seconds / 2, model_seconds, inputs, 2.0, 10, passes)
+def passes_of(by_length: dict[int, tuple[int, int]]) -> Passes:
+    """From length -> (inputs, answers)."""
+    return Passes({length: Count(inputs=one[0], answers=one[1]) for length, one in by_length.items()})
+
+
+def measurement(passes: Passes, curve: SecondsByLength = CURVE, asked: int = 1) -> Measurement:
+    """100 rows took 30 s, of which 20 in the model and 2 in the vectors; half of a core; `asked` inputs per pass."""
+    block = Block(
+        rows=100,
+        samples=2000,
+        num_bytes=100_000,
+        seconds=30.0,
+        cpu_seconds=15.0,
+        model_seconds=20.0,
+        model_inputs=asked * passes.inputs,
+        vector_seconds=2.0,
+        vector_words=10,
+        passes=passes,
+    )
+    return Measurement(
+        loaded=Loaded(cost=COST, device="cpu", dtype="fp32"),
+        num_processes=1,
+        counted=[passes],
+        counted_rows=100,
+        curve=curve,
+        blocks=[block],
+        start_seconds=0.0,
+    )
 
 
 def work(rows: int, shard_rows: int) -> Work:
-    return Work(rows, shard_rows, 0, 1e6, 3e15, 1e13, 0, 0, 0, 0, 0)
+    return Work(
+        rows=rows,
+        shard_rows=shard_rows,
+        inputs=0,
+        tokens=1e6,
+        encoder_flops=3e15,
+        head_flops=1e13,
+        samples=0,
+        num_bytes=0,
+        cpu_model_seconds=0,
+        vector_seconds=0,
+        rest_seconds=0,
+    )
 
 
 @settings(deadline=None, max_examples=60)
-@given(histograms)
-def test_a_job_of_what_was_measured_takes_what_was_measured(histogram: dict[int, tuple[int, int]]) -> None:
-    passes = Passes(histogram)
-    curve = SecondsByLength([(3, 0.001), (512, 0.3)])
-    done = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)], 1.0)
+@given(passes_of_rows)
+def test_a_job_of_the_measured_rows_takes_the_measured_time(passes: Passes) -> None:
+    done = whole_job(rows=100, shard_rows=10, measured=measurement(passes), pace=1.0)
     assert done.cpu_model_seconds == pytest.approx(20.0)
     assert done.rest_seconds == pytest.approx(8.0)
     assert (done.samples, done.num_bytes, done.shards) == (2000, 100_000, 10)
-    assert done.inputs == pytest.approx(sum(count for count, _ in histogram.values()))
+    assert done.inputs == pytest.approx(passes.inputs)
 
 
-def test_time_that_others_took_is_not_the_jobs() -> None:
-    passes = Passes({10: (100, 100)})
-    blocks = [block(100, 30.0, 20.0, passes)]
-    assert core_share(blocks) == 0.5
-    curve = SecondsByLength([(10, 0.1)])
-    alone = whole_job(100, 10, [passes], 100, COST, curve, blocks, core_share(blocks))
+def test_time_that_other_processes_took_is_not_counted() -> None:
+    measured = measurement(passes_of({10: (100, 100)}), SecondsByLength({10: 0.1}))
+    assert core_share(measured.blocks) == 0.5
+    alone = whole_job(rows=100, shard_rows=10, measured=measured, pace=core_share(measured.blocks))
     assert alone.cpu_model_seconds == pytest.approx(10.0)
     assert alone.rest_seconds == pytest.approx(4.0)
 
 
 @settings(deadline=None, max_examples=60)
-@given(histograms, st.integers(2, 50), st.integers(1, 5))
-def test_a_job_scales_with_its_rows_and_with_what_a_conditioning_asks(
-    histogram: dict[int, tuple[int, int]], factor: int, asked: int
+@given(passes_of_rows, st.integers(2, 50), st.integers(1, 5))
+def test_a_job_scales_with_its_rows_and_with_the_inputs_of_a_conditioning(
+    passes: Passes, factor: int, asked: int
 ) -> None:
-    passes = Passes(histogram)
-    curve = SecondsByLength([(3, 0.001), (512, 0.3)])
-    one = whole_job(100, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes)], 1.0)
-    many = whole_job(100 * factor, 10, [passes], 100, COST, curve, [block(100, 30.0, 20.0, passes, asked)], 1.0)
+    one = whole_job(rows=100, shard_rows=10, measured=measurement(passes), pace=1.0)
+    many = whole_job(rows=100 * factor, shard_rows=10, measured=measurement(passes, asked=asked), pace=1.0)
     assert many.cpu_model_seconds == pytest.approx(one.cpu_model_seconds * factor)
     assert many.tokens == pytest.approx(one.tokens * factor * asked)
     assert many.encoder_flops == pytest.approx(one.encoder_flops * factor * asked)
 
 
 @settings(deadline=None, max_examples=60)
-@given(histograms)
-def test_lengths_to_measure_span_what_was_counted(histogram: dict[int, tuple[int, int]]) -> None:
-    lengths = [length for length, _ in typical_lengths(Passes(histogram))]
+@given(passes_of_rows)
+def test_lengths_to_measure_span_those_that_were_counted(passes: Passes) -> None:
+    lengths = [one.length for one in typical_lengths(passes)]
     assert lengths == sorted(set(lengths))
-    assert set(lengths) <= set(histogram)
-    assert (lengths[0], lengths[-1]) == (min(histogram), max(histogram))
+    assert set(lengths) <= set(passes.by_length)
+    assert (lengths[0], lengths[-1]) == (min(passes.by_length), max(passes.by_length))
     assert len(lengths) <= 8
+
+
+def test_a_typical_input_has_the_usual_number_of_answers() -> None:
+    assert typical_lengths(passes_of({7: (10, 24)})) == [TypicalInput(length=7, answers=2)]
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 512))
-def test_seconds_between_measured_lengths_are_linear_per_piece(length: int) -> None:
-    curve = SecondsByLength([(10, 10 * 1.0), (20, 20 * 3.0)])
-    per_piece = curve.of(Passes({length: (1, 1)})) / length
-    assert per_piece == pytest.approx(min(max(1.0 + (length - 10) / 10 * 2.0, 1.0), 3.0))
+def test_seconds_between_measured_lengths_are_linear_per_token(length: int) -> None:
+    curve = SecondsByLength({10: 10 * 1.0, 20: 20 * 3.0})
+    per_token = curve.of(passes_of({length: (1, 1)})) / length
+    assert per_token == pytest.approx(min(max(1.0 + (length - 10) / 10 * 2.0, 1.0), 3.0))
 
 
-def test_distinct_words_grow_as_the_sample_shows() -> None:
+def test_distinct_words_grow_as_in_the_sample() -> None:
     same = [Passes({}, frozenset("abc"))] * 4
     assert distinct_words(same, 4, 4000) == 3
     new = [Passes({}, frozenset({f"{part}-{word}" for word in range(10)})) for part in range(4)]
@@ -108,18 +147,22 @@ def test_distinct_words_grow_as_the_sample_shows() -> None:
 
 
 def test_merging_adds_per_length() -> None:
-    assert merge([Passes({5: (1, 2), 7: (1, 1)}), Passes({5: (3, 4)})]).by_length == {5: (4, 6), 7: (1, 1)}
+    merged = merge([passes_of({5: (1, 2), 7: (1, 1)}), passes_of({5: (3, 4)})])
+    assert merged == passes_of({5: (4, 6), 7: (1, 1)})
+    assert (merged.inputs, merged.tokens, merged.answers) == (5, 27, 7)
 
 
-def test_a_gpu_takes_its_operations_at_the_assumed_rate_and_the_start_of_its_kernels() -> None:
+def test_the_time_of_a_gpu_is_operations_at_the_assumed_rate_plus_kernel_launches() -> None:
     gpu = find_gpu("a100")
     assert gpu is GPUS["a100"]
     assert gpu is not None
-    seconds = gpu_model_seconds(work(100, 10), gpu, 0.5, True, layers=12, batch_tokens=1000)
-    starts = 1e6 / 1000 * 12 * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
-    assert seconds == pytest.approx(3e15 / (312e12 * 0.5) + 1e13 / (19.5e12 * 0.5) + starts)
-    slower = gpu_model_seconds(work(100, 10), gpu, 0.5, False, layers=12, batch_tokens=1000)
-    assert slower > seconds
+
+    def seconds(in_bf16: bool) -> float:
+        return gpu_model_seconds(work(100, 10), gpu, utilisation=0.5, in_bf16=in_bf16, layers=12, batch_tokens=1000)
+
+    launches = 1e6 / 1000 * 12 * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
+    assert seconds(True) == pytest.approx(3e15 / (312e12 * 0.5) + 1e13 / (19.5e12 * 0.5) + launches)
+    assert seconds(False) > seconds(True)
 
 
 def test_gpus_are_named_or_given_by_their_peaks() -> None:
@@ -154,34 +197,32 @@ def test_cost_of_bert_base_is_that_of_its_linear_layers() -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_foretells_what_the_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_predicts_what_the_run_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     corpus = tmp_path / "corpus.tsv"
     sentence = "the quick brown fox number {} jumps over a good movie with bad acting"
     rows = [f"{sentence.format(row)} and {' honestly' * (row % 7)}\t{row % 2}" for row in range(300)]
     rows[11] = "one column"
     corpus.write_text("\n".join(["text\tlabel", *rows]) + "\n", encoding="utf-8")
-    options = [
-        "--input", str(corpus), "--text-column", "text", "--label-column", "label", "--shard-rows", "64", "--n-a", "5",
-        "--mlm", str(save_random_model("bert-uncased", tmp_path / "model")), "--json",
-        "--glove", str(save_random_vectors(tmp_path / "glove.txt")),
-    ]  # fmt: skip
+    model, vectors = save_random_model("bert-uncased", tmp_path / "model"), save_random_vectors(tmp_path / "glove.txt")
+    options = ["--input", str(corpus), "--text-column", "text", "--label-column", "label"]
+    options += ["--shard-rows", "64", "--n-a", "5", "--mlm", str(model), "--glove", str(vectors), "--json"]
     assert main(["plan", *options, "--calibrate-seconds", "1"]) == 0
-    foretold = json.loads(capsys.readouterr().out)
+    planned = json.loads(capsys.readouterr().out)
     assert main(["run", *options, "--output", str(tmp_path / "out")]) == 0
-    came = json.loads(capsys.readouterr().out)
-    assert (foretold["rows"], foretold["shards"]) == (300, came["shards"])
-    assert foretold["quarantined"] == came["quarantined"] == 1
-    assert foretold["samples"] == pytest.approx(came["samples"], rel=0.05)
-    assert foretold["bytes"] == pytest.approx(came["bytes"], rel=0.25)
-    assert foretold["seconds"] > 0
+    done = json.loads(capsys.readouterr().out)
+    assert (planned["rows"], planned["shards"]) == (300, done["shards"])
+    assert planned["quarantined"] == done["quarantined"] == 1
+    assert planned["samples"] == pytest.approx(done["samples"], rel=0.05)
+    assert planned["bytes"] == pytest.approx(done["bytes"], rel=0.25)
+    assert planned["seconds"] > 0
     assert main(["plan", *options, "--calibrate-seconds", "1", "--gpu", "A100", "--nodes", "3"]) == 0
     on_gpus = json.loads(capsys.readouterr().out)
-    assert (on_gpus["masked_passes"], on_gpus["actors"]) == (foretold["masked_passes"], 3)
+    assert (on_gpus["masked_passes"], on_gpus["actors"]) == (planned["masked_passes"], 3)
     assert on_gpus["assumed"]["bf16_flops"] == 312e12
     assert not (tmp_path / "plan").exists()
 
 
-def test_wrong_use_of_plan_is_told_before_anything_loads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_options_of_plan_are_reported_before_anything_loads(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--input", "gone.tsv", "--task", "SST-2", "--gpu", "Voodoo"]) == 2
     assert "Voodoo" in capsys.readouterr().err
     assert main(["plan", "--input", "gone.tsv", "--task", "SST-2", "--nodes", "0"]) == 2

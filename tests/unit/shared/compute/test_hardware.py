@@ -1,4 +1,4 @@
-"""auto never takes a precision that the processor has no kernels for, and asking for one gets a line."""
+"""auto never picks a precision without kernels for the processor, and requesting one is rejected in one line."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from shared.errors import UsageError
 
 
 @pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx2"})])
-def test_auto_is_fp32_where_no_instruction_multiplies_bf16(
-    monkeypatch: pytest.MonkeyPatch, flags: frozenset[str]
-) -> None:
+def test_auto_is_fp32_without_bf16_instructions(monkeypatch: pytest.MonkeyPatch, flags: frozenset[str]) -> None:
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
     monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: True)
     assert resolve_dtype("auto", "cpu") == torch.float32
@@ -21,7 +19,7 @@ def test_auto_is_fp32_where_no_instruction_multiplies_bf16(
 
 @pytest.mark.parametrize("flag", hardware.BF16_FLAGS)
 @pytest.mark.parametrize("has_kernels", [True, False])
-def test_auto_is_bf16_where_the_instruction_and_the_kernels_are(
+def test_auto_is_bf16_with_both_instructions_and_kernels(
     monkeypatch: pytest.MonkeyPatch, flag: str, has_kernels: bool
 ) -> None:
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset({"avx2", flag}))
@@ -31,14 +29,14 @@ def test_auto_is_bf16_where_the_instruction_and_the_kernels_are(
 
 
 @pytest.mark.parametrize("is_native", [True, False])
-def test_auto_takes_no_bf16_that_a_gpu_emulates(monkeypatch: pytest.MonkeyPatch, is_native: bool) -> None:
+def test_auto_does_not_pick_bf16_that_a_gpu_emulates(monkeypatch: pytest.MonkeyPatch, is_native: bool) -> None:
     monkeypatch.setattr(
         torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or is_native
     )
     assert resolve_dtype("auto", "cuda") == (torch.bfloat16 if is_native else torch.float32)
 
 
-def test_bf16_without_kernels_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_without_kernels_is_rejected_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: False)
     with pytest.raises(UsageError, match=r"--dtype bf16: this processor .*use --dtype auto or fp32$"):
         resolve_dtype("bf16", "cpu")
@@ -46,13 +44,13 @@ def test_bf16_without_kernels_is_refused_in_one_line(monkeypatch: pytest.MonkeyP
     assert resolve_dtype("bf16", "cuda") == torch.bfloat16
 
 
-def test_bf16_with_kernels_is_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bf16_with_kernels_is_used_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: True)
     assert resolve_dtype("bf16", "cpu") == torch.bfloat16
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
-def test_cuda_that_is_not_there_is_refused() -> None:
+def test_cuda_without_a_device_is_rejected() -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(UsageError, match=r"--device cuda: .*use --device cpu"):
         resolve_device("cuda")

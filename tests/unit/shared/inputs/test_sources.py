@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from augment_service.config import RunConfig
 from shared.errors import InputError, UsageError
 from shared.inputs.csv_records import read_csv
+from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
-from shared.inputs.sources import open_source, read_rows
+from shared.inputs.sources import open_source
 
 
 def read(*inputs: Path, **options: Any) -> tuple[list[SourceRow], list[QuarantinedRow]]:
     """Rows and quarantined rows of an input."""
     values: dict[str, Any] = {"input": [str(one) for one in inputs], "output": "unused", "text_column": ["text"]}
-    config = RunConfig.build(values | options)
-    items = list(read_rows(open_source(config), config))
+    items = list(open_source(from_config(RunConfig.build(values | options))).rows())
     kept = [item for item in items if isinstance(item, SourceRow)]
     left_out = [item for item in items if isinstance(item, QuarantinedRow)]
     return kept, left_out
@@ -60,13 +60,13 @@ def test_every_format_gives_the_same_rows(form: str, tmp_path: Path) -> None:
     assert left_out == []
 
 
-def test_a_csv_cell_may_hold_lines(tmp_path: Path) -> None:
+def test_a_csv_cell_may_contain_line_breaks(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text('text,y\n"first\nsecond",1\nlast,2\n', encoding="utf-8")
     assert [row.text_a for row in read(path)[0]] == ["first\nsecond", "last"]
 
 
-def test_bad_rows_are_quarantined_with_place_and_reason(tmp_path: Path) -> None:
+def test_bad_rows_are_quarantined_with_position_and_reason(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     lines = [
         b"text\ty",
@@ -88,7 +88,7 @@ def test_bad_rows_are_quarantined_with_place_and_reason(tmp_path: Path) -> None:
     assert [row.text_a[:12] for row in rows] == ["fine", "... !!!", "😀 مرحبا 你好", 'un"balanced']
     assert [(one.position, one.reason.partition(":")[2] or one.reason) for one in left_out] == [
         (1, " invalid start byte at byte 7"),
-        (2, " holds a NUL byte"),
+        (2, " contains a NUL byte"),
         (3, " empty text"),
         (4, " empty text"),
         (5, " the label is missing"),
@@ -100,7 +100,7 @@ def test_bad_rows_are_quarantined_with_place_and_reason(tmp_path: Path) -> None:
     assert left_out[0].raw == "broken \\xff\\xfe\t1"
 
 
-def test_several_files_are_one_input(tmp_path: Path) -> None:
+def test_several_files_form_one_input(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / f"{name}.tsv").write_text(f"text\n{name}1\n{name}2\n", encoding="utf-8")
     expected = ["a1", "a2", "b1", "b2"]
@@ -119,19 +119,19 @@ def test_several_files_are_one_input(tmp_path: Path) -> None:
         ("x.tsv", b"text\n\xff\n", {}, "none of 1 rows can be used"),
         ("x.tsv", b"sentence\nx\n", {}, "--text-column text: the input has the columns sentence"),
         ("x.tsv", b"text\nx\n", {"label_column": "y"}, "--label-column y: the input has the columns text"),
-        ("x.tsv", b"text\tid\nx\t1\ny\t1\n", {"id_column": "id"}, "the id 1 stands twice"),
-        ("x.doc", b"text", {}, "unknown kind of file"),
+        ("x.tsv", b"text\tid\nx\t1\ny\t1\n", {"id_column": "id"}, "the id 1 occurs twice"),
+        ("x.doc", b"text", {}, "unknown type of file"),
         ("x.parquet", b"no parquet", {}, "x.parquet: "),
         ("x.arrow", b"no arrow at all", {}, "x.arrow: "),
-        ("x.jsonl", b"[1]\n", {}, "no line holds a JSON object"),
-        ("x.tsv", "text\nx\n".encode("utf-16"), {}, "is UTF-16 or no text: save it as UTF-8"),
-        ("x.csv", b"te\x00xt\nx\n", {}, "is UTF-16 or no text"),
-        ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "its lines end in carriage returns alone"),
-        ("x.csv", b'text,"y\ngood,1\n', {}, "x.csv line 1: a quote that nothing closes"),
+        ("x.jsonl", b"[1]\n", {}, "no line contains a JSON object"),
+        ("x.tsv", "text\nx\n".encode("utf-16"), {}, "is UTF-16 or binary: save it as UTF-8"),
+        ("x.csv", b"te\x00xt\nx\n", {}, "is UTF-16 or binary"),
+        ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "its lines end in carriage returns"),
+        ("x.csv", b'text,"y\ngood,1\n', {}, "x.csv line 1: a quote that is never closed"),
         ("x.tsv", b"text\nx\n", {"text_column": (), "task": "MRPC"}, "line 1: 1 columns, --task MRPC needs 5"),
     ],
 )
-def test_input_that_cannot_be_used_gives_one_clear_line(
+def test_unusable_input_gives_one_clear_line(
     tmp_path: Path, name: str, content: bytes, options: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / name
@@ -143,7 +143,7 @@ def test_input_that_cannot_be_used_gives_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_wrong_quote_costs_one_line_and_not_the_rows_after_it(tmp_path: Path) -> None:
+def test_a_misplaced_quote_costs_one_line_and_not_the_rows_after_it(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     lines = [
         "text,y",
@@ -158,14 +158,16 @@ def test_a_wrong_quote_costs_one_line_and_not_the_rows_after_it(tmp_path: Path) 
     rows, left_out = read(path)
     assert [(row.source_id, row.text_a) for row in rows] == [(1, "fine"), (2, "lines\nin, cells"), (4, 'also "fine"')]
     assert [(one.position, one.where.rpartition(" ")[2], one.raw) for one in left_out] == [
-        (0, "2", lines[1]), (3, "6", lines[4]), (5, "8", lines[6])
-    ]  # fmt: skip
-    assert all("a quote that nothing closes" in one.reason for one in left_out)
+        (0, "2", lines[1]),
+        (3, "6", lines[4]),
+        (5, "8", lines[6]),
+    ]
+    assert all("a quote that is never closed" in one.reason for one in left_out)
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(st.lists(st.text("ab\"', \né", max_size=4), min_size=2, max_size=2), max_size=6))
-def test_what_a_csv_writer_wrote_is_read_back(rows: list[list[str]]) -> None:
+def test_the_output_of_a_csv_writer_is_read_back(rows: list[list[str]]) -> None:
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows(rows)
     lines = io.TextIOWrapper(io.BytesIO(written.getvalue().encode()), encoding="utf-8", newline="")
@@ -174,27 +176,27 @@ def test_what_a_csv_writer_wrote_is_read_back(rows: list[list[str]]) -> None:
 
 @settings(deadline=None, max_examples=300)
 @given(st.text('ab,"\n', max_size=30))
-def test_any_text_is_read_as_csv_with_every_line_in_one_record(text: str) -> None:
+def test_in_any_csv_every_line_belongs_to_exactly_one_record(text: str) -> None:
     records = list(read_csv(io.StringIO(text, newline="")))
     assert [one for one in text.split("\n") if one] == [
         line for record in records for line in record.raw.split("\n") if line
     ]
 
 
-def test_two_columns_of_one_name_or_use_are_refused(tmp_path: Path) -> None:
+def test_columns_with_the_same_name_or_role_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     path.write_text("text\ty\ngood\t1\n", encoding="utf-8")
     for options in ({"text_column": ["text", "0"]}, {"label_column": "text"}, {"id_column": "text"}):
-        with pytest.raises(UsageError, match="column text is the first --text-column already"):
+        with pytest.raises(UsageError, match="column text is already the first --text-column"):
             read(path, **options)
     twice = pa.table([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
     with pa.ipc.new_file(tmp_path / "x.arrow", twice.schema) as writer:
         writer.write_table(twice)
-    with pytest.raises(InputError, match="two of its columns have one name"):
+    with pytest.raises(InputError, match="two columns have the same name"):
         read(tmp_path / "x.arrow")
 
 
-def test_files_whose_types_differ_are_refused(tmp_path: Path) -> None:
+def test_files_whose_types_differ_are_rejected(tmp_path: Path) -> None:
     for name, label in (("a", 1), ("b", "one")):
         pq.write_table(pa.table({"text": ["x"], "y": [label]}), tmp_path / f"{name}.parquet")
     with pytest.raises(InputError, match=r"b.parquet: columns text \(string\), y \(string\); .*y \(int64\)"):
@@ -214,18 +216,18 @@ def test_files_whose_types_differ_are_refused(tmp_path: Path) -> None:
         (["\u0661"], pa.string()),
     ],
 )
-def test_the_type_of_odd_labels_is_settled_without_harm(tmp_path: Path, labels: list[str], kind: pa.DataType) -> None:
+def test_odd_labels_get_a_type_that_can_hold_them(tmp_path: Path, labels: list[str], kind: pa.DataType) -> None:
     path = tmp_path / "x.tsv"
     path.write_text("text\ty\n" + "".join(f"good\t{one}\n" for one in labels), encoding="utf-8")
     config = RunConfig.build({"input": [str(path)], "output": "o", "text_column": ["text"], "label_column": "y"})
-    source = open_source(config)
+    source = open_source(from_config(config))
     assert source.label_type == kind
-    labels_read = [item.label for item in read_rows(source, config) if isinstance(item, SourceRow)]
+    labels_read = [item.label for item in source.rows() if isinstance(item, SourceRow)]
     assert pa.array(labels_read, kind).null_count == 0
     assert len(labels_read) == len(labels)
 
 
-def test_ids_that_arrow_cannot_hold_are_quarantined(tmp_path: Path) -> None:
+def test_ids_that_do_not_fit_int64_are_quarantined(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     path.write_text(f"text\tid\na\t-5\nb\t{'9' * 20}\nc\t1_0\nd\t7\n", encoding="utf-8")
     rows, left_out = read(path, id_column="id")
@@ -233,11 +235,33 @@ def test_ids_that_arrow_cannot_hold_are_quarantined(tmp_path: Path) -> None:
     assert [one.position for one in left_out] == [1, 2]
 
 
-def test_a_column_that_a_late_json_line_brings_travels_along(tmp_path: Path) -> None:
+def test_a_column_that_first_appears_in_a_late_json_line_is_copied(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     lines = [{"text": f"row {number}"} for number in range(200)] + [{"text": "last", "late": {"a": 1}}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     assert read(path)[0][-1].rest == ('{"a": 1}',)
+
+
+def test_labels_that_do_not_belong_to_the_task_are_quarantined(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("sentence\tlabel\ngood\t1\nbad\t7\n", encoding="utf-8")
+    rows, left_out = read(path, text_column=(), task="SST-2")
+    assert [row.label for row in rows] == [1]
+    assert [one.reason for one in left_out] == ["label '7' is not a label of SST-2: 0, 1"]
+    path.write_text("a\tb\t" * 4 + "c\tlabel\n" + "x\ty\t" * 4 + "z\thigh\n" + "x\ty\t" * 4 + "z\t2.5\n")
+    rows, left_out = read(path, text_column=(), task="STS-B")
+    assert [row.label for row in rows] == [2.5]
+    assert [one.reason for one in left_out] == ["label 'high' is not a number"]
+
+
+def test_options_are_taken_from_a_configuration_and_can_be_overridden() -> None:
+    config = RunConfig.build({"input": ["a.tsv"], "output": "o", "task": "mrpc", "limit": 3})
+    options = from_config(config, input=("b.tsv",))
+    assert (options.input, options.limit, options.max_characters) == (("b.tsv",), 3, 100_000)
+    assert options.task is not None
+    assert options.task.name == "MRPC"
+    with pytest.raises(UsageError, match="GLUE: unknown"):
+        from_config(RunConfig.build({"input": ["a.tsv"], "output": "o", "task": "GLUE"}))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -246,7 +270,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.golden
-def test_awkward_files_lose_no_row(data_dir: Path) -> None:
+def test_no_row_of_the_awkward_files_is_lost(data_dir: Path) -> None:
     for path in sorted((data_dir / "awkward").iterdir()):
         if path.suffix not in (".tsv", ".csv"):
             continue
@@ -258,7 +282,7 @@ def test_awkward_files_lose_no_row(data_dir: Path) -> None:
 
 @pytest.mark.golden
 @pytest.mark.parametrize("task", ["CoLA", "MRPC", "SST-2", "STS-B"])
-def test_glue_tasks_are_read_whole(data_dir: Path, task: str) -> None:
+def test_every_row_of_the_glue_tasks_is_read(data_dir: Path, task: str) -> None:
     path = data_dir / "glue" / task / "dev.tsv"
     rows, left_out = read(path, text_column=(), task=task)
     num_lines = len(path.read_bytes().removesuffix(b"\n").split(b"\n")) - (task != "CoLA")

@@ -1,0 +1,119 @@
+"""A plan as the JSON of `--json` and as text for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from augment_service.plan.estimate import Measurement, Work, core_share
+from augment_service.plan.gpus import Gpu
+from augment_service.plan.sample import Sample
+from shared.cli.progress import format_seconds
+
+BUSY_BELOW = 0.9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run: its work, where it runs, and how long it takes.
+
+    seconds, start_seconds: on the clock; model_seconds, vector_seconds: of all actors together; utilisation: assumed,
+    used with a GPU only.
+    """
+
+    work: Work
+    nodes: int
+    gpu: Gpu | None
+    utilisation: float
+    batch_tokens: int
+    actors: int
+    seconds: float
+    start_seconds: float
+    model_seconds: float
+    vector_seconds: float
+
+
+def plan_summary(plan: Plan, sample: Sample, measured: Measurement) -> dict[str, Any]:
+    """What `--json` prints."""
+    work, gpu, loaded = plan.work, plan.gpu, measured.loaded
+    summary = {
+        "rows": work.rows,
+        "quarantined": round(work.rows * sample.quarantined / sample.positions),
+        "shards": work.shards,
+        "shard_rows": work.shard_rows,
+        "masked_passes": round(work.inputs),
+        "model_tokens": round(work.tokens),
+        "model_flops": work.encoder_flops + work.head_flops,
+        "samples": round(work.samples),
+        "bytes": round(work.num_bytes),
+        "nodes": plan.nodes,
+        "gpu": gpu.name if gpu else "none",
+        "actors": plan.actors,
+        "seconds": round(plan.seconds, 1),
+        "hours": plan.seconds / 3600,
+        "start_seconds": round(plan.start_seconds, 1),
+        "model_actor_seconds": round(plan.model_seconds, 1),
+        "vector_actor_seconds": round(plan.vector_seconds, 1),
+        "other_actor_seconds": round(work.rest_seconds, 1),
+        "counted_rows": sample.positions,
+        "measured": {
+            "device": loaded.device,
+            "dtype": loaded.dtype,
+            "processes": measured.num_processes,
+            "rows": sum(block.rows for block in measured.blocks),
+            "core_share": round(core_share(measured.blocks), 3),
+            "tokens_per_second": round(work.tokens / max(work.cpu_model_seconds, 1e-9), 1),
+            "seconds_per_input": [[length, seconds] for length, seconds in measured.curve.measured.items()],
+        },
+    }
+    if gpu:
+        summary["assumed"] = {
+            "bf16_flops": gpu.bf16,
+            "fp32_flops": gpu.fp32,
+            "utilisation": plan.utilisation,
+            "batch_tokens": plan.batch_tokens,
+        }
+    return summary
+
+
+def plan_text(summary: dict[str, Any]) -> str:
+    """The summary for a person."""
+    measured = summary["measured"]
+    where = (
+        f"{_plural(summary['nodes'], 'node')} with "
+        f"{summary['gpu'] if summary['gpu'] != 'none' else 'CPUs like those of this machine'}, "
+        f"{_plural(summary['actors'], 'actor')}"
+    )
+    parts = [summary[f"{part}_actor_seconds"] for part in ("model", "vector", "other")]
+    model_share = parts[0] / max(sum(parts), 1e-9)
+    lines = [
+        f"{summary['rows']:,} rows in {summary['shards']:,} shards of {summary['shard_rows']}, "
+        f"about {summary['quarantined']:,} to quarantine",
+        f"masked passes  {summary['masked_passes']:,} with {summary['model_tokens']:,} tokens in all, "
+        f"{summary['model_flops']:.2e} FLOP (from {summary['counted_rows']:,} rows)",
+        f"output         {summary['samples']:,} samples, {summary['bytes'] / 1e6:,.1f} MB",
+        f"time           {format_seconds(summary['seconds'])} ({summary['hours']:.2f} hours) on {where}; "
+        f"{model_share:.0%} of an actor's time in the model, {summary['start_seconds']:.0f} s to start",
+        f"measured here  {measured['rows']} rows in {_plural(measured['processes'], 'process', 'processes')} "
+        f"({measured['device']}, {measured['dtype']}): {measured['tokens_per_second']:,.0f} tokens/s each in the model",
+    ]
+    if assumed := summary.get("assumed"):
+        lines.append(
+            f"assumed        {summary['gpu']}: {assumed['bf16_flops'] / 1e12:,.0f} TFLOP/s in bf16 and "
+            f"{assumed['fp32_flops'] / 1e12:,.0f} in fp32 by data sheet, {assumed['utilisation']:.0%} of it reached, "
+            f"batches of {assumed['batch_tokens']:,} tokens. None of this was measured on a GPU"
+        )
+    if measured["core_share"] < BUSY_BELOW:
+        lines.append(
+            f"this machine was busy: each process had {measured['core_share']:.0%} of a core while it was timed. The "
+            "plan is for an idle machine"
+        )
+    if summary["shards"] < summary["actors"]:
+        lines.append(
+            f"only {summary['shards']} of {summary['actors']} actors have work: use a smaller --shard-rows to spread it"
+        )
+    return "\n".join(lines)
+
+
+def _plural(count: int, noun: str, plural: str = "") -> str:
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"

@@ -1,0 +1,38 @@
+"""The options of a command that select its input and how it is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from shared.cli.config import CommandConfig
+from shared.glue import Task, get_task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """Which files to read and how.
+
+    input: files, folders or globs.
+    task: the GLUE task whose layout the files have, if any.
+    text_column, label_column, id_column: columns by name or 0-based index.
+    max_characters: a row with a longer text is quarantined.
+    limit: read only that many rows.
+    """
+
+    input: tuple[str, ...]
+    task: Task | None = None
+    text_column: tuple[str, ...] = ()
+    label_column: str | None = None
+    id_column: str | None = None
+    max_characters: int = 1_000_000
+    limit: int | None = None
+
+
+def from_config(config: CommandConfig, **changes: Any) -> InputOptions:
+    """The input options among a command's options; `changes` override them. Raises UsageError for an unknown task."""
+    names = {field.name for field in fields(InputOptions)} & type(config).model_fields.keys()
+    values = {name: getattr(config, name) for name in names}
+    if isinstance(name := values.get("task"), str):
+        values["task"] = get_task(name)
+    return InputOptions(**values | changes)

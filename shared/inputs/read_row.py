@@ -1,0 +1,82 @@
+"""A record of an input file -> a source row, or a quarantined row with the reason."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from shared.glue import Task
+from shared.inputs.columns import Columns
+from shared.inputs.labels import is_number, is_whole_number
+from shared.inputs.options import InputOptions
+from shared.inputs.records import SHOWN_RAW, Record
+from shared.inputs.rows import QuarantinedRow, SourceRow
+
+Cells = Sequence[Any]
+
+
+def read_row(position: int, record: Record, columns: Columns, options: InputOptions) -> SourceRow | QuarantinedRow:
+    """The row of a record, its label as it is in the file. `position`: 0-based, among all rows of the input."""
+    cells = record.cells
+    reason = record.reason if cells is None else _problem(cells, columns, options)
+    if cells is None or reason:
+        return QuarantinedRow(position, record.where, reason, record.raw[:SHOWN_RAW])
+    texts = [cells[index] for index in columns.texts]
+    rest = [_rest_cell(cells[index], field) for index, field in zip(columns.rest, columns.rest_fields, strict=True)]
+    return SourceRow(
+        source_id=position if columns.source_id is None else int(cells[columns.source_id]),
+        text_a=texts[0],
+        text_b=texts[1] if len(texts) > 1 else None,
+        label=None if columns.label is None else cells[columns.label],
+        rest=tuple(rest),
+    )
+
+
+def _problem(cells: Cells, columns: Columns, options: InputOptions) -> str:
+    """Why a row cannot be used; empty if it can."""
+    for index in columns.texts:
+        if problem := _text_problem(cells[index], options.max_characters):
+            return f"column {columns.names[index]}: {problem}"
+    if columns.label is not None:
+        label = cells[columns.label]
+        if label is None or str(label).strip() == "":
+            return f"column {columns.names[columns.label]}: the label is missing"
+        if options.task is not None and (problem := _label_problem(str(label), options.task)):
+            return problem
+    if columns.source_id is not None and not is_whole_number(value := cells[columns.source_id]):
+        return f"column {options.id_column}: {_shown(value)} is not a whole number of at most 18 digits"
+    return ""
+
+
+def _text_problem(text: Any, max_characters: int) -> str:
+    if not isinstance(text, str):
+        return "not a text"
+    if not text.strip():
+        return "empty text"
+    if "\x00" in text:
+        return "contains a NUL byte"
+    if len(text) > max_characters:
+        return f"{len(text)} characters, --max-characters is {max_characters}"
+    if not text.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
+        return "contains a lone surrogate"
+    return ""
+
+
+def _label_problem(label: str, task: Task) -> str:
+    if task.labels is None:
+        return "" if is_number(label) else f"label {_shown(label)} is not a number"
+    if label not in task.labels:
+        return f"label {_shown(label)} is not a label of {task.name}: {', '.join(task.labels)}"
+    return ""
+
+
+def _rest_cell(cell: Any, field: pa.Field) -> Any:
+    """Numbers in a column of strings (JSON lines may mix them) become JSON text."""
+    return json.dumps(cell) if isinstance(cell, (int, float)) and pa.types.is_string(field.type) else cell
+
+
+def _shown(value: Any) -> str:
+    return repr(str(value)[:40])

@@ -1,0 +1,58 @@
+"""What the commits of a job add up to: the figures of `run`, `status` and `verify`, and the content of `_SUCCESS`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+from shared.shards import SUCCESS, Commit
+from shared.storage.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """Sums over shards.
+
+    rows: source rows that were used; samples: augmented examples, without the sources themselves.
+    share_replaced: replaced words per replaceable word; share_by_glove: share of the replaced words.
+    bytes: size of the shard files.
+    """
+
+    shards: int = 0
+    rows: int = 0
+    quarantined: int = 0
+    samples: int = 0
+    share_replaced: float = 0.0
+    share_by_glove: float = 0.0
+    bytes: int = 0
+
+
+def total(commits: Iterable[Commit]) -> Totals:
+    """Totals of the commits, which are read one by one and not kept."""
+    shards = rows = quarantined = num_bytes = 0
+    samples = replaceable = by_mlm = by_glove = 0.0
+    for commit in commits:
+        shards += 1
+        rows += commit.sources
+        quarantined += commit.quarantined
+        num_bytes += commit.num_bytes
+        samples += commit.statistics.get("samples", 0)
+        replaceable += commit.statistics.get("replaceable_words", 0)
+        by_mlm += commit.statistics.get("replaced_by_mlm", 0)
+        by_glove += commit.statistics.get("replaced_by_glove", 0)
+    replaced = by_mlm + by_glove
+    return Totals(
+        shards=shards,
+        rows=rows,
+        quarantined=quarantined,
+        samples=int(samples),
+        share_replaced=round(replaced / max(replaceable, 1), 4),
+        share_by_glove=round(by_glove / max(replaced, 1), 4),
+        bytes=num_bytes,
+    )
+
+
+def write_success(store: Store, totals: Totals) -> None:
+    """Mark a job as complete; the last file that a job writes. Raises StoreError."""
+    store.put(SUCCESS, json.dumps(asdict(totals), sort_keys=True, indent=1).encode())

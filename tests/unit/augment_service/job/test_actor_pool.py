@@ -1,0 +1,212 @@
+"""The actor pool with a stub of Ray: when actors are ready, replaced or left out, and which errors end the run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import ray
+
+from augment_service.config import RunConfig
+from augment_service.job.actor_pool import DEATHS_AT_LEAST, ActorPool
+from augment_service.job.model_facts import MlmFacts, VectorFacts
+from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError
+
+MLM = MlmFacts(fingerprint="m", device="cpu", arithmetic=2, hardware="x", dtype="float32", torch="2", transformers="5")
+VECTORS = VectorFacts(fingerprint="v", words=3)
+NODE, OTHER_NODE = "1" * 56, "2" * 56
+
+
+@dataclass(eq=False)
+class Reference:
+    """A call in progress."""
+
+    handle: Any
+    method: str
+    arguments: tuple[Any, ...]
+
+    @property
+    def what(self) -> tuple[str, str]:
+        return self.handle.kind, self.method
+
+
+@dataclass(eq=False)
+class Handle:
+    """STUB of an actor handle: `handle.method.remote(…)` gives a Reference."""
+
+    kind: str
+
+    def __getattr__(self, method: str) -> Any:
+        return Remote(lambda *arguments: Reference(self, method, arguments))
+
+
+@dataclass
+class Remote:
+    """Whatever has a method `remote`."""
+
+    remote: Any
+
+    def options(self, **_: Any) -> Remote:
+        return self
+
+
+@dataclass
+class StubRay:
+    """STUB of Ray with one CPU per node: the test sets what each call answers or raises."""
+
+    num_nodes: int = 1
+    answers: dict[Reference, Any] = field(default_factory=dict)
+    killed: list[Handle] = field(default_factory=list)
+    exceptions: Any = ray.exceptions
+
+    def remote(self, **_: Any) -> Any:
+        return lambda actor_class: Remote(lambda *_: Handle(actor_class.__name__))
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 1}}] * self.num_nodes
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": float(self.num_nodes)}
+
+    def get(self, reference: Reference) -> Any:
+        answer = self.answers[reference]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def kill(self, handle: Handle) -> None:
+        self.killed.append(handle)
+
+
+class World:
+    """A pool on a stub of Ray. `answer` settles the oldest pending call of a kind."""
+
+    def __init__(self, num_actors: int = 1) -> None:
+        self.ray = StubRay(num_actors)
+        self.refused_models: list[str] = []
+        self.checked: list[dict[str, Any]] = []
+        self.pool = ActorPool(
+            ray=self.ray,
+            config=RunConfig(input=("x",), output="o", text_column=("t",)),
+            run="r",
+            job="j",
+            own_ray=False,
+            check_models=self.check,
+        )
+        self.pool.grow()
+
+    def check(self, models: dict[str, Any]) -> None:
+        self.checked.append(models)
+        if models["mlm"]["fingerprint"] in self.refused_models:
+            raise ManifestError("other models")
+
+    def pending(self, kind: str, method: str) -> list[Any]:
+        return [one for one in self.pool.pending if one.what == (kind, method)]
+
+    def answer(self, kind: str, method: str, answer: Any) -> list[str]:
+        reference = self.pending(kind, method)[0]
+        self.ray.answers[reference] = answer
+        return self.pool.settle(reference)
+
+    def start_one(self, node: str = NODE) -> list[str]:
+        self.answer("MlmWorker", "where", node)
+        if self.pending("GloveWorker", "load"):
+            self.answer("GloveWorker", "load", VECTORS)
+        return self.answer("MlmWorker", "load", MLM)
+
+
+def raised(cause: Exception) -> Exception:
+    error: Exception = ray.exceptions.RayTaskError("load", "Traceback", cause)
+    return error
+
+
+def died() -> Exception:
+    error: Exception = ray.exceptions.RayActorError()
+    return error
+
+
+@pytest.mark.parametrize("vectors_first", [True, False])
+def test_an_actor_is_ready_when_it_and_the_vectors_on_its_node_have_loaded(vectors_first: bool) -> None:
+    world = World()
+    assert world.answer("MlmWorker", "where", NODE) == []
+    calls = [("GloveWorker", VECTORS), ("MlmWorker", MLM)]
+    first, second = calls if vectors_first else calls[::-1]
+    assert world.answer(first[0], "load", first[1]) == []
+    assert world.pool.num_ready == 0
+    assert world.answer(second[0], "load", second[1]) == ["mlm-0"]
+    assert (world.pool.num_ready, world.pool.num_starting, world.pool.num_nodes) == (1, 0, 1)
+    assert world.pool.pending == []
+    (models,) = world.checked
+    assert models["glove"] == {"fingerprint": "v", "words": 3}
+    assert list(models["mlm"]) == ["fingerprint", "device", "arithmetic", "hardware", "dtype", "torch", "transformers"]
+
+
+def test_an_actor_that_dies_while_starting_is_replaced_and_its_other_answer_ignored() -> None:
+    world = World()
+    (other,) = world.pending("MlmWorker", "load")
+    assert world.answer("MlmWorker", "where", died()) == []
+    assert world.ray.killed == [other.handle]
+    assert world.pool.settle(other) == []
+    assert world.start_one() == ["mlm-1"]
+
+
+def test_vectors_that_die_are_replaced_once_however_many_actors_notice() -> None:
+    world = World(2)
+    assert world.start_one() + world.start_one() == ["mlm-0", "mlm-1"]
+    groups = [world.pool.vectors_of(name) for name in ("mlm-0", "mlm-1")]
+    world.pool.vectors_lost("mlm-0", groups[0], "died")
+    world.pool.vectors_lost("mlm-1", groups[1], "died")
+    assert len(world.pending("GloveWorker", "load")) == 1
+    assert world.answer("GloveWorker", "load", VECTORS) == []
+    assert world.pool.num_ready == 2
+
+
+def test_an_error_while_loading_ends_the_run_with_its_own_type_while_no_actor_is_ready() -> None:
+    world = World()
+    world.answer("MlmWorker", "where", NODE)
+    with pytest.raises(ModelError, match="no such model"):
+        world.answer("MlmWorker", "load", raised(ModelError("no such model")))
+
+
+def test_an_unexpected_error_while_loading_is_a_cluster_error() -> None:
+    world = World()
+    with pytest.raises(ClusterError, match="a worker failed: KeyError: 'x'"):
+        world.answer("MlmWorker", "load", raised(KeyError("x")))
+
+
+def test_an_error_while_loading_vectors_ends_the_run() -> None:
+    world = World(2)
+    assert world.start_one() == ["mlm-0"]
+    world.answer("MlmWorker", "where", OTHER_NODE)
+    with pytest.raises(ModelError, match="no vectors"):
+        world.answer("GloveWorker", "load", raised(ModelError("no vectors")))
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_an_actor_that_cannot_take_part_is_left_out_while_others_are_ready(is_refused: bool) -> None:
+    world = World(2)
+    assert world.start_one() == ["mlm-0"]
+    world.answer("MlmWorker", "where", NODE)
+    world.refused_models = ["m"] if is_refused else []
+    assert world.answer("MlmWorker", "load", MLM if is_refused else raised(ExpectedError("no GPU"))) == []
+    world.pool.grow()
+    assert (world.pool.num_ready, world.pool.num_starting, world.pool.pending) == (1, 1, [])
+
+
+def test_other_models_than_those_of_the_job_end_the_run_while_no_actor_is_ready() -> None:
+    world = World()
+    world.refused_models = ["m"]
+    with pytest.raises(ManifestError, match="other models"):
+        world.start_one()
+
+
+def test_deaths_in_a_row_end_the_run_and_progress_resets_them() -> None:
+    world = World()
+    for number in range(DEATHS_AT_LEAST):
+        world.pool.lost(f"mlm-{number}", "killed")
+    world.pool.progressed()
+    for number in range(DEATHS_AT_LEAST, 2 * DEATHS_AT_LEAST):
+        world.pool.lost(f"mlm-{number}", "killed")
+    with pytest.raises(ClusterError, match=r"25 actors died and none finished a shard .* the last: killed"):
+        world.pool.lost(f"mlm-{2 * DEATHS_AT_LEAST}", "killed")

@@ -1,0 +1,51 @@
+"""Refused connections give one line that says what to check."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+
+import pytest
+
+from shared.compute import ray_session as module
+
+
+def test_an_address_without_a_listener_is_named() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    error = module._refused(address, ConnectionError("could not connect\nmore"))
+    assert str(error).startswith(f"nothing answers at {address}")
+
+
+@pytest.mark.parametrize("text", ["Failed to connect", "Authentication failed: invalid token"])
+def test_a_refusal_by_a_running_cluster_explains_the_token(text: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        error = module._refused(f"127.0.0.1:{server.getsockname()[1]}", ConnectionError(text))
+    assert "RAY_AUTH_TOKEN" in str(error)
+    assert text in str(error)
+
+
+def test_a_private_ray_that_fails_gives_its_first_line() -> None:
+    assert str(module._refused("local", RuntimeError("\n no space \n trace"))) == "Ray at local: no space"
+
+
+def test_sigterm_interrupts_only_inside_the_session() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), module._interrupted_by_sigterm():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_session_outside_the_main_thread_leaves_sigterm_alone() -> None:
+    entered: list[bool] = []
+
+    def enter() -> None:
+        with module._interrupted_by_sigterm():
+            entered.append(True)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert entered == [True]

@@ -1,0 +1,102 @@
+"""The manifest: its exact bytes, the check on resume, and a clear line for anything that is not a manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from augment_service.config import RunConfig
+from shared.errors import ManifestError
+from shared.manifest import MANIFEST, JobConfig, Manifest, ShardPlan, read_manifest, write_or_check
+from shared.schema import samples_schema
+from shared.storage.input_files import InputFile
+from shared.storage.store import LocalStore
+from tests.support.manifests import small_manifest
+
+EXPECTED = Path(__file__).with_name("manifest_of_a_small_job.json")
+
+
+def manifest_of_a_small_job() -> Manifest:
+    options = {"input": ["x.tsv"], "output": "out", "task": "SST-2", "k": 8, "p_t": 0.25, "seed": 7, "n_a": 20}
+    config = RunConfig.build(options)
+    schema = samples_schema(pa.int64(), [pa.field("größe", pa.string())])
+    mlm = {"fingerprint": "cd" * 32, "device": "cpu", "arithmetic": 2, "hardware": "AVX512+avx512_bf16"}
+    mlm |= {"dtype": "bfloat16", "torch": "2.13.0", "transformers": "5.1.0"}
+    return Manifest(
+        config=JobConfig(**config.identity() | {"input": ["data/träin.tsv"]}),
+        inputs=(InputFile(path="data/träin.tsv", sha256="ab" * 32),),
+        models={"mlm": mlm, "glove": {"fingerprint": "ef" * 32, "words": 400_000}},
+        plan=ShardPlan.cut(1030, 512),
+        schema=tuple(f"{one.name}: {one.type}" for one in schema),
+    )
+
+
+def test_the_bytes_of_a_manifest_never_change(tmp_path: Path) -> None:
+    """EXPECTED was written by version 0.1.0: any other bytes would make every existing output unusable."""
+    store = LocalStore(str(tmp_path))
+    assert write_or_check(store, manifest_of_a_small_job())
+    assert store.read(MANIFEST) == EXPECTED.read_bytes()
+
+
+def test_reading_a_manifest_gives_what_was_written(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(MANIFEST, EXPECTED.read_bytes())
+    manifest = read_manifest(store)
+    assert manifest == manifest_of_a_small_job()
+    assert manifest.to_bytes() == EXPECTED.read_bytes()
+    assert (manifest.config.emit, manifest.config.task, manifest.config.params().k) == ("samples", "SST-2", 8)
+    assert (manifest.plan.shards, manifest.plan.rows_of(0), manifest.plan.rows_of(2)) == (3, 512, 6)
+    assert manifest.inputs[0].path == "data/träin.tsv"
+
+
+def test_another_job_is_rejected_and_the_difference_named(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    assert write_or_check(store, small_manifest(4, k=15))
+    assert not write_or_check(store, small_manifest(4, k=15))
+    with pytest.raises(ManifestError, match=r"config\.k was 15, now 10"):
+        write_or_check(store, small_manifest(4, k=10))
+    with pytest.raises(ManifestError, match=r"plan\.rows was 4, now 5; plan\.shards was 4, now 5\. Use another"):
+        write_or_check(store, small_manifest(5, k=15))
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "message"),
+    [
+        (None, [], "format_version|object"),
+        (None, "text", "object"),
+        (None, {}, "format_version: Field required"),
+        ("format_version", "1", "format_version: Input should be a valid integer"),
+        ("format_version", 2, "format version 2; this code reads version 1"),
+        ("plan", None, "plan: "),
+        ("plan", {"rows": 1, "shards": 1}, "plan.shard_rows: Field required"),
+        ("plan", {"rows": "1", "shard_rows": 1, "shards": 1}, "plan.rows: Input should be a valid integer"),
+        ("config", [], "config: "),
+        ("config", {"emit": "samples", "task": None}, "config: n_a is missing"),
+        ("schema", "text", "schema: "),
+        ("inputs", [{"file": "x"}], "inputs.0.sha256: Field required"),
+        ("models", [], "models: "),
+        ("surprise", 1, "surprise: "),
+    ],
+)
+def test_a_manifest_of_the_wrong_shape_gives_one_line(
+    tmp_path: Path, section: str | None, value: Any, message: str
+) -> None:
+    content = json.loads(EXPECTED.read_bytes()) | {section: value} if section else value
+    store = LocalStore(str(tmp_path))
+    store.put(MANIFEST, json.dumps(content).encode())
+    with pytest.raises(ManifestError, match=message) as caught:
+        read_manifest(store)
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_a_manifest_that_is_not_json_gives_one_line(tmp_path: Path, content: bytes) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(MANIFEST, content)
+    with pytest.raises(ManifestError, match=r"manifest\.json is not of `augment_service run`: Invalid JSON"):
+        read_manifest(store)
