@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
@@ -64,7 +64,6 @@ class Loader(Generic[BatchT]):
     world: int = 1
     accumulate: int = 1
     wait_seconds: float = 0.0
-    first_wait_seconds: float = field(default=0.0)
 
     def steps(self, cursor: Cursor) -> Iterator[Step[BatchT]]:
         """Steps until the budget is spent. Raises what preparing a window raised."""
@@ -81,10 +80,9 @@ class Loader(Generic[BatchT]):
             if isinstance(window, ExpectedError):
                 raise window
             waited = time.monotonic() - began
-            if is_first:
-                self.first_wait_seconds, is_first = waited, False
-            else:
+            if not is_first:
                 self.wait_seconds += waited
+            is_first = False
             for batch in range(cursor.batch, window.num_batches):
                 position = window.position(batch)
                 if self.budget.is_spent(position, cursor.tokens):

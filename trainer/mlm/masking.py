@@ -97,7 +97,7 @@ class MaskedWindow:
         return self.text.num_tokens(batch)
 
     def part(self, batch: int, part: int, num_parts: int, step: int) -> MaskedBatch | None:
-        """Every num_parts-th sequence of a batch; None when none of its positions is masked."""
+        """Every num_parts-th sequence of a batch; None if it has no masked position."""
         ids, lengths = self._padded(batch)
         masked, chosen = self.masking.draw(ids, lengths, step)
         own_lengths, own_chosen = lengths[part::num_parts], chosen[part::num_parts]

@@ -162,10 +162,6 @@ def _spoil_dev_scores(folder: Path) -> None:
     path.write_text('{"stage": "prediction", "samples": 32, "dev": 0.5}\n' + path.read_text())
 
 
-def _spoil_weights(folder: Path) -> None:
-    (folder / "model" / "model.safetensors").write_bytes(b"\xff" * 100)
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -176,7 +172,7 @@ def _spoil_weights(folder: Path) -> None:
         (lambda folder: (folder / "result.json").write_text('{"command": "task", "dev": 3}'), r"result\.json: dev: "),
         (_spoil_metrics, r"metrics\.jsonl line 1"),
         (_spoil_dev_scores, r"metrics\.jsonl line 1: dev should be an object of metrics"),
-        (_spoil_weights, "is not a safetensors file"),
+        (lambda folder: (folder / "model/model.safetensors").write_bytes(b"\xff" * 100), "is not a safetensors file"),
     ],
 )
 def test_a_bad_folder_is_named(

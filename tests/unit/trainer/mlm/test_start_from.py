@@ -54,7 +54,7 @@ def test_a_delta_that_cannot_be_used_is_named(model: TrainableMaskedLM, tmp_path
         start_from_delta(model, str(tmp_path / "none.safetensors"))
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(DELTA_PATH.read_bytes()[:5000])
-    with pytest.raises(ModelError, match="is no masked-LM delta"):
+    with pytest.raises(ModelError, match="is not a masked-LM delta"):
         read_delta(broken)
 
 
