@@ -32,7 +32,8 @@ PHRASES = {
     r"turn(s|ed|ing)? (\w+ ){1,3}round": "reverse",
     r"foreign page": "page from another origin",
     r"the way of": "as in; with",
-    r"beside": "next to; alongside; compared with",
+    # Except in a list of candidates for the word "near" (the model card's).
+    r"beside(?!,? beneath)": "next to; alongside; compared with",
     r"for want of": "because of a lack of; when ... runs out",
     r"is dry": "is exhausted",
     r"bids": "tells; requests",
