@@ -1,8 +1,8 @@
-"""How fast a student learns: samples per second of `trainer task` beside the reference's loop, in one run, as ratios.
+"""How fast a student learns: samples per second of `trainer task` compared with the reference's loop, as ratios.
 
-The reference's loop is re-stated here: every text padded to --max-length, fp32, scores and hidden states of every layer
-of both models kept, the teacher run again in the prediction stage, data prepared beforehand (which it does outside its
-loop too). Ours is the trainer's own loader, stages and step, from shards on disk.
+The reference's loop is restated here: every text padded to --max-length, fp32, scores and hidden states of every layer
+of both models kept, the teacher run again in the prediction stage, data prepared beforehand (which it also does outside
+its loop). Ours is the trainer's own loader, stages and step, from shards on disk.
 
     python benchmarks/distill.py --augmented OUT --teacher DIR --student 3,84,336,12 --threads 2
 """
@@ -26,15 +26,21 @@ from torch import Tensor
 from shared.compute.hardware import has_bf16_kernels
 from shared.compute.memory import keep_freed_memory
 from trainer.config import TaskConfig
+from trainer.data.augmented import open_augmented
+from trainer.data.batches import Batch
+from trainer.data.budget import Epochs
 from trainer.data.loader import Cursor, Loader
-from trainer.data.stream import ShardStream, open_augmented
+from trainer.data.stream import ShardStream
 from trainer.data.tasks import sequence_length
-from trainer.distill import IntermediateDistillation, PredictionDistillation, make_student
+from trainer.distill import IntermediateDistillation, PredictionDistillation
 from trainer.evaluation import in_precision
-from trainer.loop import make_optimizer
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
+from trainer.recipe import Recipe, linear_schedule
+from trainer.steps import make_optimizer
+from trainer.student import make_student
 
 STAGES = ("intermediate", "prediction")
+RECIPE = Recipe(schedule=linear_schedule(1e-4, 0.1), weight_decay=0.01)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -48,42 +54,58 @@ class Setting:
         self.teacher = load_classifier(options.teacher)
         self.spec = teacher_spec(self.teacher, None, options.teacher)
         self.length = sequence_length(options.max_length, options.pairs)
-        config = TaskConfig.build(
-            {
-                "task": "SST-2", "augmented": options.augmented, "teacher": options.teacher, "student": options.student,
-                "dev": "", "output": "",
-            }
-        )  # fmt: skip
-        tokenizer = load_tokenizer(options.teacher)
-        self.student, self.projections, self.mapping = make_student(
-            config, self.teacher, self.spec.num_logits, tokenizer
+        config = TaskConfig(
+            task="SST-2",
+            augmented=options.augmented,
+            teacher=options.teacher,
+            student=options.student,
+            dev="",
+            output="",
         )
+        student = make_student(config, self.teacher.bert, self.spec.num_logits, load_tokenizer(options.teacher))
+        self.student, self.projections, self.mapping = student.model, student.projections, student.mapping
         self.teacher = in_precision(self.teacher.eval().requires_grad_(False), dtype)
         self.student.train()
-        self.optimizer = make_optimizer([self.student, self.projections], 1e-4, 0.01)
+        self.optimizer = make_optimizer([self.student, self.projections], RECIPE)
         self.pad_id = self.student.config.pad_token_id
 
-    def loader(self) -> Loader:
+    def loader(self) -> Loader[Batch]:
         """The trainer's own, one process ahead."""
         stream = ShardStream(
-            self.augmented, self.spec, self.options.teacher, self.length, self.options.batch_size, 4, 0, 0.0
+            augmented=self.augmented,
+            spec=self.spec,
+            tokenizer_path=self.options.teacher,
+            max_length=self.length,
+            batch_size=self.options.batch_size,
+            window_shards=4,
+            seed=0,
+            follow_timeout=0.0,
+            pad_id=self.pad_id,
         )
-        return Loader(stream, 1000.0, self.pad_id, 1)
+        return Loader(source=stream, budget=Epochs(total=1000.0), num_processes=1)
 
     def update(self, loss: Tensor) -> None:
-        """Backward and optimizer, as in trainer.loop."""
+        """Backward pass and optimizer, as in trainer.steps."""
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def ours(setting: Setting, stage: str) -> tuple[Iterator[int], Loader]:
+def ours(setting: Setting, stage: str) -> tuple[Iterator[int], Loader[Batch]]:
     """Rows per step of the trainer's own loop."""
     intermediate = IntermediateDistillation(
-        setting.teacher.bert, setting.student.bert, setting.projections, setting.mapping
+        teacher=setting.teacher.bert,
+        student=setting.student.bert,
+        projections=setting.projections,
+        mapping=setting.mapping,
     )
-    prediction = PredictionDistillation(setting.teacher, setting.student, setting.spec.labels is None, 1.0)
+    prediction = PredictionDistillation(
+        teacher=setting.teacher,
+        student=setting.student,
+        is_regression=setting.spec.labels is None,
+        temperature=1.0,
+    )
     losses = {"intermediate": intermediate.losses, "prediction": prediction.losses}[stage]
     loader = setting.loader()
 
@@ -170,7 +192,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=4.0, help="Per contender and round.")
-    parser.add_argument("--reference-steps", type=int, default=16, help="Batches that the reference's loop goes over.")
+    parser.add_argument("--reference-steps", type=int, default=16, help="Batches that the reference cycles through.")
     parser.add_argument("--output", type=Path, default=None, help="JSON file with every measurement.")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -179,7 +201,7 @@ def main() -> None:
     waits: dict[str, float] = {}
     for stage in STAGES:
         contenders: dict[str, Callable[[], float]] = {}
-        loaders: dict[str, Loader] = {}
+        loaders: dict[str, Loader[Batch]] = {}
         fp32 = Setting(options, torch.float32)
         contenders["reference"] = measure(reference(fp32, stage), options.seconds)
         for name, dtype in PRECISIONS.items():

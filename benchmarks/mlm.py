@@ -1,9 +1,9 @@
-"""How fast a masked LM learns: pieces per second of `trainer mlm` beside transformers' example with peft, as ratios.
+"""How fast a masked LM trains: tokens per second of `trainer mlm` compared with transformers' example with peft.
 
-The peers are the loop of transformers' `run_mlm.py` with peft's adapters of the same rank on the same layers, and the
-same rows, rate and precision: once with texts joined and cut into full rows (`group_texts`), once with a text a row,
-padded to --max-length (`--line_by_line --pad_to_max_length`). They keep the embeddings as they are; ours trains a
-low-rank change of them, too. Padding is not counted. Contenders take turns in one process.
+The peers are the loop of transformers' `run_mlm.py` with peft adapters of the same rank on the same layers, and the
+same rows, rate and precision: once with texts joined and cut into full rows (`group_texts`), once with one text per
+row, padded to --max-length (`--line_by_line --pad_to_max_length`). They leave the embeddings unchanged; `trainer mlm`
+also trains a low-rank change of them. Padding is not counted. Contenders take turns in one process.
 
     python benchmarks/mlm.py --corpus FILE --threads 2
 """
@@ -31,32 +31,44 @@ from shared.compute.hardware import resolve_dtype
 from shared.compute.memory import keep_freed_memory
 from shared.embedded import resolve_encoder
 from trainer.data.corpus import read_lines
+from trainer.data.loader import Loader
 from trainer.mlm.config import MlmConfig
 from trainer.mlm.model import LINEAR_LAYERS, load_trainable
-from trainer.mlm.train import load_corpus, open_session, take_step, training_batches
+from trainer.mlm.train import load_corpus, make_model, make_stage
+from trainer.state import Run, Worker
+from trainer.steps import make_optimizer, take_step
 
 OURS, PEER = "trainer mlm", "run_mlm.py with peft"
 
 
 def our_steps(options: argparse.Namespace, encoder: str) -> Iterator[int]:
-    """Pieces of each step of the trainer's own loop."""
-    settings = {
-        "encoder": encoder, "corpus": [options.corpus], "output": options.work, "adapters": options.adapters,
-        "embedding_rank": options.embedding_rank, "batch_size": options.batch_size, "max_length": options.max_length,
-        "mask_probability": options.mask_probability, "epochs": 1000.0, "dtype": options.dtype,
-        "threads": options.threads,
-    }  # fmt: skip
-    config = MlmConfig.build(settings)
-    session = open_session(config, load_corpus(config, encoder), encoder, "cpu", resolve_dtype(options.dtype, "cpu"))
-    for batch in training_batches(session):
-        take_step(session, batch)
-        session.cursor.step += 1
-        session.cursor.tokens += batch.num_tokens
-        yield batch.num_tokens
+    """Tokens of each step of the trainer's own loop."""
+    config = MlmConfig(
+        encoder=encoder,
+        corpus=(options.corpus,),
+        output=options.work,
+        adapters=options.adapters,
+        embedding_rank=options.embedding_rank,
+        batch_size=options.batch_size,
+        max_length=options.max_length,
+        mask_probability=options.mask_probability,
+        epochs=1000.0,
+        loader_workers=options.loader_workers,
+    )
+    worker = Worker(device="cpu", dtype=resolve_dtype(options.dtype, "cpu"))
+    corpus = load_corpus(config, encoder)
+    model = make_model(config, corpus, encoder).train()
+    stage = make_stage(config, corpus, model, worker)
+    run = Run(config=config, folder=Path(options.work), worker=worker, trained={"masked_lm": model})
+    optimizer = make_optimizer([model], stage.recipe)
+    loader = Loader(source=stage.source, budget=stage.budget, num_processes=config.loader_workers)
+    for step in loader.steps(run.state.cursor):
+        run.state.count(step, take_step(run, stage, optimizer, step))
+        yield step.num_tokens
 
 
 def peer_steps(options: argparse.Namespace, encoder: str, rows_are: str, dtype: torch.dtype) -> Iterator[int]:
-    """Pieces of each step of transformers' example with peft."""
+    """Tokens of each step of transformers' example with peft."""
     from peft import LoraConfig, get_peft_model
 
     tokenizer = AutoTokenizer.from_pretrained(encoder)
@@ -91,12 +103,12 @@ def peer_steps(options: argparse.Namespace, encoder: str, rows_are: str, dtype: 
             yield int(batch["attention_mask"].sum()) if "attention_mask" in batch else batch["input_ids"].numel()
 
 
-def flops_per_piece(options: argparse.Namespace, encoder: str) -> float:
-    """Matrix products of one step of `trainer mlm`, forward and backward, over its pieces.
+def flops_per_token(options: argparse.Namespace, encoder: str) -> float:
+    """Matrix products of one step of `trainer mlm`, forward and backward, per token.
 
-    Frozen weights: one product forward and one for the gradient of the input. A low-rank change: two products for its
-    gradients, of two factors each. The head runs at the masked pieces only. Attention's products are left out, so the
-    share of the peak that comes out is a lower bound.
+    Frozen weights: one product forward and one for the gradient of the input. A low-rank change: two products of two
+    factors each for its gradients. The head runs at masked tokens only. Attention's products are left out, so the
+    resulting share of the peak is a lower bound.
     """
     config = load_trainable(encoder, 0, 0).encoder.config
     d, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
@@ -109,7 +121,7 @@ def flops_per_piece(options: argparse.Namespace, encoder: str) -> float:
 def main() -> None:
     """Alternate between the contenders and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", required=True, help="Text file, one passage a line; .xz and .gz are unpacked.")
+    parser.add_argument("--corpus", required=True, help="Text file, one passage per line, also .xz or .gz.")
     parser.add_argument("--encoder", default="embedded")
     parser.add_argument("--adapters", type=int, default=48)
     parser.add_argument("--embedding-rank", type=int, default=48)
@@ -117,7 +129,8 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=128)
     parser.add_argument("--mask-probability", type=float, default=0.2)
     parser.add_argument("--dtype", choices=("auto", "fp32", "bf16"), default="auto")
-    parser.add_argument("--texts", type=int, default=4000, help="Lines that the peers go over.")
+    parser.add_argument("--texts", type=int, default=4000, help="Lines that the peers train on.")
+    parser.add_argument("--loader-workers", type=int, default=0, help="Loader processes of `trainer mlm`.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="Per contender and round.")
@@ -144,12 +157,12 @@ def main() -> None:
             peaks.append(peak_flops(dtype))
             for name, run in contenders.items():
                 rates[name].append(run())
-    peak, flops = statistics.median(peaks), flops_per_piece(options, encoder)
+    peak, flops = statistics.median(peaks), flops_per_token(options, encoder)
     ours = statistics.median(rates[OURS])
-    shape = f"{options.batch_size} x {options.max_length} pieces"
+    shape = f"{options.batch_size} x {options.max_length} tokens"
     print(f"{options.threads} threads, {shape}, {dtype} unless it says otherwise;")
     print(f"measured matrix-multiply peak {peak / 1e9:,.0f} GFLOP/s\n")
-    print("| | pieces/s (median) | `trainer mlm` is |\n|---|---|---|")
+    print("| | tokens/s (median) | `trainer mlm` is |\n|---|---|---|")
     for name, values in rates.items():
         print(f"| {name} | {statistics.median(values):,.0f} | {ours / statistics.median(values):.1f} x |")
     print(f"\n`trainer mlm` does {flops * ours / 1e9:,.0f} GFLOP/s, {flops * ours / peak:.0%} of the peak.")

@@ -4,8 +4,8 @@
 
 runs, for each task, `trainer teacher`, `augment_service run --emit candidates`, `trainer annotate` and `trainer task`
 for every variant and seed, `--jobs` at a time with one thread each, and writes the table to stdout (figures of finished
-runs only). Every stage resumes from its folder, so a stopped benchmark goes on where it was; `trainer report` shows the
-same folders. Hours are those of the runs, side by side on one machine.
+runs only). Every stage resumes from its folder, so an interrupted benchmark continues where it stopped; `trainer
+report` reads the same folders. Hours are those of the runs, which share one machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIANTS = ("full", "no-general", "no-intermediate", "no-augmentation", "random-
 
 @dataclass(frozen=True)
 class Recipe:
-    """Budget of a task's runs: samples a row, passes of both stages, and of the teacher."""
+    """Budget of a task's runs: samples per row, passes of both stages, and options of the teacher."""
 
     n_a: int
     epochs: float
@@ -50,7 +50,7 @@ RECIPES = {
 
 @dataclass(frozen=True)
 class Bench:
-    """Where things are."""
+    """Folders of the benchmark's inputs and runs."""
 
     glue: Path
     runs: Path
@@ -71,30 +71,40 @@ class Bench:
         return self.runs / "general-3x84"
 
     def sources(self, tasks: Sequence[str]) -> list[list[str]]:
-        """Commands that everything else needs."""
+        """Commands that produce what the students need; finished ones are left out."""
         commands = [
-            ["-m", "trainer", "general", "--threads", "1", "--loader-workers", "0", "--corpus", *self.corpus,
-             *(["--corpus-weights", *self.corpus_weights] if self.corpus_weights else []),
-             "--student", SIZE, "--dropout", "0", "--lr", "2e-3", "--batch-size", "32", "--max-length", "128",
-             "--epochs", "1", "--max-tokens", "8000000", "--warm-up-share", "0.05", "--output", str(self.general)],
-        ]  # fmt: skip
+            _trainer(
+                "general",
+                *("--loader-workers", "0", "--corpus", *self.corpus),
+                *(["--corpus-weights", *self.corpus_weights] if self.corpus_weights else []),
+                *("--student", SIZE, "--dropout", "0", "--lr", "2e-3", "--batch-size", "32", "--max-length", "128"),
+                *("--epochs", "1", "--max-tokens", "8000000", "--warm-up-share", "0.05"),
+                *("--output", str(self.general)),
+            )
+        ]
         for task in tasks:
             train, dev = (str(self.glue / task / f"{part}.tsv") for part in ("train", "dev"))
             commands += [
-                ["-m", "trainer", "teacher", "--threads", "1", "--task", task, "--train", train, "--dev", dev,
-                 *RECIPES[task].teacher, "--output", str(self.teacher(task))],
-                ["-m", "augment_service", "run", "--task", task, "--input", train, "--emit", "candidates", "--glove",
-                 "embedded", "--mlm", "embedded", "--output", str(self.candidates(task))],
-            ]  # fmt: skip
+                _trainer(
+                    "teacher",
+                    *("--task", task, "--train", train, "--dev", dev, *RECIPES[task].teacher),
+                    *("--output", str(self.teacher(task))),
+                ),
+                [
+                    *("-m", "augment_service", "run", "--task", task, "--input", train, "--emit", "candidates"),
+                    *("--glove", "embedded", "--mlm", "embedded", "--output", str(self.candidates(task))),
+                ],
+            ]
         return [command for command in commands if not _is_done(command)]
 
     def annotate(self, task: str) -> list[str]:
-        """Command that writes the teacher's logits beside the candidates."""
+        """Command that stores the teacher's logits alongside the candidates."""
         recipe = RECIPES[task]
-        return [
-            "-m", "trainer", "annotate", "--threads", "1", "--augmented", str(self.candidates(task)), "--teacher",
-            str(self.teacher(task) / "model"), "--n-a", str(max(recipe.n_a, recipe.long_n_a)),
-        ]  # fmt: skip
+        return _trainer(
+            "annotate",
+            *("--augmented", str(self.candidates(task)), "--teacher", str(self.teacher(task) / "model")),
+            *("--n-a", str(max(recipe.n_a, recipe.long_n_a))),
+        )
 
     def student(self, task: str, variant: str, seed: int) -> list[str]:
         """Command of one student."""
@@ -105,22 +115,27 @@ class Bench:
         if variant == "no-augmentation":  # the same number of samples, all of them source rows
             n_a, epochs, prediction_epochs = 0, epochs * (1 + n_a), prediction_epochs * (1 + n_a)
         size_alone = variant in ("no-general", "random-embeddings")
-        command = [
-            "-m", "trainer", "task", "--threads", "1", "--loader-workers", "0", "--task", task, "--augmented",
-            str(self.candidates(task)), "--teacher", str(self.teacher(task) / "model"), "--student",
-            SIZE if size_alone else str(self.general / "model"), "--dev", str(self.glue / task / "dev.tsv"),
-            "--annotated", "--n-a", str(n_a), "--epochs", str(epochs), "--prediction-epochs", str(prediction_epochs),
-            "--batch-size", "64", "--lr", "1e-3", "--prediction-lr", "5e-4", "--dropout", "0", "--seed", str(seed),
-            "--window-shards", "4", "--evaluations", str(max(1, round(16 / prediction_epochs))),
-            "--ablation", "full" if variant == "long" else variant,
-            "--name", "long" if variant == "long" else "",
-            "--output", str(self.runs / f"{task}-{variant}-{seed}"),
-        ]  # fmt: skip
+        command = _trainer(
+            "task",
+            *("--loader-workers", "0", "--task", task, "--augmented", str(self.candidates(task))),
+            *("--teacher", str(self.teacher(task) / "model"), "--dev", str(self.glue / task / "dev.tsv")),
+            *("--student", SIZE if size_alone else str(self.general / "model"), "--annotated"),
+            *("--n-a", str(n_a), "--epochs", str(epochs), "--prediction-epochs", str(prediction_epochs)),
+            *("--batch-size", "64", "--lr", "1e-3", "--prediction-lr", "5e-4", "--dropout", "0", "--seed", str(seed)),
+            *("--window-shards", "4", "--evaluations", str(max(1, round(16 / prediction_epochs)))),
+            *("--ablation", "full" if variant == "long" else variant),
+            *("--name", "long" if variant == "long" else ""),
+            *("--output", str(self.runs / f"{task}-{variant}-{seed}")),
+        )
         if variant == "no-intermediate":
             command += ["--stages", "prediction"]
         if variant == "random-embeddings":
             command += ["--embedding-init", "random"]
         return command
+
+
+def _trainer(name: str, *options: str) -> list[str]:
+    return ["-m", "trainer", name, "--threads", "1", *options]
 
 
 def _output(command: Sequence[str]) -> Path:
@@ -132,7 +147,7 @@ def _is_done(command: Sequence[str]) -> bool:
 
 
 def run(command: Sequence[str], logs: Path) -> int:
-    """Run one command to its end, its log in a file; returns its exit code."""
+    """Run one command with its log in a file; returns its exit code."""
     name = _output(command).name if "--output" in command else f"{command[2]}-{threading.get_ident()}"
     environment = dict(os.environ) | {"OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "0"}
     with (logs / f"{name}.log").open("a") as log:
@@ -142,7 +157,7 @@ def run(command: Sequence[str], logs: Path) -> int:
 
 
 def table(runs: Path, tasks: Sequence[str]) -> str:
-    """Markdown of the finished runs: scores of the students by variant, beside their teachers'."""
+    """Markdown of the finished runs: scores of the students by variant, and of their teachers."""
     lines = [
         "| task | student | seeds | score | teacher | kept | samples | hours each |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
@@ -178,7 +193,7 @@ def main() -> int:
     parser.add_argument("--variants", nargs="+", default=["long", *VARIANTS], choices=["long", *VARIANTS])
     parser.add_argument("--seeds", nargs="+", type=int, help="default: the recipe's")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--table", action="store_true", help="only write the table of what is there")
+    parser.add_argument("--table", action="store_true", help="only write the table of finished runs")
     options = parser.parse_args()
     runs: Path = options.runs.absolute()
     bench = Bench(options.glue.absolute(), runs, options.corpus, options.corpus_weights)

@@ -1,8 +1,8 @@
-"""`trainer annotate`: the teacher's logits beside the shards, so that the prediction stage needs no teacher.
+"""`trainer annotate`: stores the teacher's logits alongside the shards, so that the prediction stage needs no teacher.
 
-They stand in `OUT/annotations/<teacher>-<length>/`, one shard of logits with a commit record of its own per shard of
-samples, by the same protocol: interrupted it resumes, and it follows a job that still writes. Of candidate sets the
-samples of the first epoch are annotated, and the prediction stage then takes these in every epoch.
+They are stored in `OUT/annotations/<teacher>-<length>/`, one shard of logits with its own commit record per shard of
+samples, by the same protocol: an interrupted run resumes, and a running job is followed. For candidate sets, the
+samples of the first epoch are annotated, and the prediction stage then uses these in every epoch.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from shared.errors import UsageError
 from shared.shards import list_commits, read_shard, write_shard
 from shared.storage.store import Store, open_store
 from trainer.config import AnnotateConfig
+from trainer.data.augmented import open_augmented, sampled, wait_for_commit
 from trainer.data.batches import tokenize
-from trainer.data.stream import open_augmented, sampled, wait_for_commit
 from trainer.data.tasks import sequence_length
 from trainer.evaluation import in_precision, predict
 from trainer.models import fingerprint, load_classifier, load_tokenizer
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 def annotations_uri(augmented: str, teacher: str, max_length: int) -> str:
-    """Where the logits of a teacher over a job's shards stand."""
+    """Where the logits of a teacher over a job's shards are stored."""
     return f"{augmented.rstrip('/')}/annotations/{fingerprint(teacher)[:16]}-{max_length}"
 
 
 def run_command(config: AnnotateConfig) -> CommandResult:
-    """Annotate every shard that is not annotated yet. Raises ExpectedError, UsageError when fewer samples are."""
+    """Annotate every shard that is not annotated yet. Raises ExpectedError."""
     began = time.monotonic()
     if config.threads:
         torch.set_num_threads(config.threads)
@@ -73,13 +73,13 @@ def run_command(config: AnnotateConfig) -> CommandResult:
 
 
 def _committed(target: Store, n_a: int) -> set[int]:
-    """Shards that are annotated already, with at least `n_a` samples of each row."""
+    """Shards that are already annotated. Raises UsageError when one has fewer than `n_a` samples per row."""
     commits = list_commits(target)
     fewer = [one for one in commits if one.statistics.get("n_a", n_a) < n_a]
     if fewer:
         raise UsageError(
-            f"{target.uri} holds logits of {fewer[0].statistics['n_a']:.0f} samples a row, --n-a asks for {n_a}: "
-            "remove that folder to annotate anew"
+            f"{target.uri} holds logits of {fewer[0].statistics['n_a']:.0f} samples per row, --n-a asks for {n_a}: "
+            "remove that folder to annotate again"
         )
     return {one.shard for one in commits}
 

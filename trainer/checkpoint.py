@@ -1,123 +1,124 @@
-"""State of a run on disk: atomic checkpoints, the metrics file, and the check that a folder is this run's own."""
+"""Checkpoints of a run: written whole or not at all, checked when they are read.
+
+A checkpoint is weights, optimizer moments, a cursor and a few counters; everything else, dropout included, follows from
+(configuration, step), so a killed run ends with the same bits as one that was not.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
-import os
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
 
 from shared.errors import ManifestError, StoreError
+from trainer.run_folder import keep_metrics, write_atomically
+from trainer.state import Run, State
 
-CONFIG, METRICS, RESULT, CHECKPOINT = "config.json", "metrics.jsonl", "result.json", "checkpoint.pt"
+logger = logging.getLogger(__name__)
 
+CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 
-def open_run(output: str, command: str, asked: Mapping[str, Any], told: Mapping[str, Any] | None = None) -> Path:
-    """The folder of a run; writes `config.json` or checks that the one there asks for the same.
-
-    told: what stands in `config.json` too, and may change. Raises StoreError, and ManifestError naming the first option
-    that differs.
-    """
-    folder = Path(output)
-    wanted = json.loads(json.dumps({"command": command} | dict(asked)))
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / CONFIG
-        if not path.exists():
-            content = json.dumps(wanted | dict(told or {}), indent=1).encode()
-            write_atomically(path, lambda file: file.write(content))
-            return folder
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _store_error(folder, error) from error
-    except ValueError as error:
-        raise ManifestError(f"{folder / CONFIG} is no JSON: {error}") from error
-    for name in wanted:
-        if before.get(name) != wanted.get(name):
-            raise ManifestError(
-                f"{folder} holds a run with another {name.replace('_', '-')} ({_short(before.get(name))}, now "
-                f"{_short(wanted.get(name))}); use another --output, or remove the folder"
-            )
-    return folder
+Weights = dict[str, Tensor]
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint whole or not at all: the one before survives a full disk. Raises StoreError."""
-    write_atomically(path, lambda file: torch.save(dict(state), file))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """What a checkpoint file holds. trained: learned weights and buffers of each module; frozen ones are left out."""
+
+    state: State
+    trained: dict[str, Weights]
+    optimizer: dict[str, Any] | None
+    inputs: dict[str, str]
 
 
-def load_checkpoint(path: Path, device: str) -> dict[str, Any] | None:
-    """The last whole checkpoint, or None."""
+def write_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None) -> None:
+    """Write the checkpoint on the first worker. optimizer: None between two stages. Raises StoreError."""
+    if not run.is_first:
+        return
+    content = {
+        "state": asdict(run.state),
+        "trained": {name: learned_weights(module) for name, module in run.trained.items()},
+        "optimizer": None if optimizer is None else optimizer.state_dict(),
+        "inputs": dict(run.inputs),
+    }
+    save_checkpoint(run.folder / CHECKPOINT, content)
+
+
+def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint completely or not at all: a full disk leaves the previous one. Raises StoreError."""
+    write_atomically(path, lambda file: torch.save(dict(content), file))
+
+
+def read_checkpoint(path: Path, device: str) -> Checkpoint | None:
+    """The last complete checkpoint, or None. Raises StoreError when it cannot be read."""
     if not path.exists():
         return None
+    advice = "remove it to start the run from the beginning"
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        content: Any = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise StoreError(f"{path} cannot be read ({error}); remove it to begin this stage anew") from error
-    return state
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file under a temporary name, flush it to the disk, put it in place. Raises StoreError."""
-    temporary = path.with_name(path.name + ".partial")
+        raise StoreError(f"{path} cannot be read ({error}); {advice}") from error
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise _store_error(path, error) from error
-
-
-def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
-    """Add a line to the run's metrics. Raises StoreError."""
-    try:
-        with (folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(entry)) + "\n")
-    except OSError as error:
-        raise _store_error(folder / METRICS, error) from error
-
-
-def keep_metrics(folder: Path, num_lines: int) -> None:
-    """Keep the lines that stood there at the checkpoint a run resumes from: what came later is done again."""
-    path = folder / METRICS
-    if path.exists():
-        kept = path.read_bytes().splitlines(keepends=True)[:num_lines]
-        write_atomically(path, lambda file: file.write(b"".join(kept)))
-
-
-def write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    """Write `result.json`, the mark of a finished run."""
-    write_atomically(folder / RESULT, lambda file: file.write(json.dumps(dict(result), indent=1).encode()))
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """The result of a finished run, or None."""
-    path = folder / RESULT
-    if not path.exists():
-        return None
-    result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return result
-
-
-def _store_error(path: Path, error: Exception) -> StoreError:
-    # torch.save raises a RuntimeError of its own over the OSError of a failed write.
-    cause = error if isinstance(error, OSError) else error.__context__
-    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
-            f"no space left for {path}; what was there before is kept. Free some and run the same command again"
+        trained = content["trained"]
+        if not all(isinstance(value, Tensor) for weights in trained.values() for value in weights.values()):
+            raise TypeError("its weights are not tensors")
+        return Checkpoint(
+            state=TypeAdapter(State).validate_python(content["state"]),
+            trained=trained,
+            optimizer=content["optimizer"],
+            inputs=TypeAdapter(dict[str, str]).validate_python(content["inputs"]),
         )
-    return StoreError(f"{path}: {getattr(cause, 'strerror', None) or error}")
+    except (AttributeError, KeyError, TypeError, ValidationError) as error:
+        raise StoreError(f"{path} is not a checkpoint of this version ({error}); {advice}") from error
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def restore(run: Run, checkpoint: Checkpoint) -> None:
+    """Continue from a checkpoint. Raises ManifestError when inputs have changed or the weights do not fit."""
+    for name, digest in checkpoint.inputs.items():
+        if run.inputs.get(name) != digest:
+            raise ManifestError(
+                f"{run.folder} was started with a different {name}; use another --output, or remove the folder"
+            )
+    run.state = checkpoint.state
+    for name, module in run.trained.items():
+        _load_learned(module, checkpoint.trained.get(name, {}), run.folder / CHECKPOINT)
+    if run.is_first:
+        keep_metrics(run.folder, run.state.metrics_lines)
+    logger.info("resumed", extra={"fields": {"stage": run.state.stage, "step": run.state.step}})
+
+
+def learned_weights(module: nn.Module) -> Weights:
+    """Trained parameters and buffers of a module by name, without its frozen parameters."""
+    entries = module.state_dict(keep_vars=True).items()
+    return {
+        name: value.detach() for name, value in entries if value.requires_grad or not isinstance(value, nn.Parameter)
+    }
+
+
+def _load_learned(module: nn.Module, weights: Weights, path: Path) -> None:
+    try:
+        unknown = module.load_state_dict(weights, strict=False).unexpected_keys
+    except RuntimeError as error:
+        raise ManifestError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from error
+    missing = learned_weights(module).keys() - weights.keys()
+    if unknown or missing:
+        raise ManifestError(f"{path} does not fit the model: it differs in {sorted([*unknown, *missing])[0]}")
+
+
+def write_best(run: Run) -> None:
+    """Keep the model's weights as the best so far, on the first worker. Raises StoreError."""
+    if run.is_first:
+        content = {"weights": run.model.state_dict(), "step": run.state.step}
+        write_atomically(run.folder / BEST, lambda file: torch.save(content, file))
+
+
+def restore_best(run: Run) -> None:
+    """Load the best weights into the model."""
+    content = torch.load(run.folder / BEST, map_location=run.worker.device, weights_only=True)
+    run.model.load_state_dict(content["weights"])

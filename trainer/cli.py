@@ -1,4 +1,4 @@
-"""The training command line: one entry per stage; each imports its work only when it runs."""
+"""The training command line; each command imports its work only when it runs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from shared.cli.command_line import main as run_command_line
 
 COMMANDS = (
     Command(
-        "mlm", "Turn an encoder into a masked LM.", "trainer.mlm.config:MlmConfig", "trainer.mlm.train:run_command"
+        "mlm",
+        "Train a masked LM from an encoder, or adapt one to a domain.",
+        "trainer.mlm.config:MlmConfig",
+        "trainer.mlm.train:run_command",
     ),
     Command("teacher", "Fine-tune a teacher on a task.", "trainer.config:TeacherConfig", "trainer.teacher:run_command"),
     Command(
         "general",
-        "General distillation: a student learns from an un-tuned teacher on plain text.",
+        "General distillation: a student learns from an encoder on plain text.",
         "trainer.config:GeneralConfig",
         "trainer.general:run_command",
     ),
     Command(
         "annotate",
-        "Put the teacher's logits beside the shards.",
+        "Store the teacher's logits alongside the shards.",
         "trainer.config:AnnotateConfig",
         "trainer.annotate:run_command",
     ),
@@ -28,7 +31,7 @@ COMMANDS = (
         "task",
         "Task distillation: a student learns from a fine-tuned teacher on augmented shards.",
         "trainer.config:TaskConfig",
-        "trainer.distill:run_command",
+        "trainer.task:run_command",
     ),
     Command(
         "evaluate",
@@ -38,13 +41,13 @@ COMMANDS = (
     ),
     Command(
         "export",
-        "A classifier as one ONNX file, fp32 or int8, checked against PyTorch.",
+        "Export a classifier as one ONNX file, fp32 or int8, checked against PyTorch.",
         "trainer.export.config:ExportConfig",
         "trainer.export.command:run_command",
     ),
     Command(
         "report",
-        "One page: size, speed and score of students beside their teachers.",
+        "Write one page that compares students with their teachers: size, speed and score.",
         "trainer.report.config:ReportConfig",
         "trainer.report.command:run_command",
     ),

@@ -23,22 +23,22 @@ class ComputeConfig(CommandConfig):
 
     group: ClassVar[str] = "Compute"
 
-    device: Device = identity("auto", "Where to compute: auto takes CUDA where there is one.")
-    dtype: Dtype = identity("auto", "Precision of the matrix products: auto is bf16 where the hardware has it.")
-    threads: int | None = identity(None, "CPU threads of one worker (default: the machine's cores).", ge=1)
+    device: Device = identity("auto", "Where to compute: auto takes CUDA if available.")
+    dtype: Dtype = identity("auto", "Precision of matrix products: auto is bf16 if the hardware supports it.")
+    threads: int | None = identity(None, "CPU threads of one worker (default: all cores).", ge=1)
 
 
 class TableConfig(ComputeConfig):
-    """How a labelled file is read: a GLUE task's layout, or columns by name or index."""
+    """How a labelled file is read: the layout of a GLUE task, or columns by name or index."""
 
     group: ClassVar[str] = "Labelled data"
 
-    task: str | None = identity(None, "GLUE task: its columns, labels, sequence length and metric.")
+    task: str | None = identity(None, "GLUE task: sets columns, labels, sequence length and metric.")
     text_column: tuple[str, ...] = identity(
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
     )
     label_column: str | None = identity(None, "Label column, by name or 0-based index.")
-    max_length: int | None = identity(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
+    max_length: int | None = identity(None, "Longest input in tokens (default 64, for pairs 128).", ge=8, le=4096)
 
     @model_validator(mode="after")
     def _columns(self) -> TableConfig:
@@ -47,24 +47,61 @@ class TableConfig(ComputeConfig):
         return self
 
 
-class LoopConfig(CommandConfig):
-    """What all training stages share."""
+class LoopConfig(ComputeConfig):
+    """Options of every training stage."""
 
     group: ClassVar[str] = "Training"
 
     output: str = runtime(..., "Folder for checkpoints, metrics and the model; an interrupted run resumes from it.")
     epochs: float = identity(3.0, "Passes over the training data.", gt=0)
     batch_size: int = identity(32, "Examples per step, over all workers.", ge=1)
-    accumulate: int = identity(1, "Parts that a batch is computed in, one after the other, to save memory.", ge=1)
+    accumulate: int = identity(
+        1, "Parts that a worker splits its share of a batch into, computed one after the other to save memory.", ge=1
+    )
     lr: float = identity(5e-5, "Peak learning rate.", gt=0)
-    warm_up_share: float = identity(0.1, "Share of the steps in which the learning rate rises.", ge=0, lt=1)
+    warm_up_share: float = identity(0.1, "Share of training in which the learning rate rises.", ge=0, lt=1)
     weight_decay: float = identity(0.01, "AdamW weight decay of matrices.", ge=0)
-    seed: int = identity(0, "Seed of order, dropout and new weights.", ge=0, lt=2**63)
-    loader_workers: int = runtime(1, "Processes that read, draw and tokenize ahead; 0 does it between the steps.", ge=0)
-    workers: int = runtime(1, "Training workers, through Ray Train; the batch is split over them.", ge=1)
+    seed: int = identity(0, "Seed of sample order, dropout and new weights.", ge=0, lt=2**63)
+    loader_workers: int = runtime(
+        1, "Processes that read, sample and tokenize ahead; 0 does so between training steps.", ge=0
+    )
+    workers: int = runtime(1, "Training workers, through Ray Train; each batch is split over them.", ge=1)
     address: str = runtime("auto", "Ray for --workers: auto (RAY_ADDRESS, else local), local, or its address.")
-    checkpoint_seconds: float = runtime(CHECKPOINT_SECONDS, "Seconds between two checkpoints.", gt=0)
-    name: str = runtime("", "What the report calls this run.")
+    checkpoint_seconds: float = runtime(CHECKPOINT_SECONDS, "Seconds between checkpoints.", gt=0)
+    name: str = runtime("", "Name of this run in the report.")
+
+
+class CorpusConfig(LoopConfig):
+    """Training on plain text."""
+
+    group: ClassVar[str] = "Corpus"
+
+    corpus: tuple[str, ...] = identity(
+        ..., "Text files, one passage per line; .xz and .gz are decompressed.", min_length=1
+    )
+    corpus_weights: tuple[float, ...] = identity(
+        (), "Passes over each corpus file in one epoch, in --corpus order; fractions sample a part (default 1 each)."
+    )
+    max_length: int = identity(128, "Longest training sequence, in tokens.", ge=8, le=512)
+    max_tokens: int | None = identity(None, "Stop after this many training tokens, if sooner than --epochs.", ge=1)
+    epochs: float = identity(1.0, "Passes over the weighted corpus.", gt=0)
+    batch_size: int = identity(
+        32, "Sequences of --max-length per step, over all workers; more if they are shorter.", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _weights(self) -> CorpusConfig:
+        weights = self.corpus_weights
+        if weights and len(weights) != len(self.corpus):
+            raise ValueError(f"--corpus-weights has {len(weights)} numbers for {len(self.corpus)} files of --corpus")
+        if weights and not (min(weights) >= 0 and 0 < sum(weights) < float("inf")):
+            raise ValueError("--corpus-weights must be 0 or more, and not all 0")
+        return self
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Passes over each corpus file in one epoch."""
+        return self.corpus_weights or (1.0,) * len(self.corpus)
 
 
 class ScoredConfig(LoopConfig, TableConfig):
@@ -73,7 +110,7 @@ class ScoredConfig(LoopConfig, TableConfig):
     group: ClassVar[str] = "Dev set"
 
     dev: str = identity(..., "File that the best checkpoint is chosen on.")
-    evaluations: int = identity(4, "Scores on the dev file per epoch.", ge=1)
+    evaluations: int = identity(4, "Evaluations on the dev file per epoch.", ge=1)
 
 
 class TeacherConfig(ScoredConfig):
@@ -88,35 +125,31 @@ class TeacherConfig(ScoredConfig):
 
 
 class StudentConfig(CommandConfig):
-    """Size and beginning of a student."""
+    """Size and initialisation of a student."""
 
     group: ClassVar[str] = "Student"
 
     student: str = identity(
-        "tinybert4", "Size: tinybert4, tinybert6, or M,d',FFN,heads; or a folder of `trainer general` to begin from."
+        "tinybert4",
+        "Size: tinybert4, tinybert6, or M,d',FFN,heads; or a folder from `trainer general` to initialise from.",
     )
     embedding_init: EmbeddingInit = identity(
-        "projected", "New student's embeddings: principal components of the teacher's, or random."
+        "projected", "Embeddings of a new student: principal components of the teacher's, or random."
     )
-    layer_init: LayerInit = identity("random", "New student's layers: random, or copies of the teacher's mapped ones.")
-    dropout: float = identity(0.1, "Student's dropout while it learns.", ge=0, lt=1)
+    layer_init: LayerInit = identity(
+        "random", "Layers of a new student: random, or copies of the teacher's mapped ones."
+    )
+    dropout: float = identity(0.1, "Dropout of the student during training.", ge=0, lt=1)
     mapping: str = identity("uniform", "g(m): uniform, top, bottom, or a list of teacher layers such as 3,6,9,12.")
     projection: Projection = identity("shared", "W_h: one for all layers and the embeddings, or one per layer.")
 
 
-class GeneralConfig(LoopConfig, StudentConfig, ComputeConfig):
+class GeneralConfig(CorpusConfig, StudentConfig):
     """Options of `trainer general`."""
 
     group: ClassVar[str] = "General distillation"
 
-    corpus: tuple[str, ...] = identity(..., "Text files, one passage a line; .xz and .gz are unpacked.", min_length=1)
-    corpus_weights: tuple[float, ...] = identity(
-        (), "Passes over each corpus file in one epoch, in --corpus order (default 1 each)."
-    )
-    teacher: str = identity("embedded", "Un-tuned encoder to learn from: embedded, a folder or a hub id.")
-    max_length: int = identity(128, "Longest training sequence, in pieces.", ge=8, le=512)
-    max_tokens: int | None = identity(None, "Train on this many pieces, if that is less than --epochs.", ge=1)
-    epochs: float = identity(1.0, "Passes over the weighted corpus.", gt=0)
+    teacher: str = identity("embedded", "Encoder to learn from, not fine-tuned: embedded, a folder or a hub id.")
     lr: float = identity(3e-4, "Peak learning rate.", gt=0)
 
 
@@ -125,10 +158,10 @@ class AnnotateConfig(ComputeConfig):
 
     group: ClassVar[str] = "Annotation"
 
-    augmented: str = identity(..., "Output folder of `augment_service run`, also while it is being written.")
+    augmented: str = identity(..., "Output folder of `augment_service run`, which may still be running.")
     teacher: str = identity(..., "Folder of a fine-tuned teacher.")
-    max_length: int | None = identity(None, "Longest input in pieces (default 64, for pairs 128).", ge=8, le=4096)
-    n_a: int | None = identity(None, "Samples per source row to annotate (default the job's).", ge=0)
+    max_length: int | None = identity(None, "Longest input in tokens (default 64, for pairs 128).", ge=8, le=4096)
+    n_a: int | None = identity(None, "Samples per source row to annotate (default: the job's).", ge=0)
     batch_size: int = runtime(64, "Texts per model batch.", ge=1)
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
 
@@ -138,7 +171,7 @@ class TaskConfig(ScoredConfig, StudentConfig):
 
     group: ClassVar[str] = "Task distillation"
 
-    augmented: str = identity(..., "Output folder of `augment_service run`, also while it is being written.")
+    augmented: str = identity(..., "Output folder of `augment_service run`, which may still be running.")
     teacher: str = identity(..., "Folder of a fine-tuned teacher.")
     stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages, in order.", min_length=1)
     epochs: float = identity(10.0, "Passes of the intermediate stage over the shards.", gt=0)
@@ -146,20 +179,20 @@ class TaskConfig(ScoredConfig, StudentConfig):
     prediction_epochs: float = identity(3.0, "Passes of the prediction stage over the shards.", gt=0)
     prediction_lr: float = identity(3e-5, "Peak learning rate of the prediction stage.", gt=0)
     prediction_batch_size: int | None = identity(
-        None, "Examples per step of the prediction stage (default --batch-size).", ge=1
+        None, "Examples per step of the prediction stage (default: --batch-size).", ge=1
     )
     temperature: float = identity(1.0, "t of the prediction loss.", gt=0)
     annotated: bool = identity(
-        False, "Take the logits that `trainer annotate` put beside the shards, instead of running the teacher for them."
+        False, "Use the logits that `trainer annotate` stored alongside the shards instead of running the teacher."
     )
     n_a: int | None = identity(
         None,
-        "Samples per source row and epoch: drawn from candidate shards (default the job's), or the first of samples.",
+        "Samples per source row and epoch (default: the job's), drawn from candidate shards or the first of samples.",
         ge=0,
     )
     window_shards: int = identity(8, "Shards whose rows are shuffled together.", ge=1)
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
-    ablation: str = runtime("full", "What the report's ablation table calls this run, such as no-general.")
+    ablation: str = runtime("full", "Name of this run in the report's ablation table, such as no-general.")
 
 
 class EvaluateConfig(TableConfig):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,17 +14,43 @@ from numpy.typing import NDArray
 from shared.cli.command_line import CommandResult
 from shared.compute.hardware import resolve_device, resolve_dtype
 from trainer.config import EvaluateConfig
-from trainer.data.batches import Batch, Pieces, Window, make_batch, tokenize
-from trainer.data.tasks import read_table, sequence_length
-from trainer.metrics import score
+from trainer.data.batches import Batch, Pieces, Window, tokenize
+from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
+from trainer.metrics import score, selection_score
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
+from trainer.recipe import Scores
 from trainer.scores import classify, encode
 
 EVALUATION_BATCH_ROWS = 64
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevSet:
+    """A labelled file, tokenized for scoring. labels: (rows,) float32."""
+
+    spec: TaskSpec
+    pieces: Pieces
+    labels: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, table: Table, spec: TaskSpec, tokenizer: Any, max_length: int) -> DevSet:
+        """Tokenize a table. Raises InputError for a label outside the task's classes."""
+        examples = table.examples(spec)
+        pieces = tokenize(tokenizer, examples.texts_a, examples.texts_b, max_length)
+        return cls(spec=spec, pieces=pieces, labels=examples.labels)
+
+    def metrics(self, model: Any, device: str, batch_rows: int = EVALUATION_BATCH_ROWS) -> dict[str, float]:
+        """Metric -> value of a model. Raises InputError when rows have no label."""
+        return score(self.spec, predict(model, self.pieces, device, batch_rows), self.labels)
+
+    def scores(self, model: Any, device: str) -> Scores:
+        """The same for the training loop, with the metric that selects the best weights."""
+        metrics = self.metrics(model, device)
+        return Scores(name="dev", values=metrics, selection=selection_score(self.spec, metrics))
+
+
 def run_command(config: EvaluateConfig) -> CommandResult:
-    """Score a model folder on a labelled file; the result is one JSON object on stdout."""
+    """Score a model folder on a labelled file; the result is one JSON object on stdout. Raises ExpectedError."""
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     if config.threads:
@@ -31,18 +58,16 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     model = load_classifier(config.model, option="--model")
     spec = teacher_spec(model, config.task, config.model)
     table = read_table(config.data, config)
-    tokenizer = load_tokenizer(config.model)
-    examples = table.examples(spec)
-    length = sequence_length(config.max_length, table.has_pairs)
-    pieces = tokenize(tokenizer, examples.texts_a, examples.texts_b, length)
+    max_length = sequence_length(config.max_length, table.has_pairs)
+    data = DevSet.of(table, spec, load_tokenizer(config.model), max_length)
     model = in_precision(model.to(device).eval(), dtype)
-    logits = predict(model, pieces, device, config.batch_size)
-    summary = {"task": spec.name, "rows": len(examples), "metrics": score(spec, logits, examples.labels)}
+    metrics = data.metrics(model, device, config.batch_size)
+    summary = {"task": spec.name, "rows": len(data.labels), "metrics": metrics}
     return CommandResult(summary, json.dumps(summary))
 
 
 def in_precision(model: Any, dtype: torch.dtype) -> Any:
-    """The encoder in `dtype`, pooler and classifier in fp32: logits of bf16 would be too coarse."""
+    """The encoder in `dtype`, pooler and classifier in fp32, because bf16 logits would be too coarse."""
     model.to(dtype)
     if model.bert.pooler is not None:
         model.bert.pooler.float()
@@ -52,7 +77,7 @@ def in_precision(model: Any, dtype: torch.dtype) -> Any:
 
 @torch.no_grad()
 def predict(model: Any, pieces: Pieces, device: str, batch_rows: int = EVALUATION_BATCH_ROWS) -> NDArray[np.float32]:
-    """(rows, C) float32 logits, in the order of `pieces`; the model is in eval mode while it runs."""
+    """(rows, C) float32 logits, in the order of `pieces`, computed in eval mode."""
     was_training = model.training
     model.eval()
     logits = np.zeros((len(pieces.offsets) - 1, model.config.num_labels), np.float32)
@@ -69,9 +94,16 @@ def equal_length_batches(pieces: Pieces, batch_rows: int, pad_id: int) -> Iterat
     count = len(pieces.offsets) - 1
     order = np.argsort(pieces.lengths, kind="stable")
     offsets = np.append(np.arange(0, count, batch_rows), count).astype(np.int64)
-    nothing = np.zeros(count, np.float32)
-    window = Window(pieces.take(order), nothing, np.zeros((count, 2), np.int64), None, offsets, 0.0, 1.0)
+    window = Window(
+        pieces=pieces.take(order),
+        labels=np.zeros(count, np.float32),
+        keys=np.zeros((count, 2), np.int64),
+        batch_offsets=offsets,
+        begin=0.0,
+        end=1.0,
+        pad_id=pad_id,
+    )
     for number in range(window.num_batches):
-        batch = make_batch(window, number, pad_id)
+        batch = window.part(number)
         if batch is not None:
             yield order[offsets[number] : offsets[number + 1]], batch

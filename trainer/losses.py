@@ -1,7 +1,7 @@
-"""Equations 7-11 of TinyBERT (arXiv 1909.10351), one function each. Knows tensors only.
+"""Equations 7-11 of TinyBERT (arXiv 1909.10351), one function each; pure functions of tensors.
 
-Legend: B rows, L pieces, H heads, C classes, d' student width, d teacher width. Every loss is a mean over real pieces
-(padding does not count) and comes out in fp32; over the mapped layers they are summed.
+Legend: B rows, L tokens, H heads, C classes, d' student width, d teacher width. Every loss is a mean over real tokens
+(padding is ignored), summed over the mapped layers, and returned in fp32.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Project = Callable[[Tensor], Tensor]
 def attention_loss(student_scores: Sequence[Tensor], teacher_scores: Sequence[Tensor], mask: Tensor) -> Tensor:
     """Mean squared error of attention scores, averaged over heads, summed over mapped layers (eq. 7).
 
-    Scores: one (B, H, L, L) float tensor per student layer, before softmax. mask: (B, L) bool, True on real pieces;
-    pairs with padding do not count. Returns a scalar in fp32. Raises UsageError if head counts differ.
+    Scores: one (B, H, L, L) float tensor per student layer, before softmax. mask: (B, L) bool, True on real tokens;
+    pairs with padding are ignored. Returns a scalar in fp32. Raises UsageError if head counts differ.
     """
     pairs = mask[:, None, :, None] & mask[:, None, None, :]  # (B, 1, L, L)
     total = mask.new_zeros((), dtype=torch.float32)
@@ -62,11 +62,11 @@ def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature:
 
 
 def regression_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Equation 10's counterpart for regression tasks: mean squared error of the one logit. Logits: (B, 1)."""
+    """Equation 10 for regression tasks: mean squared error of the single logit. Logits: (B, 1)."""
     return functional.mse_loss(student_logits.float(), teacher_logits.float())
 
 
 def _masked_mean(student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> Tensor:
-    """Mean of (student - teacher)^2 where `kept`, which has size 1 in the dimension of `width` entries."""
+    """Mean of (student - teacher)^2 where `kept`, which has size 1 in the dimension of size `width`."""
     squared = (student.float() - teacher.float()).square()
     return (squared * kept).sum() / (kept.sum() * width)

@@ -8,9 +8,9 @@ STRATEGIES = ("uniform", "top", "bottom")
 
 
 def map_layers(strategy: str, num_student: int, num_teacher: int) -> tuple[int, ...]:
-    """`mapping[m - 1]` in 1..N for each student layer m in 1..M, increasing.
+    """`mapping[m - 1]` in 1..N for each student layer m in 1..M, non-decreasing.
 
-    `uniform` is g(m) = m N / M, rounded to the nearest layer where M does not divide N; `top` the last M layers,
+    `uniform` is g(m) = m N / M, rounded to the nearest layer where M does not divide N; `top` takes the last M layers,
     `bottom` the first M; or a comma-separated list. Raises UsageError when the list does not fit.
     """
     if num_student > num_teacher and strategy in STRATEGIES:
@@ -31,5 +31,5 @@ def map_layers(strategy: str, num_student: int, num_teacher: int) -> tuple[int, 
     if len(listed) != num_student:
         raise UsageError(f"--mapping {strategy} names {len(listed)} layers; the student has {num_student}")
     if any(not 1 <= layer <= num_teacher for layer in listed) or list(listed) != sorted(listed):
-        raise UsageError(f"--mapping {strategy}: layers must rise and lie in 1..{num_teacher}, the teacher's")
+        raise UsageError(f"--mapping {strategy}: layers must increase and be in 1..{num_teacher}, those of the teacher")
     return listed

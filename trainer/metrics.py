@@ -1,4 +1,4 @@
-"""The scores of GLUE tasks, by scikit-learn and SciPy."""
+"""Metrics of the GLUE tasks, computed by scikit-learn and SciPy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
 
 
 def selection_score(spec: TaskSpec, metrics: dict[str, float]) -> float:
-    """The number that the best checkpoint has most of: the task's first metric."""
+    """The score that selects the best checkpoint: the task's first metric."""
     return metrics[spec.metrics[0]]
 
 
@@ -63,7 +63,7 @@ def _spearman(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> fl
 
 
 def _is_constant(*columns: NDArray[np.float64]) -> bool:
-    """Correlation with a constant is not defined; a model that says one number for all has learned nothing: 0."""
+    """Correlation with a constant is undefined; it counts as 0, since such a model has learned nothing."""
     return any(len(column) < 2 or bool(np.all(column == column[0])) for column in columns)
 
 

@@ -1,7 +1,7 @@
-"""The README.md beside a saved student or teacher: what it is, how it came about, what it scores, how to load it.
+"""The README.md of a saved student or teacher: what it is, how it was made, its scores, and how to load it.
 
-Written from the facts that a training command has anyway (`result.json`'s keys); a fact that is missing is left out, so
-that the card never says what nobody measured.
+Written from the facts of the run (`RunResult`). An unknown fact is left out, so the card never states what nobody
+measured.
 """
 
 from __future__ import annotations
@@ -11,93 +11,100 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainer.result import RunResult
+
 CARD = "README.md"
+MAX_CLASSES_SHOWN = 20
 
 
-def write_model_card(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write README.md into the model folder.
+def write_model_card(
+    folder: Path,
+    result: RunResult,
+    recipe: Mapping[str, Any] | None = None,
+    *,
+    data: str | None = None,
+    language: str | None = None,
+    license: str | None = None,
+) -> None:
+    """Write README.md into a model folder, which must hold config.json.
 
-    facts: any of command, task, name, ablation, seed, dev, metric, score, rows, samples, steps, seconds, parameters,
-    teacher, teacher_dev, teacher_parameters, mapping, stages, recipe (option -> value), data, language, license.
+    recipe: option name -> value. data, language, license: what the caller knows about the training data.
     """
-    config = _json(folder / "config.json")
+    config = _read_json(folder / "config.json")
     parts = [
-        _front_matter(facts, config),
-        f"# {_title(facts)}\n\n{_summary(facts, config)}",
-        _scores(facts),
-        _sizes(facts, config),
+        _front_matter(result, config, {"language": language, "license": license}),
+        f"# {_title(result)}\n\n{_summary(result, config)}",
+        _scores(result),
+        _sizes(result, config),
         _usage(config),
-        _recipe(facts),
-        _limits(facts),
+        _recipe(result, recipe or {}, data),
+        _limits(result),
     ]
     (folder / CARD).write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
-def _front_matter(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _front_matter(result: RunResult, config: Mapping[str, Any], extra: Mapping[str, str | None]) -> str:
     """What model hubs read."""
     lines = ["---", "library_name: transformers", "pipeline_tag: text-classification"]
-    lines += [f"{key}: {json.dumps(str(facts[key]))}" for key in ("language", "license") if facts.get(key)]
+    lines += [f"{key}: {json.dumps(value)}" for key, value in extra.items() if value]
     tags = ["bert"] if config.get("model_type") == "bert" else []
-    if facts.get("command") != "teacher":
+    if result.command != "teacher":
         tags += ["tinybert", "knowledge-distillation"]
     lines += ["tags:", *(f"- {tag}" for tag in tags)] if tags else []
-    metrics = list(facts.get("dev") or {})
-    lines += ["metrics:", *(f"- {json.dumps(name)}" for name in metrics)] if metrics else []
+    lines += ["metrics:", *(f"- {json.dumps(name)}" for name in result.dev)] if result.dev else []
     return "\n".join([*lines, "---"])
 
 
-def _title(facts: Mapping[str, Any]) -> str:
-    what = "Teacher" if facts.get("command") == "teacher" else "TinyBERT student"
-    task = str(facts.get("task") or "")
-    return f"{what} for {task}" if task else what
+def _title(result: RunResult) -> str:
+    what = "Teacher" if result.command == "teacher" else "TinyBERT student"
+    return f"{what} for {result.task}" if result.task else what
 
 
-def _summary(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _summary(result: RunResult, config: Mapping[str, Any]) -> str:
     size = _shape(config)
-    if facts.get("command") == "teacher":
+    if result.command == "teacher":
         return f"A {size}, fine-tuned for sequence classification."
     text = f"A {size} for sequence classification"
-    if facts.get("command") == "general":
-        source = f" `{facts['teacher']}`" if facts.get("teacher") else ""
-        text += f", distilled from the un-tuned encoder{source} on plain text; its classifier has learned nothing yet"
-    elif facts.get("teacher"):
-        text += f", distilled from the teacher `{facts['teacher']}` by the two stages of TinyBERT (arXiv 1909.10351)"
+    if result.command == "general":
+        source = f" `{result.teacher}`" if result.teacher else ""
+        text += f", distilled from the encoder{source} on plain text; its classifier is untrained"
+    elif result.teacher:
+        text += f", distilled from the teacher `{result.teacher}` in the two stages of TinyBERT (arXiv 1909.10351)"
     return text + "."
 
 
-def _scores(facts: Mapping[str, Any]) -> str:
-    dev = facts.get("dev") or {}
-    if not dev:
+def _scores(result: RunResult) -> str:
+    if not result.dev:
         return ""
-    theirs = facts.get("teacher_dev") or {}
-    header = ["metric", "this model", *(["teacher", "kept"] if theirs else [])]
+    theirs = result.teacher_dev or {}
+    header = ["metric", "this model", *(["teacher", "retained"] if theirs else [])]
     rows = []
-    for name, value in dev.items():
+    for name, value in result.dev.items():
         row = [name, f"{value:.4f}"]
         if theirs:
             other = theirs.get(name)
             row += [f"{other:.4f}", f"{value / other:.1%}" if other > 0 else "–"] if other is not None else ["–", "–"]
         rows.append(row)
-    count = f" of {facts['rows']:,} rows" if facts.get("rows") else ""
-    chosen = f"; the best checkpoint was chosen there by {facts['metric']}" if facts.get("metric") else ""
-    return f"## Scores\n\nOn the dev file{count}{chosen}, which flatters it slightly.\n\n{_table(header, rows)}"
+    count = f" of {result.rows:,} rows" if result.rows else ""
+    chosen = f". The best checkpoint was chosen on it by {result.metric}" if result.metric else ""
+    return (
+        f"## Scores\n\nOn the dev file{count}{chosen}, so the scores are slightly optimistic.\n\n{_table(header, rows)}"
+    )
 
 
-def _sizes(facts: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+def _sizes(result: RunResult, config: Mapping[str, Any]) -> str:
     rows = [["architecture", _shape(config)]]
-    if facts.get("parameters"):
-        own = int(facts["parameters"])
-        other = facts.get("teacher_parameters")
-        rows.append(
-            ["parameters", f"{own:,}" + (f" ({other / own:.1f} times fewer than its teacher)" if other else "")]
-        )
+    if result.parameters:
+        other = result.teacher_parameters
+        ratio = f" ({other / result.parameters:.1f} times fewer than its teacher)" if other else ""
+        rows.append(["parameters", f"{result.parameters:,}{ratio}"])
     labels = config.get("id2label") or {}
     if config.get("problem_type") == "regression" or len(labels) == 1:
         rows.append(["output", "one number (regression)"])
     elif labels:
         names = [str(name) for name in labels.values()]
-        shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        rows.append(["classes", shown])
+        more = f" and {len(names) - MAX_CLASSES_SHOWN} more" if len(names) > MAX_CLASSES_SHOWN else ""
+        rows.append(["classes", ", ".join(names[:MAX_CLASSES_SHOWN]) + more])
     return f"## Size\n\n{_table(['', ''], rows)}"
 
 
@@ -116,27 +123,34 @@ logits = model(**tokenizer("a gripping and honest film", return_tensors="pt")).l
 print({answer})
 ```
 
-As one ONNX file: `python -m trainer export --model FOLDER --format onnx --output model.onnx`."""
+To export one ONNX file: `python -m trainer export --model FOLDER --format onnx --output model.onnx`."""
 
 
-def _recipe(facts: Mapping[str, Any]) -> str:
-    known: Sequence[tuple[str, str]] = (
-        ("command", "command"), ("name", "name"), ("ablation", "ablation"), ("stages", "stages"), ("mapping", "g(m)"),
-        ("seed", "seed"), ("samples", "samples seen"), ("steps", "steps"), ("seconds", "seconds"), ("data", "data"),
-    )  # fmt: skip
-    rows = [[label, _plain(facts[key])] for key, label in known if facts.get(key) not in (None, "", [], ())]
-    for key, value in (facts.get("recipe") or {}).items():
+def _recipe(result: RunResult, recipe: Mapping[str, Any], data: str | None) -> str:
+    known: Sequence[tuple[str, Any]] = (
+        ("command", result.command),
+        ("name", result.name),
+        ("ablation", result.ablation),
+        ("g(m)", result.mapping),
+        ("seed", result.seed),
+        ("samples seen", result.samples or None),
+        ("steps", result.steps or None),
+        ("seconds", result.seconds or None),
+        ("data", data),
+    )
+    rows = [[label, _plain(value)] for label, value in known if value not in (None, "", ())]
+    facts = result.to_json()
+    for key, value in recipe.items():
         if value not in (None, "", [], ()) and key not in facts:
             rows.append([f"--{key.replace('_', '-')}", _plain(value)])
-    return f"## How it was made\n\n{_table(['', ''], rows)}" if rows else ""
+    return f"## How it was made\n\n{_table(['', ''], rows)}"
 
 
-def _limits(facts: Mapping[str, Any]) -> str:
-    is_student = facts.get("command") == "task" and facts.get("teacher")
-    parts = ["It copies its teacher, mistakes and biases included."] if is_student else []
-    if facts.get("dev"):
-        parts.append("It was scored on the data above and on nothing else: try it on your own before you rely on it.")
-    parts.append("Longer texts than the model takes must be cut by the caller (`truncation=True`).")
+def _limits(result: RunResult) -> str:
+    parts = ["It copies its teacher, including mistakes and biases."] if result.command == "task" else []
+    if result.dev:
+        parts.append("It was scored on the data above and nothing else: try it on your own data before relying on it.")
+    parts.append("Texts longer than the model's limit must be truncated by the caller (`truncation=True`).")
     return f"## Limits\n\n{' '.join(parts)}"
 
 
@@ -162,6 +176,6 @@ def _plain(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
     value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return value

@@ -1,8 +1,8 @@
-"""Embeddings, hidden states and pre-softmax attention scores of a BERT, at the asked layers only.
+"""Embeddings, hidden states and pre-softmax attention scores of a BERT, at the requested layers only.
 
-The library's own modules are called one after the other; scores come out through transformers' attention interface
-(a function registered under a name of ours), so nothing of the library is patched. Layers whose scores nobody asked for
-run the fused kernel where it is faster. Gave up: architectures other than BERT.
+The modules of transformers are called one after the other; scores are collected through its attention interface (a
+function registered under our own name), so the library is not patched. Layers without requested scores run the fused
+kernel where it is faster. Limitation: BERT only.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ ATTENTION = "tinybert_scores"
 
 @dataclass(frozen=True, slots=True)
 class EncoderStates:
-    """`hidden_states[m]`: (B, L, d), 0 is the embedding output; `attention_scores[m - 1]`: (B, H, L, L), before
-    softmax and without the mask, for asked layers; the others are missing."""
+    """hidden_states[m]: (B, L, d), output of layer m; 0 is the embedding output.
+
+    attention_scores[m]: (B, H, L, L), before softmax and without the mask, of each requested layer m in 1..N.
+    """
 
     hidden_states: list[Tensor]
     attention_scores: dict[int, Tensor]
@@ -46,7 +48,7 @@ def attention_with_scores(
     score_sink: dict[int, Tensor | None] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function of transformers' interface; fills `score_sink[layer]` for the layers (from 0) it names.
+    """An attention function for transformers' interface; fills the entries of `score_sink`, keyed by layer from 0.
 
     query, key, value: (B, H, L, head size). Returns (B, L, H, head size).
     """
@@ -78,8 +80,8 @@ def encode(
 ) -> EncoderStates:
     """Run a `BertModel` whose attention implementation is ATTENTION.
 
-    input_ids, token_type_ids: (B, L) int64; mask: (B, L) bool, True on real pieces, None when all are.
-    score_layers: layers 1..N whose scores are wanted; last_layer: stop after this one.
+    input_ids, token_type_ids: (B, L) int64; mask: (B, L) bool, True on real tokens, None when nothing is padded.
+    score_layers: layers in 1..N whose scores to return; last_layer: stop after this one.
     """
     states: Tensor = encoder.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)  # (B, L, d)
     additive = None

@@ -1,43 +1,41 @@
 """One training worker in this process, or several through Ray Train.
 
-Each worker runs the same function with its rank; gradients are summed in trainer.loop. One worker needs no Ray.
+Each worker runs the same function with its rank; gradients are summed in trainer.steps. One worker needs no Ray.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from shared.compute.hardware import resolve_device, resolve_dtype
+from shared.compute.ray_session import ray_session
 from shared.errors import ClusterError, ExpectedError, UsageError
-from trainer.checkpoint import read_result
-from trainer.loop import Worker
+from trainer.config import LoopConfig
+from trainer.result import RunResult, read_result
+from trainer.run_folder import open_run
+from trainer.state import Worker
 
-logger = logging.getLogger(__name__)
+ConfigT = TypeVar("ConfigT", bound=LoopConfig)
+Work = Callable[[ConfigT, Worker], None]
 
 
-Config = TypeVar("Config", bound=Any)
-Work = Callable[[Config, Worker], None]
+def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | None = None) -> Path:
+    """Open the run's folder, once this machine is known to be able to compute as asked. Raises ExpectedError.
 
-
-def run_workers(work: Work[Config], config: Config) -> None:
-    """Call `work(config, worker)` here, or in each of --workers processes of Ray Train. Raises ExpectedError."""
+    runtime: options that `config.json` records without checking them.
+    """
     if config.workers == 1:
-        if config.threads:
-            torch.set_num_threads(config.threads)
-        device = resolve_device(config.device)
-        work(config, Worker(device, resolve_dtype(config.dtype, device)))
-        return
-    _run_on_ray(work, config)
+        _local_worker(config)
+    return open_run(config.output, command, config.identity(), {"name": config.name} | dict(runtime or {}))
 
 
-def run_to_result(work: Work[Config], config: Config, folder: Path) -> dict[str, Any]:
-    """The result in `folder`, the run's own: of this call, or of the one that finished before. Raises ExpectedError."""
+def run_to_result(work: Work[ConfigT], config: ConfigT) -> RunResult:
+    """The result of the run in --output: of this call, or of the one that finished earlier. Raises ExpectedError."""
+    folder = Path(config.output)
     if read_result(folder) is None:
         run_workers(work, config)
     result = read_result(folder)
@@ -46,40 +44,51 @@ def run_to_result(work: Work[Config], config: Config, folder: Path) -> dict[str,
     return result
 
 
-def _run_on_ray(work: Work[Config], config: Config) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
+def run_workers(work: Work[ConfigT], config: ConfigT) -> None:
+    """Call `work(config, worker)` here, or in each of --workers processes of Ray Train. Raises ExpectedError."""
+    if config.workers > 1:
+        _run_on_ray(work, config)
+        return
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    work(config, _local_worker(config))
+
+
+def _local_worker(config: LoopConfig, rank: int = 0, world: int = 1) -> Worker:
+    """What this machine computes with. Raises UsageError when it cannot compute as asked."""
+    device = resolve_device(config.device)
+    return Worker(device=device, dtype=resolve_dtype(config.dtype, device), rank=rank, world=world)
+
+
+def _run_on_ray(work: Work[ConfigT], config: ConfigT) -> None:
+    with ray_session(config.address) as (ray, _):
+        try:
+            _fit(ray, work, config)
+        except Exception as error:
+            raise _expected_cause(error) from error
+
+
+def _fit(ray: Any, work: Work[ConfigT], config: ConfigT) -> None:
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    address = os.environ.get("RAY_ADDRESS", "local") if config.address == "auto" else config.address
-    try:
-        ray.init(
-            address=address, include_dashboard=False if address == "local" else None, logging_level=logging.WARNING
-        )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise ClusterError(f"Ray at {address}: {str(error).splitlines()[0]}") from error
-    try:
-        resources = ray.cluster_resources()
-        uses_gpu = config.device == "cuda" or (config.device == "auto" and resources.get("GPU", 0) > 0)
-        cpus = float(resources.get("CPU", 1))
-        threads = config.threads or max(int(cpus // config.workers), 1)
-        per_worker: dict[str, float] = {"CPU": 1 if uses_gpu else min(threads, cpus / config.workers)}
-        if uses_gpu:
-            per_worker["GPU"] = 1
-        # The driver may stand in another folder than the workers.
-        shared = config.model_copy(update={"output": str(Path(config.output).resolve()), "threads": threads})
-        trainer = TorchTrainer(
-            _ray_loop,
-            train_loop_config={"work": work, "config": shared},
-            scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=uses_gpu, resources_per_worker=per_worker),
-            run_config=RunConfig(storage_path=str(Path(config.output).resolve() / "ray"), name="train"),
-        )
-        trainer.fit()
-    except Exception as error:
-        raise _expected_cause(error) from error
-    finally:
-        ray.shutdown()
+    resources = ray.cluster_resources()
+    uses_gpu = config.device == "cuda" or (config.device == "auto" and resources.get("GPU", 0) > 0)
+    cpus = float(resources.get("CPU", 1))
+    threads = config.threads or max(int(cpus // config.workers), 1)
+    per_worker: dict[str, float] = {"CPU": 1 if uses_gpu else min(threads, cpus / config.workers)}
+    if uses_gpu:
+        per_worker["GPU"] = 1
+    # The workers' current folder may differ from ours.
+    output = Path(config.output).resolve()
+    shared = config.model_copy(update={"output": str(output), "threads": threads})
+    trainer = TorchTrainer(
+        _ray_loop,
+        train_loop_config={"work": work, "config": shared},
+        scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=uses_gpu, resources_per_worker=per_worker),
+        run_config=RunConfig(storage_path=str(output / "ray"), name="train"),
+    )
+    trainer.fit()
 
 
 def _ray_loop(arguments: dict[str, Any]) -> None:
@@ -91,13 +100,11 @@ def _ray_loop(arguments: dict[str, Any]) -> None:
     config, context = arguments["config"], train.get_context()
     configure_logs(config.log_format, config.log_level)
     torch.set_num_threads(config.threads)
-    device = resolve_device(config.device)
-    worker = Worker(device, resolve_dtype(config.dtype, device), context.get_world_rank(), context.get_world_size())
-    arguments["work"](config, worker)
+    arguments["work"](config, _local_worker(config, context.get_world_rank(), context.get_world_size()))
 
 
 def _expected_cause(error: BaseException) -> ExpectedError:
-    """The ExpectedError that a worker raised, wherever Ray put it; or a ClusterError that says what happened."""
+    """The ExpectedError that a worker raised, wherever Ray put it; else a ClusterError with Ray's last line."""
     pending: list[Any] = [error]
     seen: set[int] = set()
     while pending:

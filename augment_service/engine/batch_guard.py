@@ -28,7 +28,7 @@ _CPU_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate mem
 class BatchGuard:
     """Runs batches and counts them in `batches`, `halved` and `seconds`.
 
-    observe: if set, called with the seconds of each batch.
+    observe: if given, called with the seconds of each batch.
     """
 
     def __init__(self, observe: Callable[[float], None] | None = None) -> None:

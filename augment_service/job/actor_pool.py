@@ -158,7 +158,7 @@ class ActorPool:
             self._replace_vectors(node, reason)
 
     def progressed(self) -> None:
-        """A shard was committed or a part survived: the deaths so far were no pattern."""
+        """A shard was committed or a part survived: stop counting the deaths so far."""
         self._deaths_in_a_row = 0
 
     def dismiss(self) -> None:

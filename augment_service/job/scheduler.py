@@ -103,11 +103,6 @@ class Scheduler(Generic[Work]):
         """Number of assignments given out and not answered yet."""
         return sum(map(len, self._queues.values()))
 
-    @property
-    def num_hunted(self) -> int:
-        """Number of shards that a poison hunt holds back."""
-        return len(self._hunted)
-
     def add_actor(self, actor: str) -> None:
         """An actor became ready."""
         self._queues[actor] = deque()

@@ -17,8 +17,9 @@ from tests.support.distillation import save_teacher
 from trainer.data.batches import Batch
 from trainer.distill import IntermediateDistillation, PredictionDistillation
 from trainer.losses import attention_loss, embedding_loss, hidden_loss, prediction_loss, regression_loss
-from trainer.models import Projections, load_classifier
+from trainer.models import load_classifier
 from trainer.scores import classify, encode
+from trainer.student import Projections
 
 LENGTHS = (7, 4, 5)
 
@@ -34,7 +35,14 @@ def random_batch(seed: int = 0) -> Batch:
     ids = torch.randint(5, 60, mask.shape, generator=generator).masked_fill(~mask, 0)
     types = torch.zeros_like(ids)
     types[0, 4:] = 1
-    return Batch(ids, types, mask, torch.zeros(3), None, np.zeros((3, 2), np.int64), True, 1.0, 1.0, 1.0)
+    return Batch(
+        input_ids=ids,
+        token_type_ids=types,
+        mask=mask,
+        labels=torch.zeros(3),
+        keys=np.zeros((3, 2), np.int64),
+        has_padding=True,
+    )
 
 
 def test_losses_equal_hand_computed_numbers() -> None:
@@ -131,8 +139,12 @@ def test_losses_and_gradients_equal_a_slow_implementation_of_the_paper(teacher_d
     mapping = (2, 4)
     batch = random_batch()
 
-    fast = IntermediateDistillation(teacher.bert, fast_student.bert, projections, mapping).losses(batch)
-    fast |= PredictionDistillation(teacher, fast_student, False, 1.5).losses(batch)
+    fast = IntermediateDistillation(
+        teacher=teacher.bert, student=fast_student.bert, projections=projections, mapping=mapping
+    ).losses(batch)
+    fast |= PredictionDistillation(teacher=teacher, student=fast_student, is_regression=False, temperature=1.5).losses(
+        batch
+    )
     sum(fast.values()).backward()  # type: ignore[union-attr]
     fast_gradients = {name: gradient_of(weight).clone() for name, weight in fast_student.named_parameters()}
     fast_projection = [gradient_of(weight).clone() for weight in projections.parameters()]

@@ -1,4 +1,4 @@
-"""`trainer` as a user runs it: real processes, real kills, a job that still writes, wrong inputs."""
+"""`trainer` as a user runs it: real processes, real kills, a job that is still writing, wrong inputs."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 
 from tests.support.command import ROOT, call_main, run_command
 from tests.support.distillation import Output, metrics_of, save_dev, save_teacher, source_rows
+from trainer.result import read_result
 
 STUDENT = "2,16,32,4"
 
 
 class Story:
-    """A teacher, its dev file, and the options of a short run."""
+    """A teacher, its dev file, a finished augmentation output, and the options of a short run."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,11 +34,11 @@ class Story:
 
     def arguments(self, output: Path, *more: str, augmented: Path | None = None, epochs: str = "2") -> list[str]:
         return [
-            "task", "--task", "SST-2", "--augmented", str(augmented or self.augmented), "--teacher", str(self.teacher),
-            "--student", STUDENT, "--dev", str(self.dev), "--output", str(output), "--epochs", epochs,
-            "--prediction-epochs", "1", "--lr", "1e-3", "--prediction-lr", "1e-3", "--batch-size", "8",
-            "--window-shards", "2", "--loader-workers", "0", "--threads", "1", *more,
-        ]  # fmt: skip
+            *("task", "--task", "SST-2", "--augmented", str(augmented or self.augmented)),
+            *("--teacher", str(self.teacher), "--student", STUDENT, "--dev", str(self.dev), "--output", str(output)),
+            *("--epochs", epochs, "--prediction-epochs", "1", "--lr", "1e-3", "--prediction-lr", "1e-3"),
+            *("--batch-size", "8", "--window-shards", "2", "--loader-workers", "0", "--threads", "1", *more),
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +182,7 @@ def test_annotated_shards_need_no_teacher_in_the_prediction_stage(story: Story, 
     again = call_main(*annotate, "--n-a", "2", "--json", program="trainer")
     assert json.loads(again.stdout)["annotated_rows"] == 0
     more = call_main(*annotate, program="trainer")
-    assert (more.returncode, "holds logits of 2 samples a row, --n-a asks for 3" in more.stderr) == (2, True)
+    assert (more.returncode, "holds logits of 2 samples per row, --n-a asks for 3" in more.stderr) == (2, True)
     losses = []
     for name, options in (("teacher", ()), ("annotated", ("--annotated",))):
         common = ("--stages", "prediction", "--dtype", "fp32", "--dropout", "0", "--n-a", "1")
@@ -196,43 +197,85 @@ def test_annotated_shards_need_no_teacher_in_the_prediction_stage(story: Story, 
     assert "has no logits for sample 3 of row 0" in finished.stderr
 
 
-def test_a_teacher_and_a_general_student_from_files(story: Story, tmp_path: Path) -> None:
-    corpus = tmp_path / "corpus.txt"
-    corpus.write_text("\n".join(row.text_a for row in source_rows(200)) + "\n", encoding="utf-8")
-    common = ["--threads", "1", "--loader-workers", "0", "--batch-size", "8"]
-    finished = call_main(
-        "general", "--corpus", str(corpus), "--teacher", str(story.teacher), "--student", STUDENT, "--max-length", "32",
-        "--output", str(tmp_path / "general"), "--lr", "1e-3", *common, program="trainer",
-    )  # fmt: skip
+def train(*arguments: str) -> None:
+    finished = call_main(*arguments, program="trainer")
     assert finished.returncode == 0, finished.stderr
+
+
+def corpus_of(folder: Path) -> Path:
+    path = folder / "corpus.txt"
+    path.write_text("\n".join(row.text_a for row in source_rows(200)) + "\n", encoding="utf-8")
+    return path
+
+
+COMMON = ("--threads", "1", "--loader-workers", "0", "--batch-size", "8")
+
+
+def test_a_teacher_and_a_general_student_from_files(story: Story, tmp_path: Path) -> None:
+    train(
+        *("general", "--corpus", str(corpus_of(tmp_path)), "--teacher", str(story.teacher), "--student", STUDENT),
+        *("--max-length", "32", "--output", str(tmp_path / "general"), "--lr", "1e-3", *COMMON),
+    )
     data = tmp_path / "own.csv"
     data.write_text("review,stars\n" + "\n".join(f"{row.text_a},{row.label}" for row in source_rows(120)) + "\n")
-    finished = call_main(
-        "teacher", "--text-column", "review", "--label-column", "stars", "--train", str(data), "--dev", str(data),
-        "--encoder", str(story.teacher), "--output", str(tmp_path / "tuned"), "--epochs", "6", "--lr", "2e-3", *common,
-        program="trainer",
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
-    assert json.loads((tmp_path / "tuned" / "result.json").read_text())["dev"]["accuracy"] > 0.7
-    finished = call_main(
-        "task", "--text-column", "review", "--label-column", "stars", "--augmented", str(story.augmented), "--teacher",
-        str(tmp_path / "tuned" / "model"), "--student", str(tmp_path / "general" / "model"), "--dev", str(data),
-        "--output", str(tmp_path / "task"), "--epochs", "1", *common, program="trainer",
-    )  # fmt: skip
-    assert finished.returncode == 0, finished.stderr
+    columns = ("--text-column", "review", "--label-column", "stars")
+    train(
+        *("teacher", *columns, "--train", str(data), "--dev", str(data), "--encoder", str(story.teacher)),
+        *("--output", str(tmp_path / "tuned"), "--epochs", "6", "--lr", "2e-3", *COMMON),
+    )
+    result = read_result(tmp_path / "tuned")
+    assert result is not None
+    assert result.dev["accuracy"] > 0.7
+    train(
+        *("task", *columns, "--augmented", str(story.augmented), "--teacher", str(tmp_path / "tuned" / "model")),
+        *("--student", str(tmp_path / "general" / "model"), "--dev", str(data)),
+        *("--output", str(tmp_path / "task"), "--epochs", "1", *COMMON),
+    )
+
+
+@pytest.mark.parametrize("seed", [str(10**12), str(2**63 - 1)])
+def test_every_command_takes_large_seeds(story: Story, tmp_path: Path, seed: str) -> None:
+    more = ("--seed", seed, "--epochs", "0.2")
+    train(*story.arguments(tmp_path / "task", "--prediction-epochs", "0.2", *more))
+    train(
+        *("teacher", "--task", "SST-2", "--train", str(story.dev), "--dev", str(story.dev), *more, *COMMON),
+        *("--encoder", str(story.teacher), "--output", str(tmp_path / "teacher")),
+    )
+    train(
+        *("general", "--corpus", str(corpus_of(tmp_path)), "--teacher", str(story.teacher), "--student", STUDENT),
+        *("--output", str(tmp_path / "general"), *more, *COMMON),
+    )
+
+
+def test_a_damaged_result_is_one_clear_line(story: Story, undisturbed: Path, tmp_path: Path) -> None:
+    output = tmp_path / "damaged"
+    output.mkdir()
+    (output / "config.json").write_bytes((undisturbed / "config.json").read_bytes())
+    (output / "result.json").write_text("{")
+    finished = call_main(*story.arguments(output), program="trainer")
+    assert finished.returncode == 1
+    assert "result.json is not valid JSON" in finished.stderr.splitlines()[-1]
+
+
+def test_a_cluster_that_does_not_answer_is_one_clear_line(story: Story, tmp_path: Path) -> None:
+    more = ("--workers", "2", "--address", "127.0.0.1:1")
+    finished = run_command(*story.arguments(tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 1, finished.stderr
+    assert "127.0.0.1:1" in finished.stderr.splitlines()[-1]
+    assert "unexpected" not in finished.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (("--student", "2,15,32,4"), 2, "no multiple of 4 heads"),
+        (("--student", "2,15,32,4"), 2, "not a multiple of 4 heads"),
         (("--student", "2,16,32,2"), 2, "2 attention heads, the teacher 4"),
         (("--student", "tiny"), 2, "neither a size"),
         (("--mapping", "9"), 2, "names 1 layers; the student has 2"),
         (("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
         (("--task", "MNLI"), 1, "has 2 outputs, --task MNLI needs 3 classes"),
         (("--stages", "both"), 2, "--stages"),
-        (("--follow-timeout", "0", "--augmented", "/nowhere"), 1, "no augmentation job began"),
+        (("--follow-timeout", "0", "--augmented", "/nowhere"), 1, "no augmentation job started"),
         (("--dev", "/nowhere.tsv"), 1, "/nowhere.tsv"),
         (("--lr", "1e30", "--dtype", "fp32"), 1, "the last checkpoint is kept"),
     ],

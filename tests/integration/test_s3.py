@@ -23,7 +23,7 @@ from tests.integration.conftest import Job
 from tests.support.command import bytes_of, run_command
 from tests.support.manifests import small_manifest
 from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server
-from trainer.data.stream import wait_for_commit
+from trainer.data.augmented import wait_for_commit
 
 FOLDERS = ("shards", "commits", "quarantine", "runs")
 

@@ -1,11 +1,13 @@
-"""Teachers and augmented outputs that are small, real and made without Ray."""
+"""Teachers, augmented outputs and corpora that are small, real and made without Ray."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 import transformers
@@ -21,23 +23,32 @@ from shared.shards import write_shard
 from shared.storage.store import LocalStore
 from shared.totals import Totals, write_success
 from tests.support.models import save_random_model
+from trainer.data.batches import to_offsets
+from trainer.data.corpus import TokenFile, Vocabulary
+from trainer.data.text import TextSource
 
 ADJECTIVES = ("good", "great", "bad", "terrible", "small", "lazy", "quick", "brown")
 NOUNS = ("movie", "plot", "ending", "fox", "dog", "cat", "river")
 ROWS_PER_SHARD = 6
+VOCABULARY = Vocabulary(size=1000, cls_id=1, sep_id=2, pad_id=0, mask_id=3, sentence_end_ids=(7,), first_word_id=4)
 
 
 def save_teacher(folder: Path, layers: int = 4, hidden: int = 32, heads: int = 4, labels: int = 2) -> Path:
-    """A random BERT sequence classifier whose answers differ from text to text; returns the folder."""
+    """A random BERT sequence classifier whose logits depend on the text; returns the folder."""
     tokenizer_folder = save_random_model("bert-uncased", folder.with_name(folder.name + "-tokenizer"))
     tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
     torch.manual_seed(11)
     config = transformers.BertConfig(
-        vocab_size=len(tokenizer), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        intermediate_size=2 * hidden, max_position_embeddings=64, pad_token_id=tokenizer.pad_token_id,
+        vocab_size=len(tokenizer),
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
         num_labels=labels,
         id2label={index: str(index) for index in range(labels)} if labels > 1 else None,
-    )  # fmt: skip
+    )
     model = transformers.BertForSequenceClassification(config)
     with torch.no_grad():
         for weight in model.parameters():
@@ -71,7 +82,7 @@ def candidates_of(row: SourceRow) -> RowCandidates:
 
 
 class Output:
-    """An augmentation output of which shards can be committed one by one, as a running job does."""
+    """An augmentation output whose shards can be committed one by one, as a running job does."""
 
     def __init__(self, folder: Path, num_rows: int = 40, emit: str = "samples", n_a: int = 3, **options: Any) -> None:
         self.store = LocalStore(str(folder))
@@ -109,14 +120,30 @@ class Output:
         return self
 
 
+def text_source(
+    lines: Sequence[int], *, max_length: int, batch_size: int, seed: int, weights: Sequence[float] = (1.0,)
+) -> TextSource:
+    """A `TextSource` over one file with lines of the given numbers of random tokens."""
+    draw = np.random.default_rng(seed)
+    ids = draw.integers(VOCABULARY.first_word_id, VOCABULARY.size, sum(lines), dtype=np.int32)
+    return TextSource(
+        files=[TokenFile(ids=ids, offsets=to_offsets(lines))],
+        weights=weights,
+        vocabulary=VOCABULARY,
+        max_length=max_length,
+        batch_size=batch_size,
+        seed=seed,
+    )
+
+
 def save_dev(path: Path, count: int = 16) -> Path:
-    """A labelled TSV in SST-2's layout."""
+    """Write a labelled TSV in SST-2's layout; returns the path."""
     lines = [f"{row.text_a}\t{row.label}" for row in source_rows(count)]
     path.write_text("\n".join(["sentence\tlabel", *lines]) + "\n", encoding="utf-8")
     return path
 
 
 def metrics_of(folder: Path) -> list[dict[str, Any]]:
-    """Lines of a run's metrics without what depends on the clock."""
+    """Lines of a run's metrics, without fields that depend on the clock."""
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if "seconds" not in name} for line in lines]

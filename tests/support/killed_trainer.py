@@ -1,8 +1,8 @@
-"""`python -m tests.support.killed_trainer STAGE ...`: `python -m trainer ...`, with SIGKILL at a chosen moment.
+"""`python -m tests.support.killed_trainer STAGE ...`: runs `python -m trainer ...`, with SIGKILL at a chosen moment.
 
-The moment is the second checkpoint that is due in the middle of stage number STAGE: the one before it is whole, steps
-done since are lost, and half a file stands under the temporary name. Watching from outside comes too late when the
-machine is fast.
+The moment is the second checkpoint due after the first window of stage number STAGE: the one before it is complete,
+steps done since are lost, and half a file is left under the temporary name. Killing from outside would come too late on
+a fast machine.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from trainer.cli import main
 
 
 def run(stage: int, arguments: list[str]) -> int:
-    """The command line, which never returns when stage `stage` has two checkpoints or more after its first window."""
+    """Run the command line; never returns if two checkpoints are due after the first window of stage `stage`."""
     in_mid_stage = 0
 
-    def save_or_die(path: Path, state: Mapping[str, Any]) -> None:
+    def save_or_die(path: Path, content: Mapping[str, Any]) -> None:
         nonlocal in_mid_stage
-        at = state["state"]
+        at = content["state"]
         in_mid_stage += at["stage"] == stage and at["cursor"]["window"] >= 1
         if in_mid_stage == 2:
             path.with_name(path.name + ".partial").write_bytes(b"half a checkpoi")
             os.kill(os.getpid(), signal.SIGKILL)
-        save_checkpoint(path, state)
+        save_checkpoint(path, content)
 
-    with mock.patch("trainer.loop.save_checkpoint", save_or_die):
+    with mock.patch("trainer.checkpoint.save_checkpoint", save_or_die):
         return main(arguments)
 
 

@@ -1,4 +1,4 @@
-"""Tokenized examples of one window -> batches of like length, padded to the longest of each (pure).
+"""Tokenized examples of one window -> batches of similar length, each padded to its longest row (pure).
 
 A *window* is the unit that is prepared at once: its rows are shuffled together, sorted by length in pools, cut into
 batches, and the batches are shuffled. All of it is a function of (examples, seed), so a cursor (epoch, window, batch)
@@ -8,7 +8,7 @@ names a place in training exactly.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 POOL_BATCHES = 32
-"""Rows of this many batches are sorted by length together: longer pools pad less and shuffle less."""
+"""Rows of this many batches are sorted by length together: larger pools pad less and shuffle less."""
 TOKENIZE_ROWS = 8192
 
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Examples:
-    """Texts of one window, before tokenization. labels: (rows,) float32, class index or number, NaN where there is
-    none; logits: (rows, C) float32 of the teacher, or None; keys: (rows, 2) int64, source id and n."""
+    """Texts of one window, before tokenization.
+
+    labels: (rows,) float32, a class index or a number, NaN where unknown. keys: (rows, 2) int64, source id and n.
+    logits: (rows, C) float32 of the teacher, or None.
+    """
 
     texts_a: Sequence[str]
     texts_b: Sequence[str] | None
@@ -40,8 +43,10 @@ class Examples:
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
-    """Piece ids of rows: row i is `ids[offsets[i]:offsets[i + 1]]`, special pieces included. ids int32, type_ids uint8
-    (segment 0 or 1), offsets int64 (rows + 1,)."""
+    """Token ids of rows, special tokens included: row i is `ids[offsets[i]:offsets[i + 1]]`.
+
+    ids: int32; type_ids: uint8, segment 0 or 1; offsets: (rows + 1,) int64.
+    """
 
     ids: NDArray[np.int32]
     type_ids: NDArray[np.uint8]
@@ -53,27 +58,26 @@ class Pieces:
         return np.diff(self.offsets)
 
     def take(self, rows: Ints) -> Pieces:
-        """The rows in another order."""
-        lengths = self.lengths[rows]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        gather = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - self.offsets[rows], lengths)
-        return Pieces(self.ids[gather], self.type_ids[gather], offsets)
+        """The given rows, in the given order."""
+        gather = ragged_ranges(self.offsets[rows], self.lengths[rows])
+        return Pieces(self.ids[gather], self.type_ids[gather], to_offsets(self.lengths[rows]))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """A prepared window: rows in training order; batch b holds rows `batch_offsets[b]:batch_offsets[b + 1]`.
 
-    `begin`, `end`: share of the stage's data before and after this window, in epochs.
+    labels, keys, logits: as in Examples. begin, end: passes over the data done before and after this window.
     """
 
     pieces: Pieces
     labels: NDArray[np.float32]
     keys: Ints
-    logits: NDArray[np.float32] | None
+    logits: NDArray[np.float32] | None = None
     batch_offsets: Ints
     begin: float
     end: float
+    pad_id: int
 
     @property
     def num_batches(self) -> int:
@@ -81,52 +85,89 @@ class Window:
         return len(self.batch_offsets) - 1
 
     def position(self, batch: int) -> float:
-        """Epochs done before batch `batch`."""
+        """Passes done before batch `batch`."""
         return self.begin + (self.end - self.begin) * batch / max(self.num_batches, 1)
 
+    def num_rows(self, batch: int) -> int:
+        """Rows of a batch."""
+        return int(self.batch_offsets[batch + 1] - self.batch_offsets[batch])
 
-@dataclass(frozen=True, slots=True)
+    def num_tokens(self, batch: int) -> int:
+        """Tokens of a batch, padding not counted."""
+        first, last = self.batch_offsets[batch], self.batch_offsets[batch + 1]
+        return int(self.pieces.offsets[last] - self.pieces.offsets[first])
+
+    def part(self, batch: int, part: int = 0, num_parts: int = 1, step: int = 0) -> Batch | None:
+        """Part `part` of `num_parts` of a batch: every num_parts-th row; None when it has no rows. `step` is unused."""
+        rows = np.arange(self.batch_offsets[batch], self.batch_offsets[batch + 1])
+        mine = rows[part::num_parts]
+        if not len(mine):
+            return None
+        all_lengths, lengths = self.pieces.lengths[rows], self.pieces.lengths[mine]
+        width = int(lengths.max())
+        mask = np.arange(width)[None, :] < lengths[:, None]  # (B, L)
+        flat = ragged_ranges(self.pieces.offsets[mine], lengths)
+        ids = np.full(mask.shape, self.pad_id, np.int64)
+        types = np.zeros(mask.shape, np.int64)
+        ids[mask] = self.pieces.ids[flat]
+        types[mask] = self.pieces.type_ids[flat]
+        return Batch(
+            input_ids=torch.from_numpy(ids),
+            token_type_ids=torch.from_numpy(types),
+            mask=torch.from_numpy(mask),
+            labels=torch.from_numpy(self.labels[mine]),
+            logits=None if self.logits is None else torch.from_numpy(self.logits[mine]),
+            keys=self.keys[mine],
+            has_padding=bool(lengths.min() < width),
+            row_share=len(mine) / len(rows),
+            piece_share=float(lengths.sum() / all_lengths.sum()),
+            pair_share=float(np.square(lengths).sum() / np.square(all_lengths).sum()),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One part of a batch as tensors. input_ids, token_type_ids: (B, L) int64; mask: (B, L) bool, True on real
-    pieces; labels: (B,) float32; logits: (B, C) float32 or None.
+    """One part of a batch as tensors.
 
-    `*_share`: this part's share of the whole batch's rows, real pieces and pairs of them. A loss that is a mean over
-    rows, pieces or pairs becomes the whole batch's mean when the parts are weighted with it and summed.
+    input_ids, token_type_ids: (B, L) int64; mask: (B, L) bool, True on real tokens; labels: (B,) float32; logits:
+    (B, C) float32 or None; keys: (B, 2) int64, source id and n.
+
+    `*_share`: this part's share of the whole batch's rows, real tokens, and pairs of real tokens. A loss that is a mean
+    over rows, tokens or pairs becomes the whole batch's mean when the parts are weighted with it and summed.
     """
 
     input_ids: Tensor
     token_type_ids: Tensor
     mask: Tensor
     labels: Tensor
-    logits: Tensor | None
+    logits: Tensor | None = None
     keys: Ints
     has_padding: bool
-    row_share: float
-    piece_share: float
-    pair_share: float
+    row_share: float = 1.0
+    piece_share: float = 1.0
+    pair_share: float = 1.0
 
     @property
     def model_mask(self) -> Tensor | None:
         """`mask`, or None when nothing is padded."""
         return self.mask if self.has_padding else None
 
+    @property
+    def source_ids(self) -> list[int]:
+        """Source id of each row."""
+        return [int(source_id) for source_id in self.keys[:, 0]]
+
     def to(self, device: str) -> Batch:
-        """On another device."""
+        """The same batch on another device."""
         if device == "cpu":
             return self
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=True)
-
-        return Batch(
-            move(self.input_ids), move(self.token_type_ids), move(self.mask), move(self.labels),
-            None if self.logits is None else move(self.logits), self.keys, self.has_padding, self.row_share,
-            self.piece_share, self.pair_share,
-        )  # fmt: skip
+        names = ("input_ids", "token_type_ids", "mask", "labels", "logits")
+        tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
 
 
 def tokenize(tokenizer: Any, texts_a: Sequence[str], texts_b: Sequence[str] | None, max_length: int) -> Pieces:
-    """Pieces of texts or text pairs, cut to `max_length` (the longer text of a pair first)."""
+    """Token ids of texts or text pairs, cut to `max_length` tokens (the longer text of a pair first)."""
     ids: list[int] = []
     types: list[int] = []
     lengths: list[int] = []
@@ -148,7 +189,31 @@ def tokenize(tokenizer: Any, texts_a: Sequence[str], texts_b: Sequence[str] | No
             types += row
     flat = np.asarray(ids, np.int32)
     type_ids = np.asarray(types, np.uint8) if texts_b is not None else np.zeros(len(flat), np.uint8)
-    return Pieces(flat, type_ids, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64))
+    return Pieces(flat, type_ids, to_offsets(lengths))
+
+
+def prepare_window(
+    examples: Examples,
+    pieces: Pieces,
+    *,
+    batch_size: int,
+    generator: np.random.Generator,
+    begin: float,
+    end: float,
+    pad_id: int,
+) -> Window:
+    """Order the rows of a window and cut them into batches. pieces: the tokenized examples."""
+    order, offsets = plan_window(pieces.lengths, batch_size, generator)
+    return Window(
+        pieces=pieces.take(order),
+        labels=examples.labels[order],
+        keys=examples.keys[order],
+        logits=None if examples.logits is None else examples.logits[order],
+        batch_offsets=offsets,
+        begin=begin,
+        end=end,
+        pad_id=pad_id,
+    )
 
 
 def plan_window(lengths: Ints, batch_size: int, generator: np.random.Generator) -> tuple[Ints, Ints]:
@@ -158,45 +223,17 @@ def plan_window(lengths: Ints, batch_size: int, generator: np.random.Generator) 
     order = order[np.lexsort((lengths[order], pool))]
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     shuffled = [batches[index] for index in generator.permutation(len(batches))]
-    offsets = np.concatenate([[0], np.cumsum([len(batch) for batch in shuffled])]).astype(np.int64)
+    offsets = to_offsets([len(batch) for batch in shuffled])
     return (np.concatenate(shuffled) if shuffled else order).astype(np.int64), offsets
 
 
-def prepare_window(
-    examples: Examples, pieces: Pieces, batch_size: int, seed: Sequence[int], begin: float, end: float
-) -> Window:
-    """Order and cut the rows of a window. `seed`: what names the window, such as (seed, epoch, window)."""
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(list(seed))))
-    order, offsets = plan_window(pieces.lengths, batch_size, generator)
-    logits = None if examples.logits is None else examples.logits[order]
-    return Window(pieces.take(order), examples.labels[order], examples.keys[order], logits, offsets, begin, end)
+def to_offsets(lengths: Sequence[int] | Ints) -> Ints:
+    """(n,) lengths -> (n + 1,) int64: where each begins, and the end."""
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def make_batch(window: Window, batch: int, pad_id: int, part: int = 0, num_parts: int = 1) -> Batch | None:
-    """Part `part` of `num_parts` of batch `batch`: every num_parts-th row; None when it has none."""
-    rows = np.arange(window.batch_offsets[batch], window.batch_offsets[batch + 1])
-    all_lengths = window.pieces.lengths[rows]
-    mine = rows[part::num_parts]
-    if not len(mine):
-        return None
-    lengths = window.pieces.lengths[mine]
-    width = int(lengths.max())
-    mask = np.arange(width)[None, :] < lengths[:, None]  # (B, L)
-    start, stop = window.pieces.offsets[mine], window.pieces.offsets[mine + 1]
-    flat = np.concatenate([np.arange(low, high) for low, high in zip(start, stop, strict=True)])
-    ids = np.full(mask.shape, pad_id, np.int64)
-    types = np.zeros(mask.shape, np.int64)
-    ids[mask] = window.pieces.ids[flat]
-    types[mask] = window.pieces.type_ids[flat]
-    return Batch(
-        input_ids=torch.from_numpy(ids),
-        token_type_ids=torch.from_numpy(types),
-        mask=torch.from_numpy(mask),
-        labels=torch.from_numpy(window.labels[mine]),
-        logits=None if window.logits is None else torch.from_numpy(window.logits[mine]),
-        keys=window.keys[mine],
-        has_padding=bool(lengths.min() < width),
-        row_share=len(mine) / len(rows),
-        piece_share=float(lengths.sum() / all_lengths.sum()),
-        pair_share=float(np.square(lengths).sum() / np.square(all_lengths).sum()),
-    )
+def ragged_ranges(starts: Ints, lengths: Ints) -> Ints:
+    """The ranges `starts[i] .. starts[i] + lengths[i]` one after the other, as one int64 array."""
+    offsets = to_offsets(lengths)
+    ranges: Ints = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+    return ranges

@@ -1,52 +1,64 @@
-"""Prepares windows ahead of the model and keeps them in order; says how long the model waited.
+"""Prepares windows ahead of the model, keeps them in order, and measures how long the model waited.
 
-Windows are pure functions of their number, so one process or four give the same batches. Processes are torch's own
+Windows are pure functions of their number, so one process or four give the same batches. The processes are torch's own
 DataLoader: it prefetches, delivers in order, and ends its workers when this process dies.
 """
 
 from __future__ import annotations
 
-import math
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
 from shared.errors import ExpectedError
-from trainer.data.batches import Batch, Window, make_batch
-from trainer.data.sources import WindowSource
+from trainer.data.budget import Budget
+from trainer.data.sources import PreparedWindow, WindowSource
 
 WINDOWS_AHEAD = 2
 
+BatchT = TypeVar("BatchT")
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:
-    """A place in a stage: batch `batch` of window `window` of epoch `epoch` comes next."""
+    """A place in a stage: batch `batch` of window `window` of epoch `epoch` is next.
+
+    step, tokens: batches and real tokens of this stage that come before it.
+    """
 
     epoch: int = 0
     window: int = 0
     batch: int = 0
+    step: int = 0
+    tokens: int = 0
 
 
-@dataclass(slots=True)
-class Step:
-    """One whole batch, in this rank's parts. `position`: epochs done before it; `after`: where the next one stands."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step(Generic[BatchT]):
+    """One whole batch, in this rank's parts. `position`: passes done before it; `after`: the cursor behind it."""
 
-    parts: list[Batch]
+    parts: list[BatchT]
     num_rows: int
+    num_tokens: int
     position: float
+    before: Cursor
     after: Cursor
 
 
-@dataclass(slots=True)
-class Loader:
-    """Steps of a stage from a cursor on. `wait_seconds` adds up while the model waits, after the first step."""
+@dataclass(slots=True, kw_only=True)
+class Loader(Generic[BatchT]):
+    """The steps of a stage from a cursor on.
 
-    source: WindowSource
-    epochs: float
-    pad_id: int
+    num_processes: 0 prepares windows between the steps. A batch is split over `world` ranks and `accumulate` parts of
+    each. wait_seconds: time the model has waited for data since the first step, whose own wait is kept apart.
+    """
+
+    source: WindowSource[BatchT]
+    budget: Budget
     num_processes: int
     rank: int = 0
     world: int = 1
@@ -54,68 +66,93 @@ class Loader:
     wait_seconds: float = 0.0
     first_wait_seconds: float = field(default=0.0)
 
-    def steps(self, cursor: Cursor) -> Iterator[Step]:
-        """Steps until `epochs` are done. Raises what preparing a window raised."""
-        places = [
-            (epoch, window)
-            for epoch in range(cursor.epoch, math.ceil(self.epochs))
-            for window in range(self.source.num_windows(epoch))
-            if (epoch, window) >= (cursor.epoch, cursor.window)
-        ]
-        windows = iter(self._windows(places))
-        num_parts = self.world * self.accumulate
-        for number, (epoch, index) in enumerate(places):
+    def steps(self, cursor: Cursor) -> Iterator[Step[BatchT]]:
+        """Steps until the budget is spent. Raises what preparing a window raised."""
+        places, prefetched = itertools.tee(self._places(cursor))
+        windows = iter(self._windows(prefetched))
+        is_first = True
+        while True:
             began = time.monotonic()
-            window = next(windows)
+            # DataLoader takes places ahead of time; `tee` keeps them for the line after.
+            window = next(windows, None)
+            if window is None:
+                return
+            epoch, index = next(places)
             if isinstance(window, ExpectedError):
                 raise window
             waited = time.monotonic() - began
-            if number:
-                self.wait_seconds += waited
+            if is_first:
+                self.first_wait_seconds, is_first = waited, False
             else:
-                self.first_wait_seconds = waited
-            if window.begin >= self.epochs:
-                return
-            first = cursor.batch if (epoch, index) == (cursor.epoch, cursor.window) else 0
-            for batch in range(first, window.num_batches):
-                if window.position(batch) >= self.epochs:
+                self.wait_seconds += waited
+            for batch in range(cursor.batch, window.num_batches):
+                position = window.position(batch)
+                if self.budget.is_spent(position, cursor.tokens):
                     return
-                mine = range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
-                parts = [make_batch(window, batch, self.pad_id, part, num_parts) for part in mine]
-                last = batch + 1 == window.num_batches
-                after = Cursor(epoch, index, batch + 1) if not last else self._next(epoch, index)
-                rows = int(window.batch_offsets[batch + 1] - window.batch_offsets[batch])
-                yield Step([part for part in parts if part is not None], rows, window.position(batch), after)
+                after = self._after(cursor, epoch, index, batch, window)
+                yield self._step(window, batch, cursor, after)
+                cursor = after
 
-    def _next(self, epoch: int, window: int) -> Cursor:
-        if window + 1 < self.source.num_windows(epoch):
-            return Cursor(epoch, window + 1, 0)
-        return Cursor(epoch + 1, 0, 0)
+    def _step(self, window: PreparedWindow[BatchT], batch: int, before: Cursor, after: Cursor) -> Step[BatchT]:
+        num_parts = self.world * self.accumulate
+        mine = range(self.rank * self.accumulate, (self.rank + 1) * self.accumulate)
+        parts = [window.part(batch, part, num_parts, before.step) for part in mine]
+        return Step(
+            parts=[part for part in parts if part is not None],
+            num_rows=window.num_rows(batch),
+            num_tokens=window.num_tokens(batch),
+            position=window.position(batch),
+            before=before,
+            after=after,
+        )
 
-    def _windows(self, places: list[tuple[int, int]]) -> Any:
-        dataset = _Windows(self.source, places)
+    def _after(self, cursor: Cursor, epoch: int, index: int, batch: int, window: PreparedWindow[BatchT]) -> Cursor:
+        step, tokens = cursor.step + 1, cursor.tokens + window.num_tokens(batch)
+        if batch + 1 < window.num_batches:
+            return Cursor(epoch=epoch, window=index, batch=batch + 1, step=step, tokens=tokens)
+        if index + 1 < self.source.num_windows(epoch):
+            return Cursor(epoch=epoch, window=index + 1, step=step, tokens=tokens)
+        return Cursor(epoch=epoch + 1, step=step, tokens=tokens)
+
+    def _places(self, cursor: Cursor) -> Iterator[tuple[int, int]]:
+        """(epoch, window) from the cursor on, as far as the budget may reach."""
+        last = self.budget.num_epochs
+        epochs = itertools.count(cursor.epoch) if last is None else range(cursor.epoch, last)
+        for epoch in epochs:
+            first = cursor.window if epoch == cursor.epoch else 0
+            for window in range(first, self.source.num_windows(epoch)):
+                yield epoch, window
+
+    def _windows(self, places: Iterator[tuple[int, int]]) -> Any:
         options: dict[str, Any] = {}
         if self.num_processes:
             # A forked child of a process with running threads may hang; a spawned one starts clean.
             options = {"multiprocessing_context": "spawn", "prefetch_factor": WINDOWS_AHEAD}
-        return DataLoader(dataset, batch_size=None, num_workers=self.num_processes, collate_fn=_as_it_is, **options)
+        return DataLoader(
+            _Windows(self.source),
+            sampler=places,
+            batch_size=None,
+            num_workers=self.num_processes,
+            collate_fn=_unchanged,
+            **options,
+        )
 
 
 class _Windows(Dataset[Any]):
-    """A failure comes back as a value: DataLoader would raise it as another type, with a traceback for a message."""
+    """Windows by (epoch, window).
 
-    def __init__(self, source: WindowSource, places: list[tuple[int, int]]) -> None:
-        self._source, self._places = source, places
+    A failure is returned as a value: DataLoader would raise it as another type, with a traceback as its message.
+    """
 
-    def __len__(self) -> int:
-        return len(self._places)
+    def __init__(self, source: WindowSource[Any]) -> None:
+        self._source = source
 
-    def __getitem__(self, index: int) -> Window | ExpectedError:
+    def __getitem__(self, place: tuple[int, int]) -> PreparedWindow[Any] | ExpectedError:
         try:
-            return self._source.prepare(*self._places[index])
+            return self._source.prepare(*place)
         except ExpectedError as error:
             return error
 
 
-def _as_it_is(window: Any) -> Any:
+def _unchanged(window: Any) -> Any:
     return window

@@ -1,4 +1,4 @@
-"""What a training command has to know of its task: texts, labels, length and metric; GLUE's or a user's own."""
+"""What a training command must know about its task: texts, labels, length and metrics, for GLUE or own data."""
 
 from __future__ import annotations
 
@@ -23,9 +23,12 @@ REGRESSION_METRICS = ("pearson", "spearman")
 CLASSIFICATION_METRICS = ("accuracy", "f1_macro")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """`labels`: names of the classes in the order of the logits, or None for regression; the first metric decides."""
+    """labels: names of the classes in the order of the logits, or None for regression.
+
+    metrics: names; the first one selects the best checkpoint.
+    """
 
     name: str
     labels: tuple[str, ...] | None
@@ -37,7 +40,7 @@ class TaskSpec:
         return 1 if self.labels is None else len(self.labels)
 
     def encode_label(self, label: object, where: str) -> float:
-        """Class index or number of a label; NaN for none. Raises InputError for a label that is no class."""
+        """Class index or number of a label; NaN for None. Raises InputError for a label outside the classes."""
         if label is None:
             return float("nan")
         if self.labels is None:
@@ -46,7 +49,7 @@ class TaskSpec:
             return float(self.labels.index(str(label)))
         except ValueError:
             raise InputError(
-                f"{where}: label {str(label)[:40]!r} is none of the classes {', '.join(self.labels)[:120]}"
+                f"{where}: label {str(label)[:40]!r} is not one of the classes {', '.join(self.labels)[:120]}"
             ) from None
 
 
@@ -66,10 +69,10 @@ class Table:
         """All rows with encoded labels."""
         labels = [spec.encode_label(row.label, f"{self.path} row {row.source_id}") for row in self.rows]
         return Examples(
-            [row.text_a for row in self.rows],
-            [row.text_b or "" for row in self.rows] if self.has_pairs else None,
-            np.asarray(labels, np.float32),
-            np.asarray([(row.source_id, 0) for row in self.rows], np.int64).reshape(-1, 2),
+            texts_a=[row.text_a for row in self.rows],
+            texts_b=[row.text_b or "" for row in self.rows] if self.has_pairs else None,
+            labels=np.asarray(labels, np.float32),
+            keys=np.asarray([(row.source_id, 0) for row in self.rows], np.int64).reshape(-1, 2),
         )
 
 
@@ -96,28 +99,28 @@ def read_table(path: str, config: TableConfig) -> Table:
 def glue_spec(name: str) -> TaskSpec:
     """A GLUE task's spec. Raises UsageError for an unknown name."""
     task = get_task(name)
-    return TaskSpec(task.name, task.labels, task.metrics)
+    return TaskSpec(name=task.name, labels=task.labels, metrics=task.metrics)
 
 
 def own_spec(labels: Sequence[object], regression: bool, path: str) -> TaskSpec:
-    """The spec of a user's own data, from its training labels. Raises InputError when they do not make a task."""
+    """The spec of a user's own data, from its training labels. Raises InputError when they do not form a task."""
     if regression:
         for label in labels:
             try:
                 float(str(label))
             except ValueError:
-                raise InputError(f"{path}: label {str(label)[:40]!r} is no number (--regression)") from None
-        return TaskSpec("regression", None, REGRESSION_METRICS)
+                raise InputError(f"{path}: label {str(label)[:40]!r} is not a number (--regression)") from None
+        return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
     names = sorted(
         {str(label) for label in labels}, key=lambda name: (len(name), name) if name.isdigit() else (99, name)
     )
     if len(names) < 2:
         raise InputError(f"{path}: all labels are {names[0]!r}; a task needs two classes")
     if len(names) > 1000:
-        raise InputError(f"{path}: {len(names)} different labels; for numbers to predict say --regression")
-    return TaskSpec("classification", tuple(names), CLASSIFICATION_METRICS)
+        raise InputError(f"{path}: {len(names)} different labels; to predict numbers, use --regression")
+    return TaskSpec(name="classification", labels=tuple(names), metrics=CLASSIFICATION_METRICS)
 
 
-def sequence_length(asked: int | None, has_pairs: bool) -> int:
-    """--max-length, or the reference's: 64 pieces for single texts, 128 for pairs."""
-    return asked or (PAIR_LENGTH if has_pairs else SINGLE_LENGTH)
+def sequence_length(requested: int | None, has_pairs: bool) -> int:
+    """--max-length, or the reference's: 64 tokens for single texts, 128 for pairs."""
+    return requested or (PAIR_LENGTH if has_pairs else SINGLE_LENGTH)

@@ -16,9 +16,9 @@ from trainer.mlm.model import TrainableMaskedLM
 
 
 def start_from_delta(model: TrainableMaskedLM, source: str) -> None:
-    """Give adapters, embedding change and head the values of a delta: `embedded` (the one that ships) or a file.
+    """Load adapters, embedding change and head from a delta: `embedded` (the one that ships) or a file.
 
-    Raises ModelError when it cannot be read, UsageError when it was made with other ranks.
+    Raises ModelError when it cannot be read, UsageError when it has other ranks.
     """
     parts = read_delta(DELTA_PATH if source == EMBEDDED else Path(source))
     own = _own_parts(model)
@@ -30,12 +30,12 @@ def start_from_delta(model: TrainableMaskedLM, source: str) -> None:
         for name, (weight, scale) in own.items():
             if name not in parts or parts[name].shape != weight.shape:
                 needed = " ".join(f"{flag} {rank}" for flag, rank in ranks.items())
-                raise UsageError(f"--start-from {source} was made with other ranks: go on with {needed}")
+                raise UsageError(f"--start-from {source} has other ranks: continue with {needed}")
             weight.copy_(parts[name] / scale)
 
 
 def save_delta(model: TrainableMaskedLM, path: Path) -> int:
-    """Write adapters, embedding change and head in fp16; returns the file's bytes. Needs a model with adapters."""
+    """Write adapters, embedding change and head in fp16; returns the file size in bytes. Requires adapters."""
     parts = {name: weight * scale for name, (weight, scale) in _own_parts(model).items()}
     halves = {name: value.detach().to(torch.float16).contiguous().cpu() for name, value in parts.items()}
     save_file(halves, path, metadata={"format": FORMAT, "encoder_sha256": ENCODER_SHA256})
@@ -43,7 +43,7 @@ def save_delta(model: TrainableMaskedLM, path: Path) -> int:
 
 
 def _own_parts(model: TrainableMaskedLM) -> dict[str, tuple[Tensor, float]]:
-    """The trained weights under the names of a delta file, each with the factor by which the file's is larger."""
+    """The trained weights under their names in a delta file, each with its scale: file value = weight x scale."""
     from peft.tuners.lora import Linear as LoraLinear
 
     parts: dict[str, tuple[Tensor, float]] = {

@@ -1,10 +1,9 @@
-"""How often the masked LM names the hidden piece: 15% of the positions, every one of them [MASK]."""
+"""How well a masked LM predicts held-out text: 15% of the positions, all of them replaced by [MASK]."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -12,31 +11,20 @@ from torch import Tensor
 
 from trainer.data.corpus import TokenFile, Vocabulary
 from trainer.mlm.model import TrainableMaskedLM
+from trainer.result import MaskedAccuracy
 
 EVALUATION_SHARE = 0.15
 EVALUATION_SEED = 1909
 
 
-@dataclass(frozen=True, slots=True)
-class MaskedAccuracy:
-    """Scores over `num_pieces` hidden pieces."""
-
-    num_pieces: int
-    perplexity: float
-    top_1: float
-    top_5: float
-    top_15: float
-
-    def as_dict(self) -> dict[str, float]:
-        """JSON-ready."""
-        return asdict(self)
-
-
 @torch.no_grad()
 def score_held_out(
     model: TrainableMaskedLM, file: TokenFile, vocabulary: Vocabulary, max_length: int, dtype: torch.dtype, device: str
-) -> MaskedAccuracy:
-    """Perplexity and top-1/5/15 accuracy on the lines of `file`, cut into passages of `max_length`."""
+) -> MaskedAccuracy | None:
+    """Perplexity and top-1/5/15 accuracy on the lines of `file`, cut into passages of `max_length`.
+
+    None when the file has no lines, or too few to mask a token.
+    """
     model.eval()
     generator = np.random.Generator(np.random.Philox(key=[EVALUATION_SEED, 0]))
     hits = np.zeros(3)
@@ -57,17 +45,18 @@ def score_held_out(
             states = model.hidden_states(masked, lengths)
             logits = model.logits(states.reshape(-1, states.shape[-1]).index_select(0, positions)).float()
         rank = (logits > logits.gather(1, labels[:, None])).sum(1)
-        hits += [_share(rank, 1), _share(rank, 5), _share(rank, 15)]
+        hits += [_hits(rank, 1), _hits(rank, 5), _hits(rank, 15)]
         loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
         total += len(labels)
     model.train()
     if not total:
-        return MaskedAccuracy(0, math.nan, math.nan, math.nan, math.nan)
-    shares = hits / total
-    return MaskedAccuracy(total, math.exp(min(loss / total, 50.0)), *(round(float(share), 4) for share in shares))
+        return None
+    top_1, top_5, top_15 = (round(float(share), 4) for share in hits / total)
+    perplexity = math.exp(min(loss / total, 50.0))
+    return MaskedAccuracy(num_tokens=total, perplexity=perplexity, top_1=top_1, top_5=top_5, top_15=top_15)
 
 
-def _share(rank: Tensor, k: int) -> int:
+def _hits(rank: Tensor, k: int) -> int:
     return int((rank < k).sum())
 
 

@@ -1,7 +1,7 @@
-"""The two products that a step of `trainer mlm` consists of, with gradients for the trained weights only.
+"""The two products that dominate a step of `trainer mlm`, with gradients for the trained weights only.
 
-Autograd would take a low-rank change as a path of its own: two thin products forward, their casts, a sum, and the same
-again backwards; and it would keep four copies of the logits. Both are written out here instead.
+Autograd would treat a low-rank change as a separate path: two thin products forward, their casts, a sum, and the same
+again backward; and it would keep four copies of the logits. Both gradients are written by hand instead.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 ROWS_AT_ONCE = 32
-"""Rows of logits whose softmax is taken together: in fp32 they stay in the processor's cache."""
+"""Rows of logits whose softmax is computed together, so that in fp32 they fit into the processor's cache."""
 
 
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """x (W + scale b a)^T + bias, in autocast's precision.
+    """x (W + scale b a)^T + bias, in the precision of autocast.
 
     x: (..., in); weight: (out, in) and bias: (out,), both frozen; a: (r, in) and b: (out, r), trained.
     Returns (..., out).
@@ -29,10 +29,10 @@ def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b
 def tied_cross_entropy(
     states: Tensor, table: Tensor, bias: Tensor, a: Tensor | None, b: Tensor | None, labels: Tensor
 ) -> Tensor:
-    """Mean cross-entropy of the logits states (table + a b)^T + bias, the products in autocast's precision.
+    """Mean cross-entropy of the logits states (table + a b)^T + bias, with products in the precision of autocast.
 
-    states: (P, hidden); table: (pieces, hidden), frozen; bias: (pieces,); a: (pieces, r) and b: (r, hidden), or None
-    both; labels: (P,) int64; rows whose label is negative do not count. Returns an fp32 scalar.
+    states: (P, hidden); table: (V, hidden), frozen; bias: (V,); a: (V, r) and b: (r, hidden), or both None; labels:
+    (P,) int64, negative ones are ignored. V: size of the vocabulary. Returns an fp32 scalar.
     """
     result: Tensor = _TiedCrossEntropy.apply(states, table, bias, a, b, labels)  # type: ignore[no-untyped-call]
     return result
@@ -48,7 +48,7 @@ class _LowRankLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, scale: float) -> Tensor:
         dtype = _precision(x)
         with torch.autocast(x.device.type, enabled=False):
-            # Added in fp32: a change below the last digit of a bf16 weight must still count when it has grown.
+            # Added in fp32, so that changes smaller than the precision of a bf16 weight still accumulate.
             merged = torch.addmm(weight, b, a, alpha=scale).to(dtype)
             low_x, low_a, low_b = x.to(dtype), a.to(dtype), b.to(dtype)
             y = functional.linear(low_x, merged, None if bias is None else bias.to(dtype))
@@ -92,7 +92,7 @@ class _TiedCrossEntropy(torch.autograd.Function):
                 scores = part.float()
                 log_sum = scores.logsumexp(1, keepdim=True)
                 total += (weights * (log_sum - scores.gather(1, asked))).sum()
-                # From here `logits` holds the loss's gradient: softmax minus one at the label, times the row's weight.
+                # From here on `logits` holds the gradient of the loss: softmax, minus 1 at the label, times the weight.
                 gradient = scores.sub_(log_sum).exp_()
                 gradient.scatter_add_(1, asked, gradient.new_full(asked.shape, -1.0))
                 grad_bias += gradient.mul_(weights).sum(0)

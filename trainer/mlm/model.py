@@ -1,9 +1,9 @@
 """A BERT encoder with a trainable masked-LM head and a low-rank change of its tied embeddings.
 
-The head is BERT's (transform, layer norm, tied decoder, bias). A new head starts as the identity with the log of the
-pieces' frequencies as bias, so that the first predictions are already a unigram model. The embedding table of a small
-encoder is half of its weights; changing it only by A B^T, A (pieces, r), B (r, hidden), keeps what must be shipped
-small, and trains faster than the whole table. Gave up: architectures other than BERT.
+The head is BERT's (transform, layer norm, tied decoder, bias). A new head starts as the identity with log token
+frequencies as bias, so that its first predictions are a unigram model. The embedding table of a small encoder is half
+of its weights; changing it only by A B, with A (V, r) and B (r, hidden), keeps the delta to ship small and trains
+faster than the whole table. V: size of the vocabulary. Limitation: BERT only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ATTENTION = "eager"
 
 
 class TrainableMaskedLM(nn.Module):
-    """Encoder, low-rank embedding change and head; `forward` gives the loss over the asked positions only."""
+    """Encoder, low-rank embedding change and head; `forward` computes the loss at the masked positions only."""
 
     def __init__(self, encoder: BertModel, head: dict[str, Tensor] | None, embedding_rank: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class TrainableMaskedLM(nn.Module):
         with torch.no_grad():
             self.transform.weight.copy_(torch.eye(config.hidden_size))
             self.transform.bias.zero_()
-            # A tied table and normalised states make logits of sqrt(hidden) scale; that is far too sure at the start.
+            # A tied table and normalised states give logits of scale sqrt(hidden): far too confident at the start.
             self.norm.weight.fill_(1.0 / math.sqrt(float(self.table.pow(2).sum(1).mean())) / 2)
         self.has_head = head is not None
         if head is not None:
@@ -58,7 +58,7 @@ class TrainableMaskedLM(nn.Module):
             self.delta_b.requires_grad_(False)
 
     def set_unigram_bias(self, ids: Iterable[NDArray[np.int32]]) -> None:
-        """Start a new head from piece frequencies (add-one smoothed)."""
+        """Initialise a new head from token frequencies (add-one smoothing). ids: token ids of the corpus."""
         counts = np.ones(self.bias.shape[0])
         for part in ids:
             counts += np.bincount(part, minlength=len(counts))
@@ -81,7 +81,7 @@ class TrainableMaskedLM(nn.Module):
         return transformed
 
     def logits(self, states: Tensor) -> Tensor:
-        """(P, hidden) states -> (P, pieces) logits."""
+        """(P, hidden) states -> (P, V) logits."""
         transformed = self._transformed(states)
         scores = functional.linear(transformed, self.table, self.bias)
         if self.embedding_rank:
@@ -96,7 +96,7 @@ class TrainableMaskedLM(nn.Module):
         return tied_cross_entropy(self._transformed(asked), self.table, self.bias, a, b, labels)
 
     def merged(self) -> BertForMaskedLM:
-        """A plain `BertForMaskedLM` with the same answers, in fp32."""
+        """A plain `BertForMaskedLM` with the same predictions, in fp32."""
         config = BertConfig(**self.encoder.config.to_dict())
         config.architectures = ["BertForMaskedLM"]
         config.tie_word_embeddings = True
@@ -117,7 +117,7 @@ class TrainableMaskedLM(nn.Module):
 
 
 def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMaskedLM:
-    """The model to train from a folder or hub id. Raises ModelError when it is no BERT.
+    """The model to train, from a folder or hub id. Raises ModelError when it is not a BERT.
 
     An encoder without a head gets a new one; a masked LM keeps its own.
     """
@@ -129,7 +129,7 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
         raise ModelError(f"--encoder {path}: {str(error).splitlines()[0]}") from error
     if config.model_type != "bert":
         raise ModelError(f"--encoder {path} is a {config.model_type}; trainer mlm adapts BERT encoders")
-    # Dropout only slows a run that sees its text about once.
+    # Dropout only slows down a run that sees its text about once.
     options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     head = None
     if any("MaskedLM" in name or "PreTraining" in name for name in config.architectures or []):
@@ -156,7 +156,7 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
 
 
 def _adapted_linear() -> type[nn.Module]:
-    """peft's adapted linear layer, computed as one product with the merged weight."""
+    """peft's adapted linear layer, computed as a single product with the merged weight."""
     from peft.tuners.lora import Linear as LoraLinear
 
     class AdaptedLinear(LoraLinear):  # type: ignore[misc]
@@ -169,7 +169,7 @@ def _adapted_linear() -> type[nn.Module]:
 
 
 def _merged_encoder(encoder: nn.Module) -> dict[str, Tensor]:
-    """The encoder's weights under their plain names, adapters added in."""
+    """The encoder's weights under their plain names, with adapters merged."""
     from peft.tuners.lora import Linear as LoraLinear
 
     adapted = {name: module for name, module in encoder.named_modules() if isinstance(module, LoraLinear)}

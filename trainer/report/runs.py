@@ -12,26 +12,10 @@ from shared.glue import TASKS
 from trainer.data.tasks import sequence_length
 from trainer.report.history import History, read_history
 from trainer.report.model_folder import ModelFolder, read_model_folder, read_object
+from trainer.result import RunResult, read_result
 
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """What a finished run reached. `dev`, `teacher_dev`: metric -> score; `teacher`: the folder that the run named."""
-
-    task: str
-    metric: str
-    dev: Mapping[str, float]
-    rows: int | None
-    samples: float | None
-    seconds: float | None
-    data_wait_share: float | None
-    parameters: int | None
-    mapping: Sequence[int] | None
-    teacher: str | None
-    teacher_dev: Mapping[str, float] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +35,7 @@ class Run:
     seed: int
     length: int
     history: History
-    result: Result | None
+    result: RunResult | None
     model: ModelFolder | None
     teacher: ModelFolder | None
     notes: Sequence[str]
@@ -86,7 +70,7 @@ class Run:
 
 
 def read_run(path: str) -> Run:
-    """Read a run folder. Raises InputError that names the file and what is wrong with it."""
+    """Read a run folder. Raises InputError or ManifestError that names the file and what is wrong."""
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"--runs {path}: no such folder")
@@ -126,30 +110,6 @@ def read_run(path: str) -> Run:
         model=model,
         teacher=teacher,
         notes=notes,
-    )
-
-
-def read_result(folder: Path) -> Result | None:
-    """The result of a run; None while it is unfinished. Raises InputError."""
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    facts = read_object(path)
-    for name in ("dev", "teacher_dev"):
-        if not isinstance(facts.get(name) or {}, dict):
-            raise InputError(f"{path}: {name} should be an object of metrics")
-    return Result(
-        task=str(facts.get("task") or ""),
-        metric=str(facts.get("metric") or ""),
-        dev=facts.get("dev") or {},
-        rows=facts.get("rows"),
-        samples=facts.get("samples"),
-        seconds=facts.get("seconds"),
-        data_wait_share=facts.get("data_wait_share"),
-        parameters=facts.get("parameters"),
-        mapping=facts.get("mapping"),
-        teacher=facts.get("teacher"),
-        teacher_dev=facts.get("teacher_dev"),
     )
 
 

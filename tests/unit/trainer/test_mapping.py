@@ -38,8 +38,8 @@ def test_uniform_rises_and_ends_at_the_last_layer(student: int, extra: int) -> N
     [
         ("uniform", "deeper than its teacher"),
         ("3,6", "names 2 layers; the student has 3"),
-        ("1,2,9", "must rise and lie in 1..2"),
-        ("2,1,1", "must rise"),
+        ("1,2,9", "must increase and be in 1..2"),
+        ("2,1,1", "must increase"),
         ("a,b", "or layers such as"),
     ],
 )

@@ -1,4 +1,4 @@
-"""GLUE's scores, against numbers worked out by hand."""
+"""GLUE scores, compared with values worked out by hand."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ def test_own_tasks() -> None:
     assert own_spec([0.5, 1], True, "f").labels is None
     for labels, regression, message in (
         (["x", "x"], False, "needs two classes"),
-        (["x"], True, "is no number"),
-        (list(range(2000)), False, "say --regression"),
+        (["x"], True, "is not a number"),
+        (list(range(2000)), False, "use --regression"),
     ):
         with pytest.raises(InputError, match=message):
             own_spec(labels, regression, "f")
-    with pytest.raises(InputError, match="none of the classes"):
-        TaskSpec("t", ("a", "b"), ("accuracy",)).encode_label("c", "f row 1")
+    with pytest.raises(InputError, match="not one of the classes"):
+        TaskSpec(name="t", labels=("a", "b"), metrics=("accuracy",)).encode_label("c", "f row 1")
     with pytest.raises(InputError, match="without a label"):
         score(glue_spec("SST-2"), CLASSES, np.asarray([0, 1, math.nan, 1, 0], np.float32))

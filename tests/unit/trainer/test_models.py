@@ -1,4 +1,4 @@
-"""Students: sizes, beginnings, vocabularies, and what a teacher's outputs mean."""
+"""Students: sizes, initialisation and vocabularies; what a teacher's outputs mean."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from tests.support.distillation import save_teacher
 from tests.support.models import save_random_model
 from trainer.config import StudentConfig
 from trainer.data.tasks import TaskSpec
-from trainer.models import (
+from trainer.models import count_parameters, load_classifier, load_tokenizer, save_classifier, teacher_spec
+from trainer.result import RunResult
+from trainer.student import (
     Projections,
     StudentSize,
     check_same_vocabulary,
-    count_parameters,
-    load_classifier,
     load_student,
-    load_tokenizer,
     new_student,
     parse_size,
     principal_directions,
-    save_classifier,
-    teacher_spec,
 )
 
 
@@ -48,7 +45,7 @@ def test_the_paper_s_student_has_the_paper_s_number_of_parameters() -> None:
 def test_sizes_by_numbers() -> None:
     assert parse_size("3,84,336,12") == StudentSize(3, 84, 336, 12)
     assert parse_size("some/folder") is None
-    with pytest.raises(UsageError, match="no multiple of 12 heads"):
+    with pytest.raises(UsageError, match="not a multiple of 12 heads"):
         parse_size("3,85,336,12")
     with pytest.raises(UsageError, match="at least 1"):
         parse_size("0,84,336,12")
@@ -65,7 +62,7 @@ def test_principal_directions_lose_least() -> None:
     assert (table - table @ directions @ directions.T).norm() == pytest.approx(values[3:].norm().item(), rel=1e-3)
 
 
-def test_a_student_as_wide_as_its_teacher_can_begin_with_its_layers(teacher_dir: Path) -> None:
+def test_a_student_as_wide_as_its_teacher_can_start_from_its_layers(teacher_dir: Path) -> None:
     teacher = load_classifier(str(teacher_dir))
     config = StudentConfig(layer_init="teacher", embedding_init="random")
     student = new_student(config, StudentSize(2, 32, 64, 4), teacher.bert, (2, 4), 2)
@@ -92,8 +89,8 @@ def test_a_saved_student_keeps_weights_and_projections_but_not_as_part_of_the_mo
 ) -> None:
     teacher = load_classifier(str(teacher_dir))
     student = new_student(StudentConfig(), StudentSize(2, 16, 32, 4), teacher.bert, (2, 4), 2)
-    spec = TaskSpec("SST-2", ("0", "1"), ("accuracy",))
-    save_classifier(student, load_tokenizer(str(teacher_dir)), spec, tmp_path / "model", {"note": "x"})
+    spec = TaskSpec(name="SST-2", labels=("0", "1"), metrics=("accuracy",))
+    save_classifier(student, load_tokenizer(str(teacher_dir)), spec, tmp_path / "model", RunResult(command="task"), {})
     projections = Projections("per-layer", 2, 16, 32)
     projections.save(tmp_path / "model")
     plain = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
@@ -106,9 +103,9 @@ def test_a_saved_student_keeps_weights_and_projections_but_not_as_part_of_the_mo
     )
     assert again.bert.embeddings.dropout.p == 0.25
     fresh = Projections("per-layer", 2, 16, 32)
-    assert fresh.begin_with(str(tmp_path / "model"))
+    assert fresh.initialise_from(str(tmp_path / "model"))
     assert torch.equal(fresh.maps[2].state_dict()["weight"], projections.maps[2].state_dict()["weight"])
-    assert not Projections("shared", 2, 16, 32).begin_with(str(tmp_path / "model"))
+    assert not Projections("shared", 2, 16, 32).initialise_from(str(tmp_path / "model"))
     assert len(projections.w_h(2)) == 2
     shared = Projections("shared", 2, 16, 32)
     assert shared.w_h(2) == [shared.w_e, shared.w_e]
@@ -119,7 +116,7 @@ def test_what_a_teacher_s_outputs_mean(tmp_path: Path, teacher_dir: Path) -> Non
     assert teacher_spec(teacher, "SST-2", "t").labels == ("0", "1")
     assert teacher_spec(teacher, None, "t").metrics == ("accuracy", "f1_macro")
     teacher.config.id2label = {0: "1", 1: "0"}
-    # Names that are the task's own, in another order: the model's order holds.
+    # The labels of the task in another order: the model's order decides.
     assert teacher_spec(teacher, "SST-2", "t").labels == ("1", "0")
     with pytest.raises(ModelError, match="needs 3 classes"):
         teacher_spec(teacher, "MNLI", "t")
@@ -127,7 +124,7 @@ def test_what_a_teacher_s_outputs_mean(tmp_path: Path, teacher_dir: Path) -> Non
         teacher_spec(teacher, "STS-B", "t")
     scorer = load_classifier(str(save_teacher(tmp_path / "scorer", labels=1)))
     assert teacher_spec(scorer, "STS-B", "t").labels is None
-    with pytest.raises(ModelError, match="no sequence classification model"):
+    with pytest.raises(ModelError, match="not a sequence classification model"):
         load_classifier(str(save_random_model("bert-uncased", tmp_path / "mlm")))
     with pytest.raises(ModelError, match="is a roberta"):
         load_classifier(str(save_random_model("roberta", tmp_path / "roberta")))

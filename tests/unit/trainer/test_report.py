@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from shared.errors import InputError, UsageError
+from shared.errors import InputError, ManifestError, UsageError
 from tests.support.runs import write_general_run, write_task_run, write_teacher_run
 from trainer.report.config import ReportConfig
 from trainer.report.figures import PageFacts
@@ -172,8 +172,8 @@ def _spoil_weights(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "not a run of the trainer"),
         (lambda folder: (folder / "config.json").write_text("{"), r"config\.json: not valid JSON"),
         (lambda folder: (folder / "config.json").write_text('{"command": "mlm"}'), "not from trainer teacher"),
-        (lambda folder: (folder / "result.json").write_text("[1]"), r"result\.json should contain a JSON object"),
-        (lambda folder: (folder / "result.json").write_text('{"dev": 3}'), "an object of metrics"),
+        (lambda folder: (folder / "result.json").write_text("[1]"), r"result\.json should hold a JSON object"),
+        (lambda folder: (folder / "result.json").write_text('{"command": "task", "dev": 3}'), r"result\.json: dev: "),
         (_spoil_metrics, r"metrics\.jsonl line 1"),
         (_spoil_dev_scores, r"metrics\.jsonl line 1: dev should be an object of metrics"),
         (_spoil_weights, "is not a safetensors file"),
@@ -184,7 +184,7 @@ def test_a_bad_folder_is_named(
 ) -> None:
     folder = write_task_run(tmp_path / "run", folders["teacher"])
     spoil(folder)
-    with pytest.raises(InputError, match=message) as caught:
+    with pytest.raises((InputError, ManifestError), match=message) as caught:
         read_run(str(folder))
     assert str(folder) in str(caught.value)
 

@@ -67,7 +67,7 @@ class World:
             assert len(self.queues[name]) <= IN_FLIGHT_PER_ACTOR
             assert all(one.part is None for one in self.queues[name]) or len(self.queues[name]) == 1
         # Back-pressure: the input is not read ahead of what is in flight, done, or held back by a hunt.
-        assert self.read <= len(self.committed) + self.scheduler.in_flight + self.scheduler.num_hunted + 8
+        assert self.read <= len(self.committed) + self.scheduler.in_flight + len(self.scheduler._hunted) + 8
 
     def step(self, death_rate: float) -> None:
         self.now += 1.0

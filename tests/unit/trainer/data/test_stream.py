@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from shared.errors import ExpectedError, InputError, ManifestError, ShardError, 
 from shared.params import AugmentParams
 from shared.sampling import draw_samples
 from tests.support.distillation import Output, candidates_of, save_teacher, source_rows
+from trainer.data.augmented import open_augmented
+from trainer.data.budget import Epochs
 from trainer.data.loader import Cursor, Loader
-from trainer.data.stream import ShardStream, epoch_shards, open_augmented
+from trainer.data.stream import ShardStream, epoch_shards
 from trainer.data.tasks import TaskSpec
 
-SPEC = TaskSpec("classification", ("0", "1"), ("accuracy",))
+SPEC = TaskSpec(name="classification", labels=("0", "1"), metrics=("accuracy",))
 Keys = list[tuple[int, int]]
 
 
@@ -35,18 +38,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stream_of(folder: Path, teacher: Path, timeout: float = 0.0, **options: object) -> ShardStream:
-    values = {"batch_size": 4, "window_shards": 2, "seed": 9} | options
+    values: dict[str, Any] = {"batch_size": 4, "window_shards": 2, "seed": 9} | options
     return ShardStream(
-        open_augmented(str(folder), timeout),
-        SPEC,
-        str(teacher),
-        32,
+        augmented=open_augmented(str(folder), timeout),
+        spec=SPEC,
+        tokenizer_path=str(teacher),
+        max_length=32,
         follow_timeout=timeout,
-        **values,  # type: ignore[arg-type]
+        pad_id=0,
+        **values,
     )
 
 
-def keys_of(loader: Loader, cursor: Cursor | None = None) -> list[Keys]:
+def loader_of(stream: ShardStream, epochs: float, processes: int = 0, rank: int = 0, world: int = 1) -> Loader[Any]:
+    return Loader(source=stream, budget=Epochs(total=epochs), num_processes=processes, rank=rank, world=world)
+
+
+def keys_of(loader: Loader[Any], cursor: Cursor | None = None) -> list[Keys]:
     """(source id, n) of every step's rows on this rank."""
     return [
         [(int(source), int(n)) for part in step.parts for source, n in part.keys]
@@ -55,7 +63,7 @@ def keys_of(loader: Loader, cursor: Cursor | None = None) -> list[Keys]:
 
 
 def test_every_sample_comes_once_an_epoch_and_epochs_differ(finished: Path, teacher: Path) -> None:
-    steps = keys_of(Loader(stream_of(finished, teacher), 2.0, 0, 0))
+    steps = keys_of(loader_of(stream_of(finished, teacher), 2.0))
     counts = Counter(key for step in steps for key in step)
     assert set(counts.values()) == {2}
     assert len(counts) == 40 * 4
@@ -67,26 +75,26 @@ def test_every_sample_comes_once_an_epoch_and_epochs_differ(finished: Path, teac
 
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_split_each_batch_without_loss_or_double(finished: Path, teacher: Path, world: int) -> None:
-    whole = keys_of(Loader(stream_of(finished, teacher), 1.0, 0, 0))
-    ranks = [keys_of(Loader(stream_of(finished, teacher), 1.0, 0, 0, rank, world)) for rank in range(world)]
+    whole = keys_of(loader_of(stream_of(finished, teacher), 1.0))
+    ranks = [keys_of(loader_of(stream_of(finished, teacher), 1.0, 0, rank, world)) for rank in range(world)]
     for number, step in enumerate(whole):
         assert sorted(key for rank in ranks for key in rank[number]) == sorted(step)
 
 
 def test_resuming_at_any_step_is_the_same_as_never_stopping(finished: Path, teacher: Path) -> None:
-    loader = Loader(stream_of(finished, teacher), 1.5, 0, 0)
+    loader = loader_of(stream_of(finished, teacher), 1.5)
     cursors = [Cursor()] + [step.after for step in loader.steps(Cursor())]
-    whole = keys_of(Loader(stream_of(finished, teacher), 1.5, 0, 0))
+    whole = keys_of(loader_of(stream_of(finished, teacher), 1.5))
     for number in range(0, len(whole) + 1, 7):
-        assert keys_of(Loader(stream_of(finished, teacher), 1.5, 0, 0), cursors[number]) == whole[number:]
+        assert keys_of(loader_of(stream_of(finished, teacher), 1.5), cursors[number]) == whole[number:]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("processes", [1, 4])
 def test_loader_processes_do_not_change_the_order(finished: Path, teacher: Path, processes: int) -> None:
-    alone = keys_of(Loader(stream_of(finished, teacher), 2.0, 0, 0))
-    assert keys_of(Loader(stream_of(finished, teacher), 2.0, 0, processes)) == alone
+    alone = keys_of(loader_of(stream_of(finished, teacher), 2.0))
+    assert keys_of(loader_of(stream_of(finished, teacher), 2.0, processes)) == alone
 
 
 def test_a_job_that_still_writes_gives_the_order_of_a_finished_one(
@@ -102,9 +110,9 @@ def test_a_job_that_still_writes_gives_the_order_of_a_finished_one(
 
     thread = threading.Thread(target=write)
     thread.start()
-    followed = keys_of(Loader(stream_of(tmp_path, teacher, timeout=20.0), 1.0, 0, 0))
+    followed = keys_of(loader_of(stream_of(tmp_path, teacher, timeout=20.0), 1.0))
     thread.join()
-    assert followed == keys_of(Loader(stream_of(finished, teacher), 1.0, 0, 0))
+    assert followed == keys_of(loader_of(stream_of(finished, teacher), 1.0))
 
 
 def test_candidate_shards_give_the_job_s_samples_first_and_fresh_ones_in_later_epochs(
@@ -122,10 +130,10 @@ def test_candidate_shards_give_the_job_s_samples_first_and_fresh_ones_in_later_e
 
 
 def test_fewer_samples_are_the_first_of_each_source(tmp_path: Path, finished: Path, teacher: Path) -> None:
-    only_sources = keys_of(Loader(stream_of(finished, teacher, n_a=0), 1.0, 0, 0))
+    only_sources = keys_of(loader_of(stream_of(finished, teacher, n_a=0), 1.0))
     assert sorted(key for step in only_sources for key in step) == [(index, 0) for index in range(40)]
     Output(tmp_path, emit="candidates").finish()
-    drawn = [key for step in keys_of(Loader(stream_of(tmp_path, teacher, n_a=1), 1.0, 0, 0)) for key in step]
+    drawn = [key for step in keys_of(loader_of(stream_of(tmp_path, teacher, n_a=1), 1.0)) for key in step]
     assert Counter(n for _, n in drawn) == {0: 40, 1: 40}
 
 
@@ -139,11 +147,11 @@ def test_the_shared_draws_are_the_shard_s_own(finished: Path, teacher: Path) -> 
 
 def fails(kind: type[ExpectedError], message: str, folder: Path, teacher: Path) -> None:
     with pytest.raises(kind, match=message):
-        keys_of(Loader(stream_of(folder, teacher), 1.0, 0, 0))
+        keys_of(loader_of(stream_of(folder, teacher), 1.0))
 
 
 def test_what_is_wrong_with_an_output_is_said_in_one_line(tmp_path: Path, teacher: Path) -> None:
-    fails(TrainingError, "no augmentation job began", tmp_path / "nothing", teacher)
+    fails(TrainingError, "no augmentation job started", tmp_path / "nothing", teacher)
     dead = Output(tmp_path / "dead")
     dead.commit(0)
     fails(TrainingError, "stopped growing: shard 1 of 7", tmp_path / "dead", teacher)
@@ -155,11 +163,11 @@ def test_what_is_wrong_with_an_output_is_said_in_one_line(tmp_path: Path, teache
     fails(ShardError, "damaged: its checksum", tmp_path / "damaged", teacher)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.json").write_text('{"format_version": 1}')
-    fails(ManifestError, "is not of `augment_service run`", tmp_path / "other", teacher)
+    fails(ManifestError, "was not written by `augment_service run`", tmp_path / "other", teacher)
 
 
 def test_a_label_outside_the_teacher_s_classes_is_named(finished: Path, teacher: Path) -> None:
     stream = stream_of(finished, teacher)
-    stream.spec = TaskSpec("classification", ("0", "2"), ("accuracy",))
-    with pytest.raises(InputError, match="label '1' is none of the classes 0, 2"):
+    stream.spec = TaskSpec(name="classification", labels=("0", "2"), metrics=("accuracy",))
+    with pytest.raises(InputError, match="label '1' is not one of the classes 0, 2"):
         stream.prepare(0, 0)

@@ -1,4 +1,4 @@
-"""The written-out gradients of `trainer mlm` are those that autograd finds."""
+"""The hand-written gradients of `trainer mlm` equal those of autograd."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def half_low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor, a: Tensor, b: 
 
 
 def values_and_gradients(function: Callable[..., Tensor], parts: Parts, trained: str, autocast: bool) -> list[Tensor]:
-    """What `function` gives, and the gradients of `trained` for a loss in which every output has its own weight."""
+    """The output, and the gradients of `trained` for a loss that weights every output differently."""
     own = {name: part.clone().requires_grad_(name in trained.split()) for name, part in parts.items()}
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         result = function(*own.values())
@@ -63,9 +63,12 @@ def test_an_adapted_layer(batch: int, length: int, inner: int, outer: int, rank:
 
 
 @given(
-    st.integers(1, 2 * functions.ROWS_AT_ONCE + 1), st.integers(1, 9), st.integers(2, 40), st.integers(1, 4),
+    st.integers(1, 2 * functions.ROWS_AT_ONCE + 1),
+    st.integers(1, 9),
+    st.integers(2, 40),
+    st.integers(1, 4),
     st.integers(0, 70),
-)  # fmt: skip
+)
 def test_the_loss_over_tied_embeddings(rows: int, hidden: int, pieces: int, rank: int, fillers: int) -> None:
     parts = head_parts(rows + fillers, hidden, pieces, rank)
     parts["labels"][rows:] = -100
@@ -80,12 +83,16 @@ def test_the_loss_over_an_unchanged_table() -> None:
     del parts["a"], parts["b"]
     ours = values_and_gradients(
         lambda states, table, bias, labels: tied_cross_entropy(states, table, bias, None, None, labels),
-        parts, "states bias", False,
-    )  # fmt: skip
+        parts,
+        "states bias",
+        False,
+    )
     plain = values_and_gradients(
         lambda states, table, bias, labels: functional.cross_entropy(functional.linear(states, table, bias), labels),
-        parts, "states bias", False,
-    )  # fmt: skip
+        parts,
+        "states bias",
+        False,
+    )
     for our, their in zip(ours, plain, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-4, atol=1e-5)
 
@@ -104,9 +111,10 @@ def test_in_bf16_they_are_as_exact_as_autograd(
     errors = [
         [float((one - true).norm() / true.norm()) for one, true in zip(found, exact, strict=True)]
         for found in (
-            values_and_gradients(ours, parts, trained, True), values_and_gradients(plain, parts, trained, True),
+            values_and_gradients(ours, parts, trained, True),
+            values_and_gradients(plain, parts, trained, True),
         )
-    ]  # fmt: skip
+    ]
     for our, their in zip(*errors, strict=True):
         assert our < 1.5 * their + 2e-3
         assert our < 0.03

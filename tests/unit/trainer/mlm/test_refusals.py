@@ -1,4 +1,4 @@
-"""`trainer mlm` on a machine that cannot compute as it was asked to."""
+"""Training commands on a machine that cannot compute as requested."""
 
 from __future__ import annotations
 

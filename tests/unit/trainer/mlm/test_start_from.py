@@ -1,4 +1,4 @@
-"""`trainer mlm --start-from`: training goes on exactly where a delta ended."""
+"""`trainer mlm --start-from`: training continues exactly where a delta ended."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_saving_at_once_gives_the_same_delta(model: TrainableMaskedLM, tmp_path:
 @pytest.mark.parametrize(("adapters", "embedding_rank"), [(32, 48), (48, 16), (48, 0)])
 def test_other_ranks_are_refused_and_the_right_ones_named(adapters: int, embedding_rank: int) -> None:
     model = load_trainable(str(embedded_encoder_path()), embedding_rank, adapters)
-    with pytest.raises(UsageError, match="go on with --adapters 48 --embedding-rank 48"):
+    with pytest.raises(UsageError, match="continue with --adapters 48 --embedding-rank 48"):
         start_from_delta(model, "embedded")
 
 

@@ -1,0 +1,147 @@
+"""The output of an augmentation job as the trainer reads it: its manifest, its commits, and the samples of a shard.
+
+Everything works while the job is still writing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shared.candidates import RowCandidates, Site, TextCandidates
+from shared.errors import TrainingError
+from shared.manifest import MANIFEST, read_manifest
+from shared.params import AugmentParams
+from shared.rendering import ShardOrder, render_samples
+from shared.sampling import draw_samples
+from shared.seeds import epoch_seed
+from shared.shards import Commit, commit_name, read_commit
+from shared.storage.store import Store, open_store
+
+POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmented:
+    """What a job's manifest tells its readers. fingerprint: sha256 of the manifest."""
+
+    uri: str
+    num_shards: int
+    emits_candidates: bool
+    params: AugmentParams
+    task: str | None
+    fingerprint: str
+
+
+def open_augmented(uri: str, timeout_seconds: float) -> Augmented:
+    """Read a job's manifest, waiting for a job that has not started. Raises ManifestError, TrainingError."""
+    store = open_store(uri)
+    _wait(
+        lambda: store.exists(MANIFEST),
+        growth=lambda: 0,
+        timeout_seconds=timeout_seconds,
+        complaint=lambda: (
+            f"{store.uri} has no {MANIFEST}: no augmentation job started to write there within "
+            f"{timeout_seconds:.0f} seconds (--follow-timeout)"
+        ),
+    )
+    manifest = read_manifest(store)
+    return Augmented(
+        uri=uri,
+        num_shards=manifest.plan.shards,
+        emits_candidates=manifest.config.emit == "candidates",
+        params=manifest.config.params(),
+        task=manifest.config.task,
+        fingerprint=manifest.fingerprint(),
+    )
+
+
+def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float) -> Commit:
+    """The commit of a shard; waits as long as the output keeps growing. Raises TrainingError when it has stopped."""
+    name = commit_name(shard)
+    _wait(
+        lambda: store.exists(name),
+        growth=lambda: len(store.list("commits")),
+        timeout_seconds=timeout_seconds,
+        complaint=lambda: (
+            f"{store.uri} stopped growing: shard {shard} of {total} is missing and nothing new has arrived for "
+            f"{timeout_seconds:.0f} seconds (--follow-timeout). Did the augmentation job die? Run it again, then this"
+        ),
+    )
+    return read_commit(store, name)
+
+
+def sampled(table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int) -> pa.Table:
+    """A shard's source rows (n = 0) and their samples of 1 <= n <= `n_a` (default: the job's N_a).
+
+    Samples are read, or drawn from candidate sets: in epoch 0 those that `--emit samples` would have written, in each
+    later one different ones. Columns: at least source_id, n, text_a, text_b, label.
+    """
+    if not augmented.emits_candidates:
+        return table if n_a is None else table.filter(pc.less_equal(table["n"], n_a))
+    params = augmented.params
+    n_a = params.n_a if n_a is None else n_a
+    drawn = {"seed": epoch_seed(params.seed, epoch), "n_a": max(params.n_a, n_a)}
+    found = read_candidates(table)
+    samples = draw_samples(found, params.model_copy(update=drawn)).first(n_a)
+    rendered = render_samples(found, samples)
+    order = ShardOrder.of(len(found), samples)
+    row = pa.array(order.row)
+    return pa.table(
+        {
+            "source_id": table["source_id"].take(row),
+            "n": pa.array(order.n.astype(np.int32)),
+            "text_a": order.interleave(table["text_a"].combine_chunks(), rendered.text_a),
+            "text_b": order.interleave(table["text_b"].combine_chunks(), rendered.text_b),
+            "label": table["label"].take(row),
+        }
+    )
+
+
+def read_candidates(table: pa.Table) -> list[RowCandidates]:
+    """Candidate sets of the rows of a shard of candidates."""
+    texts = []
+    for side in ("a", "b"):
+        bases, sites = table[f"base_{side}"].to_pylist(), table[f"sites_{side}"].to_pylist()
+        texts.append(
+            [
+                None if base is None else TextCandidates(base, _sites(own))
+                for base, own in zip(bases, sites, strict=True)
+            ]
+        )
+    ids = table["source_id"].to_pylist()
+    return [
+        RowCandidates(source_id, first, second)
+        for source_id, first, second in zip(ids, *texts, strict=True)
+        if first is not None
+    ]
+
+
+def _sites(sets: Sequence[dict[str, Any]] | None) -> tuple[Site, ...]:
+    return tuple(
+        Site(one["start"], one["end"], one["word"], one["origin"], tuple(one["candidates"]), tuple(one["scores"]))
+        for one in sets or ()
+    )
+
+
+def _wait(
+    is_there: Callable[[], bool],
+    *,
+    growth: Callable[[], int],
+    timeout_seconds: float,
+    complaint: Callable[[], str],
+) -> None:
+    """Poll until `is_there`. Raises TrainingError when `growth` has not changed for the timeout."""
+    last, since = -1, time.monotonic()
+    while not is_there():
+        if (now := growth()) != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since >= timeout_seconds:
+            raise TrainingError(complaint())
+        time.sleep(min(POLL_SECONDS, max(timeout_seconds, 0.01)))

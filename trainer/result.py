@@ -1,0 +1,97 @@
+"""`result.json`: the facts of a finished run, with one writer and one reader."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from shared.errors import ManifestError
+from trainer.run_folder import write_atomically
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MaskedAccuracy:
+    """Scores of a masked LM over `num_tokens` masked tokens: perplexity, and shares of hits among the first k."""
+
+    num_tokens: int
+    perplexity: float
+    top_1: float
+    top_5: float
+    top_15: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What a run was and what came out; the field names are the JSON keys. None means unknown or not applicable.
+
+    dev: metric -> value on the dev file of `rows` rows; metric: the one that chose the best checkpoint, at `best_step`
+    with `score`. teacher: path or hub id of the teacher. mapping: g(m), the teacher layer of each student layer.
+    samples: training examples seen; tokens: real tokens seen; data_wait_share: share of the time spent waiting for
+    data. held_out: corpus file -> scores of a masked LM.
+    """
+
+    command: str
+    task: str | None = None
+    name: str = ""
+    ablation: str | None = None
+    seed: int | None = None
+    parameters: int | None = None
+    dev: Mapping[str, float] = field(default_factory=dict)
+    metric: str | None = None
+    score: float | None = None
+    best_step: int | None = None
+    rows: int = 0
+    teacher: str | None = None
+    teacher_dev: Mapping[str, float] | None = None
+    teacher_parameters: int | None = None
+    mapping: tuple[int, ...] | None = None
+    steps: int = 0
+    samples: int = 0
+    tokens: int | None = None
+    seconds: float = 0.0
+    data_wait_share: float | None = None
+    held_out: Mapping[str, MaskedAccuracy] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object; keys that apply to some commands only are left out where they are None."""
+        values = asdict(self)
+        if self.mapping is not None:
+            values["mapping"] = list(self.mapping)
+        return {name: value for name, value in values.items() if value is not None or name not in _SPECIFIC}
+
+
+_SPECIFIC = {"ablation", "teacher_parameters", "mapping", "tokens", "held_out"}
+_KEYS = {one.name for one in fields(RunResult)}
+
+
+def write_result(folder: Path, result: RunResult) -> None:
+    """Write `result.json`, the mark of a finished run. Raises StoreError."""
+    content = json.dumps(result.to_json(), indent=1).encode()
+    write_atomically(folder / RESULT, lambda file: file.write(content))
+
+
+def read_result(folder: Path) -> RunResult | None:
+    """The result of a finished run, None when there is none yet. Raises ManifestError when it is damaged."""
+    path = folder / RESULT
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path} is not valid JSON ({error}); remove it and run the command again") from error
+    if not isinstance(values, dict):
+        raise ManifestError(f"{path} should hold a JSON object; remove it and run the command again")
+    known = {name: value for name, value in values.items() if name in _KEYS}
+    try:
+        return TypeAdapter(RunResult).validate_python(known)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"])
+        raise ManifestError(f"{path}: {where}: {problem['msg']}; remove it and run the command again") from error

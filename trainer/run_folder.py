@@ -1,0 +1,93 @@
+"""A run's folder on disk: the check that it belongs to this run, atomic files, and the metrics file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from shared.errors import ManifestError, StoreError
+
+CONFIG, METRICS = "config.json", "metrics.jsonl"
+
+
+def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> Path:
+    """The folder of a run; writes `config.json`, or checks that an existing one describes the same run.
+
+    identity: options that must match; runtime: what `config.json` records without checking it. Raises StoreError, and
+    ManifestError naming the first option that differs.
+    """
+    folder = Path(output)
+    wanted = json.loads(json.dumps({"command": command} | dict(identity)))
+    path = folder / CONFIG
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            content = json.dumps(wanted | dict(runtime or {}), indent=1).encode()
+            write_atomically(path, lambda file: file.write(content))
+            return folder
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _store_error(folder, error) from error
+    except ValueError as error:
+        raise ManifestError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(before, dict):
+        raise ManifestError(f"{path} should hold a JSON object; use another --output, or remove the folder")
+    for name in wanted:
+        if before.get(name) != wanted.get(name):
+            raise ManifestError(
+                f"{folder} holds a run with another {name.replace('_', '-')} ({_short(before.get(name))}, now "
+                f"{_short(wanted.get(name))}); use another --output, or remove the folder"
+            )
+    return folder
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file under a temporary name, flush it to the disk, then rename it. Raises StoreError."""
+    temporary = path.with_name(path.name + ".partial")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise _store_error(path, error) from error
+
+
+def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
+    """Add a line to the run's metrics. Raises StoreError."""
+    try:
+        with (folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(entry)) + "\n")
+    except OSError as error:
+        raise _store_error(folder / METRICS, error) from error
+
+
+def keep_metrics(folder: Path, num_lines: int) -> None:
+    """Keep the lines written before the checkpoint that a run resumes from: what came later is done again."""
+    path = folder / METRICS
+    if path.exists():
+        kept = path.read_bytes().splitlines(keepends=True)[:num_lines]
+        write_atomically(path, lambda file: file.write(b"".join(kept)))
+
+
+def _store_error(path: Path, error: Exception) -> StoreError:
+    # torch.save raises a RuntimeError of its own over the OSError of a failed write.
+    cause = error if isinstance(error, OSError) else error.__context__
+    if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreError(
+            f"no space left for {path}; the previous version is kept. Free some space and run the same command again"
+        )
+    return StoreError(f"{path}: {getattr(cause, 'strerror', None) or error}")
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,113 @@
+"""The state of a run: everything that changes while it trains, apart from the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer.config import LoopConfig
+from trainer.data.loader import Cursor, Step
+from trainer.result import RunResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """This process among the training workers, and what it computes with."""
+
+    device: str
+    dtype: torch.dtype
+    rank: int = 0
+    world: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best score on dev so far."""
+
+    score: float
+    step: int
+    stage: str
+    metrics: dict[str, float]
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """Progress of a run; all of it is in the checkpoint.
+
+    stage: index of the current stage; step, samples, tokens: totals over all stages; sums: loss terms summed since the
+    last line of metrics; scores: values of the last evaluation.
+    """
+
+    stage: int = 0
+    cursor: Cursor = field(default_factory=Cursor)
+    step: int = 0
+    samples: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    evaluations_done: int = 0
+    best: Best | None = None
+    scores: dict[str, Any] = field(default_factory=dict)
+    sums: dict[str, float] = field(default_factory=dict)
+    summed_steps: int = 0
+    metrics_lines: int = 0
+
+    def count(self, step: Step[Any], terms: Mapping[str, float]) -> None:
+        """Record a step that was taken."""
+        self.step += 1
+        self.samples += step.num_rows
+        self.tokens += step.num_tokens
+        self.cursor = step.after
+        for name, value in terms.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.summed_steps += 1
+
+    def finish_stage(self) -> None:
+        """Move to the start of the next stage."""
+        self.stage += 1
+        self.cursor, self.evaluations_done = Cursor(), 0
+
+    def complete(self, result: RunResult) -> RunResult:
+        """`result` with the run's best scores and totals."""
+        return replace(
+            result,
+            dev=self.best.metrics if self.best else {},
+            score=self.best.score if self.best else None,
+            best_step=self.best.step if self.best else None,
+            steps=self.step,
+            samples=self.samples,
+            tokens=self.tokens,
+            seconds=round(self.seconds, 1),
+            data_wait_share=round(self.data_wait_seconds / max(self.seconds, 1e-9), 5),
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Run:
+    """A run in progress.
+
+    trained: modules with learned weights, by name; the first is the model. inputs: name -> digest of files that must
+    not change between an interruption and the resumption.
+    """
+
+    config: LoopConfig
+    folder: Path
+    worker: Worker
+    trained: Mapping[str, nn.Module]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    state: State = field(default_factory=State)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that is trained and saved."""
+        return next(iter(self.trained.values()))
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker writes files."""
+        return self.worker.rank == 0

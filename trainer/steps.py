@@ -1,0 +1,111 @@
+"""One training step: gradients of a batch's parts, summed over the workers, and the optimizer's update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shared.errors import TrainingError
+from shared.seeds import step_seed
+from trainer.data.loader import Step
+from trainer.recipe import BatchT, Recipe, Stage
+from trainer.state import Run
+
+
+def make_optimizer(modules: Iterable[nn.Module], recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW over the learned weights, with weight decay on matrices only."""
+    weights = _learned(modules)
+    groups = [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.schedule(0.0), betas=recipe.betas, fused=True)
+
+
+def take_step(run: Run, stage: Stage[BatchT], optimizer: torch.optim.Optimizer, step: Step[BatchT]) -> dict[str, float]:
+    """Update the weights; returns the loss terms of the whole batch and their sum, `loss`.
+
+    A batch without anything to predict leaves the weights as they are. Raises TrainingError when the loss is not
+    finite.
+    """
+    worker, state = run.worker, run.state
+    lr = stage.recipe.schedule(stage.budget.share(step.position, step.before.tokens))
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    # The dropout of a step follows from its number, so a resumed run needs no random state.
+    torch.manual_seed(step_seed(run.config.seed, state.step, worker.rank))
+    totals: dict[str, float] = {}
+    for part in step.parts:
+        _add(totals, _backward(run, stage, part))
+    if worker.world > 1:
+        totals = _sum_over_workers(run, totals)
+    if not totals:
+        optimizer.zero_grad(set_to_none=True)
+        return {"loss": 0.0}
+    if not math.isfinite(totals["loss"]):
+        raise TrainingError(_not_finite(run, stage, step, totals["loss"]))
+    nn.utils.clip_grad_norm_(
+        [weight for module in run.trained.values() for weight in module.parameters()], stage.recipe.gradient_clip
+    )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return totals
+
+
+def _backward(run: Run, stage: Stage[BatchT], part: BatchT) -> dict[str, float]:
+    """Add a part's gradients; returns its loss terms."""
+    device, dtype = run.worker.device, run.worker.dtype
+    batch = part.to(device)
+    with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        losses = stage.losses(batch)
+    loss = torch.stack(list(losses.values())).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
+    values = torch.stack([*(value.detach() for value in losses.values()), loss.detach()])
+    return dict(zip([*losses, "loss"], values.tolist(), strict=True))
+
+
+def _sum_over_workers(run: Run, totals: dict[str, float]) -> dict[str, float]:
+    """Add up gradients and losses; each worker's are already weighted with its share of the batch."""
+    import torch.distributed as distributed
+
+    weights = _learned(run.trained.values())
+    flat = torch.cat(
+        [(torch.zeros_like(weight) if weight.grad is None else weight.grad).reshape(-1) for weight in weights]
+    )
+    distributed.all_reduce(flat)
+    start = 0
+    for weight in weights:
+        weight.grad = flat[start : start + weight.numel()].view_as(weight)
+        start += weight.numel()
+    gathered: list[dict[str, float] | None] = [None] * run.worker.world
+    distributed.all_gather_object(gathered, totals)
+    summed: dict[str, float] = {}
+    for one in gathered:
+        _add(summed, one or {})
+    return summed
+
+
+def _add(totals: dict[str, float], terms: dict[str, float]) -> None:
+    for name, value in terms.items():
+        totals[name] = totals.get(name, 0.0) + value
+
+
+def _learned(modules: Iterable[nn.Module]) -> list[Tensor]:
+    return [weight for module in modules for weight in module.parameters() if weight.requires_grad]
+
+
+def _not_finite(run: Run, stage: Stage[Any], step: Step[Any], loss: float) -> str:
+    place, ids = step.before, _source_ids(step.parts)
+    rows = f", source ids {ids}" if ids else ""
+    return (
+        f"the loss of step {run.state.step} is {loss} (stage {stage.name}, epoch {place.epoch}, window {place.window}, "
+        f"batch {place.batch}{rows}); the last checkpoint is kept. Try a lower --lr"
+    )
+
+
+def _source_ids(parts: Sequence[Any], count: int = 4) -> list[int]:
+    return [source_id for part in parts for source_id in part.source_ids][:count]

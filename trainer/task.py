@@ -1,0 +1,175 @@
+"""`trainer task`: a student from a fine-tuned teacher and the shards of an augmentation job, in two stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.cli.command_line import CommandResult
+from shared.cli.progress import format_seconds
+from shared.errors import ManifestError
+from shared.glue import get_task
+from shared.seeds import stage_seed
+from trainer.annotate import annotations_uri
+from trainer.config import Stage as StageName
+from trainer.config import TaskConfig
+from trainer.data.augmented import Augmented, open_augmented
+from trainer.data.batches import Batch
+from trainer.data.budget import Epochs
+from trainer.data.stream import ShardStream
+from trainer.data.tasks import TaskSpec, read_table, sequence_length
+from trainer.distill import IntermediateDistillation, PredictionDistillation
+from trainer.evaluation import DevSet, in_precision
+from trainer.loop import train
+from trainer.models import count_parameters, fingerprint, load_classifier, load_tokenizer, save_classifier, teacher_spec
+from trainer.recipe import Evaluation, Recipe, Stage, linear_schedule, per_epoch
+from trainer.result import RunResult, read_result, write_result
+from trainer.state import Run, State, Worker
+from trainer.student import Student, make_student
+from trainer.workers import run_to_result, start_run
+
+
+def run_command(config: TaskConfig) -> CommandResult:
+    """Distil, or resume; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
+    folder = start_run("task", config, {"ablation": config.ablation})
+    if read_result(folder) is None:
+        # Before workers start, so that wrong inputs are reported at once.
+        augmented = open_augmented(config.augmented, config.follow_timeout)
+        if config.task and augmented.task and get_task(config.task) != get_task(augmented.task):
+            raise ManifestError(f"--augmented {config.augmented} holds samples of {augmented.task}, not {config.task}")
+    result = run_to_result(_work, config)
+    scores = ", ".join(f"{name} {value:.4f}" for name, value in result.dev.items()) or "not scored"
+    text = (
+        f"student of {result.parameters:,} parameters after {result.samples:,} samples in "
+        f"{format_seconds(result.seconds)}: {scores}\n{folder / 'model'}"
+    )
+    return CommandResult(result.to_json(), text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Setting:
+    """What the stages of a run have in common."""
+
+    config: TaskConfig
+    augmented: Augmented
+    spec: TaskSpec
+    max_length: int
+    teacher: Any
+    student: Student
+    dev: DevSet
+
+
+def _work(config: TaskConfig, worker: Worker) -> None:
+    """One worker's part of a run; the first one writes."""
+    torch.manual_seed(config.seed)
+    augmented = open_augmented(config.augmented, config.follow_timeout)
+    teacher = load_classifier(config.teacher)
+    spec = teacher_spec(teacher, config.task, config.teacher)
+    table = read_table(config.dev, config)
+    tokenizer = load_tokenizer(config.teacher)
+    max_length = sequence_length(config.max_length, table.has_pairs)
+    student = make_student(config, teacher.bert, spec.num_logits, tokenizer)
+    setting = _Setting(
+        config=config,
+        augmented=augmented,
+        spec=spec,
+        max_length=max_length,
+        teacher=in_precision(teacher.to(worker.device).eval().requires_grad_(False), worker.dtype),
+        student=student,
+        dev=DevSet.of(table, spec, tokenizer, max_length),
+    )
+    run = Run(
+        config=config,
+        folder=Path(config.output),
+        worker=worker,
+        trained={"student": student.model.to(worker.device), "projections": student.projections.to(worker.device)},
+        inputs={"augmented": augmented.fingerprint, "teacher": fingerprint(config.teacher)},
+    )
+    state = train(run, [_stage(setting, name, worker) for name in config.stages])
+    if run.is_first:
+        _save(setting, tokenizer, state, worker)
+
+
+def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
+    config, student = setting.config, setting.student
+    is_prediction = name == "prediction"
+    batch_size = (config.prediction_batch_size if is_prediction else None) or config.batch_size
+    uses_annotations = config.annotated and is_prediction
+    source = ShardStream(
+        augmented=setting.augmented,
+        spec=setting.spec,
+        tokenizer_path=config.teacher,
+        max_length=setting.max_length,
+        batch_size=batch_size,
+        window_shards=config.window_shards,
+        # The two stages see the samples in different orders.
+        seed=stage_seed(config.seed, int(is_prediction)),
+        follow_timeout=config.follow_timeout,
+        pad_id=student.model.config.pad_token_id,
+        n_a=config.n_a,
+        annotations=(
+            annotations_uri(config.augmented, config.teacher, setting.max_length) if uses_annotations else None
+        ),
+    )
+    if is_prediction:
+        prediction = PredictionDistillation(
+            teacher=setting.teacher,
+            student=student.model,
+            is_regression=setting.spec.labels is None,
+            temperature=config.temperature,
+        )
+        return Stage(
+            name=name,
+            source=source,
+            budget=Epochs(total=config.prediction_epochs),
+            recipe=_recipe(config, config.prediction_lr),
+            losses=prediction.losses,
+            evaluation=Evaluation(
+                scores=lambda: setting.dev.scores(student.model, worker.device),
+                num_due=per_epoch(config.evaluations),
+            ),
+        )
+    intermediate = IntermediateDistillation(
+        teacher=setting.teacher.bert,
+        student=student.model.bert,
+        projections=student.projections,
+        mapping=student.mapping,
+    )
+    return Stage(
+        name=name,
+        source=source,
+        budget=Epochs(total=config.epochs),
+        recipe=_recipe(config, config.lr),
+        losses=intermediate.losses,
+    )
+
+
+def _recipe(config: TaskConfig, lr: float) -> Recipe:
+    return Recipe(schedule=linear_schedule(lr, config.warm_up_share), weight_decay=config.weight_decay)
+
+
+def _save(setting: _Setting, tokenizer: Any, state: State, worker: Worker) -> None:
+    config, spec, student = setting.config, setting.spec, setting.student
+    folder = Path(config.output)
+    result = RunResult(
+        command="task",
+        task=spec.name,
+        name=config.name,
+        ablation=config.ablation,
+        seed=config.seed,
+        parameters=count_parameters(student.model),
+        metric=spec.metrics[0],
+        rows=len(setting.dev.labels),
+        teacher=config.teacher,
+        teacher_dev=setting.dev.metrics(setting.teacher, worker.device),
+        teacher_parameters=count_parameters(setting.teacher),
+        mapping=student.mapping,
+    )
+    result = state.complete(result)
+    save_classifier(student.model, tokenizer, spec, folder / "model", result, config.identity())
+    if "prediction" not in config.stages:
+        student.projections.save(folder / "model")
+    write_result(folder, result)
