@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from pydantic import ConfigDict
 
 from shared.errors import ShardError
 from shared.json_text import parse_json
+from shared.output_names import is_own
 from shared.storage.store import Store
 
 SUCCESS = "_SUCCESS"
@@ -40,6 +41,7 @@ class Commit:
     sha256: str
     quarantined: int = 0
     quarantine_file: str | None = None
+    quarantine_sha256: str | None = None
     statistics: dict[str, float] = field(default_factory=dict)
 
 
@@ -68,11 +70,13 @@ def write_shard(
     name = f"shards/{shard:05d}-{digest[:16]}.arrow"
     # Written even if a file of that name exists: its name promises these bytes, but a disk fault may have changed them.
     store.put(name, content)
-    quarantine_file = None
+    quarantine_file = quarantine_sha256 = None
     if quarantine:
         quarantine_file = f"quarantine/{shard:05d}.jsonl"
         lines = "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in quarantine)
-        store.put(quarantine_file, lines.encode("utf-8", "surrogatepass"))
+        records = lines.encode("utf-8", "surrogatepass")
+        quarantine_sha256 = hashlib.sha256(records).hexdigest()
+        store.put(quarantine_file, records)
     commit = Commit(
         shard=shard,
         file=name,
@@ -82,21 +86,54 @@ def write_shard(
         sha256=digest,
         quarantined=len(quarantine),
         quarantine_file=quarantine_file,
+        quarantine_sha256=quarantine_sha256,
         statistics=statistics,
     )
-    record = commit_name(shard)
-    if store.put_if_absent(record, json.dumps(asdict(commit), sort_keys=True).encode()):
+    try:
+        valid = _commit(store, commit)
+    except ShardError:
+        _discard(store, commit, content)
+        raise
+    if valid.file != commit.file:
+        _discard(store, commit, content)
+    return valid
+
+
+def _discard(store: Store, commit: Commit, content: bytes) -> None:
+    """Remove the file of a shard whose commit was not accepted, unless another run has committed it meanwhile."""
+    store.delete(commit.file)
+    now = commit_or_none(store, commit.shard)
+    if now is not None and now.file == commit.file:
+        store.put(commit.file, content)
+
+
+def _commit(store: Store, commit: Commit) -> Commit:
+    """Create the commit record, or accept the one that exists; returns the valid one. Raises ShardError, StoreError.
+
+    Nothing is ever taken back. A record that is invalid, or whose shard is damaged, is replaced by this one: a repair
+    leaves no moment without a commit, so two runs that repair the same shard cannot lose it.
+    """
+    record, content = commit_name(commit.shard), commit_bytes(commit)
+    if store.put_if_absent(record, content):
         return commit
-    earlier = read_commit(store, record)
-    if earlier.sha256 != digest:
-        store.delete(name)
-        if _may_differ(earlier.statistics) or _may_differ(statistics):
-            return earlier
+    earlier = commit_or_none(store, commit.shard)
+    if earlier is not None and _same_shard(earlier, commit):
+        return earlier
+    if earlier is None or earlier.sha256 == commit.sha256 or not is_whole(store, earlier):
+        store.put(record, content)
+        return commit
+    if not (_may_differ(earlier.statistics) or _may_differ(commit.statistics)):
         raise ShardError(
-            f"shard {shard} of {store.uri} was committed with checksum {earlier.sha256[:16]}, but this run computed "
-            f"{digest[:16]}: its hardware, library versions or thread count differ from those the job started with"
+            f"shard {commit.shard} of {store.uri} was committed with checksum {earlier.sha256[:16]}, but this run "
+            f"computed {commit.sha256[:16]}: its hardware, library versions or thread count differ from those the job "
+            "started with"
         )
     return earlier
+
+
+def _same_shard(one: Commit, other: Commit) -> bool:
+    """Whether both records are of the same bytes and rows. Statistics may differ: they count how the work was done."""
+    return replace(one, statistics={}) == replace(other, statistics={})
 
 
 def _may_differ(statistics: dict[str, float]) -> bool:
@@ -109,10 +146,44 @@ def commit_name(shard: int) -> str:
     return f"commits/{shard:05d}.json"
 
 
+def commit_bytes(commit: Commit) -> bytes:
+    """The content of a commit record."""
+    return json.dumps(asdict(commit), sort_keys=True).encode()
+
+
+def commit_or_none(store: Store, shard: int) -> Commit | None:
+    """The commit of a shard; None if there is none, or none that is valid. Raises StoreError."""
+    name = commit_name(shard)
+    try:
+        commit = read_commit(store, name) if store.exists(name) else None
+    except ShardError:
+        return None
+    return commit if commit is not None and commit.shard == shard else None
+
+
+def is_whole(store: Store, commit: Commit) -> bool:
+    """Whether the files of a commit exist and hold the committed bytes."""
+    files = [(commit.file, commit.sha256)]
+    if commit.quarantine_file is not None and commit.quarantine_sha256 is not None:
+        files.append((commit.quarantine_file, commit.quarantine_sha256))
+    return all(store.exists(file) and hashlib.sha256(store.read(file)).hexdigest() == digest for file, digest in files)
+
+
+def done_already(store: Store, shard: int) -> Commit | None:
+    """The commit of a shard that needs no work: valid, and with its files whole."""
+    commit = commit_or_none(store, shard)
+    return commit if commit is not None and is_whole(store, commit) else None
+
+
 def read_commit(store: Store, name: str) -> Commit:
     """One commit record. Raises ShardError if the file is not a valid one."""
+    return parse_commit(store, name, store.read(name))
+
+
+def parse_commit(store: Store, name: str, content: bytes) -> Commit:
+    """The commit record in `content`, the file `name` of the store. Raises ShardError if it is not valid."""
     try:
-        return parse_json(Commit, store.read(name))
+        return parse_json(Commit, content)
     except ValueError as error:
         raise ShardError(f"{store.uri}/{name} is not a valid commit record: {error}") from error
 
@@ -132,8 +203,8 @@ def iter_commits(store: Store) -> Iterator[Commit]:
 
 def committed_shards(store: Store) -> set[int]:
     """Numbers of the committed shards, from the names of their records alone."""
-    names = (name.rpartition("/")[2] for name in store.list("commits"))
-    return {int(name.removesuffix(".json")) for name in names if name.removesuffix(".json").isdigit()}
+    names = (name for name in store.list("commits") if is_own(name, "commit"))
+    return {int(name.rpartition("/")[2].removesuffix(".json")) for name in names}
 
 
 def read_shard(store: Store, commit: Commit) -> pa.Table:
@@ -143,8 +214,8 @@ def read_shard(store: Store, commit: Commit) -> pa.Table:
     content = store.read(commit.file)
     if hashlib.sha256(content).hexdigest() != commit.sha256:
         raise ShardError(
-            f"{store.uri}/{commit.file} is damaged: its checksum differs from the one in its commit. Remove the commit "
-            "record and run the job again; it writes the same shard"
+            f"{store.uri}/{commit.file} is damaged: its checksum differs from the one in its commit. Run the same job "
+            "again: it recomputes the shard"
         )
     table = pa.ipc.open_file(content).read_all()
     if table.num_rows != commit.rows:

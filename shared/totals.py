@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from shared.shards import SUCCESS, Commit
-from shared.storage.store import Store
+from shared.shards import Commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +49,3 @@ def total(commits: Iterable[Commit]) -> Totals:
         share_by_glove=round(by_glove / max(replaced, 1), 4),
         bytes=num_bytes,
     )
-
-
-def write_success(store: Store, totals: Totals) -> None:
-    """Mark a job as complete; the last file that a job writes. Raises StoreError."""
-    store.put(SUCCESS, json.dumps(asdict(totals), sort_keys=True, indent=1).encode())

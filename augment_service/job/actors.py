@@ -32,7 +32,7 @@ from shared.compute.hardware import hardware_kind
 from shared.compute.memory import keep_freed_memory
 from shared.errors import ExpectedError, OverloadError
 from shared.inputs.rows import QuarantinedRow, SourceRow
-from shared.shards import Commit, commit_name, read_commit, write_shard
+from shared.shards import Commit, done_already, write_shard
 from shared.storage.store import open_store
 
 logger = logging.getLogger(__name__)
@@ -113,8 +113,8 @@ class MlmWorker:
         OverloadError (when memory runs out), and Ray's RayActorError when the vectors are lost.
         """
         began, before = time.monotonic(), self._model_time()
-        if self._store.exists(commit_name(shard)):
-            return read_commit(self._store, commit_name(shard))
+        if (done := done_already(self._store, shard)) is not None:
+            return done
         kept, failed = list(rows), list(quarantined)
         try:
             table, statistics = self._table(kept, schema)

@@ -19,14 +19,16 @@ from augment_service.job.shard_work import shard_schema, shard_work
 from shared.cli.command_line import CommandResult
 from shared.cli.logs import bind_log_fields
 from shared.cli.progress import format_seconds
-from shared.errors import ExpectedError, ManifestError
+from shared.errors import ExpectedError, ManifestError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.sources import Source, open_source
 from shared.manifest import MANIFEST, JobConfig, Manifest, ShardPlan, read_manifest, write_or_check
-from shared.shard_checks import remove_orphans, revoke_damaged
+from shared.output_names import FOLDERS, is_own, writer_of_partial
+from shared.shard_checks import check_complete, find_damaged, remove_orphans
 from shared.shards import SUCCESS, committed_shards, iter_commits
 from shared.storage.store import Store, open_store
-from shared.totals import Totals, total, write_success
+from shared.success import success_bytes, write_success
+from shared.totals import Totals, total
 
 logger = logging.getLogger(__name__)
 
@@ -51,13 +53,13 @@ def run_command(config: RunConfig) -> CommandResult:
     began = time.monotonic()
     job = _plan(config)
     _check_same_job(job)
-    was_complete = job.store.exists(SUCCESS)
-    missing = _missing_shards(job, was_complete)
+    missing = _missing_shards(job)
     if missing:
         _log_plan(job, missing)
         _compute(job, missing)
+    check_complete(job.store, rows=job.source.num_rows, shards=job.manifest.plan.shards)
     totals = total(iter_commits(job.store))
-    if missing or not was_complete:
+    if missing or not _is_marked(job.store, totals):
         _finish(job, totals)
     seconds = round(time.monotonic() - began, 1)
     summary = asdict(totals) | {"output": job.store.uri, "seconds": seconds}
@@ -80,6 +82,7 @@ def _plan(config: RunConfig) -> Job:
         raise ManifestError(
             f"{store.uri} already contains a run; omit --no-resume to continue it, or use another --output"
         )
+    _check_empty(store)
     source = open_source(options)
     schema = shard_schema(source, config.emit)
     manifest = Manifest(
@@ -92,20 +95,34 @@ def _plan(config: RunConfig) -> Job:
     return Job(name=name, run=run, config=config, store=store, source=source, schema=schema, manifest=manifest)
 
 
+def _check_empty(store: Store) -> None:
+    """An output without a manifest must hold no files but those of a run that was killed early. Raises UsageError."""
+    if store.exists(MANIFEST):
+        return
+    foreign = [name for name in store.entries() if not name.startswith(".") and name.rstrip("/") not in FOLDERS]
+    foreign = [name for name in foreign if not is_own(name) and writer_of_partial(name) is None]
+    foreign += [name for folder in FOLDERS for name in store.list(folder) if not is_own(name)]
+    if foreign:
+        raise UsageError(
+            f"--output {store.uri} is not empty and holds no run (no {MANIFEST}, but {foreign[0]}); use a new or an "
+            "empty folder"
+        )
+
+
 def _check_same_job(job: Job) -> None:
     """Check an existing manifest before any model is loaded. Raises ManifestError if it belongs to another job."""
     if job.store.exists(MANIFEST):
         write_or_check(job.store, replace(job.manifest, models=read_manifest(job.store).models))
 
 
-def _missing_shards(job: Job, was_complete: bool) -> set[int]:
-    """Shards to compute. In an unfinished output, damaged shards are found first and count as missing."""
-    if not was_complete:
-        damaged = revoke_damaged(job.store, job.config.check_resume == "checksums")
-        if damaged:
-            fields = {"shards": len(damaged), "first": damaged[0]}
-            logger.warning("damaged_shards_are_recomputed", extra={"fields": fields})
-    return set(range(job.manifest.plan.shards)) - committed_shards(job.store)
+def _missing_shards(job: Job) -> set[int]:
+    """Shards to compute: those without a commit, and damaged ones. Nothing in the output is changed here."""
+    damaged = find_damaged(job.store, read_all=job.config.check_resume == "checksums")
+    if damaged:
+        fields = {"shards": len(damaged), "first": damaged[0]}
+        logger.warning("damaged_shards_are_recomputed", extra={"fields": fields})
+    planned = set(range(job.manifest.plan.shards))
+    return (planned - committed_shards(job.store)) | (planned & set(damaged))
 
 
 def _log_plan(job: Job, missing: set[int]) -> None:
@@ -166,8 +183,14 @@ def _write_last_heartbeat(job: Job, heartbeat: Heartbeat, state: str, message: s
     heartbeat.write(job.store)
 
 
+def _is_marked(store: Store, totals: Totals) -> bool:
+    """Whether the output is marked as complete with the commits that it has now."""
+    return store.exists(SUCCESS) and store.read(SUCCESS) == success_bytes(store, totals)
+
+
 def _finish(job: Job, totals: Totals) -> None:
-    """Remove leftovers and mark the output as complete."""
+    """Remove leftovers of killed runs and mark the output as complete."""
+    _check_same_job(job)
     remove_orphans(job.store, remove_dead(job.store, job.run, time.time()))
     write_success(job.store, totals)
 

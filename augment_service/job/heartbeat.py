@@ -17,6 +17,7 @@ from pathlib import Path
 
 from shared.errors import StoreError
 from shared.json_text import parse_json
+from shared.output_names import is_own
 from shared.storage.store import Store
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,6 @@ def remove_dead(store: Store, own: str, now: float) -> frozenset[str]:
     """Remove the heartbeats of dead runs and of the run `own`; returns the names of the runs that are alive."""
     live = {one.run for one in read_heartbeats(store) if one.is_live(now) and one.run != own}
     for name in store.list(FOLDER):
-        if name.rpartition("/")[2].removesuffix(".json") not in live:
+        if is_own(name, "heartbeat") and name.rpartition("/")[2].removesuffix(".json") not in live:
             store.delete(name)
     return frozenset(live)

@@ -10,10 +10,10 @@ from augment_service.job.heartbeat import Heartbeat, read_heartbeats
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
 from shared.manifest import read_manifest
-from shared.shard_checks import verify_output
 from shared.shards import SUCCESS, iter_commits
 from shared.storage.store import open_store
 from shared.totals import total
+from shared.verify import verify_output
 
 
 def status_command(config: OutputConfig) -> CommandResult:

@@ -18,6 +18,7 @@ class InputOptions:
     text_column, label_column, id_column: columns by name or 0-based index.
     max_characters: a row with a longer text is quarantined.
     limit: read only that many rows.
+    shard_rows: rows that are checked together for having changed since the first pass.
     """
 
     input: tuple[str, ...]
@@ -27,6 +28,7 @@ class InputOptions:
     id_column: str | None = None
     max_characters: int = 1_000_000
     limit: int | None = None
+    shard_rows: int = 512
 
 
 def from_config(config: CommandConfig, **changes: Any) -> InputOptions:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from shared.errors import InputError
 from shared.inputs.columns import Columns, find_columns
+from shared.inputs.digests import RowDigests
 from shared.inputs.headers import read_header
 from shared.inputs.labels import common_type, convert_label, type_of_label
 from shared.inputs.options import InputOptions
@@ -24,13 +25,17 @@ from shared.storage.input_files import InputFile, expand
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """An input after the first pass: its files, columns and label type, and how many rows it has."""
+    """An input after the first pass: its files, columns and label type, and how many rows it has.
+
+    digests: of each group of `options.shard_rows` rows.
+    """
 
     options: InputOptions
     files: tuple[InputFile, ...]
     columns: Columns
     label_type: pa.DataType
     num_rows: int
+    digests: tuple[bytes, ...] = ()
 
     @property
     def rest_fields(self) -> tuple[pa.Field, ...]:
@@ -38,12 +43,33 @@ class Source:
         return self.columns.rest_fields
 
     def rows(self) -> Iterator[SourceRow | QuarantinedRow]:
-        """Second pass: one item per row, in order, up to --limit. Raises InputError, StoreError."""
+        """Second pass: one item per row, in order, up to --limit. Raises InputError, StoreError.
+
+        The item after the last one of a group is given out only if the group's rows are those of the first pass.
+        """
+        digests, expected = RowDigests(self.options.shard_rows), iter(self.digests)
+        count = 0
         for item in _rows_as_written(self.files, self.columns, self.options):
+            count += 1
+            if count > self.num_rows:
+                break
             if isinstance(item, SourceRow):
                 yield replace(item, label=convert_label(item.label, self.label_type))
             else:
                 yield item
+            if (digest := digests.add(item)) is not None and digest != next(expected):
+                raise self._changed(f"rows {count - self.options.shard_rows} to {count - 1} are others now")
+        if count != self.num_rows:
+            raise self._changed(f"it had {self.num_rows} rows, now {'more' if count > self.num_rows else count}")
+        if digests.finish() != next(expected, None):
+            raise self._changed("its last rows are others now")
+
+    def _changed(self, how: str) -> InputError:
+        names = ", ".join(file.path for file in self.files)
+        return InputError(
+            f"{names} changed while it was being read: {how}. Nothing of the changed rows was written; restore the "
+            "input, or use another --output for the new one"
+        )
 
 
 def open_source(options: InputOptions) -> Source:
@@ -54,20 +80,27 @@ def open_source(options: InputOptions) -> Source:
     header = read_header(paths, options.task)
     columns = find_columns(header, options, paths[0])
     files = tuple(InputFile.of(path) for path in paths)
-    label_type, num_rows = _survey(files, columns, options)
+    label_type, num_rows, digests = _survey(files, columns, options)
     if columns.label is not None and header.types:
         label_type = header.types[columns.label]
-    return Source(options=options, files=files, columns=columns, label_type=label_type, num_rows=num_rows)
+    return Source(
+        options=options, files=files, columns=columns, label_type=label_type, num_rows=num_rows, digests=digests
+    )
 
 
-def _survey(files: tuple[InputFile, ...], columns: Columns, options: InputOptions) -> tuple[pa.DataType, int]:
-    """The type that fits every label, and the number of rows. Raises InputError if no row can be used."""
+def _survey(
+    files: tuple[InputFile, ...], columns: Columns, options: InputOptions
+) -> tuple[pa.DataType, int, tuple[bytes, ...]]:
+    """The type that fits every label, the number of rows, and their digests. Raises InputError if no row is usable."""
+    groups, digests = RowDigests(options.shard_rows), list[bytes]()
     num_rows = num_usable = 0
     first_problem: QuarantinedRow | None = None
     label_types: set[pa.DataType] = set()
     seen: set[int] = set()
     for item in _rows_as_written(files, columns, options):
         num_rows += 1
+        if (digest := groups.add(item)) is not None:
+            digests.append(digest)
         if isinstance(item, QuarantinedRow):
             first_problem = first_problem or item
             continue
@@ -83,7 +116,9 @@ def _survey(files: tuple[InputFile, ...], columns: Columns, options: InputOption
     if not num_usable and first_problem:
         problem = f"{first_problem.where}: {first_problem.reason}"
         raise InputError(f"{names}: none of {num_rows} rows can be used; {problem}")
-    return common_type(label_types), num_rows
+    if (digest := groups.finish()) is not None:
+        digests.append(digest)
+    return common_type(label_types), num_rows, tuple(digests)
 
 
 def _rows_as_written(

@@ -7,11 +7,13 @@ that can be half-written is an upload that was never finished.
 
 from __future__ import annotations
 
+import builtins
 import functools
 from datetime import UTC, datetime
 from typing import Any
 
 from shared.errors import StoreError
+from shared.output_names import is_own
 from shared.storage.s3 import client, file_system, split_uri, with_retries
 
 
@@ -99,12 +101,20 @@ class S3Store:
             f"delete {self.uri}/{name}", lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(name))
         )
 
+    def entries(self) -> builtins.list[str]:
+        """Names directly under the prefix, sorted; those of folders end in "/". Raises StoreError."""
+        from pyarrow import fs
+
+        selector = fs.FileSelector(f"{self._bucket}/{self._prefix}".rstrip("/"), allow_not_found=True)
+        found = with_retries(f"list {self.uri}", lambda: self._fs.get_file_info(selector))
+        return sorted(f"{one.base_name}/" if one.type == fs.FileType.Directory else one.base_name for one in found)
+
     def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
-        """Abort unfinished uploads that were started longer ago than that; returns how many."""
+        """Abort unfinished uploads of our own files that were started longer ago than that; returns how many."""
 
         def uploads() -> list[dict[str, Any]]:
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self._bucket, Prefix=self._prefix
+                Bucket=self._bucket, Prefix=self._key("")
             )
             return [one for page in pages for one in page.get("Uploads", [])]
 
@@ -112,7 +122,8 @@ class S3Store:
         old = [
             one
             for one in with_retries(f"list uploads of {self.uri}", uploads)
-            if (now - one["Initiated"].astimezone(UTC)).total_seconds() > older_than_seconds
+            if is_own(one["Key"].removeprefix(self._key("")))
+            and (now - one["Initiated"].astimezone(UTC)).total_seconds() > older_than_seconds
         ]
         for one in old:
             target = {"Bucket": self._bucket, "Key": one["Key"], "UploadId": one["UploadId"]}

@@ -6,6 +6,7 @@ leave either the whole file or nothing. Renaming and appending are missing becau
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import errno
 import os
@@ -15,8 +16,8 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.errors import StoreError, UsageError
+from shared.output_names import PARTIAL, partial_name, writer_of_partial
 
-PARTIAL = ".partial-"
 _TRANSIENT = {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.EBUSY}
 
 
@@ -56,8 +57,12 @@ class Store(Protocol):
         """Remove a file, if it exists."""
         ...
 
+    def entries(self) -> builtins.list[str]:
+        """Names directly in the output, sorted; those of folders end in "/"."""
+        ...
+
     def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
-        """Remove half-written files of dead writers, and old ones of unknown writers; returns how many."""
+        """Remove our own half-written files of dead writers, and old ones of unknown writers; returns how many."""
         ...
 
 
@@ -129,22 +134,32 @@ class LocalStore:
         except OSError as error:
             raise self._error(name, error) from error
 
+    def entries(self) -> builtins.list[str]:
+        """Names directly in the output, sorted; those of folders end in "/". Raises StoreError."""
+        try:
+            with os.scandir(self.root) as entries:
+                return sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise self._error("", error) from error
+
     def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
-        """Remove half-written files of dead writers, and old ones of unknown writers; returns how many."""
+        """Remove our own half-written files of dead writers, and old ones of unknown writers; returns how many."""
         count = 0
-        for one in self.root.glob(f"*/*{PARTIAL}*"):
-            writer = one.name.partition(PARTIAL)[2].rpartition("-")[0]
-            if writer in live_writers:
+        for one in [*self.root.glob(f"*{PARTIAL}*"), *self.root.glob(f"*/*{PARTIAL}*")]:
+            writer = writer_of_partial(one.relative_to(self.root).as_posix())
+            if writer is None or writer in live_writers:
                 continue
             with contextlib.suppress(OSError):
-                if writer not in ("", "none") or time.time() - one.stat().st_mtime > older_than_seconds:
+                if writer != "none" or time.time() - one.stat().st_mtime > older_than_seconds:
                     one.unlink()
                     count += 1
         return count
 
     def _write_partial(self, name: str, content: bytes) -> Path:
         path = self.root / name
-        temporary = path.with_name(f"{path.name}{PARTIAL}{self._writer}-{uuid.uuid4().hex}")
+        temporary = path.with_name(partial_name(path.name, self._writer, uuid.uuid4().hex))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:

@@ -14,7 +14,7 @@ import pytest
 
 from shared.errors import InputError, StoreError, UsageError
 from shared.manifest import write_or_check
-from shared.shard_checks import remove_orphans, revoke_damaged
+from shared.shard_checks import find_damaged, remove_orphans
 from shared.shards import list_commits, read_shard, write_shard
 from shared.storage import s3
 from shared.storage.input_files import expand, open_binary, sha256_of
@@ -115,11 +115,11 @@ def test_damaged_objects_and_unfinished_uploads_are_found(clean: None) -> None:
     changed = bytearray(store.read(commits[1].file))
     changed[100] ^= 1
     store.put(commits[1].file, bytes(changed))
-    assert revoke_damaged(store, read_all=False) == []
-    assert revoke_damaged(store, read_all=True) == [1]
+    assert find_damaged(store, read_all=False) == []
+    assert find_damaged(store, read_all=True) == [1]
     write_shard(store, 1, table(1), 1, [], {})
-    assert revoke_damaged(store, read_all=True) == []
-    upload = s3.client().create_multipart_upload(Bucket="bucket", Key="damaged/shards/never-finished.arrow")
+    assert find_damaged(store, read_all=True) == []
+    upload = s3.client().create_multipart_upload(Bucket="bucket", Key="damaged/shards/00007-0123456789abcdef.arrow")
     assert upload["UploadId"]
     # moto dates every upload to 2010.
     assert remove_orphans(store, older_than_seconds=1e10) == 0

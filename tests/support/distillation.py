@@ -21,7 +21,8 @@ from shared.sampling import draw_samples
 from shared.schema import candidates_schema, samples_schema
 from shared.shards import write_shard
 from shared.storage.store import LocalStore
-from shared.totals import Totals, write_success
+from shared.success import write_success
+from shared.totals import Totals
 from tests.support.models import save_random_model
 from trainer.data.batches import to_offsets
 from trainer.data.corpus import TokenFile, Vocabulary

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,9 +14,10 @@ from shared.manifest import write_or_check
 from shared.params import AugmentParams
 from shared.sampling import draw_samples
 from shared.schema import samples_schema
-from shared.shards import write_shard
+from shared.shards import list_commits, write_shard
 from shared.storage.store import LocalStore
-from shared.totals import Totals, write_success
+from shared.success import write_success
+from shared.totals import total
 from tests.support.manifests import small_manifest
 
 SCHEMA = samples_schema(pa.int64(), [])
@@ -29,11 +31,14 @@ def table_of(text: str, source_id: int = 0) -> pa.Table:
     return samples_table(SCHEMA, [SourceRow(source_id, text, None, 1)], found, samples)
 
 
-def filled(folder: Path, num_shards: int = 3) -> LocalStore:
-    """A complete output folder with one row per shard."""
+def filled(folder: Path, num_shards: int = 3, quarantined: int = 0) -> LocalStore:
+    """A complete output folder with one row per shard, and a quarantined row in each of the first `quarantined`."""
     store = LocalStore(str(folder))
-    write_or_check(store, small_manifest(num_shards, schema=SCHEMA))
+    manifest = small_manifest(num_shards, schema=SCHEMA)
+    manifest = replace(manifest, plan=replace(manifest.plan, rows=num_shards + quarantined))
+    write_or_check(store, manifest)
     for shard in range(num_shards):
-        write_shard(store, shard, table_of(f"word{shard}", shard), 1, [], {"samples": 3})
-    write_success(store, Totals())
+        records = [{"position": shard, "reason": "é"}] if shard < quarantined else []
+        write_shard(store, shard, table_of(f"word{shard}", shard), 1, records, {"samples": 3})
+    write_success(store, total(list_commits(store)))
     return store

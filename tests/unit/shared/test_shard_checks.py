@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from shared.shard_checks import remove_orphans, revoke_damaged, verify_output
+from shared.shard_checks import find_damaged, remove_orphans
 from shared.shards import committed_shards, list_commits, write_shard
 from shared.totals import total
+from shared.verify import verify_output
 from tests.support.shards import filled, table_of
 
 
@@ -59,14 +60,15 @@ def test_a_row_in_two_shards_and_a_wrong_schema_are_faults(tmp_path: Path) -> No
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:
     store = filled(tmp_path)
-    (tmp_path / "shards" / "00009-aaaa.arrow").write_bytes(b"half")
-    (tmp_path / "commits" / "00002.json.partial-0123").write_bytes(b"half")
-    os.utime(tmp_path / "commits" / "00002.json.partial-0123", (1, 1))
+    (tmp_path / "shards" / "00009-0123456789abcdef.arrow").write_bytes(b"half")
+    partial = tmp_path / "commits" / f"00002.json.partial-none-{'0' * 32}"
+    partial.write_bytes(b"half")
+    os.utime(partial, (1, 1))
     assert remove_orphans(store) == 2
     assert verify_output(store).faults == []
 
 
-def test_damaged_and_missing_shards_are_revoked_before_a_run_resumes(tmp_path: Path) -> None:
+def test_damaged_and_missing_shards_are_found_and_repaired_in_place(tmp_path: Path) -> None:
     store = filled(tmp_path, 6)
     before = {name: store.read(name) for name in store.list("commits")}
     commits = list_commits(store)
@@ -77,7 +79,10 @@ def test_damaged_and_missing_shards_are_revoked_before_a_run_resumes(tmp_path: P
     store.delete(commits[3].file)
     store.put("commits/00004.json", b"{")
     store.put("commits/00005.json", b"[]")
-    assert revoke_damaged(store, read_all=False) == [2, 3, 4, 5]
-    assert revoke_damaged(store, read_all=True) == [1]
-    assert committed_shards(store) == {0}
-    assert store.read("commits/00000.json") == before["commits/00000.json"]
+    assert find_damaged(store, read_all=False) == [2, 3, 4, 5]
+    assert find_damaged(store, read_all=True) == [1, 2, 3, 4, 5]
+    assert committed_shards(store) == set(range(6))
+    for shard in range(1, 6):
+        write_shard(store, shard, table_of(f"word{shard}", shard), 1, [], {"samples": 3})
+    assert {name: store.read(name) for name in store.list("commits")} == before
+    assert verify_output(store).faults == []

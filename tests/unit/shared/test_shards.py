@@ -17,7 +17,8 @@ from shared import errors
 from shared.errors import ShardError, StoreError, UsageError
 from shared.shards import list_commits, read_commit, read_shard, write_shard
 from shared.storage.store import LocalStore, open_store
-from shared.totals import Totals, total, write_success
+from shared.success import read_success, write_success
+from shared.totals import Totals, total
 from tests.support.shards import filled, table_of
 
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -94,10 +95,11 @@ def test_totals_add_up_the_commits(tmp_path: Path) -> None:
 def test_the_success_file_holds_the_totals(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     write_success(store, Totals(shards=1, rows=2, samples=3, share_replaced=0.5, bytes=9))
-    assert store.read("_SUCCESS").decode() == (
-        '{\n "bytes": 9,\n "quarantined": 0,\n "rows": 2,\n "samples": 3,\n "shards": 1,\n "share_by_glove": 0.0,\n'
-        ' "share_replaced": 0.5\n}'
-    )
+    recorded = read_success(store)
+    assert recorded is not None
+    assert recorded.totals == Totals(shards=1, rows=2, samples=3, share_replaced=0.5, bytes=9)
+    store.put("_SUCCESS", b"")
+    assert read_success(store) is None
 
 
 def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,25 +30,26 @@ def gone_pid() -> int:
 
 def test_only_a_run_with_a_recent_heartbeat_and_a_process_is_live(tmp_path: Path) -> None:
     store, now = open_store(str(tmp_path)), time.time()
-    own, other = Heartbeat("own"), Heartbeat("other_host", host="elsewhere", pid=1)
-    killed, stopped = Heartbeat("killed", pid=gone_pid()), Heartbeat("stopped", state="stopped")
+    names = [f"20260101T00000{number}_aaaaaaaa" for number in range(4)]
+    own, other = Heartbeat(names[0]), Heartbeat(names[1], host="elsewhere", pid=1)
+    killed, stopped = Heartbeat(names[2], pid=gone_pid()), Heartbeat(names[3], state="stopped")
     for one in (own, other, killed, stopped):
         one.write(store)
     (tmp_path / "runs" / "broken.json").write_text("{")
     (tmp_path / "runs" / "wrong_types.json").write_text('{"run": "x", "updated": "today"}')
     found = {one.run: one.is_live(now) for one in read_heartbeats(store)}
-    assert found == {"own": True, "other_host": True, "killed": False, "stopped": False}
+    assert found == dict(zip(names, (True, True, False, False), strict=True))
     assert not other.is_live(now + 120)
-    assert remove_dead(store, "own", now) == {"other_host"}
-    assert store.list("runs") == ["runs/other_host.json"]
+    assert remove_dead(store, own.run, now) == {other.run}
+    # Only files with the name of a heartbeat are removed.
+    assert store.list("runs") == [other.name, "runs/broken.json", "runs/wrong_types.json"]
 
 
 def test_half_written_files_of_living_runs_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     names = {
-        "alive": "00000-aa.arrow.partial-20260101T000000_aaaa-01",
-        "dead": "00000-aa.arrow.partial-20260101T000000_bbbb-02",
-        "unknown": "00000-aa.arrow.partial-none-03",
+        name: f"00000-0123456789abcdef.arrow.partial-{writer}-{'0' * 32}"
+        for name, writer in (("alive", "20260101T000000_aaaa"), ("dead", "20260101T000000_bbbb"), ("unknown", "none"))
     }
     for name in names.values():
         (tmp_path / "shards" / name).write_bytes(b"half")
