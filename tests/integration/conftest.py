@@ -29,9 +29,26 @@ class Job:
         lines[17] = "a line with one column"
         corpus.write_text("\n".join(["sentence\tlabel\tnote", *lines]) + "\n", encoding="utf-8")
         self.common = [
-            "run", "--input", str(corpus), "--text-column", "sentence", "--label-column", "label", "--mlm", str(model),
-            "--glove", str(vectors), "--dtype", "fp32", "--n-a", "6", "--k", "8", "--shard-rows", "8",
-        ]  # fmt: skip
+            "run",
+            "--input",
+            str(corpus),
+            "--text-column",
+            "sentence",
+            "--label-column",
+            "label",
+            "--mlm",
+            str(model),
+            "--glove",
+            str(vectors),
+            "--dtype",
+            "fp32",
+            "--n-a",
+            "6",
+            "--k",
+            "8",
+            "--shard-rows",
+            "8",
+        ]
 
     def arguments(self, output: Path, *more: str) -> list[str]:
         """Command line of a run into `output`."""
