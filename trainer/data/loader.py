@@ -1,12 +1,15 @@
 """Prepares windows ahead of the model, keeps them in order, and measures how long the model waited.
 
-Windows are pure functions of their number, so one process or four give the same batches. The processes are torch's own
-DataLoader: it prefetches, delivers in order, and ends its workers when this process dies.
+Windows are pure functions of their number, so one process or four give the same batches. The processes are those of
+torch's DataLoader, which prefetches and delivers in order.
 """
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
+import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ from trainer.data.budget import Budget
 from trainer.data.sources import PreparedWindow, WindowSource
 
 WINDOWS_AHEAD = 2
+PARENT_CHECK_SECONDS = 1.0
 
 BatchT = TypeVar("BatchT")
 
@@ -125,7 +129,11 @@ class Loader(Generic[BatchT]):
         options: dict[str, Any] = {}
         if self.num_processes:
             # A forked child of a process with running threads may hang; a spawned one starts clean.
-            options = {"multiprocessing_context": "spawn", "prefetch_factor": WINDOWS_AHEAD}
+            options = {
+                "multiprocessing_context": "spawn",
+                "prefetch_factor": WINDOWS_AHEAD,
+                "worker_init_fn": _end_with_parent,
+            }
         return DataLoader(
             _Windows(self.source),
             sampler=places,
@@ -150,6 +158,23 @@ class _Windows(Dataset[Any]):
             return self._source.prepare(*place)
         except ExpectedError as error:
             return error
+
+
+def _end_with_parent(_worker: int) -> None:
+    """End this loader process soon after its parent, however that ended.
+
+    DataLoader's own watchdog is not enough: after a SIGKILL of the parent, a process with an undelivered window waits
+    forever for a reader of its queue.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.pid,), daemon=True).start()
+
+
+def _exit_after(parent: int | None) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK_SECONDS)
+    os._exit(1)
 
 
 def _unchanged(window: Any) -> Any:
