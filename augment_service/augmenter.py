@@ -21,8 +21,6 @@ from shared.rendering import render_rows
 TextOrPair = str | Sequence[str]
 Model = TypeVar("Model", bound=BaseModel)
 
-_FIRST_NAMED = ("n_a", "k", "p_t", "seed")
-"""Messages name the parameters of the paper first."""
 ROWS_PER_CALL = 512
 """Texts in memory at a time; the job's default number of rows per shard."""
 
@@ -151,7 +149,6 @@ class Augmenter:
 def _checked(model: type[Model], values: Mapping[str, Any], allowed: type | None = None) -> Model:
     """The validated values; `allowed` is a TypedDict with the names to accept. Raises UsageError."""
     names = [name for name in model.model_fields if allowed is None or name in allowed.__annotations__]
-    names.sort(key=lambda name: _FIRST_NAMED.index(name) if name in _FIRST_NAMED else len(_FIRST_NAMED))
     for name in values:
         if name not in names:
             raise UsageError(f"unknown parameter {name!r}; known are {', '.join(names)}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.glue import Task
-from shared.params import AugmentParams, CandidateParams, Protect
+from shared.params import AugmentParams, Context, Filter, Protect, StopWords, WordList, Words
 from shared.protected import read_word_files
 
 Config = TypeVar("Config", bound=CommandConfig)
@@ -33,7 +34,7 @@ class ModelChoice(CommandConfig):
     batch_tokens: int = identity(1024, "Tokens per model batch.", ge=8)
 
 
-class WordFiles(CandidateParams):
+class WordFiles(BaseModel):
     """Reads the files of words where a command is started, so that their content is part of its configuration."""
 
     @model_validator(mode="before")
@@ -128,11 +129,22 @@ class PlanConfig(RunConfig):
     calibrate_seconds: float = runtime(10.0, "Length of the measurement in seconds, after the models are loaded.", ge=1)
 
 
+def _as_in_algorithm(name: str) -> Any:
+    """The same option as in AugmentParams."""
+    return copy(AugmentParams.model_fields[name])
+
+
 class CandidatesConfig(ModelChoice, WordFiles):
     """Options of `augment_service candidates`: those that decide candidates, and none of those that decide draws."""
 
     group: ClassVar[str] = "Texts"
 
+    k: int = _as_in_algorithm("k")
+    context: Context = _as_in_algorithm("context")
+    words: Words = _as_in_algorithm("words")
+    filter: Filter = _as_in_algorithm("filter")
+    protect_words: WordList = _as_in_algorithm("protect_words")
+    stop_words: StopWords = _as_in_algorithm("stop_words")
     input: str = identity("-", "JSONL file with {id, text} or {id, text_a, text_b} per line; - reads stdin.")
     threads: int | None = identity(None, "CPU threads (default: all cores).", ge=1)
     protect: Protect = identity(
@@ -148,7 +160,8 @@ class CandidatesConfig(ModelChoice, WordFiles):
 
     def params(self) -> AugmentParams:
         """The options that decide the candidates of a text; the others have no effect on them."""
-        return AugmentParams(**{name: getattr(self, name) for name in CandidateParams.model_fields})
+        names = set(AugmentParams.model_fields) & set(type(self).model_fields)
+        return AugmentParams(**{name: getattr(self, name) for name in names})
 
 
 def _refuse_json(config: Config, reason: str) -> Config:
