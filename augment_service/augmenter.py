@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, TypedDict, TypeVar, Unpack
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,7 +15,7 @@ from augment_service.service.answers import candidates_answer
 from augment_service.service.responses import TextCandidateSets, TextSamples
 from shared.errors import InputError, UsageError
 from shared.inputs.rows import SourceRow
-from shared.params import AugmentParams, Conditioning, Context, Filter, Pairs, TextForm, Words
+from shared.params import AugmentParams, Case, Conditioning, Context, Filter, Pairs, TextForm, Words
 from shared.rendering import render_rows
 
 TextOrPair = str | Sequence[str]
@@ -33,6 +33,10 @@ class CandidateParams(TypedDict, total=False):
     words: Words
     text: TextForm
     filter: Filter
+    case: Case
+    protect: Sequence[str] | str
+    protect_words: Sequence[str]
+    stop_words: Sequence[str] | Literal["reference", "none"]
 
 
 class SampleParams(CandidateParams, total=False):
@@ -94,7 +98,8 @@ class Augmenter:
         """Samples of each text, in order: one result per text, with at most `n_a` samples.
 
         texts: strings, or pairs of strings that belong together. parameters: fields of `AugmentParams` (n_a, k, p_t,
-        seed, conditioning, context, words, text, filter, pairs), with its defaults. Text i has the source id
+        seed, conditioning, context, words, text, filter, case, protect, protect_words, stop_words, pairs), with its
+        defaults. Text i has the source id
         `first_id` + i; the same text, id and parameters give the same samples as the job and the service.
 
         A sample has `text_a`, `text_b` (None for single texts) and `replaced`, the new words with their code points
@@ -119,7 +124,8 @@ class Augmenter:
     def candidates(self, texts: Sequence[TextOrPair], **parameters: Unpack[CandidateParams]) -> list[TextCandidateSets]:
         """Words of each text and their candidates, best first, in order.
 
-        texts and errors: as in `augment`. parameters: k, context, words, text, filter. A word that is never replaced
+        texts and errors: as in `augment`. parameters: k, context, words, text, filter, case, protect,
+        protect_words, stop_words. A word that is never replaced
         has `origin` None and no candidates; `scores` are logits for origin mlm, cosines for glove.
 
         >>> words = augmenter.candidates(["a gripping and honest film"], k=3)[0].text_a.words
@@ -130,7 +136,7 @@ class Augmenter:
         results: list[TextCandidateSets] = []
         for rows in _batches(_rows(texts, 0)):
             columns = [[text for text in (row.text_a, row.text_b) if text is not None] for row in rows]
-            found = iter(engine.propose([text for both in columns for text in both]))
+            found = iter(engine.propose([text for both in columns for text in both], protects=True))
             for both in columns:
                 answer = candidates_answer(engine, [next(found) for _ in both])
                 results.append(TextCandidateSets.model_validate(answer))
@@ -151,6 +157,8 @@ def _checked(model: type[Model], values: Mapping[str, Any], allowed: type | None
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         message = str(problem["msg"]).removeprefix("Input ")
+        if not problem["loc"]:
+            raise UsageError(message.removeprefix("Value error, ")) from error
         raise UsageError(f"{problem['loc'][0]}: got {problem['input']!r:.80}; {message}") from error
 
 

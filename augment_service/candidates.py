@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,26 +21,52 @@ from shared.errors import InputError
 
 NUM_RANKED = 30
 BATCH_TEXTS = 64
+CHUNK_BYTES = 1 << 16
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """One text of a line: the line's id, the name of the field, and the text."""
+
+    identifier: Any
+    field: str
+    text: str
 
 
 def run_command(config: CandidatesConfig) -> None:
-    """Answer every line of the input on stdout, in order. Raises InputError naming the bad line."""
-    lines = _read_texts(config.input)
-    first = next(lines, None)
-    if first is None:
+    """Answer every line of the input on stdout, in order and as lines arrive.
+
+    A line that cannot be used costs itself only: a JSON line on stderr says why. Raises InputError at the end if there
+    were such lines, or none at all.
+    """
+    engine: AugmentEngine | None = None
+    num_lines, problems = 0, list[str]()
+    for lines in _arriving_lines(config.input):
+        texts: list[_Text] = []
+        for number, line in lines:
+            num_lines += 1
+            where = f"{config.input} line {number}"
+            try:
+                texts += _texts_of(line, number, where)
+            except InputError as error:
+                problems.append(str(error))
+                print(json.dumps(_error_line(line, number, str(error))), file=sys.stderr, flush=True)
+        if texts:
+            engine = engine or _load(config)
+            for start in range(0, len(texts), BATCH_TEXTS):
+                _answer(engine, texts[start : start + BATCH_TEXTS])
+    if problems:
+        raise InputError(f"{len(problems)} of {num_lines} lines could not be used; the first: {problems[0]}")
+    if not num_lines:
         raise InputError(f"--input {config.input} has no lines; it needs one JSON object per line")
+
+
+def _load(config: CandidatesConfig) -> AugmentEngine:
     keep_freed_memory()
     masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
-    engine = AugmentEngine(
-        masked_lm, GloveVectors.load(config.glove, config.glove_limit), config.params(), config.batch_tokens
-    )
-    batch = [first]
-    for one in lines:
-        if len(batch) >= BATCH_TEXTS:
-            _answer(engine, batch)
-            batch = []
-        batch.append(one)
-    _answer(engine, batch)
+    vectors = GloveVectors.load(config.glove, config.glove_limit)
+    return AugmentEngine(masked_lm, vectors, config.params(), config.batch_tokens)
 
 
 def candidate_line(engine: AugmentEngine, identifier: Any, field: str, found: TextProposals) -> dict[str, Any]:
@@ -64,32 +92,56 @@ def candidate_line(engine: AugmentEngine, identifier: Any, field: str, found: Te
     }
 
 
-def _answer(engine: AugmentEngine, batch: list[tuple[Any, str, str]]) -> None:
-    found = engine.propose([text for _, _, text in batch], NUM_RANKED)
-    for (identifier, field, _), proposals in zip(batch, found, strict=True):
-        print(json.dumps(candidate_line(engine, identifier, field, proposals), ensure_ascii=False), flush=True)
+def _answer(engine: AugmentEngine, texts: list[_Text]) -> None:
+    found = engine.propose([one.text for one in texts], NUM_RANKED, protects=True)
+    for one, proposals in zip(texts, found, strict=True):
+        line = candidate_line(engine, one.identifier, one.field, proposals)
+        print(json.dumps(line, ensure_ascii=False), flush=True)
 
 
-def _read_texts(path: str) -> Iterator[tuple[Any, str, str]]:
+def _error_line(line: bytes, number: int, message: str) -> dict[str, Any]:
+    """What is printed for a line that cannot be used, with its id if it has one."""
     try:
-        opened = contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb")  # noqa: SIM115
+        loaded = json.loads(line)
+    except (ValueError, RecursionError):
+        loaded = None
+    known = {"id": loaded["id"]} if isinstance(loaded, dict) and "id" in loaded else {}
+    return {"line": number, **known, "error": message}
+
+
+def _arriving_lines(path: str) -> Iterator[list[tuple[int, bytes]]]:
+    """The numbered lines that are there already, without blank ones, as soon as there is one. Raises InputError."""
+    try:
+        opened: Any = contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb")  # noqa: SIM115
+        with opened as file:
+            number, rest = 0, b""
+            while chunk := file.read1(CHUNK_BYTES):
+                *whole, rest = (rest + chunk).split(b"\n")
+                lines = list(enumerate(whole, start=number + 1))
+                number += len(whole)
+                if lines := [(one, line) for one, line in lines if line.strip()]:
+                    yield lines
+            if rest.strip():
+                yield [(number + 1, rest)]
     except OSError as error:
         raise InputError(f"--input {path}: {error.strerror}") from error
-    with opened as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path} line {number}"
-            try:
-                loaded = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise InputError(f"{where} is not valid JSON: {error}") from error
-            fields = [name for name in ("text", "text_a", "text_b") if isinstance(loaded, dict) and name in loaded]
-            if not fields:
-                raise InputError(f'{where} needs {{"id", "text"}} or {{"id", "text_a", "text_b"}}')
-            for name in fields:
-                if not isinstance(loaded[name], str):
-                    raise InputError(f"{where}: {name} must be a string")
-                if any("\ud800" <= letter <= "\udfff" for letter in loaded[name]):
-                    raise InputError(f"{where}: {name} contains a lone surrogate, which is not valid Unicode text")
-                yield loaded.get("id", number - 1), name, loaded[name]
+
+
+def _texts_of(line: bytes, number: int, where: str) -> list[_Text]:
+    """The one or two texts of a line. Raises InputError that says what is wrong with it."""
+    try:
+        loaded = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not valid JSON: {error}") from error
+    fields = [name for name in ("text", "text_a", "text_b") if isinstance(loaded, dict) and name in loaded]
+    if not fields:
+        raise InputError(f'{where} needs {{"id", "text"}} or {{"id", "text_a", "text_b"}}')
+    identifier = loaded.get("id", number - 1)
+    if _SURROGATE.search(json.dumps(identifier, ensure_ascii=False)):
+        raise InputError(f"{where}: id contains a lone surrogate, which is not valid Unicode text")
+    for name in fields:
+        if not isinstance(loaded[name], str):
+            raise InputError(f"{where}: {name} must be a string")
+        if _SURROGATE.search(loaded[name]):
+            raise InputError(f"{where}: {name} contains a lone surrogate, which is not valid Unicode text")
+    return [_Text(identifier, name, loaded[name]) for name in fields]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from copy import copy
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import model_validator
+from pydantic import BaseModel, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.glue import Task
-from shared.params import AugmentParams
+from shared.params import AugmentParams, Context, Filter, Protect, StopWords, WordList, Words
+from shared.protected import read_word_files
 
+Config = TypeVar("Config", bound=CommandConfig)
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
 
@@ -31,7 +34,27 @@ class ModelChoice(CommandConfig):
     batch_tokens: int = identity(1024, "Tokens per model batch.", ge=8)
 
 
-class ModelConfig(ModelChoice, AugmentParams):
+class WordFiles(BaseModel):
+    """Reads the files of words where a command is started, so that their content is part of its configuration."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_files(cls, values: Any) -> Any:
+        """Raises UsageError naming the file that cannot be read."""
+        values = dict(values)
+        if values.get("protect_words"):
+            values["protect_words"] = read_word_files("--protect-words", _as_list(values["protect_words"]))
+        stop = _as_list(values.get("stop_words", ()))
+        if stop and stop not in (["reference"], ["none"]):
+            values["stop_words"] = read_word_files("--stop-words", stop)
+        return values
+
+
+def _as_list(value: Any) -> list[str]:
+    return [value] if isinstance(value, str) else [str(one) for one in value]
+
+
+class ModelConfig(ModelChoice, WordFiles, AugmentParams):
     """Parameters of Algorithm 1, and the models that propose candidates."""
 
     def params(self) -> AugmentParams:
@@ -106,13 +129,46 @@ class PlanConfig(RunConfig):
     calibrate_seconds: float = runtime(10.0, "Length of the measurement in seconds, after the models are loaded.", ge=1)
 
 
-class CandidatesConfig(ModelConfig):
-    """Options of `augment_service candidates`."""
+def _as_in_algorithm(name: str) -> Any:
+    """The same option as in AugmentParams."""
+    return copy(AugmentParams.model_fields[name])
+
+
+class CandidatesConfig(ModelChoice, WordFiles):
+    """Options of `augment_service candidates`: those that decide candidates, and none of those that decide draws."""
 
     group: ClassVar[str] = "Texts"
 
+    k: int = _as_in_algorithm("k")
+    context: Context = _as_in_algorithm("context")
+    words: Words = _as_in_algorithm("words")
+    filter: Filter = _as_in_algorithm("filter")
+    protect_words: WordList = _as_in_algorithm("protect_words")
+    stop_words: StopWords = _as_in_algorithm("stop_words")
     input: str = identity("-", "JSONL file with {id, text} or {id, text_a, text_b} per line; - reads stdin.")
     threads: int | None = identity(None, "CPU threads (default: all cores).", ge=1)
+    protect: Protect = identity(
+        (),
+        "Show no candidates for words in these: urls, emails, html, mentions, numbers, separated by commas, or a "
+        "regular expression (default: none).",
+        metavar="KINDS",
+    )
+
+    @model_validator(mode="after")
+    def _always_json(self) -> Self:
+        return _refuse_json(self, "candidates prints JSON lines in any case")
+
+    def params(self) -> AugmentParams:
+        """The options that decide the candidates of a text; the others have no effect on them."""
+        names = set(AugmentParams.model_fields) & set(type(self).model_fields)
+        return AugmentParams(**{name: getattr(self, name) for name in names})
+
+
+def _refuse_json(config: Config, reason: str) -> Config:
+    """A flag works or is refused: there is no summary for --json to print."""
+    if config.as_json:
+        raise ValueError(f"--json has no effect here: {reason}")
+    return config
 
 
 class OutputConfig(CommandConfig):
@@ -158,3 +214,7 @@ class ServeConfig(ModelChoice):
     request_seconds: float = runtime(60.0, "Time limit of one request.", gt=0)
     drain_seconds: float = runtime(30.0, "Time that requests in flight get to finish after SIGTERM.", ge=0)
     cache_bytes: int = runtime(256_000_000, "Maximum size of the candidate cache in bytes.", ge=0)
+
+    @model_validator(mode="after")
+    def _no_summary(self) -> Self:
+        return _refuse_json(self, "the service prints no summary; --log-format json writes its log lines as JSON")

@@ -20,7 +20,8 @@ Ints = NDArray[np.int64]
 class Site:
     """A word that may be replaced: code points [start, end) of its text, and its candidates, best first.
 
-    word: the word after the tokenizer's normalisation; choosing a candidate equal to it leaves the text unchanged.
+    word: the word after the tokenizer's normalisation; choosing a candidate equal to it leaves the text unchanged. So
+    does one that has the letters of the text itself, in any case, if the text is the original (`text = preserve`).
     scores: logits for origin mlm, cosines for glove. A word without candidates is never replaced.
     """
 
@@ -52,6 +53,13 @@ class RowCandidates:
     def sites(self) -> tuple[Site, ...]:
         """Sites of both texts, text_a's first: a site's index here is its word index."""
         return self.text_a.sites + (self.text_b.sites if self.text_b else ())
+
+    def letters(self, index: int) -> str:
+        """The word at site number `index` as it is written in the text."""
+        num_a = len(self.text_a.sites)
+        text, place = (self.text_a, index) if index < num_a else (self.text_b, index - num_a)
+        assert text is not None
+        return text.text[text.sites[place].start : text.sites[place].end]
 
     @property
     def texts(self) -> tuple[str, str | None]:
@@ -100,6 +108,25 @@ class Samples:
         pairs = list(zip(sites, words, strict=True))
         for start, end in pairwise(offsets):
             yield pairs[start:end]
+
+
+def concatenate(parts: Sequence[Samples], words: Sequence[str]) -> Samples:
+    """All samples of `parts`, in order; `words`: the words that all of them refer to."""
+    empty = np.zeros(0, np.int64)
+
+    def joined(name: str) -> Ints:
+        return np.concatenate([empty, *(getattr(part, name) for part in parts)])
+
+    lengths = np.concatenate([empty, *(np.diff(part.offsets) for part in parts)])
+    return Samples(
+        row=joined("row"),
+        n=joined("n"),
+        offsets=offsets_of(lengths),
+        site=joined("site"),
+        word=joined("word"),
+        origin=joined("origin"),
+        words=words,
+    )
 
 
 def offsets_of(lengths: Ints) -> Ints:

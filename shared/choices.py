@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.candidates import ORIGINS, Ints, RowCandidates, offsets_of
-from shared.params import AugmentParams
+from shared.candidates import ORIGINS, Ints, RowCandidates, Site, offsets_of
+from shared.letters import fold, keeps_word
+from shared.params import AugmentParams, TextForm
 from shared.rendering import spell
 
 KEPT = -1
@@ -27,8 +28,8 @@ class ChoiceTable:
 
     Row r has the sites `first_site[r]` to `first_site[r + 1]`. Per site: `site_index` (its word index in the row),
     `site_column` (0 for text_a, 1 for text_b), `origin` (index into ORIGINS), `num_candidates`, and `candidate_start`
-    (index of its first candidate in `choice`). Per candidate: `choice`, its index in `words`, or KEPT if it equals the
-    site's own word. `has_adjacent_sites` (rows,): whether two sites of a text touch.
+    (index of its first candidate in `choice`). Per candidate: `choice`, its index in `words`, or KEPT if it leaves
+    the site's word as it is. `is_ambiguous` (rows,): whether different choices might give the same text.
     """
 
     source_id: Ints
@@ -40,31 +41,32 @@ class ChoiceTable:
     choice: Ints
     origin: Ints
     words: list[str]
-    has_adjacent_sites: NDArray[np.bool_]
+    is_ambiguous: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, rows: Sequence[RowCandidates]) -> ChoiceTable:
+    def of(cls, rows: Sequence[RowCandidates], text_form: TextForm) -> ChoiceTable:
         """The candidate sets of `rows`, in order."""
         words: list[str] = []
         choice: list[int] = []
-        first_site, adjacent = [0], list[bool]()
+        first_site, ambiguous = [0], list[bool]()
         site_index, column, counts, origins = list[int](), list[int](), list[int](), list[int]()
         for row in rows:
-            touching = False
+            is_ambiguous = False
             for number, text in enumerate((row.text_a, row.text_b)):
-                last_end = -1
-                for site in text.sites if text else ():
+                for place, site in enumerate(text.sites if text else ()):
+                    assert text is not None
                     site_index.append(len(site_index) - first_site[-1])
                     column.append(number)
                     origins.append(ORIGINS.index(site.origin))
                     counts.append(len(site.candidates))
-                    touching |= site.start == last_end
-                    last_end = site.end
-                    for candidate in site.candidates:
-                        choice.append(KEPT if candidate == site.word else len(words))
-                        words.append(candidate)
+                    letters = text.text[site.start : site.end]
+                    choice += _site_choices(site, letters, text_form, words)
+                    if place + 1 < len(text.sites):
+                        # A new word that contains what follows it may end in different places.
+                        following = text.text[site.end : site.end + (site.end < text.sites[place + 1].start)]
+                        is_ambiguous |= following in letters or any(following in one for one in site.candidates)
             first_site.append(len(site_index))
-            adjacent.append(touching)
+            ambiguous.append(is_ambiguous)
         num_candidates = np.asarray(counts, np.int64)
         return cls(
             source_id=np.asarray([row.source_id for row in rows], np.int64),
@@ -76,7 +78,7 @@ class ChoiceTable:
             choice=np.asarray(choice, np.int64),
             origin=np.asarray(origins, np.int64),
             words=words,
-            has_adjacent_sites=np.asarray(adjacent, np.bool_),
+            is_ambiguous=np.asarray(ambiguous, np.bool_),
         )
 
 
@@ -116,6 +118,25 @@ class Choices:
         """The choices of each sample of one row."""
         offsets = offsets_of(self.lengths)
         return [self.choice[offsets[index] : offsets[index + 1]] for index in np.flatnonzero(self.row == row)]
+
+
+def _site_choices(site: Site, letters: str, text_form: TextForm, words: list[str]) -> list[int]:
+    """The choice of each candidate of a site. Adds the candidates to `words`; equal ones share a choice."""
+    folded = fold(letters) if text_form == "preserve" else letters
+    own = (site.word, letters, folded)
+    known: dict[str, int] = {}
+    choices = []
+    for candidate in site.candidates:
+        # Most candidates are plain and in lower case, so that `fold` would not change them.
+        is_plain = candidate.isascii() and candidate.islower()
+        if candidate in own or (not is_plain and keeps_word(candidate, site.word, letters, text_form)):
+            choices.append(KEPT)
+            continue
+        choice = known.setdefault(candidate, len(words))
+        if choice == len(words):
+            words.append(candidate)
+        choices.append(choice)
+    return choices
 
 
 def list_choices(table: ChoiceTable, row: RowCandidates, index: int, drawn: Choices, params: AugmentParams) -> Choices:

@@ -45,6 +45,10 @@ class ShardError(OutputError):
     """A shard's checksum, rows or schema differ from its commit."""
 
 
+class ShardSizeError(OutputError):
+    """The samples of a shard are more than its file format can hold."""
+
+
 class ManifestError(OutputError):
     """An output folder belongs to another job or another format version."""
 

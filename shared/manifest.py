@@ -11,12 +11,16 @@ from pydantic import ConfigDict, model_validator
 
 from shared.errors import ManifestError
 from shared.json_text import parse_json, short_json, to_json_object
-from shared.params import AugmentParams
+from shared.params import STOP_WORDS_OF_MODE, AugmentParams
 from shared.schema import FORMAT_VERSION
 from shared.storage.input_files import InputFile
 from shared.storage.store import Store
 
 MANIFEST = "manifest.json"
+
+
+_ADDED: dict[str, Any] = {"case": "keep", "protect": [], "protect_words": [], "stop_words": list(STOP_WORDS_OF_MODE)}
+"""Options that manifests of version 0.1.0 do not have, and what that version did."""
 
 
 class JobConfig(AugmentParams):
@@ -31,13 +35,20 @@ class JobConfig(AugmentParams):
     def _is_complete(self) -> Self:
         """An option that was not recorded must not silently get its default."""
         for name in AugmentParams.model_fields:
-            if name not in self.model_fields_set:
+            if name not in self.model_fields_set and name not in _ADDED:
                 raise ValueError(f"{name} is missing")
         return self
 
     def params(self) -> AugmentParams:
         """The part that decides a text's samples."""
-        return AugmentParams(**{name: getattr(self, name) for name in AugmentParams.model_fields})
+        known = {name: getattr(self, name) for name in AugmentParams.model_fields}
+        return AugmentParams(**known | {name: _ADDED[name] for name in _ADDED if name not in self.model_fields_set})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """Nothing is filled in: what a manifest does not record is what the version that wrote it did."""
+        return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +111,8 @@ def write_or_check(store: Store, manifest: Manifest) -> bool:
     """
     if not store.exists(MANIFEST) and store.put_if_absent(MANIFEST, manifest.to_bytes()):
         return True
-    differing = _differences("", to_json_object(read_manifest(store)), to_json_object(manifest))
+    found = to_json_object(read_manifest(store))
+    differing = _differences("", found | {"config": _ADDED | found["config"]}, to_json_object(manifest))
     if differing:
         raise ManifestError(
             f"{store.uri} belongs to another job: {'; '.join(differing[:3])}. Use another --output, or delete it"

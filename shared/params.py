@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from shared.cli.config import identity
+from shared.protected import PROTECT_BY_DEFAULT, as_kinds_and_patterns, as_words
 
 Conditioning = Literal["original", "sequential"]
 Context = Literal["single", "pair", "unmasked"]
@@ -14,6 +15,27 @@ Words = Literal["reference", "all-letters", "all"]
 TextForm = Literal["preserve", "reference"]
 Filter = Literal["reference", "whole-words"]
 Pairs = Literal["both", "each"]
+Case = Literal["match", "keep"]
+
+STOP_WORDS_OF_MODE = ("<default>",)
+"""`stop_words` by default: the reference's list with `words = reference`, and no list otherwise."""
+REFERENCE_STOP_WORDS = ("<reference>",)
+"""`stop_words` when `reference` was asked for: the reference's list, whatever `words` is."""
+
+
+def _as_stop_words(value: Any) -> Any:
+    if value in ("reference", ["reference"], ("reference",)):
+        return REFERENCE_STOP_WORDS
+    if value in ("none", ["none"], ("none",)):
+        return ()
+    if value in (list(STOP_WORDS_OF_MODE), list(REFERENCE_STOP_WORDS)):
+        return tuple(value)
+    return value if value in (STOP_WORDS_OF_MODE, REFERENCE_STOP_WORDS) else as_words(value)
+
+
+Protect = Annotated[tuple[str, ...], BeforeValidator(as_kinds_and_patterns)]
+WordList = Annotated[tuple[str, ...], BeforeValidator(as_words)]
+StopWords = Annotated[tuple[str, ...], BeforeValidator(_as_stop_words)]
 
 
 class AugmentParams(BaseModel):
@@ -47,3 +69,33 @@ class AugmentParams(BaseModel):
     pairs: Pairs = identity(
         "both", "Text pairs: every sample may change both texts, or samples change one text each, in turn."
     )
+    case: Case = identity(
+        "match",
+        "With --text preserve: a new word takes the case of the word it replaces (Title, UPPER or lower), or keeps its "
+        "own.",
+    )
+    protect: Protect = identity(
+        PROTECT_BY_DEFAULT,
+        "Never replace words in these: urls, emails, html, mentions, numbers, separated by commas, or a regular "
+        "expression; or none (default: urls,emails,html with --text preserve, otherwise none).",
+        metavar="KINDS",
+    )
+    protect_words: WordList = identity(
+        (), "Files of words that are never replaced, one word or phrase per line, in any case.", metavar="FILE"
+    )
+    stop_words: StopWords = identity(
+        STOP_WORDS_OF_MODE,
+        "Words that are never replaced because they carry little meaning: reference, none, or files with one word per "
+        "line (default: reference with --words reference, otherwise none).",
+        metavar="FILE",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """`text = reference` is the reference's own form: it knows no case, and protects only what it is told to."""
+        if not isinstance(values, dict) or values.get("text") != "reference":
+            return values
+        if values.get("case") == "match":
+            raise ValueError("--case match needs --text preserve: with reference, samples are in normalised words")
+        return {"case": "keep", "protect": ()} | values

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple, TypedDict
 
 import numpy as np
@@ -18,10 +19,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shared.candidates import ORIGINS, Ints, Origin, RowCandidates, Samples, TextCandidates, offsets_of
+from shared.errors import ShardSizeError
 from shared.schema import REPLACED
 
 Column = Literal["text_a", "text_b"]
 COLUMNS: tuple[Column, ...] = ("text_a", "text_b")
+
+MAX_SEGMENTS = 2_000_000
+"""Segments that are joined at a time; each takes about 40 bytes."""
+MAX_TEXT_BYTES = 2**31 - 1
+"""Bytes that a text column of one shard can hold: Arrow's strings have 32-bit offsets."""
 
 
 class Spelled(NamedTuple):
@@ -109,7 +116,7 @@ class RenderedSamples:
 
 
 def render_samples(rows: Sequence[RowCandidates], samples: Samples) -> RenderedSamples:
-    """Texts and replaced spans (code points of the sample's own text) of `samples`."""
+    """Texts and replaced spans (code points of the sample's own text) of `samples`. Raises ShardSizeError."""
     has_b = np.asarray([row.text_b is not None for row in rows], np.bool_)
     num_a = np.asarray([len(row.text_a.sites) for row in rows], np.int64)
     owner = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))
@@ -132,8 +139,8 @@ def render_samples(rows: Sequence[RowCandidates], samples: Samples) -> RenderedS
         _dictionary(is_b.astype(np.int8), COLUMNS),
         pa.array(start.astype(np.int32)),
         pa.array(end.astype(np.int32)),
-        _take(site_words, word_index),
-        _take(samples.words, samples.word),
+        _take(site_words, word_index, len(rows)),
+        _take(samples.words, samples.word, len(rows)),
         _dictionary(samples.origin.astype(np.int8), ORIGINS),
     ]
     struct = pa.StructArray.from_arrays(arrays, fields=list(REPLACED.value_type))
@@ -159,17 +166,54 @@ def _render_column(
             lengths.append(len(segments[-1]))
         first_segment.append(len(segments))
     first = np.asarray(first_segment, np.int64)
-    num_segments = np.diff(first)[samples.row]
-    offsets = offsets_of(num_segments)
-    gather = np.arange(offsets[-1]) - np.repeat(offsets[:-1] - first[:-1][samples.row], num_segments)
-    place = offsets[owner] + 2 * site + 1
-    gather[place] = len(segments) + word
+    all_segments = [*segments, *samples.words]
+    check_text_bytes(_rendered_bytes(all_segments, first, samples, (owner, site, word)), len(texts))
+    table = pa.array(all_segments, pa.string())
     length = np.concatenate([np.asarray(lengths, np.int64), [len(one) for one in samples.words]]).astype(np.int64)
-    before = offsets_of(length[gather])
-    base = before[offsets[owner]]
-    table = pa.array([*segments, *samples.words], pa.string())
-    lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), table.take(pa.array(gather)))
-    return pc.binary_join(lists, ""), before[place] - base, before[place + 1] - base
+    num_segments = np.diff(first)[samples.row]
+    parts, starts, ends = [], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for low, high in _sample_blocks(num_segments):
+        offsets = offsets_of(num_segments[low:high])
+        rising = np.repeat(offsets[:-1] - first[:-1][samples.row[low:high]], num_segments[low:high])
+        gather = np.arange(offsets[-1]) - rising
+        mine = slice(*np.searchsorted(owner, (low, high)))
+        place = offsets[owner[mine] - low] + 2 * site[mine] + 1
+        gather[place] = len(segments) + word[mine]
+        before = offsets_of(length[gather])
+        base = before[offsets[owner[mine] - low]]
+        starts.append(before[place] - base)
+        ends.append(before[place + 1] - base)
+        lists = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), table.take(pa.array(gather)))
+        parts.append(pc.binary_join(lists, ""))
+    rendered = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+    return rendered, np.concatenate(starts), np.concatenate(ends)
+
+
+def _sample_blocks(num_segments: Ints) -> list[tuple[int, int]]:
+    """Consecutive ranges of samples with about MAX_SEGMENTS segments each; at least one range."""
+    if not len(num_segments):
+        return [(0, 0)]
+    number = (np.cumsum(num_segments) - 1) // MAX_SEGMENTS
+    cuts = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(num_segments)]
+    return list(pairwise(cuts))
+
+
+def _rendered_bytes(segments: Sequence[str], first: Ints, samples: Samples, replaced: tuple[Ints, Ints, Ints]) -> int:
+    """UTF-8 bytes of one text column of all samples. replaced: sample, site and new word of each replaced word."""
+    owner, site, word = replaced
+    size = np.asarray([len(one) if one.isascii() else len(one.encode()) for one in segments], np.int64)
+    of_row = np.diff(offsets_of(size)[first])
+    old = size[first[:-1][samples.row[owner]] + 2 * site + 1]
+    return int(of_row[samples.row].sum() - old.sum() + size[first[-1] + word].sum())
+
+
+def check_text_bytes(num_bytes: int, num_rows: int) -> None:
+    """Raises ShardSizeError for more text than one column of a shard can hold."""
+    if num_bytes > MAX_TEXT_BYTES:
+        raise ShardSizeError(
+            f"the samples of {num_rows} source rows hold {num_bytes / 2**30:.1f} GiB of text, more than the 2 GiB that "
+            "one shard can hold; use a smaller --shard-rows or a smaller --n-a"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,11 +236,18 @@ class ShardOrder:
         return cls(row[index], n[index], index)
 
     def interleave(self, sources: pa.Array, samples: pa.Array) -> pa.Array:
-        """A column of the shard, from its values for the sources and for the samples."""
+        """A column of the shard, from its values for the sources and for the samples. Raises ShardSizeError."""
+        if sources.type == pa.string():
+            num_bytes = sum(pc.sum(pc.binary_length(one)).as_py() or 0 for one in (sources, samples))
+            check_text_bytes(num_bytes, len(sources))
         return pa.chunked_array([sources, samples]).combine_chunks().take(pa.array(self.index))
 
 
-def _take(words: Sequence[str], index: Ints) -> pa.Array:
+def _take(words: Sequence[str], index: Ints, num_rows: int) -> pa.Array:
+    num_bytes = np.asarray([4 * len(one) for one in words], np.int64)[index].sum()
+    if num_bytes > MAX_TEXT_BYTES:
+        num_bytes = np.asarray([len(one.encode()) for one in words], np.int64)[index].sum()
+        check_text_bytes(int(num_bytes), num_rows)
     return pa.array(words, pa.string()).take(pa.array(index))
 
 

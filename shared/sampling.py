@@ -14,24 +14,38 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.candidates import Ints, RowCandidates, Samples, offsets_of
+from shared.candidates import Ints, RowCandidates, Samples, concatenate, offsets_of
 from shared.choices import KEPT, Choices, ChoiceTable, list_choices, text_key
 from shared.params import AugmentParams
 from shared.rng import uniforms
 
 _DRAW_FACTORS = (1, 3, 12)
 """Rows that still lack samples are drawn again with this many times N_a draws, before the rest is listed."""
+MAX_ENTRIES = 400_000
+"""(row, draw, word) entries that are drawn at a time. An entry takes 250 to 480 bytes: 200 MB at most."""
 
 
 def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams) -> Samples:
-    """The samples of `rows`. Those of a row depend only on the row and `params`, not on the other rows."""
-    table = ChoiceTable.of(rows)
-    pending = np.flatnonzero(np.diff(table.first_site) > 0) if params.p_t > 0 and params.n_a else np.zeros(0, np.int64)
+    """The samples of `rows`. Those of a row depend only on the row and `params`, not on the other rows.
+
+    Memory beyond the samples themselves is bounded, whatever N_a is: rows are drawn in blocks, and the draws of a row
+    in parts.
+    """
+    table = ChoiceTable.of(rows, params.text)
+    num_sites = np.diff(table.first_site)
+    drawable = np.flatnonzero(num_sites > 0) if params.p_t > 0 and params.n_a else np.zeros(0, np.int64)
+    blocks = _blocks(drawable, num_sites[drawable] * params.n_a)
+    parts = [_collect(table, _draw_block(table, rows, block, params)) for block in blocks]
+    return concatenate(parts, table.words)
+
+
+def _draw_block(table: ChoiceTable, rows: Sequence[RowCandidates], pending: Ints, params: AugmentParams) -> Choices:
+    """The samples of the rows `pending`, in no order."""
     drawn: list[Choices] = []
     for factor in _DRAW_FACTORS:
         if not len(pending):
             break
-        found = _draw(table, rows, pending, params.n_a * factor, params)
+        found = _draw_in_parts(table, rows, pending, params.n_a * factor, params)
         lacking = pending[np.bincount(found.row, minlength=len(rows))[pending] < params.n_a]
         if factor == _DRAW_FACTORS[-1]:
             drawn.append(found)
@@ -39,12 +53,59 @@ def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams) -> Sample
         else:
             drawn.append(found.select(~np.isin(found.row, lacking)))
         pending = lacking
-    return _collect(table, Choices.concatenate(drawn))
+    return Choices.concatenate(drawn)
+
+
+def _draw_in_parts(
+    table: ChoiceTable, rows: Sequence[RowCandidates], chosen: Ints, num_draws: int, params: AugmentParams
+) -> Choices:
+    """The first N_a of `num_draws` draws that count, for each of the `chosen` rows."""
+    num_sites = np.diff(table.first_site)[chosen]
+    parts: list[Choices] = []
+    for block in _blocks(chosen, num_sites * num_draws):
+        sites = int(np.diff(table.first_site)[block[0]])
+        if len(block) > 1 or sites * num_draws <= MAX_ENTRIES:
+            grid = _Grid.of(table, block, 0, num_draws)
+            parts.append(_draw(table, rows, grid, params, _Seen.nothing()))
+            continue
+        # One row with so many words or draws that its draws are taken in parts.
+        seen = _Seen.nothing()
+        step = max(MAX_ENTRIES // sites, 1)
+        for first in range(0, num_draws, step):
+            if seen.count == params.n_a:
+                break
+            grid = _Grid.of(table, block, first, min(step, num_draws - first))
+            parts.append(_draw(table, rows, grid, params, seen))
+    return Choices.concatenate(parts)
+
+
+def _blocks(rows: Ints, entries: Ints) -> list[Ints]:
+    """`rows` in consecutive blocks of at most MAX_ENTRIES `entries` (one number per row), or of a single row."""
+    blocks: list[Ints] = []
+    first, total = 0, 0
+    for index, count in enumerate(entries.tolist()):
+        if index > first and total + count > MAX_ENTRIES:
+            blocks.append(rows[first:index])
+            first, total = index, 0
+        total += count
+    return [*blocks, rows[first:]] if len(rows) else blocks
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What earlier parts of one row's draws have given: the keys of their texts, and how many samples."""
+
+    keys: NDArray[np.uint64]
+    count: int
+
+    @classmethod
+    def nothing(cls) -> _Seen:
+        return cls(np.zeros(0, np.uint64), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """One entry per (row, draw, site), in that order, for the rows `chosen` and `num_draws` draws of each.
+    """One entry per (row, draw, site), in that order, for the rows `chosen` and `num_draws` draws of each from `first`.
 
     Per (row, draw): `group`, the row's index in `chosen`; `draw`; `num_sites`. `starts` has the first entry of each
     (row, draw), and the total at its end.
@@ -58,10 +119,10 @@ class _Grid:
     starts: Ints
 
     @classmethod
-    def of(cls, table: ChoiceTable, chosen: Ints, num_draws: int) -> _Grid:
+    def of(cls, table: ChoiceTable, chosen: Ints, first: int, num_draws: int) -> _Grid:
         group = np.repeat(np.arange(len(chosen)), num_draws)
         num_sites = np.diff(table.first_site)[chosen][group]
-        draw = np.tile(np.arange(num_draws), len(chosen))
+        draw = np.tile(np.arange(first, first + num_draws), len(chosen))
         return cls(chosen, num_draws, group, draw, num_sites, offsets_of(num_sites))
 
     def per_entry(self, values: Ints) -> Ints:
@@ -70,11 +131,10 @@ class _Grid:
 
 
 def _draw(
-    table: ChoiceTable, rows: Sequence[RowCandidates], chosen: Ints, num_draws: int, params: AugmentParams
+    table: ChoiceTable, rows: Sequence[RowCandidates], grid: _Grid, params: AugmentParams, seen: _Seen
 ) -> Choices:
-    """The first N_a draws that count, for each of the `chosen` rows."""
-    grid = _Grid.of(table, chosen, num_draws)
-    row = chosen[grid.group]
+    """The first N_a draws of each row that count. `seen`: earlier draws of the grid's only row; is updated."""
+    row = grid.chosen[grid.group]
     within = np.arange(grid.starts[-1]) - grid.per_entry(grid.starts[:-1])
     site = grid.per_entry(table.first_site[row]) + within
     source, draw = grid.per_entry(table.source_id[row]), grid.per_entry(grid.draw)
@@ -85,9 +145,13 @@ def _draw(
         replaced &= table.site_column[site] == grid.per_entry(_column_of_draw(table, grid))
     place = table.candidate_start[site] + (pick * count).astype(np.int64)
     choice = np.where(replaced, table.choice[np.where(replaced, place, 0)] if len(table.choice) else KEPT, KEPT)
-    is_first = _first_of_key(grid, _keys(table, rows, grid, within, choice))
-    rank = np.cumsum(is_first.reshape(-1, num_draws), axis=1, dtype=np.int64).reshape(-1)
+    keys = _keys(table, rows, grid, within, choice)
+    is_first = _first_of_key(grid, keys)
+    if len(seen.keys):
+        is_first &= ~np.isin(keys, seen.keys)
+    rank = seen.count + np.cumsum(is_first.reshape(-1, grid.num_draws), axis=1, dtype=np.int64).reshape(-1)
     kept = np.flatnonzero(is_first & (rank <= params.n_a))
+    seen.keys, seen.count = np.concatenate([seen.keys, keys[kept]]), seen.count + len(kept)
     lengths = grid.num_sites[kept]
     entries = _ranges(grid.starts[:-1][kept], lengths)
     return Choices(row=row[kept], n=rank[kept], lengths=lengths, choice=choice[entries])
@@ -110,8 +174,8 @@ def _keys(
     """Per (row, draw), 64 bits that identify the resulting texts; 0 if they equal the row's own."""
     mixed = np.where(choice != KEPT, _mix(within.astype(np.uint64), choice.astype(np.uint64)), np.uint64(0))
     keys: NDArray[np.uint64] = np.add.reduceat(mixed, grid.starts[:-1])
-    for group in np.flatnonzero(table.has_adjacent_sites[grid.chosen]):
-        # Two choices can give the same text when nothing separates neighbouring words, so the texts are compared.
+    for group in np.flatnonzero(table.is_ambiguous[grid.chosen]):
+        # Two choices can give the same text when nothing separates words, or new words contain the separator.
         row = rows[int(grid.chosen[group])]
         for index in range(group * grid.num_draws, (group + 1) * grid.num_draws):
             keys[index] = text_key(row, choice[grid.starts[index] : grid.starts[index + 1]], table.words)

@@ -36,9 +36,12 @@ class AugmentEngine(Proposer):
         """Samples of each row, and the texts whose words they replace."""
         return self._run(samples_steps(self, rows))
 
-    def propose(self, texts: Sequence[str], num_ranked: int = 0) -> list[TextProposals]:
-        """Words and proposals of each text. `num_ranked` best entries are listed in addition to the K candidates."""
-        return self._run(self.propose_steps(texts, num_ranked))
+    def propose(self, texts: Sequence[str], num_ranked: int = 0, *, protects: bool = False) -> list[TextProposals]:
+        """Words and proposals of each text. `num_ranked` best entries are listed in addition to the K candidates.
+
+        protects: leave out the words that the parameters protect, as samples do.
+        """
+        return self._run(self.propose_steps(texts, num_ranked, protects=protects))
 
     def _run(self, steps: Steps[Found]) -> Found:
         try:

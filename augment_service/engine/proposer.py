@@ -14,9 +14,11 @@ from typing import Protocol, TypeVar
 from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.engine.inputs import InputPlanner, Place
 from augment_service.engine.lexicon import Lexicon
-from augment_service.engine.words import Word, may_replace
+from augment_service.engine.protection import Replaceable
+from augment_service.engine.words import Word
 from shared.candidates import Origin, RowCandidates, Site, TextCandidates
 from shared.inputs.rows import SourceRow
+from shared.letters import match_case
 from shared.params import AugmentParams
 
 OWN_WORD_MARGIN = 1
@@ -102,20 +104,26 @@ class Proposer:
         self.lexicon, self.params = lexicon, params
         self.vocabulary, self.splitter = lexicon.vocabulary, lexicon.splitter
         self.statistics = EngineStatistics()
+        self.replaceable = Replaceable(params, self.splitter)
         self._planner = InputPlanner(lexicon, params.context)
 
     def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[list[RowCandidates]]:
         """Candidate sets of each row, from its unmodified texts."""
         texts = [text for row in rows for text in (row.text_a, row.text_b) if text is not None]
-        found = iter([self.text_candidates(one) for one in (yield from self.propose_steps(texts))])
+        found = iter([self.text_candidates(one) for one in (yield from self.propose_steps(texts, protects=True))])
         return [
             RowCandidates(row.source_id, next(found), next(found) if row.text_b is not None else None) for row in rows
         ]
 
-    def propose_steps(self, texts: Sequence[str], num_ranked: int = 0) -> Steps[list[TextProposals]]:
-        """Words and proposals of each text. `num_ranked` best entries are listed in addition to the K candidates."""
+    def propose_steps(
+        self, texts: Sequence[str], num_ranked: int = 0, *, protects: bool = False
+    ) -> Steps[list[TextProposals]]:
+        """Words and proposals of each text. `num_ranked` best entries are listed in addition to the K candidates.
+
+        protects: leave out the words that the parameters protect, as samples do.
+        """
         words_of = self.splitter.split(texts)
-        places = self._places(words_of)
+        places = self._places(texts, words_of, protects)
         self.statistics.words += sum(map(len, words_of))
         found = yield from self.rank_steps(words_of, places, num_ranked)
         proposals: list[list[Proposal]] = [[] for _ in texts]
@@ -128,7 +136,7 @@ class Proposer:
     def workload(self, texts: Sequence[str]) -> tuple[list[ModelInput], set[str]]:
         """What `propose_steps` would ask for: distinct model inputs, and words for the vectors."""
         words_of = self.splitter.split(texts)
-        single, multi = _by_kind(words_of, self._places(words_of))
+        single, multi = _by_kind(words_of, self._places(texts, words_of, protects=True))
         inputs = self._planner.plan(words_of, single).inputs
         return list(dict.fromkeys(inputs)), {words_of[place.text][place.word].text for place in multi}
 
@@ -175,13 +183,26 @@ class Proposer:
         return proposals
 
     def text_candidates(self, found: TextProposals) -> TextCandidates:
-        """The text that samples are made from, and its sites."""
+        """The text that samples are made from, and its sites. Candidates are in the form in which samples show them."""
         text, spans = self.base_text(found.text, found.words)
-        sites = tuple(
-            Site(*spans[one.word_index], found.words[one.word_index].text, one.origin, one.candidates, one.scores)
-            for one in found.proposals
-        )
-        return TextCandidates(text, sites)
+        sites = []
+        for one in found.proposals:
+            start, end = spans[one.word_index]
+            shown = self.shown(one.candidates, text[start:end])
+            scores = one.scores
+            if shown != one.candidates and len(set(shown)) < len(shown):
+                best: dict[str, float] = {}
+                for word, score in zip(shown, scores, strict=True):
+                    best.setdefault(word, score)
+                shown, scores = tuple(best), tuple(best.values())
+            sites.append(Site(start, end, found.words[one.word_index].text, one.origin, shown, scores))
+        return TextCandidates(text, tuple(sites))
+
+    def shown(self, candidates: tuple[str, ...], letters: str) -> tuple[str, ...]:
+        """Candidates as samples show them in place of the `letters` of the text."""
+        if self.params.text != "preserve" or self.params.case != "match":
+            return candidates
+        return tuple([match_case(one, letters) for one in candidates])
 
     def base_text(self, text: str, words: Sequence[Word]) -> tuple[str, list[tuple[int, int]]]:
         """The text that samples are made from, and each word's span in it."""
@@ -193,13 +214,12 @@ class Proposer:
             start += len(word.text) + 1
         return " ".join(word.text for word in words), spans
 
-    def _places(self, words_of: Sequence[Sequence[Word]]) -> list[Place]:
+    def _places(self, texts: Sequence[str], words_of: Sequence[Sequence[Word]], protects: bool) -> list[Place]:
         """Every word that may be replaced, in order."""
         return [
-            Place(text, index)
-            for text, words in enumerate(words_of)
-            for index, word in enumerate(words)
-            if may_replace(word, self.params.words)
+            Place(number, index)
+            for number, (text, words) in enumerate(zip(texts, words_of, strict=True))
+            for index in self.replaceable(text, words, protects)
         ]
 
     def _from_ranking(

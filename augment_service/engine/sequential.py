@@ -15,9 +15,10 @@ import numpy as np
 
 from augment_service.engine.inputs import Place
 from augment_service.engine.proposer import Proposal, Proposer, Steps
-from augment_service.engine.words import Word, may_replace
+from augment_service.engine.words import Word
 from shared.candidates import ORIGINS, Origin, RowCandidates, Samples, Site, TextCandidates, offsets_of
 from shared.inputs.rows import SourceRow
+from shared.letters import keeps_word
 from shared.rendering import spell
 from shared.rng import uniforms
 
@@ -54,11 +55,10 @@ def sequential_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tup
     spots = [
         [
             _Spot(column, index)
-            for column, one in enumerate(both)
-            for index, word in enumerate(one)
-            if may_replace(word, params.words)
+            for column, (text, one) in enumerate(zip(own_texts, both, strict=True))
+            for index in proposer.replaceable(text, one)
         ]
-        for both in words
+        for own_texts, both in zip(texts, words, strict=True)
     ]
     found = [_row_candidates(proposer, row, both, own) for row, both, own in zip(rows, words, spots, strict=True)]
     accepted: list[list[Replaced]] = [[] for _ in rows]
@@ -69,7 +69,7 @@ def sequential_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tup
         drafts = [
             _Draft(row, draw, [list(one) for one in words[row]]) for row in pending for draw in range(first, last)
         ]
-        yield from _walk(proposer, rows, spots, drafts)
+        yield from _walk(proposer, found, spots, drafts)
         _accept(found, drafts, accepted, params.n_a)
         pending = [row for row in pending if len(accepted[row]) < params.n_a]
         first = last
@@ -92,7 +92,7 @@ def _row_candidates(
 
 
 def _walk(
-    proposer: Proposer, rows: Sequence[SourceRow], spots: Sequence[Sequence[_Spot]], drafts: Sequence[_Draft]
+    proposer: Proposer, rows: Sequence[RowCandidates], spots: Sequence[Sequence[_Spot]], drafts: Sequence[_Draft]
 ) -> Steps[None]:
     """Take all drafts through their words."""
     params = proposer.params
@@ -113,7 +113,8 @@ def _walk(
             [Place(text, spot.index) for text, (_, spot) in enumerate(asking)],
         )
         for (number, spot), proposal in zip(asking, found, strict=True):
-            _apply(proposer, drafts[number], spot, step, proposal, float(pick[number]))
+            letters = rows[drafts[number].row].letters(step)
+            _apply(proposer, drafts[number], spot, step, proposal, float(pick[number]), letters)
 
 
 def _column(spots: Sequence[_Spot], draw: int) -> int:
@@ -122,13 +123,16 @@ def _column(spots: Sequence[_Spot], draw: int) -> int:
     return draw % 2 if len(columns) == 2 else columns.pop()
 
 
-def _apply(proposer: Proposer, draft: _Draft, spot: _Spot, step: int, proposal: Proposal, pick: float) -> None:
-    """Replace the word at `spot` by the picked candidate."""
+def _apply(
+    proposer: Proposer, draft: _Draft, spot: _Spot, step: int, proposal: Proposal, pick: float, letters: str
+) -> None:
+    """Replace the word at `spot`, written as `letters` in the text, by the picked candidate."""
     if not proposal.candidates:
         return
-    chosen = proposal.candidates[int(pick * len(proposal.candidates))]
+    picked = proposal.candidates[int(pick * len(proposal.candidates))]
+    (chosen,) = proposer.shown((picked,), letters)
     word = draft.words[spot.column][spot.index]
-    if chosen != word.text:
+    if not keeps_word(chosen, word.text, letters, proposer.params.text):
         token_ids = proposer.splitter.pieces_of(chosen)
         draft.words[spot.column][spot.index] = replace(word, text=chosen, piece_ids=token_ids)
         draft.replaced[step] = (chosen, proposal.origin)

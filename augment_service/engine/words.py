@@ -9,21 +9,28 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 from augment_service.engine.vocabulary import uses_byte_level
+from shared.letters import fold
 from shared.params import Words
 
 _REFERENCE_WORD = re.compile("[a-z]+")
+_MARKS = ("Mn", "Mc", "Me", "Cf")
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A basic token: code points [start, end) of the text, its normalised form, and its token ids."""
+    """A basic token: code points [start, end) of the text, its normalised form, and its token ids.
+
+    The span includes the marks that follow its letters (accents, vowel signs, joiners), also where the normaliser
+    dropped them.
+    """
 
     start: int
     end: int
@@ -43,12 +50,20 @@ def stop_words() -> frozenset[str]:
     return frozenset((files("augment_service.engine") / "data" / "stopwords.txt").read_text(encoding="utf-8").split())
 
 
-def may_replace(word: Word, words: Words) -> bool:
-    """Whether this word may be replaced under the switch `words`."""
+def may_replace(word: Word, words: Words, stop: Collection[str] | None = None) -> bool:
+    """Whether this word may be replaced under the switch `words`.
+
+    stop: words in lower case that are never replaced; None is the reference's list with `words = reference`, and
+    nothing otherwise.
+    """
     if not word.is_aligned or not word.text:
         return False
+    if stop is None:
+        stop = stop_words() if words == "reference" else ()
+    if word.text in stop or (stop and not word.text.islower() and fold(word.text) in stop):
+        return False
     if words == "reference":
-        return _REFERENCE_WORD.fullmatch(word.text) is not None and word.text not in stop_words()
+        return _REFERENCE_WORD.fullmatch(word.text) is not None
     if words == "all-letters":
         # Marks belong to their letters: Devanagari and Arabic words contain them.
         return all(unicodedata.category(letter)[0] in "LM" for letter in word.text)
@@ -75,7 +90,8 @@ class WordSplitter:
         """Words of each text, in order."""
         plain = [text for text in texts if not self._has_literal(text)]
         encoded = iter(self._encode_batch(plain))
-        return [self._split_around_literals(text) if self._has_literal(text) else next(encoded) for text in texts]
+        found = [self._split_around_literals(text) if self._has_literal(text) else next(encoded) for text in texts]
+        return [_with_marks(text, words) for text, words in zip(texts, found, strict=True)]
 
     def pieces_of(self, word: str) -> tuple[int, ...]:
         """Token ids of a word between spaces."""
@@ -127,6 +143,27 @@ def _normalise_once(normalizer: Any, word: str) -> str:
     if word.isascii() and word.isalpha() and word.islower():
         return word
     return str(normalizer.normalize_str(word)).strip()
+
+
+def _with_marks(text: str, words: tuple[Word, ...]) -> tuple[Word, ...]:
+    """The words, each with the marks after its letters that belong to no other word."""
+    if text.isascii():
+        return words
+    found: list[Word] = []
+    for index, word in enumerate(words):
+        end, limit = word.end, words[index + 1].start if index + 1 < len(words) else len(text)
+        while end < limit and _is_mark(text[end]):
+            end += 1
+        found.append(word if end == word.end else replace(word, end=end))
+    return tuple(found)
+
+
+def _is_mark(letter: str) -> bool:
+    """Whether a code point belongs to the letter before it: marks, joiners and other invisible format characters.
+
+    Controls that open and close a run of text of another direction belong to the text, which keeps them in pairs.
+    """
+    return letter > "\x7f" and unicodedata.category(letter) in _MARKS and letter not in _DIRECTIONS
 
 
 def _moved(word: Word, by: int) -> Word:

@@ -16,10 +16,11 @@ def candidates_answer(proposer: Proposer, found: Sequence[TextProposals]) -> dic
 
 def _column(proposer: Proposer, found: TextProposals) -> dict[str, Any]:
     text, spans = proposer.base_text(found.text, found.words)
-    proposal_of = {one.word_index: one for one in found.proposals}
+    sites = proposer.text_candidates(found).sites
+    site_of = {one.word_index: site for one, site in zip(found.proposals, sites, strict=True)}
     words = []
     for index, (word, (start, end)) in enumerate(zip(found.words, spans, strict=True)):
-        one = proposal_of.get(index)
+        one = site_of.get(index)
         words.append(
             {
                 "start": start,

@@ -124,7 +124,8 @@ class Augmenter:
 
     async def _entry(self, columns: Sequence[str], params: AugmentParams, ticket: Ticket) -> _Entry:
         """Candidates of one text or pair, from the cache or the models."""
-        key = (tuple(columns), params.k, params.context, params.words, params.text, params.filter)
+        form = (params.text, params.case, params.protect)
+        key = (tuple(columns), params.k, params.context, params.words, params.filter, form)
         known = self._cache.get(key)
         self._metrics.cache_hit(known is not None)
         if known is not None:
@@ -132,7 +133,7 @@ class Augmenter:
         ticket.use()
         proposer = Proposer(self.models.lexicon, params)
         is_long = sum(map(len, columns)) > _INLINE_CHARACTERS
-        proposals = await self._drive(proposer.propose_steps(list(columns)), is_long)
+        proposals = await self._drive(proposer.propose_steps(list(columns), protects=True), is_long)
         texts = [proposer.text_candidates(one) for one in proposals]
         entry = _Entry(tuple(proposals), RowCandidates(0, texts[0], texts[1] if len(texts) > 1 else None))
         self._cache.put(key, entry, _size_of(entry))

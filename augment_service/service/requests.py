@@ -6,12 +6,14 @@ The operator's own limits are checked after that: see limits.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictStr, model_validator
 
-from shared.params import AugmentParams, Conditioning, Context, Filter, Pairs, TextForm, Words
+from shared.params import AugmentParams, Case, Conditioning, Context, Filter, Pairs, TextForm, Words
+from shared.protected import as_kinds_and_patterns
 
+ProtectedKind = Literal["urls", "emails", "html", "mentions", "numbers"]
 MAX_SEED = 2**63 - 1
 MAX_FIRST_ID = 2**53
 
@@ -42,10 +44,30 @@ class CandidatesRequest(BaseModel):
     words: Words = Field(_DEFAULTS.words, description="Which words may be replaced.")
     text: TextForm = Field(_DEFAULTS.text, description="Keep the original string, or write normalised words.")
     filter: Filter = Field(_DEFAULTS.filter, description="Which vocabulary entries may be candidates.")
+    case: Case | None = Field(
+        None,
+        description="With text preserve: a new word takes the case of the word it replaces (match, the default), or "
+        "keeps its own.",
+    )
+    protect: tuple[ProtectedKind, ...] | None = Field(
+        None,
+        description="Never replace words in these kinds of text (default: urls, emails and html with text preserve, "
+        "otherwise none).",
+    )
+
+    @model_validator(mode="after")
+    def _knows_case(self) -> Self:
+        if self.case == "match" and self.text == "reference":
+            raise ValueError("case match needs text preserve")
+        return self
 
     def params(self) -> AugmentParams:
         """The parameters of Algorithm 1 in this request."""
         given = self.model_dump(exclude={"texts", "first_id"})
+        is_original = self.text == "preserve"
+        given["case"] = self.case or ("match" if is_original else "keep")
+        default = _DEFAULTS.protect if is_original else ()
+        given["protect"] = default if self.protect is None else as_kinds_and_patterns(self.protect)
         return AugmentParams.model_construct(**(_DEFAULT_VALUES | given))
 
 

@@ -12,6 +12,7 @@ import pytest
 from augment_service.config import RunConfig
 from shared.errors import ManifestError
 from shared.manifest import MANIFEST, JobConfig, Manifest, ShardPlan, read_manifest, write_or_check
+from shared.params import AugmentParams
 from shared.schema import samples_schema
 from shared.storage.input_files import InputFile
 from shared.storage.store import LocalStore
@@ -20,8 +21,12 @@ from tests.support.manifests import small_manifest
 EXPECTED = Path(__file__).with_name("manifest_of_a_small_job.json")
 
 
-def manifest_of_a_small_job() -> Manifest:
-    options = {"input": ["x.tsv"], "output": "out", "task": "SST-2", "k": 8, "p_t": 0.25, "seed": 7, "n_a": 20}
+ADDED = {"case": "keep", "protect": [], "protect_words": [], "stop_words": ["<default>"]}
+"""What version 0.1.0 did, in the options that its manifests do not have."""
+
+
+def manifest_of_a_small_job(**more: Any) -> Manifest:
+    options = {"input": ["x.tsv"], "output": "out", "task": "SST-2", "k": 8, "p_t": 0.25, "seed": 7, "n_a": 20} | more
     config = RunConfig.build(options)
     schema = samples_schema(pa.int64(), [pa.field("größe", pa.string())])
     mlm = {"fingerprint": "cd" * 32, "device": "cpu", "arithmetic": 2, "hardware": "AVX512+avx512_bf16"}
@@ -36,21 +41,34 @@ def manifest_of_a_small_job() -> Manifest:
 
 
 def test_the_bytes_of_a_manifest_never_change(tmp_path: Path) -> None:
-    """EXPECTED was written by version 0.1.0: any other bytes would make every existing output unusable."""
+    """EXPECTED was written by version 0.1.0: other bytes, beyond new options, would make every output unusable."""
     store = LocalStore(str(tmp_path))
-    assert write_or_check(store, manifest_of_a_small_job())
-    assert store.read(MANIFEST) == EXPECTED.read_bytes()
+    assert write_or_check(store, manifest_of_a_small_job(case="keep", protect=["none"]))
+    expected = json.loads(EXPECTED.read_bytes())
+    expected["config"] |= ADDED
+    assert store.read(MANIFEST) == json.dumps(expected, indent=1, sort_keys=True, ensure_ascii=False).encode()
 
 
 def test_reading_a_manifest_gives_what_was_written(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     store.put(MANIFEST, EXPECTED.read_bytes())
     manifest = read_manifest(store)
-    assert manifest == manifest_of_a_small_job()
     assert manifest.to_bytes() == EXPECTED.read_bytes()
     assert (manifest.config.emit, manifest.config.task, manifest.config.params().k) == ("samples", "SST-2", 8)
     assert (manifest.plan.shards, manifest.plan.rows_of(0), manifest.plan.rows_of(2)) == (3, 512, 6)
     assert manifest.inputs[0].path == "data/träin.tsv"
+
+
+def test_an_output_of_version_0_1_0_continues_only_with_what_that_version_did(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(MANIFEST, EXPECTED.read_bytes())
+    params = read_manifest(store).config.params()
+    assert (params.case, params.protect, params.protect_words) == ("keep", (), ())
+    assert params == AugmentParams(k=8, p_t=0.25, seed=7, case="keep", protect=())
+    with pytest.raises(ManifestError, match=r'config\.case was "keep", now "match"; config\.protect was \[\], now'):
+        write_or_check(store, manifest_of_a_small_job())
+    assert not write_or_check(store, manifest_of_a_small_job(case="keep", protect=["none"]))
+    assert store.read(MANIFEST) == EXPECTED.read_bytes()
 
 
 def test_another_job_is_rejected_and_the_difference_named(tmp_path: Path) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import unicodedata
 from dataclasses import astuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared import rendering, sampling
 from shared.candidates import RowCandidates, Site, TextCandidates
+from shared.errors import ShardSizeError
+from shared.letters import fold
 from shared.params import AugmentParams
 from shared.rendering import render_rows, render_samples, spell
 from shared.sampling import draw_samples
+from tests.support.command import ROOT
 
 WORDS = st.text("abcdeé漢😀 ", min_size=1, max_size=4)
 
@@ -153,3 +161,99 @@ def test_the_threshold_decides_how_many_words_change() -> None:
 def test_choosing_the_word_itself_leaves_it_unchanged() -> None:
     row = RowCandidates(0, TextCandidates("good", (Site(0, 4, "good", "mlm", ("good", "bad"), (1.0, 0.5)),)))
     assert sampled_texts([row], AugmentParams(n_a=5, p_t=1.0)) == [[("bad", None)]]
+
+
+# Letters, case and separators in which different choices might meet in one text.
+_PIECES = st.text("aAé-' ", min_size=1, max_size=3).map(lambda one: unicodedata.normalize("NFC", one))
+_SEPARATORS = st.sampled_from(["", " ", "-", "--", "'", ", "])
+
+
+@st.composite
+def confusable_texts(draw: st.DrawFn) -> TextCandidates:
+    """A text whose candidates contain what separates its words, its words in another case, accented, decomposed."""
+    text, sites = draw(_SEPARATORS), []
+    for letters, after in draw(st.lists(st.tuples(_PIECES, _SEPARATORS), min_size=1, max_size=4)):
+        letters = draw(st.sampled_from([letters, unicodedata.normalize("NFD", letters)]))
+        word = unicodedata.normalize("NFC", letters).lower().replace("é", "e")
+        variants = st.sampled_from([letters, word, letters.upper(), unicodedata.normalize("NFC", letters)])
+        candidates = tuple(draw(st.lists(st.one_of(_PIECES, variants), max_size=4)))
+        sites.append(Site(len(text), len(text) + len(letters), word, "glove", candidates, (0.0,) * len(candidates)))
+        text += letters + after
+    return TextCandidates(text, tuple(sites))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(confusable_texts(), min_size=1, max_size=3), PARAMS)
+def test_no_sample_repeats_another_or_its_source(texts: list[TextCandidates], params: AugmentParams) -> None:
+    rows = [RowCandidates(number, text) for number, text in enumerate(texts)]
+    samples = draw_samples(rows, params)
+    rendered = render_samples(rows, samples)
+    for number, row in enumerate(rows):
+        mine = np.flatnonzero(samples.row == number)
+        found = rendered.text_a.take(mine).to_pylist()
+        assert len(set(found)) == len(found)
+        assert row.text_a.text not in found
+    for number, replaced in zip(samples.row.tolist(), samples.replaced_words(), strict=True):
+        for site, new in replaced:
+            assert fold(new) != fold(rows[number].letters(site)), "the word itself is not a replacement"
+
+
+def test_an_accented_form_of_the_word_keeps_it() -> None:
+    site = Site(4, 11, "citroen", "glove", ("citroën", "CITROËN", "Citroën", "peugeot"), (0.0,) * 4)
+    row = RowCandidates(0, TextCandidates("the citroën runs", (site,)))
+    assert sampled_texts([row], AugmentParams(n_a=9, p_t=1.0)) == [[("the peugeot runs", None)]]
+    # Normalised words know no case: there, candidates of a cased model are other words.
+    row = RowCandidates(0, TextCandidates("film", (Site(0, 4, "film", "mlm", ("Film", "film"), (0.0,) * 2),)))
+    assert sampled_texts([row], AugmentParams(n_a=9, text="reference")) == [[("Film", None)]]
+    assert sampled_texts([row], AugmentParams(n_a=9)) == [[]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_the_size_of_blocks_changes_nothing(data: st.DataObject) -> None:
+    rows, params = data.draw(row_lists()), data.draw(PARAMS)
+    expected = draw_samples(rows, params)
+    texts = astuple(render_samples(rows, expected))
+    entries, segments = data.draw(st.integers(1, 60)), data.draw(st.integers(1, 30))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "MAX_ENTRIES", entries)
+        patch.setattr(rendering, "MAX_SEGMENTS", segments)
+        found = draw_samples(rows, params)
+        assert all(one.equals(two) for one, two in zip(astuple(render_samples(rows, found)), texts, strict=True))
+    assert found.words == expected.words
+    for name in ("row", "n", "offsets", "site", "word", "origin"):
+        assert np.array_equal(getattr(found, name), getattr(expected, name)), name
+
+
+PEAK = """
+import resource, sys
+from shared.candidates import RowCandidates, Site, TextCandidates
+from shared.errors import ShardSizeError
+from shared.letters import fold
+from shared.params import AugmentParams
+from shared.sampling import draw_samples
+words = tuple(f"c{i}" for i in range(15))
+sites = tuple(Site(2 * i, 2 * i + 1, "w", "mlm", words, (0.0,) * 15) for i in range(10))
+rows = [RowCandidates(number, TextCandidates("w " * 10, sites)) for number in range(40)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+samples = draw_samples(rows, AugmentParams(n_a=10_000))
+print(len(samples), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_many_samples_are_drawn_in_bounded_memory() -> None:
+    finished = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, cwd=ROOT, check=True)
+    count, peak = map(int, finished.stdout.split())
+    # 4 million (row, draw, word) entries: at 250 to 480 bytes each they would take 1 to 2 GB at once. The samples
+    # themselves take 60 MB, and twice that while their parts are joined.
+    assert count == 400_000
+    assert peak < 450, f"{peak} MiB"
+
+
+def test_a_shard_with_more_text_than_arrow_can_hold_is_refused_with_advice() -> None:
+    words = tuple(f"c{index}" for index in range(15))
+    sites = tuple(Site(2 * index, 2 * index + 1, "w", "mlm", words, (0.0,) * 15) for index in range(4))
+    row = RowCandidates(0, TextCandidates("w " * 4 + "é" * 2_000_000, sites))
+    samples = draw_samples([row], AugmentParams(n_a=600))
+    with pytest.raises(ShardSizeError, match=r"1 source rows hold 2\.2 GiB .* smaller --shard-rows"):
+        render_samples([row], samples)
