@@ -130,9 +130,8 @@ def bare_rate(corpus: Path, folder: Path, shard_rows: int, count: int, name: str
 class StubActor:
     """STUB: answers at once, computes nothing, commits nothing."""
 
-    def work(self, shard: int, rows: Any, quarantined: Any, schema: Any) -> int:
-        """The shard's number."""
-        return shard
+    def work(self, shard: int, rows: Any, quarantined: Any, schema: Any) -> None:
+        """Do nothing."""
 
 
 class StubActorPool:
@@ -202,6 +201,7 @@ def driver(options: argparse.Namespace) -> None:
         metrics = RayMetrics("benchmark", "driver")
         Driver(
             ray=ray,
+            config=config,
             schema=schema,
             store=store,
             scheduler=scheduler,

@@ -19,6 +19,7 @@ from torch import Tensor
 from augment_service.engine.batch_guard import BatchGuard
 from augment_service.engine.batches import ModelInput, Ranking
 from augment_service.engine.encoder import PackedBatch, PackedEncoder, is_supported
+from augment_service.engine.finite import check_scores, check_weights
 from augment_service.engine.flops import ModelCost, model_cost
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.linear import Linear
@@ -102,7 +103,20 @@ class MaskedLM:
                 raise ModelError(f"--mlm {path}: {str(error).splitlines()[0]}") from error
             _check_head(path, report)
             _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
-        return cls(model, tokenizer, device, precision, path, observe)
+        check_weights(path, model)
+        loaded = cls(model, tokenizer, device, precision, path, observe)
+        loaded._check_output()
+        return loaded
+
+    def _check_output(self) -> None:
+        """Rank one masked position. Raises ModelError if the scores are not finite."""
+        cls_id, sep_id, mask_id = _special_ids(self.tokenizer)
+        guard, self.guard = self.guard, BatchGuard()
+        try:
+            self.rank([ModelInput((cls_id, mask_id, sep_id), (1,), 3)], [(0,)], 1, None)
+        finally:
+            # Not a batch of the job: it does not count.
+            self.guard = guard
 
     def fingerprint(self) -> str:
         """sha256 hex of weights and tokenizer: what decides the candidates, wherever the files are stored."""
@@ -213,6 +227,7 @@ class MaskedLM:
             ids_parts.append(ids)
             score_parts.append(scores)
         ids, scores = np.concatenate(ids_parts), np.concatenate(score_parts)
+        check_scores(self.name, states, scores)
         place = 0
         for batch, _ in waiting:
             for index in batch:

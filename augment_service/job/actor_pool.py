@@ -13,18 +13,18 @@ from enum import Enum
 from typing import Any
 
 from augment_service.config import RunConfig
-from augment_service.job.cluster import actor_options, num_actors_wanted
-from augment_service.job.failures import cause_of, died_in_creation, expected_error, short_reason
+from augment_service.job.cluster import actor_options, num_actors_wanted, places, room
+from augment_service.job.failures import cause_of, died_in_creation, expected_error, is_rays_own, short_reason
 from augment_service.job.model_facts import MlmFacts, models_facts
 from augment_service.job.vectors import NO_GROUP, VectorActors
-from shared.errors import ClusterError, ManifestError
+from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError, UsageError
 
 logger = logging.getLogger(__name__)
 
 DEATHS_PER_ACTOR, DEATHS_AT_LEAST = 4, 24
 """More deaths than this in a row, without a shard committed or a part survived in between, end the run."""
-MAX_LEFT_OUT = 8
-"""Actors that may fail to load while others are ready; one more ends the run."""
+NODES_TO_BLAME_THE_JOB = 2
+"""A model or an option that this many nodes refuse is refused by all of them."""
 
 
 @dataclass(slots=True)
@@ -36,6 +36,7 @@ class _MlmActor:
     node: str = ""
     facts: MlmFacts | None = None
     is_ready: bool = False
+    is_left_out: bool = False
 
 
 class _Question(Enum):
@@ -78,7 +79,8 @@ class ActorPool:
         self._actors: dict[str, _MlmActor] = {}
         self._calls: dict[Any, _Call] = {}
         self._vectors = VectorActors(ray, config)
-        self._num_started = self._num_left_out = self._deaths_in_a_row = 0
+        self._refusals: dict[str, ExpectedError] = {}
+        self._num_started = self._deaths_in_a_row = 0
         self._actor_class = ray.remote(**actor_options(ray, config, own_ray=own_ray))(MlmWorker)
 
     @property
@@ -94,7 +96,21 @@ class ActorPool:
     @property
     def num_starting(self) -> int:
         """Actors that wait for room or load."""
-        return len(self._actors) - self.num_ready
+        return len(self._actors) - self.num_ready - self._num_left_out
+
+    @property
+    def _num_left_out(self) -> int:
+        return sum(one.is_left_out for one in self._actors.values())
+
+    @property
+    def waits_for(self) -> str:
+        """What is missing, while no actor is ready: room, or the end of loading, and nodes that were left out."""
+        num_placed = sum(bool(one.node) for one in self._actors.values() if not one.is_left_out)
+        num_waiting = self.num_starting - num_placed
+        parts = [f"{num_placed} actors load"] if num_placed else []
+        parts += [f"{num_waiting} actors wait for room"] if num_waiting else []
+        parts += [f"{len(self._refusals)} nodes were left out ({error})" for error in [*self._refusals.values()][:1]]
+        return "; ".join([*parts, room(self._ray, self._config)])
 
     @property
     def num_nodes(self) -> int:
@@ -107,7 +123,9 @@ class ActorPool:
 
     def grow(self) -> None:
         """Start the actors that are missing: at first all of them, later after deaths and when nodes have joined."""
-        while len(self._actors) < num_actors_wanted(self._ray, self._config):
+        # Actors that were left out keep their places; with a fixed number, others are needed elsewhere.
+        spare = self._num_left_out if self._config.mlm_actors else 0
+        while len(self._actors) < num_actors_wanted(self._ray, self._config) + spare:
             number = self._num_started
             name = f"mlm-{number}"
             self._num_started += 1
@@ -120,10 +138,10 @@ class ActorPool:
         """Take the answer of a pending call; returns the names of the actors that became ready.
 
         An actor that has died is replaced, so Ray's errors do not propagate. A reference whose actor was replaced in
-        the meantime gives []. What does propagate ends the run:
-        - the ExpectedError that a masked-LM actor raised while loading, or ManifestError if it loaded other models than
-          the job was started with: while no actor is ready, since all would fail, or after MAX_LEFT_OUT such actors;
-        - any error while loading vectors, since every node loads the same ones;
+        the meantime gives []. A node whose actor or vectors cannot be loaded, or are not those that the job was started
+        with, is left out. What does propagate ends the run:
+        - the ExpectedError of such a node when no actor is ready and no other node can do better: every node has
+          refused, or two have, with an error of the models or options;
         - ClusterError if the first actors cannot be created, or if actors die again and again.
         """
         if call := self._calls.pop(reference, None):
@@ -170,16 +188,15 @@ class ActorPool:
         one = self._actors[call.actor]
         try:
             answer = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            cause = expected_error(cause_of(error))
-            if not self.num_ready or self._num_left_out >= MAX_LEFT_OUT:
-                raise cause from error
-            self._leave_out(call.actor, cause)
-            return []
-        except self._ray.exceptions.RayActorError as error:
-            if died_in_creation(str(error)) and not self.num_ready:
+        except self._ray.exceptions.RayError as error:
+            if _is_our_own(self._ray, error):
+                self._settle_where(call.actor)
+                if one is self._actors.get(call.actor):
+                    self._refuse([one], one.node, expected_error(cause_of(error)))
+            elif died_in_creation(str(error)) and not self.num_ready:
                 raise ClusterError(f"a worker could not start: {short_reason(str(error))}") from error
-            self.lost(call.actor, str(error))
+            else:
+                self.lost(call.actor, str(error))
             return []
         if call.question is _Question.WHERE:
             one.node = answer
@@ -189,13 +206,27 @@ class ActorPool:
         one.facts = answer
         return self._ready_on(one.node)
 
+    def _settle_where(self, name: str) -> None:
+        """Take the answer about an actor's node if it is pending: it came before any other answer of the actor."""
+        for reference, call in [*self._calls.items()]:
+            if call.actor == name and call.question is _Question.WHERE:
+                del self._calls[reference]
+                self._settle_actor(reference, call)
+
     def _settle_vectors(self, reference: Any, node: str) -> list[str]:
         try:
             facts = self._ray.get(reference)
-        except self._ray.exceptions.RayTaskError as error:
-            raise expected_error(cause_of(error)) from error
-        except self._ray.exceptions.RayActorError as error:
-            self._replace_vectors(node, str(error))
+        except self._ray.exceptions.RayError as error:
+            if not _is_our_own(self._ray, error):
+                self._replace_vectors(node, str(error))
+                return []
+            self._vectors.drop(node)
+            users = [one for one in self._actors.values() if one.node == node and not one.is_left_out]
+            for one in users:
+                if one.is_ready:
+                    # It works, or waits for work, without vectors. The driver learns that from its next answer.
+                    self._ray.kill(one.handle)
+            self._refuse([one for one in users if not one.is_ready], node, expected_error(cause_of(error)))
             return []
         self._vectors.loaded(node, facts)
         return self._ready_on(node)
@@ -207,24 +238,36 @@ class ActorPool:
             return []
         ready = []
         for name, one in self._actors.items():
-            if one.node != node or one.facts is None or one.is_ready:
+            if one.node != node or one.facts is None or one.is_ready or one.is_left_out:
                 continue
             try:
                 self._check_models(models_facts(one.facts, vectors))
             except ManifestError as error:
-                if not self.num_ready:
-                    raise
-                self._leave_out(name, error)
+                self._refuse([one], node, error)
                 continue
             one.is_ready = True
+            self._refusals.pop(node, None)
             ready.append(name)
         return ready
 
-    def _leave_out(self, name: str, reason: Exception) -> None:
-        """An actor that cannot take part stays where it is, idle, so that no other is started in the same place."""
-        self._num_left_out += 1
-        self._actors[name].facts = None
-        logger.warning("actor_left_out", extra={"fields": {"left_out": name, "reason": short_reason(str(reason))}})
+    def _refuse(self, actors: list[_MlmActor], node: str, reason: ExpectedError) -> None:
+        """Actors that cannot take part stay where they are, idle, so that no others are started in the same place."""
+        self._refusals[node] = reason
+        for one in actors:
+            one.is_left_out = True
+            fields = {"left_out": f"mlm-{one.number}", "node": node[:8], "reason": short_reason(str(reason))}
+            logger.warning("actor_left_out", extra={"fields": fields})
+        if self.num_ready:
+            return
+        is_hopeless = not places(self._ray, self._config) - {*self._refusals}
+        if isinstance(reason, (UsageError, ModelError, ManifestError)):
+            num_alike = sum(type(one) is type(reason) for one in self._refusals.values())
+            ends_run = is_hopeless or num_alike >= NODES_TO_BLAME_THE_JOB
+        else:
+            # It may be one GPU of several: wait for the other actors of the node.
+            ends_run = is_hopeless and not any(one.node and not one.is_left_out for one in self._actors.values())
+        if ends_run:
+            raise reason
 
     def _replace_vectors(self, node: str, reason: str) -> None:
         if not self._vectors.drop(node):
@@ -232,6 +275,9 @@ class ActorPool:
         logger.warning("vectors_lost", extra={"fields": {"node": node[:8], "reason": short_reason(reason)}})
         self._count_death(reason)
         users = [one for one in self._actors.values() if one.node == node]
+        if not any(one["NodeID"] == node and one["Alive"] for one in self._ray.nodes()):
+            # No vectors can be started on a node that is gone; the death of its actors is reported separately.
+            return
         if users:
             self._vectors.start(node)
         for one in users:
@@ -244,3 +290,8 @@ class ActorPool:
                 f"{self._deaths_in_a_row} actors died and none finished a shard in the meantime; the last: "
                 f"{short_reason(reason)}"
             )
+
+
+def _is_our_own(ray: Any, error: Any) -> bool:
+    """Whether an error was raised by our code in a worker, so that another attempt there would raise it again."""
+    return isinstance(error, ray.exceptions.RayTaskError) and not is_rays_own(ray, error)

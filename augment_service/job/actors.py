@@ -6,9 +6,10 @@ a call of its own, so that an error while loading reaches the driver with its ow
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -20,17 +21,18 @@ import transformers
 
 from augment_service.config import RunConfig
 from augment_service.engine.augment import AugmentEngine
-from augment_service.engine.batch_guard import is_out_of_memory
 from augment_service.engine.encoder import ARITHMETIC
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from augment_service.job.blame import Judge, reason_of
+from augment_service.job.failures import BrokenProcessError
 from augment_service.job.model_facts import MlmFacts
 from augment_service.job.ray_metrics import RayMetrics
 from augment_service.job.shard_work import positions, quarantine
 from shared.cli.logs import bind_log_fields, configure_logs
 from shared.compute.hardware import hardware_kind
 from shared.compute.memory import keep_freed_memory
-from shared.errors import ExpectedError, OverloadError
+from shared.errors import ClusterError
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.shards import Commit, done_already, write_shard
 from shared.storage.store import open_store
@@ -38,22 +40,25 @@ from shared.storage.store import open_store
 logger = logging.getLogger(__name__)
 
 MAX_KNOWN_WORDS = 100_000
+CHECK_ROW = SourceRow(0, "the man is in the house")
+"""A row that any working engine can process."""
 
 
 class RemoteNeighbours:
     """Neighbours from the node's GloveWorker, with a cache of MAX_KNOWN_WORDS words that is cleared when it is full."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience_seconds: float) -> None:
         self.actor: Any = None
+        self._patience_seconds = patience_seconds
         self._known: dict[tuple[str, int], tuple[tuple[str, float], ...]] = {}
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine). Raises Ray's RayActorError when the GloveWorker has died."""
+        """Per word its K nearest (word, cosine). Raises Ray's RayError when the GloveWorker has died or hangs."""
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
         missing = [word for word in words if (word, k) not in self._known]
         if missing:
-            found = ray.get(self.actor.nearest.remote(missing, k))
+            found = ray.get(self.actor.nearest.remote(missing, k), timeout=self._patience_seconds)
             self._known |= {(word, k): found[word] for word in missing}
         return {word: self._known[word, k] for word in words}
 
@@ -74,7 +79,9 @@ class MlmWorker:
         configure_logs(config.log_format, config.log_level)
         bind_log_fields(job=job, actor=name)
         self._config, self._job, self._run = config, job, run
-        self._neighbours = RemoteNeighbours()
+        # Vectors that do not answer for a good part of the time that a shard has are lost.
+        self._neighbours = RemoteNeighbours(config.stall_seconds / 2)
+        self._broken: BrokenProcessError | None = None
 
     def where(self) -> str:
         """Id of the node this actor was placed on; an answer means that the actor found room."""
@@ -110,23 +117,20 @@ class MlmWorker:
         """Write and commit one shard. A row that makes the engine fail is quarantined; the rest of the shard is kept.
 
         If the shard has been committed in the meantime, its commit is returned. Raises StoreError, ShardError,
-        OverloadError (when memory runs out), and Ray's RayActorError when the vectors are lost.
+        ModelError (scores that are not finite), OverloadError (memory ran out), ClusterError (every row fails), Ray's
+        RayError when the vectors are lost, and BrokenProcessError when this process must be replaced.
         """
+        self._check_process()
         began, before = time.monotonic(), self._model_time()
         if (done := done_already(self._store, shard)) is not None:
             return done
         kept, failed = list(rows), list(quarantined)
         try:
             table, statistics = self._table(kept, schema)
-        except (ExpectedError, ray.exceptions.RayActorError):
-            raise
         except Exception as error:
-            if is_out_of_memory(error):
-                # Everything else was tried (see batch_guard); another actor may have more memory.
-                raise OverloadError(f"out of memory in shard {shard}, even for one input: {error}") from error
-            kept, poison = self._without_poison(kept, failed, schema, shard)
+            kept, poison = self._without_poison(kept, failed, schema, shard, error)
             failed += poison
-            table, statistics = self._table(kept, schema)
+            table, statistics = self._rest(kept, schema)
         spent = self._model_time(before)
         if spent.halved:
             statistics["halved_batches"] = spent.halved
@@ -135,14 +139,47 @@ class MlmWorker:
         self._measure(commit, time.monotonic() - began, spent)
         return commit
 
+    def _rest(self, rows: Sequence[SourceRow], schema: pa.Schema) -> tuple[pa.Table, dict[str, float]]:
+        """The table of rows each of which passed alone. Raises ClusterError if they fail together all the same."""
+        try:
+            return self._table(rows, schema)
+        except Exception as error:
+            with self._broken_if_raised():
+                self._judge(schema).check_process(error)
+            raise ClusterError(
+                f"the engine failed on {len(rows)} rows together, though each of them alone went well: "
+                f"{reason_of(error)}; a smaller --shard-rows or --batch-tokens may help"
+            ) from error
+
     def probe(self, rows: Sequence[SourceRow], schema: pa.Schema) -> None:
-        """Do what `work` does with these rows but commit nothing, to see whether the process survives them."""
+        """Do what `work` does with these rows but commit nothing, to see whether the process survives them.
+
+        Raises what `work` raises, except for an error of a row.
+        """
+        self._check_process()
         try:
             self._table(rows, schema)
-        except (ExpectedError, ray.exceptions.RayActorError):
-            raise
         except Exception as error:
-            logger.debug("probe_failed", extra={"fields": {"reason": f"{type(error).__name__}: {error}"[:200]}})
+            with self._broken_if_raised():
+                self._judge(schema).check_process(error)
+            logger.debug("probe_failed", extra={"fields": {"reason": reason_of(error)}})
+
+    def _judge(self, schema: pa.Schema) -> Judge[SourceRow]:
+        propose: Any = self._engine.candidates if self._config.emit == "candidates" else self._engine.samples
+        return Judge(lambda rows: self._table(rows, schema), lambda: propose([CHECK_ROW]))
+
+    def _check_process(self) -> None:
+        if self._broken is not None:
+            raise self._broken
+
+    @contextlib.contextmanager
+    def _broken_if_raised(self) -> Iterator[None]:
+        """Remember a BrokenProcessError: what waits in this actor's queue must not run in such a process."""
+        try:
+            yield
+        except BrokenProcessError as error:
+            self._broken = error
+            raise
 
     def _table(self, rows: Sequence[SourceRow], schema: pa.Schema) -> tuple[pa.Table, dict[str, float]]:
         inputs, tokens = self._engine.statistics.model_inputs, self._engine.statistics.model_tokens
@@ -160,23 +197,24 @@ class MlmWorker:
         }
 
     def _without_poison(
-        self, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema, shard: int
+        self,
+        rows: Sequence[SourceRow],
+        quarantined: Sequence[QuarantinedRow],
+        schema: pa.Schema,
+        shard: int,
+        error: Exception,
     ) -> tuple[list[SourceRow], list[QuarantinedRow]]:
-        kept: list[SourceRow] = []
-        poison: list[QuarantinedRow] = []
+        """After `error` on all rows: those that pass, and those to blame. Raises what `Judge.failures` raises."""
+        with self._broken_if_raised():
+            failures = self._judge(schema).failures(rows, error)
         places = positions(shard, self._config.shard_rows, quarantined)
-        for position, row in zip(places, rows, strict=False):
-            try:
-                self._table([row], schema)
-                kept.append(row)
-            except (ExpectedError, ray.exceptions.RayActorError):
-                raise
-            except Exception as error:
-                reason = f"the engine failed on it: {type(error).__name__}: {str(error)[:200]}"
-                fields = {"shard": shard, "source_id": row.source_id, "reason": reason}
-                logger.warning("row_quarantined", extra={"fields": fields})
-                poison.append(quarantine(row, position, reason))
-        return kept, poison
+        poison: list[QuarantinedRow] = []
+        for index, why in failures.items():
+            row, reason = rows[index], f"the engine failed on it: {why}"
+            fields = {"shard": shard, "source_id": row.source_id, "reason": reason}
+            logger.warning("row_quarantined", extra={"fields": fields})
+            poison.append(quarantine(row, places[index], reason))
+        return [row for index, row in enumerate(rows) if index not in failures], poison
 
     def _model_time(self, since: _ModelTime | None = None) -> _ModelTime:
         """Totals of this process, or of the time since an earlier total."""

@@ -32,6 +32,30 @@ def actor_options(ray: Any, config: RunConfig, *, own_ray: bool) -> dict[str, An
     return options | {"num_cpus": cpus}
 
 
+def places(ray: Any, config: RunConfig) -> set[str]:
+    """Ids of the nodes that are alive and, with nothing else on them, large enough for a masked-LM actor."""
+    if _uses_gpu(ray, config):
+        wanted = {"GPU": config.mlm_gpus, "CPU": 1.0 if config.mlm_gpus >= 1 else 0.0}
+    else:
+        wanted = {"CPU": float(config.mlm_threads)}
+    return {
+        str(node["NodeID"])
+        for node in ray.nodes()
+        if node["Alive"] and all(node["Resources"].get(kind, 0) >= amount for kind, amount in wanted.items())
+    }
+
+
+def room(ray: Any, config: RunConfig) -> str:
+    """What an actor needs and what is free, for a log line or an error."""
+    gpus, cpus = _uses_gpu(ray, config), config.mlm_threads
+    needs = f"{config.mlm_gpus:g} GPU" + (" and 1 CPU" if config.mlm_gpus >= 1 else "") if gpus else f"{cpus:g} CPU"
+    free, total = ray.available_resources(), ray.cluster_resources()
+    kinds = ("CPU", "GPU") if gpus else ("CPU",)
+    have = ", ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}" for kind in kinds)
+    nodes = sum(1 for node in ray.nodes() if node["Alive"])
+    return f"a masked-LM actor needs {needs}; free on {nodes} nodes: {have}"
+
+
 def _uses_gpu(ray: Any, config: RunConfig) -> bool:
     if config.device == "auto":
         return bool(ray.cluster_resources().get("GPU", 0))

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from augment_service.config import RunConfig
 from augment_service.job.heartbeat import Heartbeat, new_run_name, read_heartbeats, remove_dead
+from augment_service.job.quarantine_bound import check_quarantine
 from augment_service.job.shard_work import shard_schema, shard_work
 from shared.cli.command_line import CommandResult
 from shared.cli.logs import bind_log_fields
@@ -59,6 +60,7 @@ def run_command(config: RunConfig) -> CommandResult:
         _compute(job, missing)
     check_complete(job.store, rows=job.source.num_rows, shards=job.manifest.plan.shards)
     totals = total(iter_commits(job.store))
+    check_quarantine(job.store, config.max_quarantine)
     if missing or not _is_marked(job.store, totals):
         _finish(job, totals)
     seconds = round(time.monotonic() - began, 1)
@@ -169,6 +171,7 @@ def _driver(job: Job, missing: set[int], heartbeat: Heartbeat, ray: Any, is_own_
     )
     return Driver(
         ray=ray,
+        config=job.config,
         schema=job.schema,
         store=job.store,
         scheduler=Scheduler(shard_work(job.source, job.config.shard_rows, missing)),

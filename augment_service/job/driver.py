@@ -13,20 +13,24 @@ from typing import Any
 
 import pyarrow as pa
 
+from augment_service.config import RunConfig
 from augment_service.job.actor_pool import ActorPool
-from augment_service.job.failures import cause_of, expected_error, short_reason
+from augment_service.job.failures import BrokenProcessError, cause_of, expected_error, is_rays_own, short_reason
 from augment_service.job.heartbeat import PERIOD_SECONDS, Heartbeat
+from augment_service.job.quarantine_bound import QuarantineBound
 from augment_service.job.ray_metrics import RayMetrics
 from augment_service.job.scheduler import Assignment, Scheduler
 from augment_service.job.shard_work import ShardWork
-from shared.cli.progress import Progress
+from augment_service.job.stalls import StallWatch
+from shared.cli.progress import Progress, format_seconds
 from shared.errors import ClusterError, OverloadError, StoreError
+from shared.shards import Commit
 from shared.storage.store import Store
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.5
-NO_ROOM_AFTER_SECONDS = 600.0
+NO_ROOM_LOG_SECONDS = 60.0
 MAX_FAILURES_OF_A_SHARD = 3
 LAST_COMMITS = 10
 
@@ -47,6 +51,7 @@ class Driver:
         self,
         *,
         ray: Any,
+        config: RunConfig,
         schema: pa.Schema,
         store: Store,
         scheduler: Scheduler[ShardWork],
@@ -54,13 +59,15 @@ class Driver:
         heartbeat: Heartbeat,
         metrics: RayMetrics,
     ) -> None:
-        self._ray, self._schema, self._store = ray, schema, store
+        self._ray, self._config, self._schema, self._store = ray, config, schema, store
         self._scheduler, self._pool, self._heartbeat, self._metrics = scheduler, pool, heartbeat, metrics
         self._working: dict[Any, _Given] = {}
         self._failures: dict[int, int] = {}
         self._counted_retries: dict[str, int] = {}
         self._recent: deque[tuple[float, int]] = deque([(time.monotonic(), heartbeat.rows_done)], maxlen=60)
-        self._next_beat, self._last_answer = 0.0, time.monotonic()
+        self._quarantine = QuarantineBound(store, config.max_quarantine)
+        self._stalls = StallWatch(scheduler, config.stall_seconds)
+        self._next_beat, self._last_answer, self._next_no_room = 0.0, time.monotonic(), NO_ROOM_LOG_SECONDS
 
     def run(self) -> None:
         """Work until nothing is left. Raises ExpectedError."""
@@ -78,6 +85,8 @@ class Driver:
                         self._scheduler.add_actor(name)
             for name, assignment in self._scheduler.assign_all():
                 self._give(name, assignment)
+            if stalled := self._stalls.look():
+                self._stalled(*stalled)
             progress.update(beat.rows_done, shards_left=beat.shards_left, actors=self._pool.num_ready)
         progress.close()
         self._finish()
@@ -91,30 +100,43 @@ class Driver:
         ready, others = self._ray.wait(waiting, num_returns=1, timeout=TICK_SECONDS) if waiting else ([], [])
         if ready and others:
             ready += self._ray.wait(others, num_returns=len(others), timeout=0)[0]
-        now = time.monotonic()
-        if ready:
-            self._last_answer = now
-        elif not self._pool.num_ready and now - self._last_answer > NO_ROOM_AFTER_SECONDS:
-            raise ClusterError("no actor answered for 10 minutes: has the cluster room for one masked-LM actor?")
+        if ready or self._pool.num_ready:
+            self._last_answer, self._next_no_room = time.monotonic(), NO_ROOM_LOG_SECONDS
+        else:
+            self._no_actor(time.monotonic() - self._last_answer)
         return list(ready)
+
+    def _no_actor(self, seconds: float) -> None:
+        """No actor is ready, and none has answered for some seconds. Raises ClusterError after --no-room-seconds."""
+        if seconds > self._config.no_room_seconds:
+            raise ClusterError(
+                f"no actor could start for {format_seconds(seconds)} (--no-room-seconds): {self._pool.waits_for}"
+            )
+        if seconds > self._next_no_room:
+            self._next_no_room += NO_ROOM_LOG_SECONDS
+            fields = {"seconds": round(seconds), "of": self._config.no_room_seconds, "missing": self._pool.waits_for}
+            logger.warning("no_actor_yet", extra={"fields": fields})
 
     def _settle(self, reference: Any) -> None:
         """Take the answer of a work or probe call."""
         given = self._working[reference]
         try:
-            self._ray.get(reference)
+            answer = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
             # First, because a call that failed when *another* actor died is a RayActorError as well.
             del self._working[reference]
             self._failed(given, error)
-        except self._ray.exceptions.RayActorError as error:
+        except self._ray.exceptions.RayError as error:
+            # Whatever Ray calls it (out of memory, a dead node, a lost object), the actor gave no answer.
             self._actor_lost(given.actor, str(error))
         else:
             del self._working[reference]
-            self._done(given)
+            self._done(given, answer)
 
-    def _done(self, given: _Given) -> None:
+    def _done(self, given: _Given, commit: Commit | None) -> None:
+        """The work was done; `commit` is None for a part that was only tried."""
         self._pool.progressed()
+        self._stalls.progressed()
         if not self._scheduler.done(given.actor, given.assignment):
             return
         work, beat = given.assignment.work, self._heartbeat
@@ -122,6 +144,9 @@ class Driver:
         beat.rows_done += work.num_rows + len(work.quarantined)
         beat.last_commits = [*beat.last_commits, [work.shard, round(time.time(), 1)]][-LAST_COMMITS:]
         self._failures.pop(work.shard, None)
+        if commit is not None:
+            self._quarantine.add(commit)
+            self._quarantine.check()
 
     def _give(self, name: str, assignment: Assignment[ShardWork]) -> None:
         work, part, handle = assignment.work, assignment.part, self._pool.handle(name)
@@ -133,16 +158,24 @@ class Driver:
             reference = handle.probe.remote(work.rows[part.start : part.stop], self._schema)
         self._working[reference] = _Given(actor=name, assignment=assignment, vectors=self._pool.vectors_of(name))
 
-    def _actor_lost(self, name: str, reason: str) -> None:
+    def _actor_lost(self, name: str, reason: str, kind: str = "actor_lost") -> None:
         self._working = {reference: given for reference, given in self._working.items() if given.actor != name}
-        self._scheduler.lost(name, short_reason(reason))
+        self._scheduler.lost(name, short_reason(reason), kind)
         self._pool.lost(name, reason)
+
+    def _stalled(self, name: str, seconds: float) -> None:
+        """An actor hangs. That is a death, only a slow one."""
+        logger.warning("actor_stalled", extra={"fields": {"stalled": name, "seconds": round(seconds)}})
+        self._actor_lost(name, f"it worked on one shard for {format_seconds(seconds)} (--stall-seconds)", "stalled")
 
     def _failed(self, given: _Given, error: Any) -> None:
         """A call raised: lost vectors and temporary trouble are retried, anything else ends the run."""
         cause, name, assignment = cause_of(error), given.actor, given.assignment
         shard = assignment.work.shard
-        if isinstance(cause, self._ray.exceptions.RayActorError):
+        if isinstance(cause, BrokenProcessError):
+            self._actor_lost(name, str(cause), "broken_process")
+            return
+        if is_rays_own(self._ray, error):
             self._scheduler.put_back(name, assignment, "vectors_lost")
             self._pool.vectors_lost(name, given.vectors, str(cause))
             return
@@ -166,6 +199,7 @@ class Driver:
         left = beat.rows - beat.rows_done
         beat.eta_seconds = round(left / beat.rows_per_second, 1) if beat.rows_per_second else None
         beat.actors_ready, beat.actors_starting, beat.nodes = pool.num_ready, pool.num_starting, pool.num_nodes
+        beat.stalled_seconds = round(self._stalls.stalled_seconds(), 1)
         beat.shards_in_flight, beat.retries = self._scheduler.in_flight, dict(self._scheduler.retries)
         beat.write(self._store)
         self._metrics.set("augment_shards_left", beat.shards_left)

@@ -30,7 +30,11 @@ SILENT_AFTER_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Heartbeat:
-    """What a run reports about itself. `state`: running, stopped (by a person or a signal) or failed."""
+    """What a run reports about itself.
+
+    state: running, stopped (by a person or a signal) or failed. stalled_seconds: how long nothing has come of the work
+    in flight, or 0 while that is not unusually long.
+    """
 
     run: str
     host: str = field(default_factory=socket.gethostname)
@@ -50,6 +54,7 @@ class Heartbeat:
     actors_starting: int = 0
     nodes: int = 0
     shards_in_flight: int = 0
+    stalled_seconds: float = 0.0
     retries: dict[str, int] = field(default_factory=dict)
     last_commits: list[list[float]] = field(default_factory=list)
 

@@ -46,8 +46,9 @@ def _run_text(run: Heartbeat, now: float) -> str:
     left = "?" if run.eta_seconds is None else format_seconds(run.eta_seconds)
     retries = ", ".join(f"{count} {reason}" for reason, count in sorted(run.retries.items())) or "none"
     last = ", ".join(f"{int(shard)} ({format_seconds(max(now - at, 0.0))} ago)" for shard, at in run.last_commits[-3:])
+    stalled = f"stalled: nothing done for {format_seconds(run.stalled_seconds)}; " if run.stalled_seconds else ""
     return (
-        f"{where}, {ago} ago: {run.rows_per_second:,.1f} rows/s, {left} left, {run.actors_ready} actors on "
+        f"{where}, {ago} ago: {stalled}{run.rows_per_second:,.1f} rows/s, {left} left, {run.actors_ready} actors on "
         f"{run.nodes} nodes ({run.actors_starting} starting), {run.shards_in_flight} shards in flight; retries: "
         f"{retries}; last commits: {last or 'none yet'}"
     )

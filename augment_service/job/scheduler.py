@@ -40,6 +40,9 @@ IN_FLIGHT_PER_ACTOR = 2
 LOSSES_BEFORE_HUNT = 3
 MAX_HUNTS = 2
 MAX_COPIES = 2
+STALLED_FACTOR, FIRST_FACTOR = 20.0, 6.0
+"""A shard stalls when it takes this many times as long as the average or, until a first shard is done, as the least
+time after which a shard may stall."""
 SLOW_FACTOR = 2.0
 """An idle actor copies a shard that has run this many times longer than the average."""
 
@@ -143,9 +146,6 @@ class Scheduler(Generic[Work]):
             return False
         self._num_done += 1
         self._seconds += now - assignment.began
-        if queue := self._queues[actor]:
-            # The next in the queue starts only now.
-            queue[0].began = now
         is_first = not state.is_finished
         state.is_finished = True
         return is_first
@@ -155,10 +155,26 @@ class Scheduler(Generic[Work]):
         self._leave(actor, assignment)
         self._return(assignment, reason)
 
-    def lost(self, actor: str, reason: str) -> int:
+    def stall_limit(self, at_least: float) -> float:
+        """Seconds after which a shard counts as stalled. at_least: never fewer than this."""
+        if not self._num_done:
+            return at_least * FIRST_FACTOR
+        return max(at_least, self._seconds / self._num_done * STALLED_FACTOR)
+
+    def longest(self) -> tuple[str, float] | None:
+        """The actor that has worked on a single shard or part for the longest time, and the seconds so far."""
+        now = self._clock()
+        running = [(now - queue[0].began, actor) for actor, queue in self._queues.items() if queue]
+        if not running:
+            return None
+        seconds, actor = max(running)
+        return actor, seconds
+
+    def lost(self, actor: str, reason: str, kind: str = "actor_lost") -> int:
         """The actor died: hand out its work again; returns how much it had (0 for one that was never ready).
 
-        Raises ClusterError when a shard keeps losing its actors although each of its rows alone is fine.
+        kind: the reason under which `retries` counts it. Raises ClusterError when a shard keeps losing its actors
+        although each of its rows alone is fine.
         """
         queue = self._queues.pop(actor, deque())
         self._roomy.pop(actor, None)
@@ -167,13 +183,13 @@ class Scheduler(Generic[Work]):
             self._release(assignment)
             # Only the first in an actor's queue was being worked on when it died.
             if place > 0 or state.is_finished:
-                self._return(assignment, "actor_lost")
+                self._return(assignment, kind)
             elif assignment.part is not None:
                 _hunt_in(state).died(assignment.part)
                 self._count("poison_hunt")
                 self._end_hunt_if_done(state)
             else:
-                self._count_loss(assignment, reason)
+                self._count_loss(assignment, reason, kind)
         return len(queue)
 
     def _next_shard(self) -> Assignment[Work] | None:
@@ -223,12 +239,12 @@ class Scheduler(Generic[Work]):
         self._count("speculative")
         return self._assignment(slowest.state)
 
-    def _count_loss(self, assignment: Assignment[Work], reason: str) -> None:
+    def _count_loss(self, assignment: Assignment[Work], reason: str, kind: str) -> None:
         state = assignment.state
         if not assignment.is_outdated:
             state.losses += 1
         if state.losses < LOSSES_BEFORE_HUNT:
-            self._return(assignment, "actor_lost")
+            self._return(assignment, kind)
             return
         if state.num_hunts == MAX_HUNTS:
             raise ClusterError(
@@ -261,7 +277,12 @@ class Scheduler(Generic[Work]):
         self._count(reason)
 
     def _leave(self, actor: str, assignment: Assignment[Work]) -> None:
-        self._queues[actor].remove(assignment)
+        queue = self._queues[actor]
+        was_first = queue[0] is assignment
+        queue.remove(assignment)
+        if queue and was_first:
+            # The next in the queue starts only now.
+            queue[0].began = self._clock()
         self._roomy[actor] = None
         self._release(assignment)
 

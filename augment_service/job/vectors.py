@@ -27,7 +27,7 @@ class VectorActors:
     def __init__(self, ray: Any, config: RunConfig) -> None:
         from augment_service.job.glove_actor import GloveWorker
 
-        self._config = config
+        self._ray, self._config = ray, config
         self._actor_class = ray.remote(num_cpus=0, max_restarts=0)(GloveWorker)
         self._groups: dict[str, _Group] = {}
         self._num_started = 0
@@ -73,8 +73,12 @@ class VectorActors:
         return group.number if group else NO_GROUP
 
     def drop(self, node: str) -> bool:
-        """Forget the node's group and its calls, after one of its actors died; False if there was no group."""
-        if self._groups.pop(node, None) is None:
+        """End the node's group, after one of its actors died or failed; False if there was no group."""
+        group = self._groups.pop(node, None)
+        if group is None:
             return False
+        for handle in group.handles:
+            # One that hangs would keep its memory.
+            self._ray.kill(handle)
         self.calls = {reference: other for reference, other in self.calls.items() if other != node}
         return True

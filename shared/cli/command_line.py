@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from shared.cli.config import CommandConfig
 from shared.cli.options import add_arguments, from_namespace
+from shared.cli.signals import interruptible
 from shared.errors import ExpectedError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130
@@ -54,7 +55,8 @@ def main(program: str, description: str, commands: Sequence[Command], argv: Sequ
     """Run one command line and return its exit code. Errors become text only here."""
     debug = "--debug" in (argv if argv is not None else sys.argv)
     try:
-        return _run(program, description, commands, list(argv if argv is not None else sys.argv[1:]))
+        with interruptible():
+            return _run(program, description, commands, list(argv if argv is not None else sys.argv[1:]))
     except ExpectedError as error:
         _report(program, error, debug)
         return error.exit_code

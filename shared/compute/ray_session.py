@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
+from shared.cli.signals import install, interruptible, num_received
 from shared.errors import ClusterError
 
 
@@ -18,7 +17,7 @@ from shared.errors import ClusterError
 def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[Any, bool]]:
     """The connected ray module, and whether Ray was started for this command alone. Raises ClusterError.
 
-    While the session is open, SIGTERM ends the command like Ctrl-C does.
+    While the session is open, and while it opens, SIGTERM ends the command like Ctrl-C does.
     address: `auto` (the cluster in RAY_ADDRESS, otherwise a private Ray), `local` (a private Ray) or HOST:PORT.
     namespace: Ray's namespace for named actors (default: one of its own).
     """
@@ -30,6 +29,18 @@ def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[An
     # Without RAY_ADDRESS, `auto` starts a private Ray: joining whatever runs on a shared machine is a bad default.
     if address == "auto":
         address = os.environ.get("RAY_ADDRESS", "local")
+    with interruptible():
+        try:
+            _connect(ray, address, namespace)
+            yield ray, address == "local"
+        finally:
+            # Also after half a start: processes of a private Ray must not outlive the command.
+            ray.shutdown()
+
+
+def _connect(ray: Any, address: str, namespace: str | None) -> None:
+    """`ray.init`, which a signal interrupts like anything else. Raises ClusterError, KeyboardInterrupt."""
+    received = num_received()
     try:
         ray.init(
             address=address,
@@ -39,35 +50,21 @@ def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[An
             namespace=namespace,
             configure_logging=True,
         )
+    except SystemExit as error:
+        # While it starts, Ray installs a handler for SIGTERM that exits at once.
+        raise KeyboardInterrupt from error
     except Exception as error:
+        if num_received() > received:
+            raise KeyboardInterrupt from error
         raise _refused(address, error) from error
-    try:
-        # Ray replaces signal handlers while it starts, so ours are installed after it.
-        with _interrupted_by_sigterm():
-            yield ray, address == "local"
-    finally:
-        ray.shutdown()
+    install()
+    if num_received() > received:
+        raise KeyboardInterrupt
 
 
 def ray_job_of(ray: Any) -> str:
     """Submission id if `ray job submit` started this process, otherwise Ray's own job id."""
     return str(os.environ.get("RAY_JOB_SUBMISSION_ID") or ray.get_runtime_context().get_job_id())
-
-
-@contextlib.contextmanager
-def _interrupted_by_sigterm() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may install handlers
-        return
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _interrupt(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _refused(address: str, error: Exception) -> ClusterError:

@@ -12,6 +12,7 @@ from augment_service.config import RunConfig
 from augment_service.job.actor_pool import DEATHS_AT_LEAST, ActorPool
 from augment_service.job.model_facts import MlmFacts, VectorFacts
 from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError
+from tests.support.ray_errors import every_ray_error, raised
 
 MLM = MlmFacts(fingerprint="m", device="cpu", arithmetic=2, hardware="x", dtype="float32", torch="2", transformers="5")
 VECTORS = VectorFacts(fingerprint="v", words=3)
@@ -60,14 +61,21 @@ class StubRay:
     killed: list[Handle] = field(default_factory=list)
     exceptions: Any = ray.exceptions
 
+    def wait(self, references: list[Reference], **_: Any) -> tuple[list[Reference], list[Reference]]:
+        return [one for one in references if one in self.answers], []
+
     def remote(self, **_: Any) -> Any:
         return lambda actor_class: Remote(lambda *_: Handle(actor_class.__name__))
 
     def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "Resources": {"CPU": 1}}] * self.num_nodes
+        ids = (str(number) * 56 for number in range(1, self.num_nodes + 1))
+        return [{"NodeID": one, "Alive": True, "Resources": {"CPU": 1}} for one in ids]
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": float(self.num_nodes)}
+
+    def available_resources(self) -> dict[str, float]:
+        return {}
 
     def get(self, reference: Reference) -> Any:
         answer = self.answers[reference]
@@ -82,13 +90,13 @@ class StubRay:
 class World:
     """A pool on a stub of Ray. `answer` settles the oldest pending call of a kind."""
 
-    def __init__(self, num_actors: int = 1) -> None:
+    def __init__(self, num_actors: int = 1, **options: Any) -> None:
         self.ray = StubRay(num_actors)
         self.refused_models: list[str] = []
         self.checked: list[dict[str, Any]] = []
         self.pool = ActorPool(
             ray=self.ray,
-            config=RunConfig(input=("x",), output="o", text_column=("t",)),
+            config=RunConfig(input=("x",), output="o", text_column=("t",), **options),
             run="r",
             job="j",
             own_ray=False,
@@ -111,14 +119,9 @@ class World:
 
     def start_one(self, node: str = NODE) -> list[str]:
         self.answer("MlmWorker", "where", node)
-        if self.pending("GloveWorker", "load"):
+        while self.pending("GloveWorker", "load"):
             self.answer("GloveWorker", "load", VECTORS)
         return self.answer("MlmWorker", "load", MLM)
-
-
-def raised(cause: Exception) -> Exception:
-    error: Exception = ray.exceptions.RayTaskError("load", "Traceback", cause)
-    return error
 
 
 def died() -> Exception:
@@ -171,16 +174,110 @@ def test_an_error_while_loading_ends_the_run_with_its_own_type_while_no_actor_is
 
 def test_an_unexpected_error_while_loading_is_a_cluster_error() -> None:
     world = World()
+    world.answer("MlmWorker", "where", NODE)
     with pytest.raises(ClusterError, match="a worker failed: KeyError: 'x'"):
         world.answer("MlmWorker", "load", raised(KeyError("x")))
 
 
-def test_an_error_while_loading_vectors_ends_the_run() -> None:
+def test_an_error_while_loading_vectors_ends_the_run_of_one_node() -> None:
+    world = World()
+    world.answer("MlmWorker", "where", NODE)
+    with pytest.raises(ModelError, match="no vectors"):
+        world.answer("GloveWorker", "load", raised(ModelError("no vectors")))
+
+
+def test_a_node_whose_vectors_cannot_be_loaded_is_left_out() -> None:
     world = World(2)
     assert world.start_one() == ["mlm-0"]
     world.answer("MlmWorker", "where", OTHER_NODE)
-    with pytest.raises(ModelError, match="no vectors"):
-        world.answer("GloveWorker", "load", raised(ModelError("no vectors")))
+    assert world.answer("GloveWorker", "load", raised(ModelError("no vectors"))) == []
+    assert world.answer("MlmWorker", "load", MLM) == []
+    assert (world.pool.num_ready, world.pool.num_starting) == (1, 0)
+
+
+def test_ready_actors_whose_vectors_cannot_be_loaded_again_are_ended() -> None:
+    world = World(2)
+    assert world.start_one() + world.start_one(OTHER_NODE) == ["mlm-0", "mlm-1"]
+    world.pool.vectors_lost("mlm-1", world.pool.vectors_of("mlm-1"), "died")
+    world.answer("GloveWorker", "load", raised(ModelError("no vectors")))
+    assert world.pool.handle("mlm-1") in world.ray.killed
+    assert world.pool.handle("mlm-0") not in world.ray.killed
+
+
+@pytest.mark.parametrize("error", [ClusterError("no GPU"), ModelError("no file"), KeyError("x")])
+def test_one_bad_node_is_left_out_however_fast_it_fails(error: Exception) -> None:
+    world = World(3)
+    assert world.answer("MlmWorker", "where", NODE) == []
+    assert world.answer("MlmWorker", "load", raised(error)) == []
+    assert "1 nodes were left out" in world.pool.waits_for
+    assert world.start_one(OTHER_NODE) == ["mlm-1"]
+    assert world.pool.num_ready == 1
+
+
+def test_a_model_that_two_nodes_refuse_ends_the_run_but_other_errors_only_when_all_have_failed() -> None:
+    world = World(3)
+    world.answer("MlmWorker", "where", NODE)
+    world.answer("MlmWorker", "load", raised(ModelError("no file")))
+    world.answer("MlmWorker", "where", OTHER_NODE)
+    with pytest.raises(ModelError, match="no file"):
+        world.answer("MlmWorker", "load", raised(ModelError("no file")))
+    world = World(3)
+    for node in (NODE, OTHER_NODE):
+        world.answer("MlmWorker", "where", node)
+        world.answer("MlmWorker", "load", raised(RuntimeError("no GPU")))
+    world.answer("MlmWorker", "where", "3" * 56)
+    with pytest.raises(ClusterError, match="no GPU"):
+        world.answer("MlmWorker", "load", raised(RuntimeError("no GPU")))
+
+
+def test_one_bad_gpu_of_a_node_is_left_out() -> None:
+    world = World(1)
+    world.ray.num_nodes = 2
+    world.pool.grow()
+    world.ray.num_nodes = 1
+    for _ in range(2):
+        world.answer("MlmWorker", "where", NODE)
+    assert world.answer("MlmWorker", "load", raised(RuntimeError("bad GPU"))) == []
+    world.answer("GloveWorker", "load", VECTORS)
+    assert world.answer("MlmWorker", "load", MLM) == ["mlm-1"]
+
+
+def test_with_a_fixed_number_of_actors_others_are_started_in_place_of_those_left_out() -> None:
+    world = World(3, mlm_actors=1)
+    world.answer("MlmWorker", "where", NODE)
+    world.answer("MlmWorker", "load", raised(ModelError("no file")))
+    world.pool.grow()
+    assert world.start_one(OTHER_NODE) == ["mlm-1"]
+    world.pool.grow()
+    assert world.pool.pending == []
+
+
+@pytest.mark.parametrize("method", ["where", "load"])
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_whatever_ray_says_about_a_lost_actor_it_is_replaced(method: str, is_wrapped: bool) -> None:
+    errors = every_ray_error()
+    assert len(errors) > 25
+    for error in errors:
+        for kind, name in (("MlmWorker", "mlm-1"), ("GloveWorker", "mlm-0")):
+            world = World()
+            if kind == "GloveWorker" or method == "load":
+                world.answer("MlmWorker", "where", NODE)
+            answer = raised(error) if is_wrapped else error
+            world.answer(kind, method if kind == "MlmWorker" else "load", answer)
+            if kind == "GloveWorker":
+                world.answer("GloveWorker", "load", VECTORS)
+                assert world.answer("MlmWorker", "load", MLM) == [name], type(error)
+            else:
+                assert world.start_one() == [name], type(error)
+
+
+def test_vectors_are_not_started_on_a_node_that_is_gone() -> None:
+    world = World(2)
+    assert world.start_one() + world.start_one(OTHER_NODE) == ["mlm-0", "mlm-1"]
+    group = world.pool.vectors_of("mlm-1")
+    world.ray.num_nodes = 1
+    world.pool.vectors_lost("mlm-1", group, "the node died")
+    assert world.pending("GloveWorker", "load") == []
 
 
 @pytest.mark.parametrize("is_refused", [True, False])
@@ -191,7 +288,7 @@ def test_an_actor_that_cannot_take_part_is_left_out_while_others_are_ready(is_re
     world.refused_models = ["m"] if is_refused else []
     assert world.answer("MlmWorker", "load", MLM if is_refused else raised(ExpectedError("no GPU"))) == []
     world.pool.grow()
-    assert (world.pool.num_ready, world.pool.num_starting, world.pool.pending) == (1, 1, [])
+    assert (world.pool.num_ready, world.pool.num_starting, world.pool.pending) == (1, 0, [])
 
 
 def test_other_models_than_those_of_the_job_end_the_run_while_no_actor_is_ready() -> None:

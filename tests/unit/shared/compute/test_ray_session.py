@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import socket
-import threading
 
 import pytest
 
@@ -29,23 +27,3 @@ def test_a_refusal_by_a_running_cluster_explains_the_token(text: str) -> None:
 
 def test_a_private_ray_that_fails_gives_its_first_line() -> None:
     assert str(module._refused("local", RuntimeError("\n no space \n trace"))) == "Ray at local: no space"
-
-
-def test_sigterm_interrupts_only_inside_the_session() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), module._interrupted_by_sigterm():
-        signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_session_outside_the_main_thread_leaves_sigterm_alone() -> None:
-    entered: list[bool] = []
-
-    def enter() -> None:
-        with module._interrupted_by_sigterm():
-            entered.append(True)
-
-    thread = threading.Thread(target=enter)
-    thread.start()
-    thread.join()
-    assert entered == [True]
