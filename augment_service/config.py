@@ -142,11 +142,23 @@ class ServeConfig(ModelChoice):
     max_k: int = runtime(100, "Candidates of one word.", ge=1, le=1_000)
     max_request_tokens: int = runtime(200_000, "Model pieces that one text may need.", ge=512)
     max_requests: int = runtime(256, "Requests at once; more are answered 503.", ge=1)
-    max_connections: int = runtime(2_000, "Open connections; more are closed with a 503.", ge=1)
+    max_answer_bytes: int = runtime(
+        64_000_000, "Longest answer, as estimated before it is computed (a stream: its texts in progress).", ge=10_000
+    )
+    memory_budget: int = runtime(
+        1_000_000_000, "Bytes that all requests in progress may take; more are answered 503.", ge=100_000
+    )
+    max_connections: int = runtime(
+        2_000, "Open connections, as far as the file descriptors allow; more are closed with a 503.", ge=1
+    )
     queue_seconds: float = runtime(
         2.0, "A request that would wait longer than this for the model is answered 503.", gt=0
     )
     max_wait_ms: float = runtime(2.0, "How long a model pass waits for company.", ge=0)
-    request_seconds: float = runtime(60.0, "Time limit of one request.", gt=0)
-    drain_seconds: float = runtime(30.0, "How long requests in flight may go on after SIGTERM.", ge=0)
+    body_seconds: float = runtime(30.0, "Time limit for the body of a request to arrive.", gt=0)
+    request_seconds: float = runtime(60.0, "Time limit of one request, until its answer begins.", gt=0)
+    drain_delay: float = runtime(
+        0.0, "How long new connections are still accepted after SIGTERM, while /readyz says 503.", ge=0
+    )
+    drain_seconds: float = runtime(30.0, "How long requests in flight may go on after that.", ge=0)
     cache_bytes: int = runtime(256_000_000, "Bound of the cache of candidates.", ge=0)

@@ -26,6 +26,8 @@ MAX_PIPELINED = 32
 """Requests that a client may send ahead of the answers; each takes memory from then on."""
 LINGER_SECONDS = 2.0
 """How long a client that is still sending has to read the refusal. Closing at once would reset its connection."""
+MAX_LINGERING = 64
+"""Connections beyond the limit that are given that time."""
 _SLICE_BYTES = 16_384
 
 
@@ -55,7 +57,12 @@ class GuardedProtocol(HttpToolsProtocol):
         self._raw_transport = transport
         self._guard = self._wait_for_request()
         if len(self.connections) > self._max_connections:
-            self._refuse(problem_message(503, "too many connections; try again", "overload", {"Retry-After": "1"}))
+            message = problem_message(503, "too many connections; try again", "overload", {"Retry-After": "1"})
+            if len(self.connections) <= self._max_connections + MAX_LINGERING:
+                self._refuse(message)
+            else:
+                transport.write(message)
+                transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers of the connection."""
