@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 import time
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
 
+from shared.embedded.wheels import embedded_glove_path
 from tests.support.service import Service
 
 SMALL = {"texts": ["the cat"], "n_a": 1}
@@ -185,32 +188,53 @@ def wait_until_served(service: Service, seconds: float) -> None:
             time.sleep(0.1)
 
 
+def rare_words() -> list[str]:
+    """Words of the embedded vectors that no small vocabulary holds."""
+    index = next(embedded_glove_path().glob("*index.parquet"))
+    words = pq.read_table(index)["index"].slice(200_000, 50_000).to_pylist()
+    return [word for word in words if re.fullmatch("[a-z]{5,8}", word)]
+
+
+@pytest.mark.timeout(280)
 def test_a_small_request_does_not_wait_for_words_of_the_vectors(model_options: list[str], tmp_path: Path) -> None:
-    """Texts of words that only the vectors know, which take a while to rank."""
-    numbers = [" ".join(f"{(row * 37 + column * 11) % 97 / 97:.3f}" for column in range(40)) for row in range(97)]
-    rows = "\n".join(f"zq{row}x {numbers[row % 97]}" for row in range(60_000))
-    (tmp_path / "glove.txt").write_text(rows + "\n", encoding="utf-8")
-    options = [*model_options, "--glove", str(tmp_path / "glove.txt"), "--queue-seconds", "100"]
+    """Two texts of 1,000 words that only the vectors know, each of which takes a millisecond, and one of two words."""
+    options = [*model_options, "--glove", "embedded", "--queue-seconds", "1000"]
+    words = rare_words()
     with Service(*options, log=tmp_path / "log.txt") as service:
-        texts = [" ".join(f"zq{number * 1_200 + n}x" for n in range(1_200)) for number in range(8)]
         done: list[float] = []
 
-        def ask(text: str) -> None:
+        def ask(*asked: str) -> None:
             with service.client() as client:
-                body = {"texts": [text], "k": 5, "words": "all"}
-                assert client.post("/v1/candidates", json=body).status_code == 200
-                done.append(time.monotonic())
+                body = {"texts": [" ".join(asked)], "k": 5, "words": "all"}
+                assert client.post("/v1/candidates", json=body, timeout=200).status_code == 200
+            done.append(time.monotonic())
 
-        threads = [threading.Thread(target=ask, args=(text,)) for text in texts]
+        threads = [threading.Thread(target=ask, args=words[start : start + 1_000]) for start in (10, 1_010)]
         for thread in threads:
             thread.start()
-        waited_at = time.monotonic() + 30
-        while metric(service, "augment_service_queue_words") < 100 and time.monotonic() < waited_at:
+        until = time.monotonic() + 30
+        while metric(service, "augment_service_queue_words") < 100 and time.monotonic() < until:
             time.sleep(0.01)
-        with service.client() as client:
-            body = {"texts": ["zq59999x zq59998x"], "k": 5, "words": "all"}
-            assert client.post("/v1/candidates", json=body).status_code == 200
-        finished = time.monotonic()
+        ask(*words[:2])
+        finished = done[-1]
         for thread in threads:
             thread.join()
-        assert finished < min(done), "a request with two words waited for one with 1,200"
+        assert len(done) == 3
+        assert finished == min(done), "a request with two words waited for one with 1,000"
+
+
+@pytest.mark.timeout(280)
+def test_words_of_a_client_that_left_are_dropped(model_options: list[str], tmp_path: Path) -> None:
+    options = [*model_options, "--glove", "embedded", "--queue-seconds", "1000"]
+    words = rare_words()[2_010:]
+    with Service(*options, log=tmp_path / "log.txt") as service:
+        with service.client() as client, pytest.raises(httpx.ReadTimeout):
+            body = {"texts": [" ".join(words[start : start + 1_000]) for start in (0, 1_000)], "k": 5, "words": "all"}
+            client.post("/v1/candidates", json=body, timeout=0.3)
+        until = time.monotonic() + 2
+        while metric(service, "augment_service_queue_words") > 0:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        began = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - began < 5
