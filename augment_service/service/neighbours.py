@@ -21,8 +21,8 @@ _TURN_WORDS = 4
 """While others wait, a request with more words than a block takes at most so many per turn."""
 _RATE_MEMORY = 0.5
 """Weight of the previous estimate when the throughput is updated."""
-_KNOWN_FACTOR = 4
-"""A block this many times faster than measured at the start had most of its answers already."""
+_MAX_SEEN = 100_000
+"""Words that are remembered as seen, which is as many as the vectors keep answers for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,10 +55,7 @@ class NeighbourBatcher:
     _queue: deque[_Waiting] = field(default_factory=deque)
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "vectors"))
     _task: asyncio.Task[None] | None = None
-    _usual_rate: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._usual_rate = self.words_per_second
+    _seen: set[tuple[str, int]] = field(default_factory=set)
 
     def nearest(self, words: tuple[str, ...], k: int) -> asyncio.Future[Nearest]:
         """Per word its K nearest (word, cosine). Cancelling the future removes its words from the queue.
@@ -111,7 +108,7 @@ class NeighbourBatcher:
                     if not one.done.done():
                         one.done.set_exception(error)
                 continue
-            self._measure(len(words) / max(time.monotonic() - began, 1e-6))
+            self._measure(words, block[0][0].k, max(time.monotonic() - began, 1e-6))
             for one, part in block:
                 one.found.update((word, nearest[word]) for word in part)
                 if len(one.found) == len(one.words) and not one.done.done():
@@ -141,7 +138,11 @@ class NeighbourBatcher:
         self._queue.extendleft(reversed(skipped))
         return list(taken.values())
 
-    def _measure(self, rate: float) -> None:
+    def _measure(self, words: list[str], k: int, seconds: float) -> None:
         # Words that were asked for before are answered from memory, and say nothing about the others.
-        if rate <= _KNOWN_FACTOR * self._usual_rate:
-            self.words_per_second += (1 - _RATE_MEMORY) * (rate - self.words_per_second)
+        new = {(word, k) for word in words} - self._seen
+        if 2 * len(new) >= BLOCK_WORDS:
+            self.words_per_second += (1 - _RATE_MEMORY) * (len(new) / seconds - self.words_per_second)
+        if len(self._seen) > _MAX_SEEN:
+            self._seen.clear()
+        self._seen |= new
