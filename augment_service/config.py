@@ -161,4 +161,7 @@ class ServeConfig(ModelChoice):
         0.0, "How long new connections are still accepted after SIGTERM, while /readyz says 503.", ge=0
     )
     drain_seconds: float = runtime(30.0, "How long requests in flight may go on after that.", ge=0)
+    access_log: bool = runtime(
+        False, "Log every request: method, route, status, seconds and X-Request-Id; never texts or tokens."
+    )
     cache_bytes: int = runtime(256_000_000, "Bound of the cache of candidates.", ge=0)

@@ -87,7 +87,7 @@ class Lease:
         if answer_bytes > gate.max_answer_bytes:
             raise LimitError(
                 f"the answer would take about {_megabytes(answer_bytes)}, and the limit is "
-                f"{_megabytes(gate.max_answer_bytes)}; ask for fewer texts, samples or candidates, or use the stream",
+                f"{_megabytes(gate.max_answer_bytes)}; ask for fewer texts, samples or candidates at once",
                 "/texts",
             )
         if held_bytes > gate.answers.max_bytes:

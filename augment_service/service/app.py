@@ -58,6 +58,7 @@ class AppSettings:
                 max_body_bytes=config.max_body_bytes,
                 body_seconds=config.body_seconds,
                 request_seconds=config.request_seconds,
+                access_log=config.access_log,
                 only_loopback_hosts=only_loopback_hosts,
             ),
             cache_bytes=config.cache_bytes,

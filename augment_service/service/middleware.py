@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import random
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +28,8 @@ KNOWN_PATHS = frozenset(
     {*WORK_PATHS, "/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
 )
 CLIENT_GONE_STATUS = 499
+REQUEST_ID_HEADER = b"x-request-id"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
@@ -34,12 +38,14 @@ class MiddlewareSettings:
     """Limits that hold before a request is understood.
 
     body_seconds: for the body to arrive. request_seconds: from then until the answer begins; a stream has no such
-    limit. only_loopback_hosts: reject every Host header but a loopback name (DNS-rebinding protection).
+    limit. access_log: one log line per request, without texts or tokens. only_loopback_hosts: reject every Host header
+    but a loopback name (DNS-rebinding protection).
     """
 
     max_body_bytes: int
     body_seconds: float
     request_seconds: float
+    access_log: bool = False
     only_loopback_hosts: bool = False
 
 
@@ -69,12 +75,13 @@ class Middleware:
         path = scope["path"]
         status = 0
         deadline, lease = self._deadlines.new(), self._gate.lease()
+        request_id = _request_id(scope)
 
         async def watched(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, (REQUEST_ID_HEADER, request_id)]
                 deadline.allow(None)
             await send(message)
 
@@ -95,7 +102,7 @@ class Middleware:
         except Exception as error:
             if not isinstance(error, (ExpectedError, TimeoutError)):
                 # The message of an unexpected error may contain text of the request: log its type and location only.
-                logger.error("request_failed", extra={"fields": _place(error, path)})
+                logger.error("request_failed", extra={"fields": _place(error, path) | {"id": request_id.decode()}})
             if not status:
                 await self._refuse(self._problem(error, lease), scope, receive, watched)
             elif not isinstance(error, TimeoutError):
@@ -104,7 +111,10 @@ class Middleware:
             lease.release()
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
-            self._metrics.answered(path if path in KNOWN_PATHS else "other", status, time.perf_counter() - began)
+            route, seconds = path if path in KNOWN_PATHS else "other", time.perf_counter() - began
+            self._metrics.answered(route, status, seconds)
+            if self._settings.access_log:
+                _log_request(scope["method"], route, status, seconds, request_id)
 
     def _check(self, scope: Any, path: str) -> None:
         authorization = host = None
@@ -156,6 +166,19 @@ class _RefusedError(Exception):
 
 def _code_of(response: Any) -> str:
     return str(orjson.loads(response.body)["code"])
+
+
+def _request_id(scope: Any) -> bytes:
+    """The id that the client or a proxy chose, if it is a harmless one, or a new one."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
+            return bytes(value)
+    return b"%016x" % random.getrandbits(64)
+
+
+def _log_request(method: str, route: str, status: int, seconds: float, request_id: bytes) -> None:
+    fields = {"method": method, "route": route, "status": status, "seconds": seconds, "id": request_id.decode()}
+    logger.info("request", extra={"fields": fields})
 
 
 def _is_loopback_host(host: bytes | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import httpx
 
 from augment_service.service.loading import is_path
 from tests.support.command import ROOT, run_command
-from tests.support.service import Service
+from tests.support.service import TOKEN, Service
 
 
 def long_request(number: int) -> dict[str, object]:
@@ -127,3 +128,21 @@ def test_past_the_drain_seconds_requests_are_answered_503(model_options: list[st
             assert one.json()["code"] == "unavailable"
             assert "shutting down" in one.json()["detail"]
         assert "Traceback" not in service.log
+
+
+def test_every_answer_has_a_request_id_and_the_access_log_shows_it(model_options: list[str], tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    with Service(*model_options, "--access-log", log=log, tokens=TOKEN) as service, service.client(TOKEN) as client:
+        body = {"texts": ["the secret cat"], "n_a": 1}
+        given = client.post("/v1/augment", json=body, headers={"X-Request-Id": "from-a-proxy.7"})
+        assert given.headers["x-request-id"] == "from-a-proxy.7"
+        chosen = {client.get("/healthz").headers["x-request-id"] for _ in range(3)}
+        assert len(chosen) == 3
+        refused = client.post("/v1/augment?secret=1", json={}, headers={"X-Request-Id": "a b\tc" * 30})
+        assert re.fullmatch("[0-9a-f]{16}", refused.headers["x-request-id"])
+        client.get("/secret-path")
+    line = r" request method=POST route=/v1/augment status=%d seconds=[0-9.e-]+ id=%s"
+    assert re.search(line % (200, "from-a-proxy.7"), service.log)
+    assert re.search(line % (422, refused.headers["x-request-id"]), service.log)
+    assert "secret" not in service.log
+    assert TOKEN not in service.log
