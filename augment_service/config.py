@@ -217,11 +217,28 @@ class ServeConfig(ModelChoice):
     max_k: int = runtime(100, "Maximum K of a request: candidates per word.", ge=1, le=1_000)
     max_request_tokens: int = runtime(200_000, "Maximum model tokens that one text may require.", ge=512)
     max_requests: int = runtime(256, "Maximum concurrent requests; further ones get a 503.", ge=1)
-    max_connections: int = runtime(2_000, "Maximum open connections; further ones get a 503 and are closed.", ge=1)
+    max_answer_bytes: int = runtime(
+        64_000_000,
+        "Maximum size of an answer, estimated before it is computed (streams: texts in progress).",
+        ge=10_000,
+    )
+    memory_budget: int = runtime(
+        1_000_000_000, "Bytes that all requests in progress may take together; further ones get a 503.", ge=100_000
+    )
+    max_connections: int = runtime(
+        2_000, "Maximum open connections, capped by file descriptors; further ones get a 503 and are closed.", ge=1
+    )
     queue_seconds: float = runtime(2.0, "A request that would wait longer than this for the model gets a 503.", gt=0)
     max_wait_ms: float = runtime(2.0, "Maximum wait for more requests before a batch runs.", ge=0)
-    request_seconds: float = runtime(60.0, "Time limit of one request.", gt=0)
-    drain_seconds: float = runtime(30.0, "Time that requests in flight get to finish after SIGTERM.", ge=0)
+    body_seconds: float = runtime(30.0, "Time limit for the body of a request to arrive.", gt=0)
+    request_seconds: float = runtime(60.0, "Time limit of one request, until its answer begins.", gt=0)
+    drain_delay: float = runtime(
+        0.0, "Time that new connections are still accepted after SIGTERM, while /readyz returns 503.", ge=0
+    )
+    drain_seconds: float = runtime(30.0, "Time that requests in flight then get to finish.", ge=0)
+    access_log: bool = runtime(
+        False, "Log every request: method, route, status, seconds and X-Request-Id; never texts or tokens."
+    )
     cache_bytes: int = runtime(256_000_000, "Maximum size of the candidate cache in bytes.", ge=0)
 
     @model_validator(mode="after")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from augment_service.engine.proposer import Proposer, TextProposals
 
 
@@ -12,6 +14,15 @@ def candidates_answer(proposer: Proposer, found: Sequence[TextProposals]) -> dic
     """Words and candidates of one text, or of both texts of a pair: the fields of `TextCandidateSets`."""
     columns = [_column(proposer, one) for one in found]
     return {"text_a": columns[0], "text_b": columns[1] if len(columns) > 1 else None}
+
+
+def candidates_json(proposer: Proposer, found: Sequence[TextProposals]) -> bytes:
+    """`candidates_answer` as JSON, written word by word."""
+    written = [
+        b'{"text":%b,"words":[%b]}' % (orjson.dumps(one["text"]), b",".join(map(orjson.dumps, one["words"])))
+        for one in (_column(proposer, text) for text in found)
+    ]
+    return b'{"text_a":%b,"text_b":%b}' % (written[0], written[1] if len(written) > 1 else b"null")
 
 
 def _column(proposer: Proposer, found: TextProposals) -> dict[str, Any]:

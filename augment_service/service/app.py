@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from augment_service.config import ServeConfig
 from augment_service.service import problems
 from augment_service.service.access import Access
+from augment_service.service.admission import Gate
 from augment_service.service.limits import Limits
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.middleware import Middleware, MiddlewareSettings
@@ -43,6 +44,9 @@ class AppSettings:
     limits: Limits
     middleware: MiddlewareSettings
     cache_bytes: int
+    max_requests: int
+    max_answer_bytes: int
+    memory_budget: int
 
     @classmethod
     def of(cls, config: ServeConfig, access: Access, *, only_loopback_hosts: bool = False) -> Self:
@@ -51,11 +55,16 @@ class AppSettings:
             access=access,
             limits=Limits(**{one.name: getattr(config, one.name) for one in fields(Limits)}),
             middleware=MiddlewareSettings(
-                max_requests=config.max_requests,
+                max_body_bytes=config.max_body_bytes,
+                body_seconds=config.body_seconds,
                 request_seconds=config.request_seconds,
+                access_log=config.access_log,
                 only_loopback_hosts=only_loopback_hosts,
             ),
             cache_bytes=config.cache_bytes,
+            max_requests=config.max_requests,
+            max_answer_bytes=config.max_answer_bytes,
+            memory_budget=config.memory_budget,
         )
 
 
@@ -88,7 +97,20 @@ def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = state
-    app.add_middleware(Middleware, access=settings.access, settings=settings.middleware, metrics=metrics)
+    gate = Gate(
+        max_requests=settings.max_requests,
+        max_answer_bytes=settings.max_answer_bytes,
+        memory_budget=settings.memory_budget,
+    )
+    metrics.watch_memory(lambda: gate.bodies.taken + gate.answers.taken)
+    app.add_middleware(
+        Middleware,
+        access=settings.access,
+        settings=settings.middleware,
+        metrics=metrics,
+        gate=gate,
+        deadlines=state.deadlines,
+    )
     add_text_routes(app, state, settings.limits)
     add_state_routes(app, state, metrics)
     add_page(app)

@@ -1,7 +1,8 @@
 """One text of a request -> its samples or candidates, through the engine's steps, the cache and the shared models.
 
-Short work runs on the event loop. Work that may take longer (long texts, many draws, sequential conditioning) runs on a
-small thread pool, so that no request blocks the others.
+Short work runs on the event loop. Work that may take longer (long texts, many draws, many candidates, sequential
+conditioning) runs on a small thread pool, so that no request blocks the others. A text's answer leaves here as JSON: as
+objects it takes several times the memory, and only as many texts as the pool has threads are objects at the same time.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import orjson
+
 from augment_service.engine.conditioning import samples_steps
 from augment_service.engine.proposer import Answer, Ask, Proposer, Steps, TextProposals
-from augment_service.service.answers import candidates_answer
+from augment_service.service.answers import candidates_json
 from augment_service.service.cache import ByteLru
 from augment_service.service.limits import LimitError
 from augment_service.service.metrics import ServiceMetrics
@@ -33,6 +36,8 @@ _INLINE_CHARACTERS = 400
 """Texts up to this length are handled on the event loop."""
 _INLINE_DRAWN_WORDS = 2_000
 _INLINE_ANSWER_CHARACTERS = 20 * _INLINE_CHARACTERS
+_INLINE_CANDIDATES = 20_000
+"""Characters x K; a word has five characters or so."""
 _LONG_TEXTS_AT_ONCE = 16
 """Number of long texts, over all requests, whose model inputs may be in memory at the same time."""
 _POOL_THREADS = 2
@@ -44,6 +49,8 @@ class _Entry:
 
     proposals: tuple[TextProposals, ...]
     row: RowCandidates
+    num_sites: int
+    num_bytes: int
 
 
 class Ticket:
@@ -76,43 +83,42 @@ class Augmenter:
         """A new ticket; a request needs one for all of its texts."""
         return Ticket(self.models)
 
-    async def samples(
-        self, text: str | Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket
-    ) -> dict[str, Any]:
-        """The samples of one text: {"id", "samples"}. Raises LimitError, OverloadError, ModelError."""
+    async def samples(self, text: str | Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket) -> bytes:
+        """The samples of one text as JSON: {"id", "samples"}. Raises LimitError, OverloadError, ModelError."""
         columns = as_columns(text)
         if params.conditioning == "sequential":
             row, samples = await self._sequential_samples(columns, source_id, params, ticket)
-        else:
-            row, samples = await self._samples(columns, source_id, params, ticket)
-        self._metrics.samples.inc(len(samples))
-        is_long = len(samples) * sum(map(len, columns)) > _INLINE_ANSWER_CHARACTERS
-        (rendered,) = await self._call(is_long, render_rows, [row], samples)
-        return {"id": source_id, "samples": rendered}
+            self._metrics.samples.inc(len(samples))
+            answer: bytes = await self._pooled(_samples_json, row, samples)
+            return answer
+        entry = await self._entry(columns, params, ticket)
+        num_drawn = entry.num_sites * params.n_a
+        if num_drawn > MAX_DRAWN_WORDS:
+            raise LimitError(
+                f"{entry.num_sites} replaceable words x n_a {params.n_a} is more than {MAX_DRAWN_WORDS}; ask for fewer "
+                "samples or shorter texts",
+                "/n_a",
+            )
+        row = replace(entry.row, source_id=source_id)
+        is_short = num_drawn <= _INLINE_DRAWN_WORDS and params.n_a * sum(map(len, columns)) <= _INLINE_ANSWER_CHARACTERS
+        answer, num_samples = _draw(row, params) if is_short else await self._pooled(_draw, row, params)
+        self._metrics.samples.inc(num_samples)
+        return answer
 
-    async def candidates(self, text: str | Sequence[str], params: AugmentParams, ticket: Ticket) -> dict[str, Any]:
-        """Words and candidates of one text or pair. Raises LimitError, OverloadError, ModelError."""
-        entry = await self._entry(as_columns(text), params, ticket)
-        return candidates_answer(Proposer(self.models.lexicon, params), entry.proposals)
+    async def candidates(self, text: str | Sequence[str], params: AugmentParams, ticket: Ticket) -> bytes:
+        """Words and candidates of one text or pair, as JSON. Raises LimitError, OverloadError, ModelError."""
+        columns = as_columns(text)
+        entry = await self._entry(columns, params, ticket)
+        proposer = Proposer(self.models.lexicon, params)
+        if sum(map(len, columns)) * params.k <= _INLINE_CANDIDATES:
+            return candidates_json(proposer, entry.proposals)
+        answer: bytes = await self._pooled(candidates_json, proposer, entry.proposals)
+        return answer
 
     async def close(self) -> None:
         """Stop the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         await self.models.close()
-
-    async def _samples(
-        self, columns: Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket
-    ) -> tuple[RowCandidates, Samples]:
-        entry = await self._entry(columns, params, ticket)
-        row = replace(entry.row, source_id=source_id)
-        num_drawn = len(row.sites) * params.n_a
-        if num_drawn > MAX_DRAWN_WORDS:
-            raise LimitError(
-                f"{len(row.sites)} replaceable words x n_a {params.n_a} is more than {MAX_DRAWN_WORDS}; ask for fewer "
-                "samples or shorter texts",
-                "/n_a",
-            )
-        return row, await self._call(num_drawn > _INLINE_DRAWN_WORDS, draw_samples, [row], params)
 
     async def _sequential_samples(
         self, columns: Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket
@@ -134,9 +140,8 @@ class Augmenter:
         proposer = Proposer(self.models.lexicon, params)
         is_long = sum(map(len, columns)) > _INLINE_CHARACTERS
         proposals = await self._drive(proposer.propose_steps(list(columns), protects=True), is_long)
-        texts = [proposer.text_candidates(one) for one in proposals]
-        entry = _Entry(tuple(proposals), RowCandidates(0, texts[0], texts[1] if len(texts) > 1 else None))
-        self._cache.put(key, entry, _size_of(entry))
+        entry = _entry_of(proposer, proposals) if not is_long else await self._pooled(_entry_of, proposer, proposals)
+        self._cache.put(key, entry, entry.num_bytes)
         return entry
 
     async def _drive(self, steps: Steps[Found], is_long: bool) -> Found:
@@ -149,7 +154,7 @@ class Augmenter:
         """Run the engine's steps to the end. Raises LimitError when they need too many model tokens."""
         tokens, answer = 0, None
         while True:
-            ask = await self._call(in_pool, _advance, steps, answer)
+            ask = await self._pooled(_advance, steps, answer) if in_pool else _advance(steps, answer)
             if not isinstance(ask, Ask):
                 found: Found = ask.found
                 return found
@@ -162,9 +167,7 @@ class Augmenter:
                 )
             answer = await self.models.answer(ask)
 
-    async def _call(self, in_pool: bool, function: Callable[..., Any], *arguments: Any) -> Any:
-        if not in_pool:
-            return function(*arguments)
+    async def _pooled(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
 
@@ -181,8 +184,26 @@ def _advance(steps: Steps[Any], answer: Answer | None) -> Ask | _Done:
         return _Done(end.value)
 
 
-def _size_of(entry: _Entry) -> int:
+def _entry_of(proposer: Proposer, proposals: Sequence[TextProposals]) -> _Entry:
+    texts = [proposer.text_candidates(one) for one in proposals]
+    row = RowCandidates(0, texts[0], texts[1] if len(texts) > 1 else None)
+    return _Entry(tuple(proposals), row, len(row.sites), _size_of(proposals, row))
+
+
+def _draw(row: RowCandidates, params: AugmentParams) -> tuple[bytes, int]:
+    """The samples of a text as JSON, and their number."""
+    samples = draw_samples([row], params)
+    return _samples_json(row, samples), len(samples)
+
+
+def _samples_json(row: RowCandidates, samples: Samples) -> bytes:
+    (rendered,) = render_rows([row], samples)
+    # One sample at a time: within one call of orjson no other thread runs, the event loop's included.
+    return b'{"id":%d,"samples":[%b]}' % (row.source_id, b",".join(map(orjson.dumps, rendered)))
+
+
+def _size_of(proposals: Sequence[TextProposals], row: RowCandidates) -> int:
     """Estimated bytes of an entry, on the high side: every string and number counts as an object of its own."""
-    candidates = sum(len(word) + 130 for site in entry.row.sites for word in site.candidates)
-    words = sum(320 + 36 * len(word.piece_ids) + len(word.text) for one in entry.proposals for word in one.words)
-    return 1_000 + candidates + words + 400 * len(entry.row.sites) + 8 * sum(len(one.text) for one in entry.proposals)
+    candidates = sum(len(word) + 130 for site in row.sites for word in site.candidates)
+    words = sum(320 + 36 * len(word.piece_ids) + len(word.text) for one in proposals for word in one.words)
+    return 1_000 + candidates + words + 400 * len(row.sites) + 8 * sum(len(one.text) for one in proposals)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
+from augment_service.service.admission import Lease
 from shared.errors import ExpectedError
 
 Found = TypeVar("Found")
@@ -25,23 +26,25 @@ class ClientGoneError(Exception):
     """The client disconnected before its response was ready."""
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The JSON body, not yet parsed. Raises BodyError, ClientGoneError."""
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+async def read_body(scope: Any, receive: Any, max_bytes: int, lease: Lease) -> bytes:
+    """The JSON body, not yet parsed, accounted for in `lease`. Raises BodyError, OverloadError, ClientGoneError."""
+    headers = dict(scope["headers"])
+    if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
         raise BodyError("the body must be JSON, sent with Content-Type: application/json", 415)
     too_large = BodyError(f"the body is longer than {max_bytes} bytes; send fewer texts per request", 413)
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > max_bytes:
+    length = headers.get(b"content-length", b"0")
+    if not length.isdigit() or len(length) > 18 or int(length) > max_bytes:
         raise too_large
     chunks, size = [], 0
     while True:
-        message = await request.receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunk = message.get("body", b"")
         size += len(chunk)
         if size > max_bytes:
             raise too_large
+        lease.hold_body(size)
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)

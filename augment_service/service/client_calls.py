@@ -20,6 +20,8 @@ TextOrPair = str | Sequence[str]
 FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 30.0
 _RETRIED_STATUSES = (429, 503)
+_MAX_TIMEOUTS = 2
+"""Tries that may end at a time limit: the same work would most likely take as long again."""
 
 
 class ServiceError(Exception):
@@ -37,14 +39,15 @@ class Call:
     """One request and its tries.
 
     Responses are pure functions of the request, so a request without a response (429, 503, a broken connection) can be
-    sent again: after Retry-After seconds if the service sends that header, otherwise after a doubling delay.
+    sent again: after Retry-After seconds if the service sends that header, otherwise after a doubling delay. A request
+    that reaches a time limit, the service's or our own, is sent again once.
     """
 
     augment_path: ClassVar[str] = "/v1/augment"
 
     def __init__(self, path: str, body: bytes, max_tries: int) -> None:
         self.path, self.body, self._max_tries = path, body, max_tries
-        self._tries = 1
+        self._tries, self._num_timeouts = 1, 0
 
     @classmethod
     def augment(cls, texts: Sequence[TextOrPair], parameters: Mapping[str, Any], max_tries: int) -> Self:
@@ -63,7 +66,9 @@ class Call:
             problem = Problem.model_validate_json(response.content)
         # A 5xx without a problem document comes from a proxy that lost its replica: another one may answer.
         is_lost = problem is None and response.status_code >= 500
-        if (response.status_code in _RETRIED_STATUSES or is_lost) and self._tries < self._max_tries:
+        self._num_timeouts += problem is not None and problem.code == "timeout"
+        may_retry = self._tries < self._max_tries and self._num_timeouts < _MAX_TIMEOUTS
+        if (response.status_code in _RETRIED_STATUSES or is_lost) and may_retry:
             retry_after = response.headers.get("retry-after", "")
             return self._next_wait(float(retry_after) if retry_after.isdecimal() else None)
         if problem is None:
@@ -72,8 +77,9 @@ class Call:
 
     def wait_after_error(self, error: httpx.TransportError) -> float:
         """Seconds to wait before the next try. Raises ServiceError after the last one."""
-        if self._tries >= self._max_tries:
-            raise ServiceError(f"the service could not be reached in {self._max_tries} tries: {error!r}") from error
+        self._num_timeouts += isinstance(error, httpx.ReadTimeout)
+        if self._tries >= self._max_tries or self._num_timeouts >= _MAX_TIMEOUTS:
+            raise ServiceError(f"the service could not be reached in {self._tries} tries: {error!r}") from error
         return self._next_wait(None)
 
     def _next_wait(self, retry_after_seconds: float | None) -> float:

@@ -1,21 +1,34 @@
-"""uvicorn's HTTP protocol with two more limits: the number of open connections, and how long one may stay silent.
+"""uvicorn's HTTP protocol with limits on what one connection may cost before and after a request is answered.
 
 uvicorn waits indefinitely for the first request on a connection, for the rest of its headers, and for a client that
-does not read its response. One silent connection costs little, but thousands of them exhaust the service.
+does not read its response, and it collects headers of any size. Here all of that is bounded, and every refusal is a
+problem document that also reaches a client that is still sending.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from augment_service.service.problems import PROBLEM_TYPE, problem_bytes
+from augment_service.service.problems import problem_message
 
 FIRST_REQUEST_SECONDS = 10.0
 UNREAD_ANSWER_SECONDS = 30.0
+MAX_HEAD_BYTES = 65_536
+"""Bytes of request line and headers, or of chunk extensions and trailers between two parts of a body."""
+MAX_HEADERS = 200
+MAX_PIPELINED = 32
+"""Requests that a client may send ahead of the answers; each takes memory from then on."""
+LINGER_SECONDS = 2.0
+"""How long a client that is still sending has to read the refusal. Closing at once would reset its connection."""
+MAX_LINGERING = 64
+"""Connections beyond the limit that are given that time."""
+_SLICE_BYTES = 16_384
 
 
 class GuardedConfig(uvicorn.Config):
@@ -33,50 +46,199 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(config, *arguments, **named)
         assert isinstance(config, GuardedConfig)
         self._max_connections = config.max_connections
+        self._num_headers = self._bare_bytes = 0
+        self._has_progress = False
+        self._discards = False
+        self._reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Accept the connection, or close it with a 503 when too many are open."""
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
+        self._raw_transport = transport
         self._guard = self._wait_for_request()
         if len(self.connections) > self._max_connections:
-            body = problem_bytes(503, "too many connections; try again", "overload")
-            head = (
-                f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {PROBLEM_TYPE}\r\nContent-Length: {len(body)}\r\n"
-                "Retry-After: 1\r\nConnection: close\r\n\r\n"
-            )
-            transport.write(head.encode() + body)
-            transport.close()
+            message = problem_message(503, "too many connections; try again", "overload", {"Retry-After": "1"})
+            if len(self.connections) <= self._max_connections + MAX_LINGERING:
+                self._refuse(message)
+            else:
+                transport.write(message)
+                transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timer of the connection."""
+        """Cancel the timers of the connection."""
         self._guard.cancel()
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        """Parse the next bytes; refuse what is not HTTP, and headers beyond the limits."""
+        if len(data) <= _SLICE_BYTES:
+            self._feed(data)
+            return
+        for start in range(0, len(data), _SLICE_BYTES):
+            self._feed(data[start : start + _SLICE_BYTES])
+
     def on_headers_complete(self) -> None:
-        """Cancel the timer: from here on the application's own time limit applies."""
+        """Cancel the timer: from here on the application's own time limits apply."""
         self._guard.cancel()
+        self._has_progress = True
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise _TooManyRequestsError
         super().on_headers_complete()
 
     def on_message_begin(self) -> None:
         """Restart the timer: after the first bytes of a request its headers must arrive in time."""
         self._guard.cancel()
         self._guard = self._wait_for_request()
+        self._num_headers = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header, up to a number of them. Trailers are headers too, but are not used."""
+        self._num_headers += 1
+        if self._num_headers > MAX_HEADERS:
+            raise _TooManyHeadersError
+        super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Collect a part of a body."""
+        self._has_progress = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Note that the request has arrived as a whole."""
+        self._has_progress = True
+        super().on_message_complete()
+
     def on_response_complete(self) -> None:
-        """Limit how long the client may take to read the response."""
+        """Limit how long the client may take to read the response, and do not wait for the rest of a request."""
         super().on_response_complete()
-        if not self.transport.is_closing() and self.transport.get_write_buffer_size():
+        if self.transport.is_closing():
+            return
+        if self.cycle.response_complete and self.cycle.more_body:
+            self.transport.close()
+        elif self.transport.get_write_buffer_size():
             self._guard.cancel()
             self._guard = self.loop.call_later(UNREAD_ANSWER_SECONDS, self._abort_unread)
+
+    def pause_writing(self) -> None:
+        """Let the application wait, and give the client a deadline for reading some of what was sent."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """Let the application go on."""
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+        super().resume_writing()
+
+    def _feed(self, data: bytes) -> None:
+        if self._discards or self.transport.is_closing():
+            return
+        self._unset_keepalive_if_required()
+        self._has_progress = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return  # no other protocol is offered: the request is answered as HTTP
+        except httptools.HttpParserError as error:
+            if isinstance(error.__context__, _TooManyHeadersError):
+                self._refuse(problem_message(431, f"more than {MAX_HEADERS} headers"))
+            else:
+                self._refuse(problem_message(400, "the request is not valid HTTP", "not-http"))
+            return
+        # Only here is memory taken before the application sees anything: bytes that complete no part of a request.
+        self._bare_bytes = 0 if self._has_progress else self._bare_bytes + len(data)
+        if self._bare_bytes > MAX_HEAD_BYTES:
+            self._refuse(problem_message(431, f"the headers are longer than {MAX_HEAD_BYTES} bytes"))
+
+    def _refuse(self, message: bytes) -> None:
+        """Send a refusal in place of an answer, and close. An answer that is already under way is finished first."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._discards = True
+            self.cycle.keep_alive = False
+            if not self.cycle.more_body:
+                return
+            if not self.cycle.response_started:
+                self._raw_transport.write(message)
+            self.cycle.disconnected = True  # its body will never be whole
+            self.cycle.message_event.set()
+            self._linger()
+            return
+        self._raw_transport.write(message)
+        self._linger()
+
+    def _close(self) -> None:
+        """Close the connection, at once unless the client is still sending: then after what it sends was discarded."""
+        if self.cycle is not None and self.cycle.more_body:
+            self._linger()
+        else:
+            self._close_raw()
+
+    def _close_raw(self) -> None:
+        self._guard.cancel()
+        self._raw_transport.close()
+        if self._raw_transport.get_write_buffer_size():
+            self._guard = self.loop.call_later(UNREAD_ANSWER_SECONDS, self._raw_transport.abort)
+
+    def _linger(self) -> None:
+        self._discards = True
+        self._guard.cancel()
+        self.transport.stop()  # type: ignore[attr-defined]
+        if self._raw_transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self._raw_transport.can_write_eof():
+            self._raw_transport.write_eof()
+        self._guard = self.loop.call_later(LINGER_SECONDS, self._close_raw)
 
     def _wait_for_request(self) -> asyncio.TimerHandle:
         return self.loop.call_later(FIRST_REQUEST_SECONDS, self._close_silent)
 
     def _close_silent(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.close()
+        if not self._raw_transport.is_closing():
+            self._close_raw()
 
     def _abort_unread(self) -> None:
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
+        if self._raw_transport.get_write_buffer_size():
+            self._raw_transport.abort()
+
+    def _watch_reader(self) -> None:
+        left = self._raw_transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(UNREAD_ANSWER_SECONDS, self._check_reader, left)
+
+    def _check_reader(self, left: int) -> None:
+        # Nothing is written while writing is paused, so a client that reads makes the buffer smaller.
+        if self._raw_transport.get_write_buffer_size() < left:
+            self._watch_reader()
+        else:
+            self._raw_transport.abort()
+
+
+class _TooManyHeadersError(Exception):
+    pass
+
+
+class _TooManyRequestsError(Exception):
+    pass
+
+
+class _Transport:
+    """A transport whose `close` is the connection's own, and which counts as closing from then on."""
+
+    def __init__(self, transport: Any, close: Callable[[], None]) -> None:
+        self._transport, self._is_closing = transport, False
+        self.close = close
+        self.write = transport.write
+        self.get_write_buffer_size, self.get_extra_info = transport.get_write_buffer_size, transport.get_extra_info
+        self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
+
+    def stop(self) -> None:
+        """Count as closing, and send nothing more; the connection closes the transport itself."""
+        self._is_closing, self.write = True, lambda _: None
+
+    def is_closing(self) -> bool:
+        """Whether nothing more should be sent."""
+        return self._is_closing or bool(self._transport.is_closing())

@@ -24,7 +24,7 @@ from augment_service.engine.proposer import Answer, Ask, Nearest
 from augment_service.service.access import Access, read_tokens
 from augment_service.service.app import AppSettings, create_app
 from augment_service.service.metrics import ServiceMetrics
-from augment_service.service.models import Models, NeighbourBatcher, load_batcher, load_vectors
+from augment_service.service.models import Models, load_batcher, load_neighbours
 from shared.cli.logs import configure_logs
 from shared.compute.memory import keep_freed_memory
 from shared.errors import ClusterError, ExpectedError, OverloadError
@@ -61,11 +61,11 @@ class Glove:
 
     def __init__(self, config: ServeConfig) -> None:
         configure_logs(config.log_format, config.log_level)
-        self._vectors = NeighbourBatcher(load_vectors(config))
+        self._neighbours = load_neighbours(config)
 
     async def nearest(self, words: tuple[str, ...], k: int) -> Nearest:
         """Per word its K nearest (word, cosine)."""
-        return await self._vectors.nearest(words, k)
+        return await self._neighbours.nearest(words, k)
 
 
 @serve.deployment(max_ongoing_requests=512, health_check_period_s=5)

@@ -26,7 +26,6 @@ class LimitError(ExpectedError):
 class Limits:
     """Maxima for one request; the names are those of the options of `augment_service serve`."""
 
-    max_body_bytes: int = 1_000_000
     max_texts: int = 64
     max_text_characters: int = 10_000
     max_n_a: int = 100

@@ -69,10 +69,23 @@ class ServiceMetrics:
         self._gauge("cache_bytes", "Bytes of cached candidates.").set_function(lambda: cache.num_bytes)
         self._gauge("cache_entries", "Texts with cached candidates.").set_function(lambda: len(cache))
 
-    def watch_queue(self, queued_tokens: Callable[[], int], tokens_per_second: Callable[[], float]) -> None:
-        """Export the length of the queue and the model's throughput."""
+    def watch_memory(self, reserved_bytes: Callable[[], int]) -> None:
+        """Export what the requests in flight hold of the memory budget."""
+        self._gauge("reserved_bytes", "Bytes of the memory budget held by requests.").set_function(reserved_bytes)
+
+    def watch_queue(
+        self,
+        *,
+        queued_tokens: Callable[[], int],
+        tokens_per_second: Callable[[], float],
+        queued_words: Callable[[], int],
+        words_per_second: Callable[[], float],
+    ) -> None:
+        """Export the length of both queues and the throughput of both models."""
         self._gauge("queue_tokens", "Tokens waiting for a model pass.").set_function(queued_tokens)
         self._gauge("tokens_per_second", "Throughput of recent full passes.").set_function(tokens_per_second)
+        self._gauge("queue_words", "Words waiting for the word vectors.").set_function(queued_words)
+        self._gauge("words_per_second", "Throughput of the word vectors.").set_function(words_per_second)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"augment_service_{name}", text, labels, registry=self.registry)

@@ -1,9 +1,10 @@
-"""Middleware for every request: host and token checks, concurrency and time limits, metrics, errors -> problems."""
+"""Middleware for every request: host and token, its body, concurrency and time limits, metrics, errors -> problems."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import random
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +14,11 @@ from pydantic import ValidationError
 
 from augment_service.service import problems
 from augment_service.service.access import Access, is_loopback
-from augment_service.service.body import ClientGoneError
+from augment_service.service.admission import Gate, Lease
+from augment_service.service.body import ClientGoneError, read_body
+from augment_service.service.deadlines import Deadline, Deadlines
 from augment_service.service.metrics import ServiceMetrics
-from shared.errors import ExpectedError, OverloadError
+from shared.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
 
@@ -25,23 +28,42 @@ KNOWN_PATHS = frozenset(
     {*WORK_PATHS, "/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
 )
 CLIENT_GONE_STATUS = 499
+REQUEST_ID_HEADER = b"x-request-id"
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiddlewareSettings:
-    """`only_loopback_hosts`: reject every Host header but a loopback name (DNS-rebinding protection)."""
+    """Limits that hold before a request is understood.
 
-    max_requests: int = 256
-    request_seconds: float = 60.0
+    body_seconds: for the body to arrive. request_seconds: from then until the answer begins; a stream has no such
+    limit. access_log: one log line per request, without texts or tokens. only_loopback_hosts: reject every Host header
+    but a loopback name (DNS-rebinding protection).
+    """
+
+    max_body_bytes: int
+    body_seconds: float
+    request_seconds: float
+    access_log: bool = False
     only_loopback_hosts: bool = False
 
 
 class Middleware:
     """ASGI middleware around the whole application."""
 
-    def __init__(self, app: Any, access: Access, settings: MiddlewareSettings, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self,
+        app: Any,
+        *,
+        access: Access,
+        settings: MiddlewareSettings,
+        metrics: ServiceMetrics,
+        gate: Gate,
+        deadlines: Deadlines,
+    ) -> None:
         self._app, self._access, self._settings, self._metrics = app, access, settings, metrics
+        self._gate, self._deadlines = gate, deadlines
         self._in_flight = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -52,21 +74,24 @@ class Middleware:
         began = time.perf_counter()
         path = scope["path"]
         status = 0
+        deadline, lease = self._deadlines.new(), self._gate.lease()
+        request_id = _request_id(scope)
 
         async def watched(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *SECURITY_HEADERS]
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, (REQUEST_ID_HEADER, request_id)]
+                deadline.allow(None)
             await send(message)
 
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            await self._admit(scope, path)
-            # A stream has no time limit: the number of its texts is limited, and each of them waits in the queue.
-            limit = None if path == STREAM_PATH else self._settings.request_seconds
-            async with asyncio.timeout(limit):
+            self._check(scope, path)
+            async with deadline:
+                if path in WORK_PATHS and scope["method"] == "POST":
+                    await self._admit(scope, receive, deadline, lease)
                 await self._app(scope, receive, watched)
         except ClientGoneError:
             status = CLIENT_GONE_STATUS
@@ -77,16 +102,21 @@ class Middleware:
         except Exception as error:
             if not isinstance(error, (ExpectedError, TimeoutError)):
                 # The message of an unexpected error may contain text of the request: log its type and location only.
-                logger.error("request_failed", extra={"fields": _place(error, path)})
-            if status:
+                logger.error("request_failed", extra={"fields": _place(error, path) | {"id": request_id.decode()}})
+            if not status:
+                await self._refuse(self._problem(error, lease), scope, receive, watched)
+            elif not isinstance(error, TimeoutError):
                 raise
-            await self._refuse(problems.of_error(error), scope, receive, watched)
         finally:
+            lease.release()
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
-            self._metrics.answered(path if path in KNOWN_PATHS else "other", status, time.perf_counter() - began)
+            route, seconds = path if path in KNOWN_PATHS else "other", time.perf_counter() - began
+            self._metrics.answered(route, status, seconds)
+            if self._settings.access_log:
+                _log_request(scope["method"], route, status, seconds, request_id)
 
-    async def _admit(self, scope: Any, path: str) -> None:
+    def _check(self, scope: Any, path: str) -> None:
         authorization = host = None
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -95,18 +125,34 @@ class Middleware:
                 host = value
         if self._settings.only_loopback_hosts and not _is_loopback_host(host):
             raise _RefusedError(problems.problem(421, "without tokens this service accepts loopback host names only"))
-        if path in WORK_PATHS:
-            if self._in_flight > self._settings.max_requests:
-                raise OverloadError(f"{self._settings.max_requests} requests are in flight; try again", 1.0)
-        elif path != "/metrics":
-            return
-        if not self._access.allows(authorization):
+        if (path in WORK_PATHS or path == "/metrics") and not self._access.allows(authorization):
             detail = "this service requires a token: send the header Authorization: Bearer TOKEN"
             raise _RefusedError(problems.problem(401, detail, headers={"WWW-Authenticate": "Bearer"}))
 
+    async def _admit(self, scope: Any, receive: Any, deadline: Deadline, lease: Lease) -> None:
+        """Read the body into `scope["lease"]`; only then does the request take a slot."""
+        settings = self._settings
+        deadline.allow(settings.body_seconds)
+        lease.body = await read_body(scope, receive, settings.max_body_bytes, lease)
+        lease.take_slot()
+        # A stream has no time limit: the number of its texts is limited, and each of them waits in the queue.
+        deadline.allow(None if scope["path"] == STREAM_PATH else settings.request_seconds)
+        scope["lease"] = lease
+
+    def _problem(self, error: Exception, lease: Lease) -> Any:
+        if not isinstance(error, TimeoutError):
+            return problems.of_error(error)
+        if self._deadlines.are_over:
+            detail = "the service is shutting down, and its time for finishing requests is over"
+            return problems.problem(503, detail, headers={"Retry-After": "1"})
+        if not lease.has_slot:
+            detail = f"the body did not arrive within {self._settings.body_seconds:g} seconds"
+            return problems.problem(408, detail)
+        return problems.of_error(error)
+
     async def _refuse(self, response: Any, scope: Any, receive: Any, send: Any) -> None:
         self._metrics.rejected(_code_of(response))
-        if response.status_code in (413, 415, 401):
+        if response.status_code in (401, 408, 413, 415):
             # The body may be unread, and the rest of it must not be parsed as the next request.
             response.headers["Connection"] = "close"
         await response(scope, receive, send)
@@ -120,6 +166,19 @@ class _RefusedError(Exception):
 
 def _code_of(response: Any) -> str:
     return str(orjson.loads(response.body)["code"])
+
+
+def _request_id(scope: Any) -> bytes:
+    """The id that the client or a proxy chose, if it is a harmless one, or a new one."""
+    for name, value in scope["headers"]:
+        if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
+            return bytes(value)
+    return b"%016x" % random.getrandbits(64)
+
+
+def _log_request(method: str, route: str, status: int, seconds: float, request_id: bytes) -> None:
+    fields = {"method": method, "route": route, "status": status, "seconds": seconds, "id": request_id.decode()}
+    logger.info("request", extra={"fields": fields})
 
 
 def _is_loopback_host(host: bytes | None) -> bool:

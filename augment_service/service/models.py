@@ -6,18 +6,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
 
-from augment_service.config import ModelChoice, ServeConfig
+from augment_service.config import ServeConfig
 from augment_service.engine.batches import ModelInput, plan_batches
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.masked_lm import MaskedLM
-from augment_service.engine.proposer import Answer, Ask, Nearest, Neighbours
+from augment_service.engine.proposer import Answer, Ask
 from augment_service.service.batcher import PassBatcher, PassReport, ignore_report
+from augment_service.service.neighbours import BLOCK_WORDS, NeighbourBatcher
 
 logger = logging.getLogger(__name__)
 
@@ -43,54 +43,6 @@ class Models(Protocol):
         ...
 
 
-class NeighbourBatcher:
-    """Looks up the words of many requests in one matrix product at a time. Use from one event loop."""
-
-    def __init__(self, vectors: Neighbours) -> None:
-        self._vectors = vectors
-        self._thread = ThreadPoolExecutor(1, "vectors")
-        self._waiting: list[tuple[tuple[str, ...], int, asyncio.Future[Nearest]]] = []
-        self._task: asyncio.Task[None] | None = None
-
-    async def nearest(self, words: tuple[str, ...], k: int) -> Nearest:
-        """Per word its K nearest (word, cosine)."""
-        if not words:
-            return {}
-        found: asyncio.Future[Nearest] = asyncio.get_running_loop().create_future()
-        self._waiting.append((words, k, found))
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="neighbours")
-        return await found
-
-    async def close(self) -> None:
-        """Stop, and cancel the requests that are still waiting."""
-        if self._task is not None:
-            self._task.cancel()
-        for _, _, found in self._waiting:
-            found.cancel()
-        self._thread.shutdown(wait=True, cancel_futures=True)
-
-    async def _run(self) -> None:
-        while self._waiting:
-            # One K at a time, so that a word's neighbours never depend on other requests.
-            k = self._waiting[0][1]
-            group = [one for one in self._waiting if one[1] == k and not one[2].done()]
-            self._waiting = [one for one in self._waiting if one[1] != k]
-            words = list(dict.fromkeys(word for one in group for word in one[0]))
-            try:
-                nearest = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._vectors.nearest, words, k
-                )
-            except Exception as error:
-                for _, _, found in group:
-                    if not found.done():
-                        found.set_exception(error)
-                continue
-            for mine, _, found in group:
-                if not found.done():
-                    found.set_result({word: nearest[word] for word in mine})
-
-
 class LocalModels:
     """A masked LM and word vectors in this process."""
 
@@ -109,8 +61,9 @@ class LocalModels:
         return Answer(rankings, nearest)
 
     def admit(self) -> None:
-        """Raises OverloadError when the queue is too long."""
+        """Raises OverloadError when one of the queues is too long."""
         self.batcher.admit()
+        self.neighbours.admit()
 
     async def close(self) -> None:
         """Stop the threads."""
@@ -139,11 +92,13 @@ def load_batcher(config: ServeConfig, report: Callable[[PassReport], None] = ign
     )
 
 
-def load_vectors(choice: ModelChoice) -> GloveVectors:
-    """The word vectors. Raises ModelError."""
-    vectors = GloveVectors.load(choice.glove, choice.glove_limit)
-    logger.info("vectors_loaded", extra={"fields": {"glove": choice.glove, "words": len(vectors.words)}})
-    return vectors
+def load_neighbours(config: ServeConfig) -> NeighbourBatcher:
+    """The word vectors, warmed up, behind their batcher. Raises ModelError."""
+    vectors = GloveVectors.load(config.glove, config.glove_limit)
+    words_per_second = _words_per_second(vectors)
+    fields = {"glove": config.glove, "words": len(vectors.words), "words_per_second": str(round(words_per_second))}
+    logger.info("vectors_loaded", extra={"fields": fields})
+    return NeighbourBatcher(vectors=vectors, queue_seconds=config.queue_seconds, words_per_second=words_per_second)
 
 
 def is_batch_invariant(masked_lm: MaskedLM, batch_tokens: int) -> bool:
@@ -164,6 +119,16 @@ def _tokens_per_second(masked_lm: MaskedLM, batch_tokens: int) -> float:
     began = time.monotonic()
     masked_lm.rank(inputs, [range(len(inputs))], WARM_UP_RANKED, None)
     return length * len(inputs) / max(time.monotonic() - began, 1e-6)
+
+
+def _words_per_second(vectors: GloveVectors) -> float:
+    """Measured on rare words, in a block as they are asked for; the block before it reads the file."""
+    words = [str(word) for word in vectors.words[-2 * BLOCK_WORDS :]]
+    vectors.nearest(words[:BLOCK_WORDS], WARM_UP_RANKED)
+    timed = words[BLOCK_WORDS:] or words
+    began = time.monotonic()
+    vectors.nearest(timed, WARM_UP_RANKED + 1)
+    return len(timed) / max(time.monotonic() - began, 1e-6)
 
 
 def _bits(masked_lm: MaskedLM, inputs: Sequence[ModelInput], batch_tokens: int) -> list[bytes]:

@@ -14,10 +14,12 @@ from augment_service.service.responses import AugmentResponse, CandidatesRespons
 _PROBLEMS = {
     400: "The body is not valid JSON.",
     401: "The service requires a token, and the request has no valid one.",
+    408: "The body did not arrive in time.",
     413: "The body is too large.",
     415: "The body was not sent as application/json.",
     421: "Without tokens, only loopback host names are accepted.",
-    422: "The body does not match the schema, or exceeds a limit of the service.",
+    422: "The body does not match the schema, or it or its answer exceeds a limit of the service.",
+    431: "The headers are too large or too many.",
     503: "Overloaded, still loading, or timed out: try again after Retry-After seconds.",
 }
 _EXAMPLE_PROBLEM = {

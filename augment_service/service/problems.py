@@ -18,10 +18,12 @@ CODES = {
     401: "unauthorized",
     404: "not-found",
     405: "method-not-allowed",
+    408: "body-timeout",
     413: "body-too-large",
     415: "not-json",
     421: "wrong-host",
     422: "invalid",
+    431: "headers-too-large",
     503: "unavailable",
 }
 _MAX_ERRORS = 10
@@ -57,6 +59,15 @@ def problem_bytes(
             "errors": errors or [],
         }
     )
+
+
+def problem_message(status: int, detail: str, code: str | None = None, headers: dict[str, str] | None = None) -> bytes:
+    """A whole HTTP/1.1 response with a problem document, for refusals that no application sees. It closes."""
+    body = problem_bytes(status, detail, code)
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {PROBLEM_TYPE}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    lines += [f"Content-Length: {len(body)}", "Cache-Control: no-store", "Connection: close", "", ""]
+    return "\r\n".join(lines).encode() + body
 
 
 def of_error(error: Exception) -> Response:

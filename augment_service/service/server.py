@@ -1,7 +1,7 @@
 """`augment_service serve`: the application under uvicorn, with the models in this process.
 
 On SIGTERM or Ctrl-C the service stops accepting connections, finishes the requests in flight within a time limit, and
-exits with code 0.
+exits with code 0. When its models cannot be loaded it exits with code 1, so that whoever started it notices.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import logging
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,21 +23,27 @@ from augment_service.config import ServeConfig
 from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
 from augment_service.service.app import AppSettings, create_app
 from augment_service.service.connections import GuardedConfig
+from augment_service.service.descriptors import usable_connections
+from augment_service.service.loading import check_paths, load_local_models
 from augment_service.service.metrics import ServiceMetrics
-from augment_service.service.models import LocalModels, Models, NeighbourBatcher, load_batcher, load_vectors
+from augment_service.service.models import Models
+from augment_service.service.state import State
 from shared.cli.command_line import CommandResult
 from shared.compute.memory import keep_freed_memory
-from shared.errors import UsageError
+from shared.errors import ModelError, UsageError
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+_LAST_RESORT_SECONDS = 5.0
+"""After the time for draining, until connections are cut whose refusal nobody reads."""
 
 
 def run_command(config: ServeConfig) -> CommandResult:
-    """Serve until SIGTERM or Ctrl-C. Raises UsageError before any model is loaded."""
+    """Serve until SIGTERM or Ctrl-C. Raises UsageError before any model is loaded, ModelError when one cannot be."""
     tokens = read_tokens(config.token_file)
     check_binding(config.host, bool(tokens), config.allow_without_token)
+    check_paths(config)
     keep_freed_memory()
     # OpenBLAS threads busy-wait for each other on the cores that the masked LM needs: with two of them, lookups that
     # take a tenth of a millisecond used seconds of processor time under load.
@@ -48,16 +55,21 @@ def run_command(config: ServeConfig) -> CommandResult:
     app = local_app(config, Access(tokens))
     server_config = GuardedConfig(
         app,
-        max_connections=config.max_connections,
+        max_connections=usable_connections(config.max_connections),
         loop="uvloop",
         log_config=None,
         access_log=False,
         server_header=False,
         ws="none",
         backlog=BACKLOG,
-        timeout_graceful_shutdown=max(round(config.drain_seconds), 1),
+        timeout_graceful_shutdown=round(config.drain_seconds + _LAST_RESORT_SECONDS),
     )
-    _Server(server_config, app).run(sockets=[listener])
+    server = _Server(
+        server_config, app.state.service, drain_delay=config.drain_delay, drain_seconds=config.drain_seconds
+    )
+    server.run(sockets=[listener])
+    if server.failure:
+        raise ModelError(server.failure)
     logger.info("stopped")
     return CommandResult({"stopped": True})
 
@@ -72,16 +84,6 @@ def local_app(config: ServeConfig, access: Access) -> FastAPI:
     return create_app(load, AppSettings.of(config, access, only_loopback_hosts=only_loopback))
 
 
-async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> LocalModels:
-    """Masked LM and vectors, loaded in parallel on two threads. Raises ModelError."""
-    batcher, vectors = await asyncio.gather(
-        asyncio.to_thread(load_batcher, config, metrics.passed), asyncio.to_thread(load_vectors, config)
-    )
-    metrics.watch_queue(lambda: batcher.queued_tokens, lambda: batcher.tokens_per_second)
-    metrics.shares_passes.set(int(batcher.shares_passes))
-    return LocalModels(batcher, NeighbourBatcher(vectors))
-
-
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -94,11 +96,18 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with a drain state, and an exit code of 0 after a signal (uvicorn raises the signal again)."""
+    """uvicorn's server, with a drain in two steps, and an exit code of its own (uvicorn raises the signal again).
 
-    def __init__(self, config: GuardedConfig, app: FastAPI) -> None:
+    After a signal /readyz answers 503. `drain_delay` seconds later the listener closes, and the requests in flight have
+    `drain_seconds` more; those that are not answered by then are answered 503. A second signal skips the delay.
+    """
+
+    def __init__(self, config: GuardedConfig, state: State, *, drain_delay: float, drain_seconds: float) -> None:
         super().__init__(config)
-        self._app = app
+        self.failure = ""
+        self._state, self._drain_delay, self._drain_seconds = state, drain_delay, drain_seconds
+        self._closes_at: float | None = None
+        state.on_load_failure = self._fail
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -110,6 +119,22 @@ class _Server(uvicorn.Server):
                 signal.signal(one, handler)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._closes_at is None and not self.should_exit and self._drain_delay:
+            self._closes_at = time.monotonic() + self._drain_delay
+        else:
+            super().handle_exit(sig, frame)
         logger.info("draining", extra={"fields": {"signal": signal.Signals(sig).name}})
-        self._app.state.service.drain()
-        super().handle_exit(sig, frame)
+        self._state.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._closes_at is not None and time.monotonic() >= self._closes_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        ending = asyncio.get_running_loop().call_later(self._drain_seconds, self._state.deadlines.end)
+        await super().shutdown(sockets)
+        ending.cancel()
+
+    def _fail(self, reason: str) -> None:
+        self.failure, self.should_exit = reason, True

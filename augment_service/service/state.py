@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from augment_service.service.augmenter import Augmenter
+from augment_service.service.deadlines import Deadlines
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from shared.errors import ExpectedError, ModelError
@@ -14,6 +15,7 @@ from shared.errors import ExpectedError, ModelError
 logger = logging.getLogger(__name__)
 
 LoadModels = Callable[[ServiceMetrics], Awaitable[Models]]
+LoadFailed = Callable[[str], None]
 
 
 class State:
@@ -23,6 +25,8 @@ class State:
         self.augmenter: Augmenter | None = None
         self.failure = ""
         self.is_draining = False
+        self.deadlines = Deadlines()
+        self.on_load_failure: LoadFailed | None = None
 
     def ready(self) -> Augmenter:
         """The augmenter. Raises ModelError while the models are loading and when loading failed."""
@@ -37,7 +41,7 @@ class State:
     async def load(
         self, load_models: LoadModels, *, cache_bytes: int, max_tokens: int, metrics: ServiceMetrics
     ) -> None:
-        """Load the models. A failure is logged and kept in `failure`; the process goes on and answers /readyz."""
+        """Load the models. A failure is logged, kept in `failure` for /readyz, and passed to `on_load_failure`."""
         try:
             models = await load_models(metrics)
             # Computed once here; otherwise the first request would wait for them.
@@ -51,6 +55,8 @@ class State:
         except Exception as error:
             self.failure = f"the models could not be loaded ({type(error).__name__}); see the service's log"
             logger.exception("models_not_loaded")
+        if self.failure and self.on_load_failure is not None:
+            self.on_load_failure(self.failure)
 
     async def close(self) -> None:
         """Stop the threads of the models, if they were loaded."""

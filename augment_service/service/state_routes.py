@@ -15,10 +15,12 @@ from augment_service.service.state import State
 def add_state_routes(app: FastAPI, state: State, metrics: ServiceMetrics) -> None:
     """Add the routes to the application."""
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz", **HEALTH)
     async def healthz() -> Response:
         return _health("ok")
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", **READINESS)
     async def readyz() -> Response:
         if state.is_draining:

@@ -1,4 +1,8 @@
-"""Routes that work on texts: /v1/augment, /v1/candidates and /v1/augment/stream."""
+"""Routes that work on texts: /v1/augment, /v1/candidates and /v1/augment/stream.
+
+The middleware has read the body and given the request its slot. Answers are written as JSON text by text, and are sent
+as fast as the client reads them.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 
 from augment_service.service import problems
+from augment_service.service.admission import Lease
 from augment_service.service.augmenter import Augmenter
-from augment_service.service.body import read_body, while_connected
+from augment_service.service.body import while_connected
+from augment_service.service.estimates import TEXTS_AT_ONCE, estimate
 from augment_service.service.limits import Limits
 from augment_service.service.openapi import AUGMENT, CANDIDATES, STREAM
 from augment_service.service.requests import AugmentRequest, CandidatesRequest
@@ -25,36 +30,43 @@ from shared.errors import ExpectedError
 logger = logging.getLogger(__name__)
 
 Body = TypeVar("Body", bound=CandidatesRequest)
-Job = Coroutine[Any, Any, dict[str, Any]]
-_TEXTS_AT_ONCE = 8
-"""Number of texts of one request that are processed concurrently."""
+Job = Coroutine[Any, Any, bytes]
+_INLINE_BODY_BYTES = 32_768
+"""Larger bodies are measured on a thread."""
+_SENT_BYTES = 65_536
+"""Part of an answer that is handed to the connection at once."""
 
 
 def add_text_routes(app: FastAPI, state: State, limits: Limits) -> None:
     """Add the routes to the application."""
 
-    async def parse(request: Request, model: type[Body], is_stream: bool = False) -> Body:
-        body = model.model_validate_json(await read_body(request, limits.max_body_bytes))
+    async def parse(request: Request, model: type[Body], is_stream: bool = False) -> tuple[Body, Lease]:
+        lease: Lease = request.scope["lease"]
+        body = model.model_validate_json(lease.body)
         limits.check(body, is_stream)
-        return body
+        if len(lease.body) > _INLINE_BODY_BYTES:
+            size = await asyncio.to_thread(estimate, body, is_stream=is_stream)
+        else:
+            size = estimate(body, is_stream=is_stream)
+        lease.reserve(answer_bytes=size.answer_bytes, held_bytes=size.held_bytes)
+        return body, lease
 
-    async def answer(request: Request, jobs: list[Job]) -> Response:
-        results = await while_connected(request, _results(jobs))
-        return Response(orjson.dumps({"results": results}), media_type="application/json")
+    async def answer(request: Request, jobs: list[Job], lease: Lease) -> Response:
+        return JsonParts(await while_connected(request, _results(jobs, lease)))
 
     @app.post("/v1/augment", **AUGMENT)
     async def augment(request: Request) -> Response:
-        body = await parse(request, AugmentRequest)
-        return await answer(request, _sample_jobs(state.ready(), body))
+        body, lease = await parse(request, AugmentRequest)
+        return await answer(request, _sample_jobs(state.ready(), body), lease)
 
     @app.post("/v1/candidates", **CANDIDATES)
     async def candidates(request: Request) -> Response:
-        body = await parse(request, CandidatesRequest)
-        return await answer(request, _candidate_jobs(state.ready(), body))
+        body, lease = await parse(request, CandidatesRequest)
+        return await answer(request, _candidate_jobs(state.ready(), body), lease)
 
     @app.post("/v1/augment/stream", **STREAM)
     async def augment_stream(request: Request) -> Response:
-        body = await parse(request, AugmentRequest, is_stream=True)
+        body, _ = await parse(request, AugmentRequest, is_stream=True)
         # Once the first byte is sent, the status can no longer say that the service is overloaded.
         state.ready().models.admit()
         return StreamingResponse(_lines(_sample_jobs(state.ready(), body)), media_type="application/x-ndjson")
@@ -70,11 +82,45 @@ def _candidate_jobs(augmenter: Augmenter, body: CandidatesRequest) -> list[Job]:
     return [augmenter.candidates(text, params, ticket) for text in body.texts]
 
 
-async def _results(jobs: list[Job]) -> list[dict[str, Any]]:
+class JsonParts(Response):
+    """`{"results": [...]}` of parts that are JSON already; sent part by part, each of which is freed then."""
+
+    media_type = "application/json"
+
+    def __init__(self, parts: deque[bytes]) -> None:
+        self._parts = parts
+        super().__init__()
+        self.headers["content-length"] = str(sum(map(len, parts)) + max(len(parts) - 1, 0) + len(b'{"results":[]}'))
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send the answer. Waits whenever the client has not read what was sent before."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        pending, size = [b'{"results":['], 0
+        while self._parts:
+            part = self._parts.popleft()
+            for start in range(0, len(part), _SENT_BYTES):
+                pending.append(part[start : start + _SENT_BYTES])
+                size += len(pending[-1])
+                if size >= _SENT_BYTES:
+                    await send({"type": "http.response.body", "body": b"".join(pending), "more_body": True})
+                    pending, size = [], 0
+            if self._parts:
+                pending.append(b",")
+        await send({"type": "http.response.body", "body": b"".join([*pending, b"]}"])})
+
+
+async def _results(jobs: list[Job], lease: Lease) -> deque[bytes]:
     if len(jobs) == 1:
-        return [await jobs[0]]
+        parts = deque([await jobs[0]])
+        lease.grow(len(parts[0]))
+        return parts
+    parts, size = deque[bytes](), 0
     async with aclosing(_in_order(jobs)) as results:
-        return [one async for one in results]
+        async for one in results:
+            parts.append(one)
+            size += len(one)
+            lease.grow(size)
+    return parts
 
 
 async def _lines(jobs: list[Job]) -> AsyncIterator[bytes]:
@@ -82,20 +128,20 @@ async def _lines(jobs: list[Job]) -> AsyncIterator[bytes]:
     try:
         async with aclosing(_in_order(jobs)) as results:
             async for one in results:
-                yield orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE)
+                yield one + b"\n"
     except Exception as error:
         if not isinstance(error, ExpectedError):
             logger.error("stream_failed", extra={"fields": {"error": type(error).__name__}})
         yield bytes(problems.of_error(error).body) + b"\n"
 
 
-async def _in_order(jobs: list[Job]) -> AsyncGenerator[dict[str, Any], None]:
+async def _in_order(jobs: list[Job]) -> AsyncGenerator[bytes, None]:
     """Results in the order of the jobs, a few of which run at once. Closing the generator cancels the running ones."""
     waiting = iter(jobs)
-    running: deque[asyncio.Task[dict[str, Any]]] = deque()
+    running: deque[asyncio.Task[bytes]] = deque()
     try:
         while True:
-            while len(running) < _TEXTS_AT_ONCE and (job := next(waiting, None)) is not None:
+            while len(running) < TEXTS_AT_ONCE and (job := next(waiting, None)) is not None:
                 running.append(asyncio.create_task(job))
             if not running:
                 return

@@ -240,11 +240,10 @@ def test_the_service_responds_despite_many_connections_and_slow_clients(service:
                     b"Content-Length: 900\r\n\r\n{"
                 )
             writers.append(writer)
-        # Connections that sent their headers count as requests: others may be refused, but at once.
         async with httpx.AsyncClient(base_url=service.url, timeout=20) as client:
             assert (await client.get("/readyz")).status_code == 200
             response = await client.post("/v1/augment", json={"texts": ["the cat"], "n_a": 1})
-            assert response.status_code in (200, 503)
+            assert response.status_code == 200
         for writer in writers:
             writer.close()
         await asyncio.sleep(0.3)

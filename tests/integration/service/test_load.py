@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from augment_service.cli import main
-from augment_service.service.client import AsyncClient, Client, ServiceError
+from augment_service.service.client import AsyncClient, Client
 from tests.support.command import run_command
 from tests.support.service import Service
 
@@ -131,23 +131,6 @@ def test_sigterm_finishes_requests_in_flight_and_exits_with_0(model_options: lis
         assert "draining" in service.log
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{service.url}/healthz")
-
-
-def test_a_failure_to_load_the_model_is_reported(tmp_path: Path) -> None:
-    service = Service("--mlm", str(tmp_path / "gone"), "--glove", "embedded", log=tmp_path / "log.txt")
-    try:
-        deadline = time.monotonic() + 60
-        with service.client() as client:
-            assert client.get("/healthz").status_code == 200
-            while (state := client.get("/readyz").json())["status"] == "loading" and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert state["status"] == "failed"
-            assert "gone" in state["detail"]
-            assert client.post("/v1/augment", json={"texts": ["the cat"]}).status_code == 503
-        with Client(service.url, max_tries=1) as client, pytest.raises(ServiceError, match="gone"):
-            client.candidates(["the cat"])
-    finally:
-        assert service.stop() == 0
 
 
 @pytest.mark.parametrize(

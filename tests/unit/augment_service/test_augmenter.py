@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import doctest
 import inspect
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -121,15 +122,16 @@ async def from_service(
     from augment_service.service.augmenter import Augmenter as ServiceAugmenter
     from augment_service.service.batcher import PassBatcher
     from augment_service.service.metrics import ServiceMetrics
-    from augment_service.service.models import LocalModels, NeighbourBatcher
+    from augment_service.service.models import LocalModels
+    from augment_service.service.neighbours import NeighbourBatcher
 
     models = LocalModels(
-        PassBatcher(masked_lm=augmenter._masked_lm, batch_tokens=1024), NeighbourBatcher(augmenter._vectors)
+        PassBatcher(masked_lm=augmenter._masked_lm, batch_tokens=1024), NeighbourBatcher(vectors=augmenter._vectors)
     )
     service = ServiceAugmenter(models, cache_bytes=1_000_000, max_tokens=100_000, metrics=ServiceMetrics())
     ticket = service.ticket()
-    samples = [await service.samples(text, number, params, ticket) for number, text in enumerate(TEXTS)]
-    candidates = [await service.candidates(text, params, ticket) for text in TEXTS]
+    samples = [json.loads(await service.samples(text, number, params, ticket)) for number, text in enumerate(TEXTS)]
+    candidates = [json.loads(await service.candidates(text, params, ticket)) for text in TEXTS]
     await service.close()
     return samples, candidates
 

@@ -52,7 +52,10 @@ def test_the_dashboard_shows_exactly_the_metrics_of_the_service() -> None:
     jsonschema.validate(dashboard, SCHEMA)
     metrics = ServiceMetrics()
     metrics.watch_cache(ByteLru(0))
-    metrics.watch_queue(lambda: 0, lambda: 0.0)
+    metrics.watch_memory(lambda: 0)
+    metrics.watch_queue(
+        queued_tokens=lambda: 0, tokens_per_second=lambda: 0.0, queued_words=lambda: 0, words_per_second=lambda: 0.0
+    )
     known = {name.removesuffix("_created") for name in metrics.registry._names_to_collectors}
     asked = {
         name

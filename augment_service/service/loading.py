@@ -1,0 +1,65 @@
+"""Loading the models of a server: what cannot work fails at once, what may pass is tried again a few times."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from augment_service.config import ServeConfig
+from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.models import LocalModels, load_batcher, load_neighbours
+from shared.embedded import EMBEDDED
+from shared.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded")
+LOAD_TRIES = 4
+FIRST_WAIT_SECONDS = 1.0
+
+
+def check_paths(config: ServeConfig) -> None:
+    """Raises ModelError when a model is named by a path where nothing is. A hub id can only be tried."""
+    if is_path(config.mlm) and not Path(config.mlm).exists():
+        raise ModelError(f"--mlm {config.mlm}: no such folder; give a model folder, a hub id, or `embedded`")
+    if config.glove != EMBEDDED and not Path(config.glove).exists():
+        raise ModelError(f"--glove {config.glove}: no such file; give GloVe text, word2vec text, or `embedded`")
+
+
+def is_path(name: str) -> bool:
+    """Whether a model's name can only be a path: a hub id is NAME or OWNER/NAME."""
+    return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+
+
+async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> LocalModels:
+    """Masked LM and vectors, loaded in parallel on two threads. Raises ModelError."""
+    batcher, neighbours = await asyncio.gather(
+        with_retries(lambda: load_batcher(config, metrics.passed), config.mlm),
+        asyncio.to_thread(load_neighbours, config),
+    )
+    metrics.watch_queue(
+        queued_tokens=lambda: batcher.queued_tokens,
+        tokens_per_second=lambda: batcher.tokens_per_second,
+        queued_words=lambda: neighbours.queued_words,
+        words_per_second=lambda: neighbours.words_per_second,
+    )
+    metrics.shares_passes.set(int(batcher.shares_passes))
+    return LocalModels(batcher, neighbours)
+
+
+async def with_retries(load: Callable[[], Loaded], mlm: str) -> Loaded:
+    """What `load` returns, run on a thread. A hub that fails is asked again; a local model fails at once."""
+    for tried in range(1, LOAD_TRIES):
+        try:
+            return await asyncio.to_thread(load)
+        except ModelError as error:
+            is_from_hub = mlm != EMBEDDED and not is_path(mlm) and not Path(mlm).exists()
+            if not is_from_hub or not isinstance(error.__cause__, OSError):
+                raise
+            wait = FIRST_WAIT_SECONDS * 2 ** (tried - 1)
+            logger.warning("model_not_loaded_yet", extra={"fields": {"error": str(error), "wait_seconds": wait}})
+            await asyncio.sleep(wait)
+    return await asyncio.to_thread(load)
