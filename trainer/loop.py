@@ -101,6 +101,7 @@ def _run_stage(
             _keep_scores(run, stage, recorder, scores)
         terms = take_step(run, stage, optimizer, step)
         state.count(step, terms)
+        interruption.is_requested = interruption.is_requested or run.is_stopping
         state.seconds = seconds_before + time.monotonic() - started
         state.data_wait_seconds = waited_before + loader.wait_seconds
         if state.step % stage.recipe.metrics_period_steps == 0:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shared.errors import TrainingError
 from shared.seeds import step_seed
 from trainer.data.loader import Step
+from trainer.interruption import STOP
 from trainer.recipe import BatchT, Recipe, Stage
 from trainer.state import Run
 
@@ -86,11 +87,12 @@ def _sum_over_workers(run: Run, totals: dict[str, float]) -> dict[str, float]:
     for weight, workers in zip(weights, is_learned, strict=True):
         weight.grad = flat[start : start + weight.numel()].view_as(weight) if workers else None
         start += weight.numel()
-    gathered: list[dict[str, float] | None] = [None] * run.worker.world
-    distributed.all_gather_object(gathered, totals)
+    gathered: list[Any] = [None] * run.worker.world
+    distributed.all_gather_object(gathered, (totals, run.is_first and (run.folder / STOP).exists()))
     summed: dict[str, float] = {}
-    for one in gathered:
-        _add(summed, one or {})
+    for terms, is_stopping in gathered:
+        _add(summed, terms)
+        run.is_stopping = run.is_stopping or is_stopping
     return summed
 
 
