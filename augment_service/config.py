@@ -219,7 +219,7 @@ class ServeConfig(ModelChoice):
     max_requests: int = runtime(256, "Maximum concurrent requests; further ones get a 503.", ge=1)
     max_answer_bytes: int = runtime(
         64_000_000,
-        "Maximum size of an answer, estimated before it is computed (streams: texts in progress).",
+        "Maximum size of an answer, estimated beforehand (streams: texts in progress).",
         ge=10_000,
     )
     memory_budget: int = runtime(

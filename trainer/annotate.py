@@ -22,18 +22,14 @@ from shared.errors import UsageError
 from shared.shards import list_commits, read_shard, write_shard
 from shared.storage.store import Store, open_store
 from trainer.config import AnnotateConfig
-from trainer.data.augmented import open_augmented, sampled, wait_for_commit
+from trainer.data.annotations import AnnotationFacts, write_facts
+from trainer.data.augmented import Augmented, open_augmented, sampled, wait_for_commit
 from trainer.data.batches import tokenize
 from trainer.data.tasks import sequence_length
 from trainer.evaluation import in_precision, predict
-from trainer.models import fingerprint, load_classifier, load_tokenizer
+from trainer.models import fingerprint, fitting_length, load_classifier, load_tokenizer, tokenizer_fingerprint
 
 logger = logging.getLogger(__name__)
-
-
-def annotations_uri(augmented: str, teacher: str, max_length: int) -> str:
-    """Where the logits of a teacher over a job's shards are stored."""
-    return f"{augmented.rstrip('/')}/annotations/{fingerprint(teacher)[:16]}-{max_length}"
 
 
 def run_command(config: AnnotateConfig) -> CommandResult:
@@ -44,32 +40,51 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     augmented = open_augmented(config.augmented, config.follow_timeout)
-    teacher = load_classifier(config.teacher)
+    teacher, tokenizer = load_classifier(config.teacher), load_tokenizer(config.teacher)
+    identity = fingerprint(teacher), tokenizer_fingerprint(tokenizer)
     teacher = in_precision(teacher.to(device).eval(), dtype)
-    tokenizer = load_tokenizer(config.teacher)
     samples = open_store(config.augmented)
     n_a = augmented.params.n_a if config.n_a is None else config.n_a
-    done, target, length = 0, None, config.max_length
+    has_pairs = _has_pairs(augmented, samples, config.follow_timeout)
+    default = sequence_length(None, has_pairs)
+    length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
+    facts = AnnotationFacts(
+        augmented=augmented.fingerprint,
+        teacher=identity[0],
+        tokenizer=identity[1],
+        max_length=length,
+        dtype=str(dtype).removeprefix("torch."),
+        n_a=n_a,
+    )
+    target = open_store(facts.uri(config.augmented))
+    write_facts(target, facts)
+    done, committed = 0, _committed(target, n_a)
     progress = Progress("annotate", augmented.num_shards, "shards")
-    committed: set[int] = set()
     for shard in range(augmented.num_shards):
         commit = wait_for_commit(samples, shard, augmented.num_shards, config.follow_timeout)
-        if target is None:
-            table = read_shard(samples, commit)
-            length = sequence_length(config.max_length, bool(table["text_b"].null_count < table.num_rows))
-            target = open_store(annotations_uri(config.augmented, config.teacher, length))
-            committed = _committed(target, n_a)
         if shard not in committed:
             table = sampled(read_shard(samples, commit), augmented, n_a, epoch=0)
-            logits = _logits(table, teacher, tokenizer, int(length or 0), device, config.batch_size)
+            logits = _logits(table, teacher, tokenizer, length, device, config.batch_size)
             write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a})
             done += table.num_rows
         progress.update(shard + 1)
     progress.close()
     seconds = time.monotonic() - began
-    uri = target.uri if target is not None else ""
+    uri = target.uri
     summary = {"shards": augmented.num_shards, "annotated_rows": done, "seconds": round(seconds, 1), "output": uri}
     return CommandResult(summary, f"{done:,} rows annotated in {format_seconds(seconds)}: {uri}")
+
+
+def _has_pairs(augmented: Augmented, samples: Store, timeout_seconds: float) -> bool:
+    """Whether rows have two texts: by the manifest, else by the first shard that has rows."""
+    if augmented.has_pairs is not None:
+        return augmented.has_pairs
+    for shard in range(augmented.num_shards):
+        table = read_shard(samples, wait_for_commit(samples, shard, augmented.num_shards, timeout_seconds))
+        side = table["base_b" if augmented.emits_candidates else "text_b"]
+        if table.num_rows:
+            return bool(side.null_count < table.num_rows)
+    return False
 
 
 def _committed(target: Store, n_a: int) -> set[int]:

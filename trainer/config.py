@@ -113,6 +113,18 @@ class ScoredConfig(LoopConfig, TableConfig):
     evaluations: int = identity(4, "Evaluations on the dev file per epoch.", ge=1)
 
 
+class LabelsConfig(CommandConfig):
+    """How the classes of a fine-tuned model are called in the labels of the data."""
+
+    group: ClassVar[str] = "Labelled data"
+
+    label_map: str | None = identity(
+        None,
+        "Labels of the model's classes, where its own names do not match them: NAME=LABEL,NAME=LABEL, such as "
+        "LABEL_0=entailment,LABEL_1=not_entailment.",
+    )
+
+
 class TeacherConfig(ScoredConfig):
     """Options of `trainer teacher`."""
 
@@ -159,20 +171,20 @@ class AnnotateConfig(ComputeConfig):
     group: ClassVar[str] = "Annotation"
 
     augmented: str = identity(..., "Output folder of `augment_service run`, which may still be running.")
-    teacher: str = identity(..., "Folder of a fine-tuned teacher.")
+    teacher: str = identity(..., "Fine-tuned teacher: a folder, a run's output or a hub id.")
     max_length: int | None = identity(None, "Longest input in tokens (default 64, for pairs 128).", ge=8, le=4096)
     n_a: int | None = identity(None, "Samples per source row to annotate (default: the job's).", ge=0)
     batch_size: int = runtime(64, "Texts per model batch.", ge=1)
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
 
 
-class TaskConfig(ScoredConfig, StudentConfig):
+class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
     """Options of `trainer task`."""
 
     group: ClassVar[str] = "Task distillation"
 
     augmented: str = identity(..., "Output folder of `augment_service run`, which may still be running.")
-    teacher: str = identity(..., "Folder of a fine-tuned teacher.")
+    teacher: str = identity(..., "Fine-tuned teacher: a folder, a run's output or a hub id.")
     stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages, in order.", min_length=1)
     epochs: float = identity(10.0, "Passes of the intermediate stage over the shards.", gt=0)
     lr: float = identity(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
@@ -195,11 +207,11 @@ class TaskConfig(ScoredConfig, StudentConfig):
     ablation: str = runtime("full", "Name of this run in the report's ablation table, such as no-general.")
 
 
-class EvaluateConfig(TableConfig):
+class EvaluateConfig(TableConfig, LabelsConfig):
     """Options of `trainer evaluate`."""
 
     group: ClassVar[str] = "Evaluation"
 
-    model: str = identity(..., "Folder of a sequence classification model.")
+    model: str = identity(..., "Sequence classification model: a folder, a run's output or a hub id.")
     data: str = identity(..., "Labelled file.")
     batch_size: int = runtime(64, "Texts per model batch.", ge=1)

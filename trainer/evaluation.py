@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Batch, Pieces, Window, tokenize
 from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
-from trainer.metrics import score, selection_score
-from trainer.models import load_classifier, load_tokenizer, teacher_spec
+from trainer.metrics import score, selection_score, weakness
+from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
 from trainer.recipe import Scores
 from trainer.scores import classify, encode
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH_ROWS = 64
 
@@ -31,13 +34,14 @@ class DevSet:
     spec: TaskSpec
     pieces: Pieces
     labels: NDArray[np.float32]
+    has_pairs: bool = False
 
     @classmethod
     def of(cls, table: Table, spec: TaskSpec, tokenizer: Any, max_length: int) -> DevSet:
         """Tokenize a table. Raises InputError for a label outside the task's classes."""
         examples = table.examples(spec)
         pieces = tokenize(tokenizer, examples.texts_a, examples.texts_b, max_length)
-        return cls(spec=spec, pieces=pieces, labels=examples.labels)
+        return cls(spec=spec, pieces=pieces, labels=examples.labels, has_pairs=table.has_pairs)
 
     def metrics(self, model: Any, device: str, batch_rows: int = EVALUATION_BATCH_ROWS) -> dict[str, float]:
         """Metric -> value of a model. Raises InputError when rows have no label."""
@@ -49,6 +53,17 @@ class DevSet:
         return Scores(name="dev", values=metrics, selection=selection_score(self.spec, metrics))
 
 
+def score_teacher(dev: DevSet, teacher: Any, device: str) -> dict[str, float]:
+    """Metric -> value of a teacher on dev; warns when a student could only learn mistakes from it."""
+    logits = predict(teacher, dev.pieces, device)
+    metrics = score(dev.spec, logits, dev.labels)
+    fields: dict[str, Any] = dict(metrics)
+    logger.info("teacher_dev", extra={"fields": fields})
+    if problem := weakness(dev.spec, logits, dev.labels):
+        logger.warning("teacher_is_weak", extra={"fields": fields | {"problem": problem}})
+    return metrics
+
+
 def run_command(config: EvaluateConfig) -> CommandResult:
     """Score a model folder on a labelled file; the result is one JSON object on stdout. Raises ExpectedError."""
     device = resolve_device(config.device)
@@ -56,10 +71,11 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     if config.threads:
         torch.set_num_threads(config.threads)
     model = load_classifier(config.model, option="--model")
-    spec = teacher_spec(model, config.task, config.model)
+    spec = teacher_spec(model, config.task, config.model, "--model", config.label_map)
     table = read_table(config.data, config)
-    max_length = sequence_length(config.max_length, table.has_pairs)
-    data = DevSet.of(table, spec, load_tokenizer(config.model), max_length)
+    tokenizer, default = load_tokenizer(config.model), sequence_length(None, table.has_pairs)
+    max_length = fitting_length(config.max_length, default, model.config, tokenizer, config.model)
+    data = DevSet.of(table, spec, tokenizer, max_length)
     model = in_precision(model.to(device).eval(), dtype)
     metrics = data.metrics(model, device, config.batch_size)
     summary = {"task": spec.name, "rows": len(data.labels), "metrics": metrics}

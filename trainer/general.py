@@ -9,6 +9,7 @@ import torch
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
 from shared.embedded import resolve_encoder
+from shared.errors import InputError
 from shared.storage.input_files import sha256_of
 from trainer.config import GeneralConfig
 from trainer.data.budget import Epochs
@@ -16,7 +17,7 @@ from trainer.data.corpus import Vocabulary, read_lines, tokenize_lines
 from trainer.data.text import TextSource
 from trainer.distill import IntermediateDistillation
 from trainer.loop import train
-from trainer.models import count_parameters, load_encoder, load_tokenizer, save_classifier
+from trainer.models import count_parameters, fingerprint, fitting_length, load_encoder, load_tokenizer, save_classifier
 from trainer.recipe import Recipe, Stage, linear_schedule
 from trainer.result import RunResult, write_result
 from trainer.state import Run, Worker
@@ -42,8 +43,12 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     torch.manual_seed(config.seed)
     path = resolve_encoder(config.teacher)
     tokenizer = load_tokenizer(path)
-    teacher = load_encoder(path).to(worker.device).eval().requires_grad_(False).to(worker.dtype)
+    teacher = load_encoder(path)
+    identity = fingerprint(teacher)
+    teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)
+    fitting_length(config.max_length, config.max_length, teacher.config, tokenizer, config.teacher)
     student = make_student(config, teacher, UNTRAINED_CLASSES, tokenizer)
+    fitting_length(config.max_length, config.max_length, student.model.config, tokenizer, config.student)
     model, projections = student.model.to(worker.device), student.projections.to(worker.device)
     source = TextSource(
         files=[tokenize_lines(list(read_lines(path)), tokenizer) for path in config.corpus],
@@ -53,6 +58,8 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         batch_size=config.batch_size,
         seed=config.seed,
     )
+    if not source.tokens_per_epoch:
+        raise InputError(f"--corpus {', '.join(config.corpus)}: no text to train on")
     distillation = IntermediateDistillation(
         teacher=teacher, student=model.bert, projections=projections, mapping=student.mapping
     )
@@ -69,7 +76,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         folder=folder,
         worker=worker,
         trained={"student": model, "projections": projections},
-        inputs={f"corpus file {path}": sha256_of(path) for path in config.corpus},
+        inputs={"teacher": identity} | {f"corpus file {path}": sha256_of(path) for path in config.corpus},
     )
     state = train(run, [stage])
     if not run.is_first:

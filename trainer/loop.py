@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from shared.compute.memory import keep_freed_memory
-from trainer.checkpoint import CHECKPOINT, read_checkpoint, restore, restore_best, write_best, write_checkpoint
+from shared.errors import TrainingError
+from trainer.checkpoint import (
+    CHECKPOINT,
+    Checkpoint,
+    read_checkpoint,
+    restore,
+    restore_best,
+    write_best,
+    write_checkpoint,
+)
 from trainer.data.loader import Loader
-from trainer.recipe import Stage
+from trainer.interruption import Interruption
+from trainer.recipe import Scores, Stage
 from trainer.record import Recorder, StageProgress
 from trainer.state import Best, Run, State
 from trainer.steps import make_optimizer, take_step
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
 
 
 def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
     """Run the stages, from the checkpoint if there is one.
 
-    Leaves the best weights in the model, or the last ones where no stage selects by score. Raises TrainingError,
+    Leaves the best weights in the model of the first worker, or the last ones where no stage selects by score. A signal
+    ends the run with a checkpoint and KeyboardInterrupt. Raises TrainingError,
     StoreError, ManifestError, and what the sources raise.
     """
     keep_freed_memory()
-    saved = read_checkpoint(run.folder / CHECKPOINT, run.worker.device)
+    saved = _shared_checkpoint(run)
     if saved is not None:
         restore(run, saved)
     recorder = Recorder(run)
@@ -34,16 +50,34 @@ def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
         if saved is not None and saved.optimizer is not None:
             optimizer.load_state_dict(saved.optimizer)
         saved = None
-        _run_stage(run, stage, optimizer, recorder)
+        with Interruption() as interruption:
+            _run_stage(run, stage, optimizer, recorder, interruption)
         run.state.finish_stage()
         write_checkpoint(run, None)
     recorder.close()
-    if run.state.best is not None:
+    if run.state.best is not None and run.is_first:
         restore_best(run)
     return run.state
 
 
-def _run_stage(run: Run, stage: Stage[Any], optimizer: torch.optim.Optimizer, recorder: Recorder) -> None:
+def _shared_checkpoint(run: Run) -> Checkpoint | None:
+    """The checkpoint that the first worker reads, on every worker: they need no common disk, and agree."""
+    if run.worker.world == 1:
+        return read_checkpoint(run.folder / CHECKPOINT, run.worker.device)
+    import torch.distributed as distributed
+
+    content = [read_checkpoint(run.folder / CHECKPOINT, "cpu") if run.is_first else None]
+    distributed.broadcast_object_list(content)
+    return content[0]
+
+
+def _run_stage(
+    run: Run,
+    stage: Stage[Any],
+    optimizer: torch.optim.Optimizer,
+    recorder: Recorder,
+    interruption: Interruption,
+) -> None:
     config, state, worker = run.config, run.state, run.worker
     loader: Loader[Any] = Loader(
         source=stage.source,
@@ -58,13 +92,16 @@ def _run_stage(run: Run, stage: Stage[Any], optimizer: torch.optim.Optimizer, re
     seconds_before, waited_before = state.seconds, state.data_wait_seconds
     for module in run.trained.values():
         module.train()
-    for step in loader.steps(state.cursor):
+    steps = loader.steps(state.cursor)
+    while (step := _between_steps(run, optimizer, interruption, lambda: next(steps, None))) is not None:
         due = stage.evaluation.num_due(step.position, step.before.tokens) if stage.evaluation else 0
         if due > state.evaluations_done:
+            scores = _between_steps(run, optimizer, interruption, lambda: _score(stage))
             state.evaluations_done = due
-            _evaluate(run, stage, recorder)
+            _keep_scores(run, stage, recorder, scores)
         terms = take_step(run, stage, optimizer, step)
         state.count(step, terms)
+        interruption.is_requested = interruption.is_requested or run.is_stopping
         state.seconds = seconds_before + time.monotonic() - started
         state.data_wait_seconds = waited_before + loader.wait_seconds
         if state.step % stage.recipe.metrics_period_steps == 0:
@@ -77,15 +114,35 @@ def _run_stage(run: Run, stage: Stage[Any], optimizer: torch.optim.Optimizer, re
     if state.summed_steps:
         recorder.losses(stage, optimizer.param_groups[0]["lr"])
     progress.close()
-    _evaluate(run, stage, recorder)
+    if state.cursor.step == 0:
+        raise TrainingError(f"stage {stage.name}: the training data has no rows; nothing was learned and nothing saved")
+    scores = _between_steps(run, optimizer, interruption, lambda: _score(stage))
+    _keep_scores(run, stage, recorder, scores)
 
 
-def _evaluate(run: Run, stage: Stage[Any], recorder: Recorder) -> None:
-    """Score the model; keeps its weights when they are the best so far. Every worker computes the same."""
-    if stage.evaluation is None:
+def _between_steps(
+    run: Run, optimizer: torch.optim.Optimizer, interruption: Interruption, work: Callable[[], ResultT]
+) -> ResultT:
+    """Do what changes nothing of the run's state. A signal ends it with a checkpoint and KeyboardInterrupt."""
+    try:
+        with interruption.at_once():
+            return work()
+    except KeyboardInterrupt:
+        write_checkpoint(run, optimizer)
+        logger.info("interrupted", extra={"fields": {"step": run.state.step, "checkpoint": "written"}})
+        raise
+
+
+def _score(stage: Stage[Any]) -> Scores | None:
+    """Score the model. Every worker computes the same."""
+    return None if stage.evaluation is None else stage.evaluation.scores()
+
+
+def _keep_scores(run: Run, stage: Stage[Any], recorder: Recorder, scores: Scores | None) -> None:
+    """Record scores; keeps the weights when they are the best so far."""
+    if scores is None:
         return
     state = run.state
-    scores = stage.evaluation.scores()
     recorder.scores(stage, scores)
     state.scores = dict(scores.values)
     if scores.selection is not None and (state.best is None or scores.selection > state.best.score):

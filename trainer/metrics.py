@@ -12,6 +12,9 @@ from trainer.data.tasks import TaskSpec
 
 Floats = NDArray[np.float32]
 
+CHANCE_MARGIN = 0.05
+WEAK_CORRELATION = 0.1
+
 
 def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
     """Metric -> value of a task. logits: (rows, C); labels: (rows,) class index or number. Raises InputError."""
@@ -26,6 +29,21 @@ def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
 def selection_score(spec: TaskSpec, metrics: dict[str, float]) -> float:
     """The score that selects the best checkpoint: the task's first metric."""
     return metrics[spec.metrics[0]]
+
+
+def weakness(spec: TaskSpec, logits: Floats, labels: Floats) -> str:
+    """Why a model is hardly better than guessing, in one line; empty when it is better. Arguments as in `score`."""
+    if spec.labels is None:
+        value = _pearson(logits[:, 0].astype(np.float64), labels.astype(np.float64))
+        return f"its Pearson correlation is {value:.3f}" if value < WEAK_CORRELATION else ""
+    accuracy = float((logits.argmax(-1) == labels).mean())
+    majority = float(np.bincount(labels.astype(np.int64)).max() / len(labels))
+    chance = 1 / len(spec.labels)
+    if accuracy < majority:
+        return f"its accuracy {accuracy:.3f} is below that of always answering the largest class, {majority:.3f}"
+    if accuracy < chance + CHANCE_MARGIN:
+        return f"its accuracy {accuracy:.3f} is near that of chance, {chance:.3f}; check the order of its labels"
+    return ""
 
 
 def _accuracy(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:

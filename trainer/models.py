@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification, BertModel
 from transformers.utils import logging as transformers_logging
 
-from shared.errors import ModelError
+from shared.errors import ModelError, UsageError
 from shared.glue import get_task
 from trainer.data.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskSpec
+from trainer.labels import match_outputs, renamed
 from trainer.model_card import write_model_card
 from trainer.result import RunResult
+from trainer.run_folder import CONFIG, is_run
 from trainer.scores import ATTENTION
 
-BLOCK_BYTES = 1 << 20
+
+def model_folder(path: str, option: str = "model") -> str:
+    """Where a model is: a folder or hub id as given, OUTPUT/model for the output of a run.
+
+    Raises ModelError for a path that does not exist, and for a run that has no model.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        if path.count("/") > 1 or path.startswith(("/", ".", "~")) or "://" in path or "\\" in path:
+            raise ModelError(f"{option} {path}: no such folder")
+        return path
+    if not is_run(folder):
+        return path
+    if not (folder / "model" / CONFIG).is_file():
+        raise ModelError(f"{option} {path} is the output of a run that has not finished: it has no model/ yet")
+    return str(folder / "model")
 
 
 def load_tokenizer(path: str) -> Any:
     """The fast tokenizer of a model. Raises ModelError."""
+    path = model_folder(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, KeyError) as error:
@@ -39,6 +60,7 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
 
     option: the flag that named it, for messages. Raises ModelError.
     """
+    path = model_folder(path, option)
     config = _bert_config(path, option)
     architectures = config.architectures or []
     if num_labels is None and not any("SequenceClassification" in name for name in architectures):
@@ -49,7 +71,10 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
     options: dict[str, Any] = {"attn_implementation": ATTENTION, "dtype": torch.float32}
     if num_labels is not None:
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
-    model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
+    try:
+        model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
+        raise ModelError(f"{option} {path}: {str(error).splitlines()[0]}") from error
     new = [name for name in problems["missing_keys"] if not name.startswith(("classifier.", "bert.pooler."))]
     if new or (num_labels is None and problems["missing_keys"]):
         raise ModelError(f"{option} {path} lacks weights such as {(new or sorted(problems['missing_keys']))[0]}")
@@ -58,15 +83,41 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
 
 def load_encoder(path: str) -> Any:
     """A `BertModel` without pooler, in fp32, as the teacher of general distillation. Raises ModelError."""
+    path = model_folder(path, "--teacher")
     _bert_config(path, "--teacher")
     return BertModel.from_pretrained(path, add_pooling_layer=False, attn_implementation=ATTENTION, dtype=torch.float32)
 
 
-def teacher_spec(model: Any, task: str | None, path: str) -> TaskSpec:
-    """What a fine-tuned teacher predicts, from its configuration. Raises ModelError when it does not fit `task`."""
+def fitting_length(requested: int | None, default: int, config: Any, tokenizer: Any, path: str) -> int:
+    """The longest input in tokens: --max-length, or the default as far as the model's positions allow.
+
+    config: the model's. Raises UsageError when --max-length exceeds them, ModelError for a tokenizer with more tokens
+    than the model embeds.
+    """
+    if len(tokenizer) > config.vocab_size:
+        raise ModelError(
+            f"{path}: its tokenizer has {len(tokenizer)} tokens, its embeddings {config.vocab_size}; use the tokenizer "
+            "that the model was trained with, or resize the model's embeddings and train it again"
+        )
+    positions = int(config.max_position_embeddings)
+    if requested is not None and requested > positions:
+        raise UsageError(f"--max-length {requested}: {path} has {positions} positions; use at most {positions}")
+    return requested or min(default, positions)
+
+
+def teacher_spec(
+    model: Any, task: str | None, path: str, option: str = "--teacher", label_map: str | None = None
+) -> TaskSpec:
+    """What a fine-tuned model predicts, from its configuration.
+
+    option: the flag that named it. label_map: --label-map. Raises ModelError when it does not fit `task`.
+    """
     config = model.config
     is_regression = config.num_labels == 1
-    names = None if is_regression else tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    outputs = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    if is_regression and label_map:
+        raise UsageError(f"--label-map: {path} predicts a number and has no classes")
+    names = None if is_regression else renamed(outputs, label_map)
     if task is None:
         if names is None:
             return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
@@ -74,10 +125,12 @@ def teacher_spec(model: Any, task: str | None, path: str) -> TaskSpec:
     known = get_task(task)
     if (known.labels is None) != is_regression or (known.labels and len(known.labels) != config.num_labels):
         wanted = "one number (regression)" if known.labels is None else f"{len(known.labels)} classes"
-        raise ModelError(f"--teacher {path} has {config.num_labels} outputs, --task {known.name} needs {wanted}")
-    # The same labels in another order: the order of the teacher's logits decides.
-    has_own_order = known.labels is not None and names is not None and set(names) == set(known.labels)
-    return TaskSpec(name=known.name, labels=names if has_own_order else known.labels, metrics=known.metrics)
+        raise ModelError(f"{option} {path} has {config.num_labels} outputs, --task {known.name} needs {wanted}")
+    labels = None
+    if names is not None and known.labels is not None:
+        # The order of the model's outputs decides.
+        labels = match_outputs(known.name, names, known.labels, f"{option} {path}")
+    return TaskSpec(name=known.name, labels=labels, metrics=known.metrics)
 
 
 def save_classifier(
@@ -111,17 +164,20 @@ def count_parameters(model: nn.Module) -> int:
     return sum(weight.numel() for weight in model.parameters())
 
 
-def fingerprint(folder: str) -> str:
-    """sha256 of a model folder's configuration and weights. Raises ModelError."""
+def fingerprint(model: nn.Module) -> str:
+    """sha256 of a model's weights and buffers as loaded, however its files store them. On the CPU, in fp32."""
     digest = hashlib.sha256()
-    for name in ("config.json", "model.safetensors"):
-        path = Path(folder) / name
-        if not path.is_file():
-            raise ModelError(f"{folder} has no {name}: it is not a model folder")
-        with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
-                digest.update(block)
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """sha256 of what a fast tokenizer does, apart from truncation and padding, which each call sets."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules |= {"truncation": None, "padding": None}
+    return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
 def _bert_config(path: str, option: str) -> Any:

@@ -10,9 +10,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shared.errors import ManifestError, StoreError
+from shared.errors import ManifestError, StoreError, UsageError
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
+
+
+def check_is_local(path: str, option: str) -> None:
+    """Raises UsageError for a URI: what these commands write needs a local folder."""
+    if "://" in path or path.startswith(("s3:", "gs:", "az:", "abfs:", "hdfs:")):
+        raise UsageError(
+            f"{option} {path}: this command writes to a local folder only; copy it afterwards, or mount the bucket"
+        )
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is the output of a training command."""
+    try:
+        options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(options, dict) and "command" in options
 
 
 def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> Path:
@@ -21,6 +38,7 @@ def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Ma
     identity: options that must match; runtime: what `config.json` records without checking it. Raises StoreError, and
     ManifestError naming the first option that differs.
     """
+    check_is_local(output, "--output")
     folder = Path(output)
     wanted = json.loads(json.dumps({"command": command} | dict(identity)))
     path = folder / CONFIG

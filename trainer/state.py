@@ -92,7 +92,7 @@ class Run:
     """A run in progress.
 
     trained: modules with learned weights, by name; the first is the model. inputs: name -> digest of files that must
-    not change between an interruption and the resumption.
+    not change between an interruption and the resumption. is_stopping: the workers have agreed to stop after this step.
     """
 
     config: LoopConfig
@@ -101,6 +101,7 @@ class Run:
     trained: Mapping[str, nn.Module]
     inputs: Mapping[str, str] = field(default_factory=dict)
     state: State = field(default_factory=State)
+    is_stopping: bool = False
 
     @property
     def model(self) -> nn.Module:

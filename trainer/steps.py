@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shared.errors import TrainingError
 from shared.seeds import step_seed
 from trainer.data.loader import Step
+from trainer.interruption import STOP
 from trainer.recipe import BatchT, Recipe, Stage
 from trainer.state import Run
 
@@ -69,23 +70,29 @@ def _backward(run: Run, stage: Stage[BatchT], part: BatchT) -> dict[str, float]:
 
 
 def _sum_over_workers(run: Run, totals: dict[str, float]) -> dict[str, float]:
-    """Add up gradients and losses; each worker's are already weighted with its share of the batch."""
+    """Add up gradients and losses; each worker's are already weighted with its share of the batch.
+
+    A weight without a gradient on any worker keeps none, as with one worker: AdamW leaves it as it is, where a gradient
+    of zero would let it decay.
+    """
     import torch.distributed as distributed
 
     weights = _learned(run.trained.values())
-    flat = torch.cat(
-        [(torch.zeros_like(weight) if weight.grad is None else weight.grad).reshape(-1) for weight in weights]
-    )
+    parts = [(torch.zeros_like(weight) if weight.grad is None else weight.grad).reshape(-1) for weight in weights]
+    has_gradient = [float(weight.grad is not None) for weight in weights]
+    flat = torch.cat([*parts, torch.tensor(has_gradient, device=parts[0].device, dtype=parts[0].dtype)])
     distributed.all_reduce(flat)
+    is_learned = flat[-len(weights) :].tolist()
     start = 0
-    for weight in weights:
-        weight.grad = flat[start : start + weight.numel()].view_as(weight)
+    for weight, workers in zip(weights, is_learned, strict=True):
+        weight.grad = flat[start : start + weight.numel()].view_as(weight) if workers else None
         start += weight.numel()
-    gathered: list[dict[str, float] | None] = [None] * run.worker.world
-    distributed.all_gather_object(gathered, totals)
+    gathered: list[Any] = [None] * run.worker.world
+    distributed.all_gather_object(gathered, (totals, run.is_first and (run.folder / STOP).exists()))
     summed: dict[str, float] = {}
-    for one in gathered:
-        _add(summed, one or {})
+    for terms, is_stopping in gathered:
+        _add(summed, terms)
+        run.is_stopping = run.is_stopping or is_stopping
     return summed
 
 

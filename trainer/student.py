@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from shared.errors import ModelError, UsageError
 from trainer.config import Projection, StudentConfig
 from trainer.mapping import map_layers
-from trainer.models import load_classifier, load_tokenizer
+from trainer.models import load_classifier, load_tokenizer, model_folder
 from trainer.scores import ATTENTION
 
 PROJECTIONS = "projections.safetensors"
@@ -58,9 +58,12 @@ def parse_size(text: str) -> StudentSize | None:
     return size
 
 
-def make_student(config: StudentConfig, teacher: Any, num_logits: int, tokenizer: Any) -> Student:
+def make_student(
+    config: StudentConfig, teacher: Any, num_logits: int, tokenizer: Any, learns_attention: bool = True
+) -> Student:
     """The student that --student describes. teacher: a `BertModel`; tokenizer: the teacher's.
 
+    learns_attention: whether the attention loss is used, which needs as many heads as the teacher has.
     Uses torch's global random state. Raises UsageError, ModelError.
     """
     size = parse_size(config.student)
@@ -73,18 +76,19 @@ def make_student(config: StudentConfig, teacher: Any, num_logits: int, tokenizer
             raise UsageError(
                 f"--student {config.student}: neither a size (tinybert4, tinybert6, M,d',FFN,heads) nor a folder"
             )
-        own_tokenizer = load_tokenizer(config.student)
+        folder = model_folder(config.student, "--student")
+        own_tokenizer = load_tokenizer(folder)
         check_same_vocabulary(own_tokenizer, tokenizer, config.student, str(teacher.config._name_or_path))
-        model = load_student(config.student, num_logits, config.dropout)
+        model = load_student(folder, num_logits, config.dropout)
         mapping = map_layers(config.mapping, model.config.num_hidden_layers, depth)
-    if model.config.num_attention_heads != teacher.config.num_attention_heads:
+    if learns_attention and model.config.num_attention_heads != teacher.config.num_attention_heads:
         raise UsageError(
             f"--student {config.student} has {model.config.num_attention_heads} attention heads, the teacher "
             f"{teacher.config.num_attention_heads}: the attention loss needs equal numbers"
         )
     projections = Projections(config.projection, len(mapping), model.config.hidden_size, teacher.config.hidden_size)
     if size is None:
-        projections.initialise_from(config.student)
+        projections.initialise_from(model_folder(config.student, "--student"))
     return Student(model=model, projections=projections, mapping=mapping)
 
 
@@ -94,11 +98,6 @@ def new_student(config: StudentConfig, size: StudentSize, teacher: Any, mapping:
     teacher: a `BertModel`. Uses torch's global random state. Raises UsageError.
     """
     theirs: BertConfig = teacher.config
-    if size.heads != theirs.num_attention_heads:
-        raise UsageError(
-            f"--student has {size.heads} attention heads, the teacher {theirs.num_attention_heads}: the attention loss "
-            "needs equal numbers"
-        )
     own = BertConfig(
         vocab_size=theirs.vocab_size,
         hidden_size=size.hidden,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,30 @@ import torch
 
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
-from shared.errors import ManifestError
+from shared.errors import InputError, ManifestError
 from shared.glue import get_task
 from shared.seeds import stage_seed
-from trainer.annotate import annotations_uri
 from trainer.config import Stage as StageName
 from trainer.config import TaskConfig
+from trainer.data.annotations import AnnotationFacts
 from trainer.data.augmented import Augmented, open_augmented
 from trainer.data.batches import Batch
 from trainer.data.budget import Epochs
 from trainer.data.stream import ShardStream
 from trainer.data.tasks import TaskSpec, read_table, sequence_length
 from trainer.distill import IntermediateDistillation, PredictionDistillation
-from trainer.evaluation import DevSet, in_precision
+from trainer.evaluation import DevSet, in_precision, score_teacher
 from trainer.loop import train
-from trainer.models import count_parameters, fingerprint, load_classifier, load_tokenizer, save_classifier, teacher_spec
+from trainer.models import (
+    count_parameters,
+    fingerprint,
+    fitting_length,
+    load_classifier,
+    load_tokenizer,
+    save_classifier,
+    teacher_spec,
+    tokenizer_fingerprint,
+)
 from trainer.recipe import Evaluation, Recipe, Stage, linear_schedule, per_epoch
 from trainer.result import RunResult, read_result, write_result
 from trainer.state import Run, State, Worker
@@ -60,6 +70,8 @@ class _Setting:
     teacher: Any
     student: Student
     dev: DevSet
+    teacher_dev: Mapping[str, float] | None
+    annotations: AnnotationFacts | None
 
 
 def _work(config: TaskConfig, worker: Worker) -> None:
@@ -67,37 +79,57 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     torch.manual_seed(config.seed)
     augmented = open_augmented(config.augmented, config.follow_timeout)
     teacher = load_classifier(config.teacher)
-    spec = teacher_spec(teacher, config.task, config.teacher)
+    spec = teacher_spec(teacher, config.task, config.teacher, label_map=config.label_map)
     table = read_table(config.dev, config)
+    if augmented.has_pairs not in (None, table.has_pairs):
+        kinds = {True: "text pairs", False: "single texts"}
+        raise InputError(
+            f"--augmented {config.augmented} holds {kinds[not table.has_pairs]}, --dev {config.dev} "
+            f"{kinds[table.has_pairs]}: name the columns of both with --text-column, or give both the same --task"
+        )
     tokenizer = load_tokenizer(config.teacher)
-    max_length = sequence_length(config.max_length, table.has_pairs)
-    student = make_student(config, teacher.bert, spec.num_logits, tokenizer)
+    default = sequence_length(None, table.has_pairs)
+    max_length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
+    student = make_student(config, teacher.bert, spec.num_logits, tokenizer, "intermediate" in config.stages)
+    max_length = fitting_length(config.max_length, max_length, student.model.config, tokenizer, config.student)
+    identity = fingerprint(teacher)
+    annotations = AnnotationFacts(
+        augmented=augmented.fingerprint,
+        teacher=identity,
+        tokenizer=tokenizer_fingerprint(tokenizer),
+        max_length=max_length,
+    )
+    dev = DevSet.of(table, spec, tokenizer, max_length)
+    teacher = teacher.to(worker.device).eval().requires_grad_(False)
+    # Before training, so that a teacher with wrong labels is noticed; in fp32, as the student is scored.
+    teacher_dev = score_teacher(dev, teacher, worker.device) if worker.rank == 0 else None
     setting = _Setting(
         config=config,
         augmented=augmented,
         spec=spec,
         max_length=max_length,
-        teacher=in_precision(teacher.to(worker.device).eval().requires_grad_(False), worker.dtype),
+        teacher=in_precision(teacher, worker.dtype),
         student=student,
-        dev=DevSet.of(table, spec, tokenizer, max_length),
+        dev=dev,
+        teacher_dev=teacher_dev,
+        annotations=annotations if config.annotated else None,
     )
     run = Run(
         config=config,
         folder=Path(config.output),
         worker=worker,
         trained={"student": student.model.to(worker.device), "projections": student.projections.to(worker.device)},
-        inputs={"augmented": augmented.fingerprint, "teacher": fingerprint(config.teacher)},
+        inputs={"augmented": augmented.fingerprint, "teacher": identity},
     )
     state = train(run, [_stage(setting, name, worker) for name in config.stages])
     if run.is_first:
-        _save(setting, tokenizer, state, worker)
+        _save(setting, tokenizer, state)
 
 
 def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
     config, student = setting.config, setting.student
     is_prediction = name == "prediction"
     batch_size = (config.prediction_batch_size if is_prediction else None) or config.batch_size
-    uses_annotations = config.annotated and is_prediction
     source = ShardStream(
         augmented=setting.augmented,
         spec=setting.spec,
@@ -110,9 +142,8 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         follow_timeout=config.follow_timeout,
         pad_id=student.model.config.pad_token_id,
         n_a=config.n_a,
-        annotations=(
-            annotations_uri(config.augmented, config.teacher, setting.max_length) if uses_annotations else None
-        ),
+        annotations=setting.annotations if is_prediction else None,
+        has_pairs=setting.dev.has_pairs,
     )
     if is_prediction:
         prediction = PredictionDistillation(
@@ -151,7 +182,7 @@ def _recipe(config: TaskConfig, lr: float) -> Recipe:
     return Recipe(schedule=linear_schedule(lr, config.warm_up_share), weight_decay=config.weight_decay)
 
 
-def _save(setting: _Setting, tokenizer: Any, state: State, worker: Worker) -> None:
+def _save(setting: _Setting, tokenizer: Any, state: State) -> None:
     config, spec, student = setting.config, setting.spec, setting.student
     folder = Path(config.output)
     result = RunResult(
@@ -164,7 +195,7 @@ def _save(setting: _Setting, tokenizer: Any, state: State, worker: Worker) -> No
         metric=spec.metrics[0],
         rows=len(setting.dev.labels),
         teacher=config.teacher,
-        teacher_dev=setting.dev.metrics(setting.teacher, worker.device),
+        teacher_dev=setting.teacher_dev,
         teacher_parameters=count_parameters(setting.teacher),
         mapping=student.mapping,
     )

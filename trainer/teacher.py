@@ -20,7 +20,14 @@ from trainer.data.sources import TableSource
 from trainer.data.tasks import TaskSpec, glue_spec, own_spec, read_table, sequence_length
 from trainer.evaluation import DevSet
 from trainer.loop import train
-from trainer.models import count_parameters, load_classifier, load_tokenizer, save_classifier
+from trainer.models import (
+    count_parameters,
+    fingerprint,
+    fitting_length,
+    load_classifier,
+    load_tokenizer,
+    save_classifier,
+)
 from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, linear_schedule, per_epoch
 from trainer.result import RunResult, write_result
 from trainer.scores import classify, encode
@@ -63,8 +70,11 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     spec = _spec(config, [row.label for row in table.rows])
     encoder = resolve_encoder(config.encoder)
     tokenizer = load_tokenizer(encoder)
-    model = load_classifier(encoder, spec.num_logits, "--encoder").to(worker.device)
-    max_length = sequence_length(config.max_length, table.has_pairs)
+    model = load_classifier(encoder, spec.num_logits, "--encoder")
+    identity = fingerprint(model.bert)
+    model = model.to(worker.device)
+    default = sequence_length(None, table.has_pairs)
+    max_length = fitting_length(config.max_length, default, model.config, tokenizer, config.encoder)
     examples = table.examples(spec)
     source = TableSource(
         examples=examples,
@@ -93,7 +103,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         folder=folder,
         worker=worker,
         trained={"teacher": model},
-        inputs={"train file": sha256_of(config.train), "dev file": sha256_of(config.dev)},
+        inputs={"train file": sha256_of(config.train), "dev file": sha256_of(config.dev), "encoder": identity},
     )
     state = train(run, [stage])
     if not run.is_first:

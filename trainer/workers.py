@@ -5,6 +5,7 @@ Each worker runs the same function with its rank; gradients are summed in traine
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.compute.ray_session import ray_session
 from shared.errors import ClusterError, ExpectedError, UsageError
 from trainer.config import LoopConfig
+from trainer.interruption import WorkersInterruption
 from trainer.result import RunResult, read_result
 from trainer.run_folder import open_run
 from trainer.state import Worker
@@ -88,7 +90,8 @@ def _fit(ray: Any, work: Work[ConfigT], config: ConfigT) -> None:
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=uses_gpu, resources_per_worker=per_worker),
         run_config=RunConfig(storage_path=str(output / "ray"), name="train"),
     )
-    trainer.fit()
+    with WorkersInterruption(output):
+        trainer.fit()
 
 
 def _ray_loop(arguments: dict[str, Any]) -> None:
@@ -100,7 +103,9 @@ def _ray_loop(arguments: dict[str, Any]) -> None:
     config, context = arguments["config"], train.get_context()
     configure_logs(config.log_format, config.log_level)
     torch.set_num_threads(config.threads)
-    arguments["work"](config, _local_worker(config, context.get_world_rank(), context.get_world_size()))
+    # The command that started the workers raises it again.
+    with contextlib.suppress(KeyboardInterrupt):
+        arguments["work"](config, _local_worker(config, context.get_world_rank(), context.get_world_size()))
 
 
 def _expected_cause(error: BaseException) -> ExpectedError:

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.errors import TrainingError
-from shared.manifest import MANIFEST, read_manifest
+from shared.glue import get_task
+from shared.manifest import MANIFEST, Manifest, read_manifest
 from shared.params import AugmentParams
 from shared.rendering import ShardOrder, render_samples
 from shared.sampling import draw_samples
@@ -25,17 +26,22 @@ from shared.shards import Commit, commit_name, read_commit
 from shared.storage.store import Store, open_store
 
 POLL_SECONDS = 0.5
+JOB = "the augmentation job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmented:
-    """What a job's manifest tells its readers. fingerprint: sha256 of the manifest."""
+    """What a job's manifest tells its readers.
+
+    has_pairs: whether rows have two texts; None where the manifest does not say. fingerprint: sha256 of the manifest.
+    """
 
     uri: str
     num_shards: int
     emits_candidates: bool
     params: AugmentParams
     task: str | None
+    has_pairs: bool | None
     fingerprint: str
 
 
@@ -58,12 +64,23 @@ def open_augmented(uri: str, timeout_seconds: float) -> Augmented:
         emits_candidates=manifest.config.emit == "candidates",
         params=manifest.config.params(),
         task=manifest.config.task,
+        has_pairs=_has_pairs(manifest),
         fingerprint=manifest.fingerprint(),
     )
 
 
-def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float) -> Commit:
-    """The commit of a shard; waits as long as the output keeps growing. Raises TrainingError when it has stopped."""
+def _has_pairs(manifest: Manifest) -> bool | None:
+    columns = (manifest.config.model_extra or {}).get("text_column")
+    if columns:
+        return len(columns) == 2
+    return len(get_task(manifest.config.task).text_columns) == 2 if manifest.config.task else None
+
+
+def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float, writer: str = JOB) -> Commit:
+    """The commit of a shard; waits as long as the output keeps growing. Raises TrainingError when it has stopped.
+
+    writer: what writes the shards, for the message.
+    """
     name = commit_name(shard)
     _wait(
         lambda: store.exists(name),
@@ -71,7 +88,8 @@ def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float
         timeout_seconds=timeout_seconds,
         complaint=lambda: (
             f"{store.uri} stopped growing: shard {shard} of {total} is missing and nothing new has arrived for "
-            f"{timeout_seconds:.0f} seconds (--follow-timeout). Did the augmentation job die? Run it again, then this"
+            f"{timeout_seconds:.0f} seconds (--follow-timeout). Did {writer} die? Run it "
+            "again, then this"
         ),
     )
     return read_commit(store, name)

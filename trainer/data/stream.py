@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from shared.errors import ShardError
+from shared.errors import InputError, ShardError
 from shared.seeds import shard_order, window_order
 from shared.shards import read_shard
 from shared.storage.store import open_store
+from trainer.data.annotations import AnnotationFacts, check_facts
 from trainer.data.augmented import Augmented, sampled, wait_for_commit
 from trainer.data.batches import Examples, Window, prepare_window, tokenize
 from trainer.data.tasks import TaskSpec
@@ -32,7 +33,8 @@ Floats = NDArray[np.float32]
 class ShardStream:
     """Windows of an augmentation job's shards. Picklable: loader processes reopen the store and the tokenizer.
 
-    n_a: samples per source row (default: the job's). annotations: store of the teacher's logits, if batches carry them.
+    n_a: samples per source row (default: the job's). annotations: what the teacher's logits must have been made from,
+    if batches carry them. has_pairs: whether rows have two texts, as in the dev file; None accepts both.
     """
 
     augmented: Augmented
@@ -45,8 +47,10 @@ class ShardStream:
     follow_timeout: float
     pad_id: int
     n_a: int | None = None
-    annotations: str | None = None
+    annotations: AnnotationFacts | None = None
+    has_pairs: bool | None = None
     _tokenizer: Any = field(default=None, repr=False)
+    _is_checked: bool = False
 
     def num_windows(self, epoch: int) -> int:
         """Windows of an epoch; the same for each."""
@@ -83,6 +87,11 @@ class ShardStream:
         table = sampled(table, self.augmented, self.n_a, epoch if self.annotations is None else 0)
         texts_b = table["text_b"].to_pylist()
         has_pairs = any(text is not None for text in texts_b)
+        if texts_b and self.has_pairs is not None and has_pairs != self.has_pairs:
+            raise InputError(
+                f"{store.uri} holds {'text pairs' if has_pairs else 'single texts'}, the dev file "
+                f"{'text pairs' if self.has_pairs else 'single texts'}: check --text-column, --task and --augmented"
+            )
         return Examples(
             texts_a=table["text_a"].to_pylist(),
             texts_b=[text or "" for text in texts_b] if has_pairs else None,
@@ -92,8 +101,13 @@ class ShardStream:
         )
 
     def _logits(self, shard: int, table: pa.Table) -> Floats:
-        store = open_store(str(self.annotations))
-        commit = wait_for_commit(store, shard, self.augmented.num_shards, self.follow_timeout)
+        assert self.annotations is not None
+        store = open_store(self.annotations.uri(self.augmented.uri))
+        writer = "`trainer annotate` with this teacher and --max-length"
+        commit = wait_for_commit(store, shard, self.augmented.num_shards, self.follow_timeout, writer)
+        if not self._is_checked:
+            check_facts(store, self.annotations)
+            self._is_checked = True
         annotated = read_shard(store, commit)
         place = {key: index for index, key in enumerate(_keys_of(annotated))}
         rows = [place.get(key) for key in _keys_of(table)]
@@ -104,7 +118,7 @@ class ShardStream:
                 "the --n-a of this run or a larger one"
             )
         lists = annotated["logits"].combine_chunks()
-        logits: Floats = lists.flatten().to_numpy().reshape(len(lists), -1).astype(np.float32)
+        logits: Floats = lists.flatten().to_numpy().reshape(len(lists), self.spec.num_logits).astype(np.float32)
         return logits[np.asarray(rows, np.int64)]
 
 

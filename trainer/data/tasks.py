@@ -15,6 +15,7 @@ from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import open_source
 from trainer.config import TableConfig
 from trainer.data.batches import Examples
+from trainer.labels import find_label
 
 logger = logging.getLogger(__name__)
 
@@ -45,12 +46,13 @@ class TaskSpec:
             return float("nan")
         if self.labels is None:
             return float(str(label))
-        try:
-            return float(self.labels.index(str(label)))
-        except ValueError:
+        index = find_label(self.labels, str(label))
+        if index is None:
             raise InputError(
-                f"{where}: label {str(label)[:40]!r} is not one of the classes {', '.join(self.labels)[:120]}"
-            ) from None
+                f"{where}: label {str(label)[:40]!r} is none of the classes {', '.join(self.labels)[:120]} of the "
+                "model; rename the model's classes with --label-map"
+            )
+        return float(index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ class Table:
 def read_table(path: str, config: TableConfig) -> Table:
     """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
     source = open_source(from_config(config, input=(path,)))
+    if source.columns.label is None and config.task:
+        raise InputError(f"{path} has no labels: it has the layout of {config.task}'s test files. Give a labelled file")
     if source.columns.label is None:
         raise InputError(f"{path} has no label column: name it with --label-column")
     rows: list[SourceRow] = []
@@ -90,6 +94,11 @@ def read_table(path: str, config: TableConfig) -> Table:
             refused.append(item)
     if refused:
         first = refused[0]
+        if len(refused) > len(rows):
+            raise InputError(
+                f"{path}: {len(refused)} of {len(rows) + len(refused)} rows cannot be used, for example "
+                f"{first.where}: {first.reason}"
+            )
         logger.warning(
             "rows_left_out", extra={"fields": {"count": len(refused), "first": f"{first.where}: {first.reason}"}}
         )

@@ -23,6 +23,7 @@ from trainer.export.config import ExportConfig
 from trainer.export.onnx_file import quantise, write_onnx
 from trainer.export.sample_inputs import EncodedRow, encode_texts, input_names, longest_input, random_rows, read_texts
 from trainer.export.saved_classifier import SavedClassifier, load_saved_classifier
+from trainer.run_folder import check_is_local
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,7 @@ class ExportFacts:
 
 def run_command(config: ExportConfig) -> CommandResult:
     """Export and check. Leaves the file and, next to it, a JSON file with its facts. Raises ExpectedError."""
+    check_is_local(config.output, "--output")
     output = Path(config.output)
     if output.is_dir() or output.suffix == ".json":
         raise UsageError(f"--output {output}: name a file such as {output.with_suffix('') / 'model.onnx'}")

@@ -50,7 +50,9 @@ def load_saved_classifier(path: str, option: str) -> SavedClassifier:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    folder = Path(path)
+    from trainer.models import model_folder
+
+    folder = Path(model_folder(path, option))
     if not (folder / "config.json").is_file():
         raise ModelError(f"{option} {path} is not a model folder: it has no config.json")
     try:

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError
 from trainer.mlm.functions import low_rank_linear, tied_cross_entropy
+from trainer.models import model_folder
 
 LINEAR_LAYERS = ["query", "key", "value", "dense"]
 ATTENTION = "eager"
@@ -123,6 +124,7 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    path = model_folder(path, "--encoder")
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ from trainer.mlm.delta import save_delta, start_from_delta
 from trainer.mlm.evaluate import score_held_out
 from trainer.mlm.masking import MaskedBatch, MaskedSource, Masking
 from trainer.mlm.model import TrainableMaskedLM, load_trainable
-from trainer.models import count_parameters, load_tokenizer, replace_folder
+from trainer.models import count_parameters, fingerprint, fitting_length, load_tokenizer, replace_folder
 from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, every_tokens, plateau_schedule
 from trainer.result import MaskedAccuracy, RunResult, write_result
 from trainer.state import Run, State, Worker
@@ -75,13 +75,16 @@ def _work(config: MlmConfig, worker: Worker) -> None:
     torch.manual_seed(config.seed)
     encoder = resolve_encoder(config.encoder)
     corpus = load_corpus(config, encoder)
-    model = make_model(config, corpus, encoder).to(worker.device)
+    model = make_model(config, corpus, encoder)
+    fitting_length(config.max_length, config.max_length, model.encoder.config, load_tokenizer(encoder), config.encoder)
+    identity = fingerprint(model)
+    model = model.to(worker.device)
     run = Run(
         config=config,
         folder=Path(config.output),
         worker=worker,
         trained={"masked_lm": model},
-        inputs={f"corpus file {path}": sha256_of(path) for path in config.corpus},
+        inputs={"encoder": identity} | {f"corpus file {path}": sha256_of(path) for path in config.corpus},
     )
     state = train(run, [make_stage(config, corpus, model, worker)])
     if run.is_first:

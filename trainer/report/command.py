@@ -17,12 +17,14 @@ from trainer.report.page import render_page
 from trainer.report.runs import read_run
 from trainer.report.summary import summarise
 from trainer.report.timing import machine_facts, time_runs
+from trainer.run_folder import check_is_local
 
 logger = logging.getLogger(__name__)
 
 
 def run_command(config: ReportConfig) -> CommandResult:
     """Write OUTPUT and, next to it, the JSON file with the figures. Raises ExpectedError."""
+    check_is_local(config.output, "--output")
     output = Path(config.output)
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {output}: the report is an HTML file; name one such as report.html")

@@ -1,0 +1,51 @@
+"""Several ranks of a training command as plain processes, without Ray.
+
+usage: python -m tests.support.ranks CONFIG.json RANK WORLD
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.command import ROOT
+
+
+def run_ranks(options: dict[str, object], folder: Path, world: int, timeout_seconds: float = 200) -> None:
+    """Run `trainer task` with these options in `world` processes; fails when one of them does."""
+    folder.mkdir(parents=True)
+    path = folder / "options.json"
+    path.write_text(json.dumps(options | {"output": str(folder)}))
+    command = [sys.executable, "-m", "tests.support.ranks", str(path)]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(world)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for rank in range(world)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=timeout_seconds)
+            assert process.returncode == 0, errors
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def _main(path: Path, rank: int, world: int) -> None:
+    import torch
+    import torch.distributed as distributed
+
+    from trainer.config import TaskConfig
+    from trainer.state import Worker
+    from trainer.task import _work
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{path}.rendezvous", rank=rank, world_size=world)
+    config = TaskConfig.build(json.loads(path.read_text()))
+    _work(config, Worker(device="cpu", dtype=torch.float32, rank=rank, world=world))
+    distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
