@@ -82,8 +82,8 @@ def test_json_is_refused_where_there_is_no_summary(command: list[str], capsys: p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--protect", "(a"], "--protect: '(a' is not a valid regular expression"),
-        (["--protect", "url"], "--protect: no kind is called 'url'; kinds are urls, emails"),
+        (["--protect", "(a"], "--protect: Not a valid regular expression: '(a'"),
+        (["--protect", "url"], "--protect: No kind is called 'url'; kinds are urls, emails"),
         (["--protect-words", "gone.txt"], "--protect-words gone.txt: No such file"),
         (["--stop-words", "gone.txt"], "--stop-words gone.txt: No such file"),
         (["--k", "0"], "--k: got '0'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import unicodedata
 from typing import Any
@@ -69,7 +70,7 @@ def test_nothing_of_a_replaced_words_letters_is_left_behind(
         assert start in boundaries or text[start - 1].isspace()
         following = text[end : end + 1]
         assert not following or unicodedata.category(following) not in ("Mn", "Mc", "Me")
-    assert all(one.end <= other.start for one, other in zip(words, words[1:], strict=False))
+    assert all(one.end <= other.start for one, other in itertools.pairwise(words))
 
 
 TEXT = (
