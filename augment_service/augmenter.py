@@ -156,9 +156,9 @@ def _checked(model: type[Model], values: Mapping[str, Any], allowed: type | None
         return model(**values)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        message = str(problem["msg"]).removeprefix("Input ")
+        message = str(problem["msg"]).removeprefix("Input ").removeprefix("Value error, ")
         if not problem["loc"]:
-            raise UsageError(message.removeprefix("Value error, ")) from error
+            raise UsageError(message) from error
         raise UsageError(f"{problem['loc'][0]}: got {problem['input']!r:.80}; {message}") from error
 
 

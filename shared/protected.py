@@ -45,13 +45,13 @@ def _checked(pattern: str) -> str:
     wrong = next((one for one in names if one not in PROTECTED_KINDS), "")
     if all(one.isalpha() for one in names):
         raise ValueError(
-            f"no kind is called '{wrong}'; kinds are {', '.join(PROTECTED_KINDS)}, or none alone. To protect words, "
+            f"No kind is called '{wrong}'; kinds are {', '.join(PROTECTED_KINDS)}, or none alone. To protect words, "
             "use --protect-words"
         )
     try:
         re.compile(pattern)
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"'{pattern[:80]}' is not a valid regular expression: {error}") from error
+        raise ValueError(f"Not a valid regular expression: '{pattern[:80]}': {error}") from error
     return pattern
 
 

@@ -96,7 +96,14 @@ class Replaceable:
 def _is_part_of_letter(text: str, words: Sequence[Word], index: int) -> bool:
     """Whether a word begins or ends inside a letter: some tokenizers make a combining mark a word of its own."""
     word = words[index]
-    if word.start and text[word.start] > "\x7f" and unicodedata.category(text[word.start])[0] == "M":
+    if word.start and _continues_letter(text[word.start]):
         return not text[word.start - 1].isspace()
-    end = word.end
-    return end < len(text) and text[end] > "\x7f" and unicodedata.category(text[end])[0] == "M"
+    return word.end < len(text) and _continues_letter(text[word.end])
+
+
+def _continues_letter(letter: str) -> bool:
+    """Whether a code point never begins a letter: marks, joiners and tags."""
+    if letter <= "\x7f":
+        return False
+    is_joiner = letter in "\u200c\u200d" or "\U000e0020" <= letter <= "\U000e007f"
+    return is_joiner or unicodedata.category(letter)[0] == "M"
