@@ -27,6 +27,7 @@ _BLOCK_BYTES = 32 << 20
 _SAMPLE_STEP, _SAMPLE_RANK = 64, 8
 """Every 64th score is looked at for a threshold that about 64 x 8 scores reach: far more than a shortlist holds."""
 _NEVER = ("<unk>",)
+_CHECKED_ROWS = 8192
 _MAX_KEPT_WORDS = 100_000
 """Bound of the cache of answers; without it, a long-lived process would keep one for every word it ever saw."""
 
@@ -54,6 +55,7 @@ class GloveVectors:
         if not unit_path.exists():
             _write_unit_rows(matrix, unit_path)
         unit = np.load(unit_path, mmap_mode="r")
+        _check_finite(path, words, unit, unit_path)
         vectors = KeyedVectors(vector_size=unit.shape[1])
         vectors.vectors, vectors.index_to_key = unit, words
         # A word listed twice gets its last vector, as in the reference's dictionary.
@@ -187,11 +189,22 @@ def _read_npy_folder(folder: Path, limit: int | None) -> tuple[list[str], NDArra
 
 def _write_unit_rows(matrix: NDArray[np.float32], path: Path) -> None:
     norms = np.linalg.norm(np.asarray(matrix, np.float64), axis=1, keepdims=True)
-    unit = (matrix / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # infinite numbers; `_check_finite` refuses them
+        unit = (matrix / np.where(norms > 0, norms, 1.0)).astype(np.float32)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
         np.save(file, unit)
     temporary.replace(path)
+
+
+def _check_finite(path: str, words: list[str], unit: NDArray[np.float32], unit_path: Path) -> None:
+    for start in range(0, len(unit), _CHECKED_ROWS):
+        bad = ~np.isfinite(unit[start : start + _CHECKED_ROWS]).all(axis=1)
+        if bad.any():
+            word = words[start + int(bad.argmax())]
+            # A cached file of such numbers must not outlive the vectors that it was made from.
+            unit_path.unlink(missing_ok=True)
+            raise ModelError(f"--glove {path}: the vector of {word!r} has numbers that are NaN or infinite")
 
 
 def _cache_folder() -> Path:

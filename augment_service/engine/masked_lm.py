@@ -256,6 +256,8 @@ def top_k(logits: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32
     """(P, vocabulary) -> ids int64 and scores float32 (P, K), highest first, equal scores by smaller id."""
     width = min(k + _TIE_MARGIN, logits.shape[1])
     values, ids = (part.cpu().numpy() for part in logits.topk(width, dim=1))
+    # A NaN would be sorted last and cut off, as if the model had ranked it there; the best place shows it.
+    values = np.where(np.isnan(values), np.inf, values)
     order = np.lexsort((ids, -values), axis=1)
     values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
     k = min(k, width)

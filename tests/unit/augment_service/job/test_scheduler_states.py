@@ -104,6 +104,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         name = self.busy()[place % len(self.busy())]
         self.scheduler.put_back(name, self.queues[name].pop(0), "vectors_lost")
 
+    @precondition(lambda self: not self.error and self.busy())
+    @rule()
+    def replace_the_one_that_hangs(self) -> None:
+        found = self.scheduler.longest()
+        assert found is not None
+        name, seconds = found
+        begun = [self.now - queue[0].began for queue in self.queues.values() if queue]
+        assert seconds == max(begun) >= 0
+        self.kill(name)
+
     def busy(self) -> list[str]:
         return [name for name, queue in self.queues.items() if queue]
 
