@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from augment_service.config import ExportConfig
 from shared.cli.command_line import CommandResult
-from shared.errors import OutputError, StoreError
+from shared.errors import InputError, OutputError, StoreError
 from shared.glue import get_task
 from shared.manifest import Manifest, read_manifest
 from shared.shards import SUCCESS, list_commits, read_shard
@@ -74,8 +75,13 @@ def _write_reference_tsv(store: Store, manifest: Manifest, path: Path) -> int:
         raise OutputError("--format reference-tsv needs a run with --task: its layout is that of the task's train.tsv")
     task = get_task(manifest.config.task)
     names = [f"column_{index}" for index in range(task.num_columns)]
-    if task.has_header:
-        names = _header_of(Path(manifest.inputs[0].path)) or names
+    texts, label = task.text_columns, task.label_column
+    if task.has_header and (header := _header_of(Path(manifest.inputs[0].path))):
+        names = header
+        # A run with --text-column may have read another layout.
+        with contextlib.suppress(InputError):
+            texts, found = task.find_columns(manifest.inputs[0].path, header)
+            label = -1 if found is None else found
     width = len(names)
 
     def line(row: dict[str, Any]) -> str:
@@ -83,9 +89,10 @@ def _write_reference_tsv(store: Store, manifest: Manifest, path: Path) -> int:
         for name, value in row.items():
             if name.removesuffix("_input") in names and name not in ("label", "text_a", "text_b"):
                 cells[names.index(name.removesuffix("_input"))] = _cell(value)
-        for column, value in zip(task.text_columns, (row["text_a"], row["text_b"]), strict=False):
+        for column, value in zip(texts, (row["text_a"], row["text_b"]), strict=False):
             cells[column] = _cell(value)
-        cells[task.label_column] = _cell(row["label"])
+        if label >= 0:
+            cells[label] = _cell(row["label"])
         return "\t".join(cells)
 
     return _write_lines(store, path, line, "\t".join(names) if task.has_header else None)

@@ -34,10 +34,9 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
     texts = tuple(_index(name, names, "--text-column") for name in options.text_column)
     label = _index(options.label_column, names, "--label-column") if options.label_column is not None else None
     if task is not None and not texts:
-        _check_width(first_path, task, names)
-        texts = task.text_columns
-        if label is None and task.label_column < len(names):
-            label = task.label_column
+        _check_kind(first_path, task)
+        texts, found = task.find_columns(first_path, names)
+        label = found if label is None else label
     source_id = _index(options.id_column, names, "--id-column") if options.id_column is not None else None
     for flag, indices in (("--text-column", texts[1:]), ("--label-column", (label,)), ("--id-column", (source_id,))):
         if set(indices) & set(texts[:1]):
@@ -65,11 +64,6 @@ def _index(name: str, names: Sequence[str], flag: str) -> int:
     raise InputError(f"{flag} {name}: the input has the columns {', '.join(names)} (0 to {len(names) - 1})")
 
 
-def _check_width(path: str, task: Task, names: Sequence[str]) -> None:
+def _check_kind(path: str, task: Task) -> None:
     if file_kind(path) != "tsv":
         raise UsageError(f"{path}: --task {task.name} only knows the columns of GLUE's TSV files; add --text-column")
-    if len(names) <= max(task.text_columns):
-        raise InputError(
-            f"{path} line 1: {len(names)} columns, --task {task.name} needs {task.num_columns}. Check the delimiter, "
-            "or name the columns with --text-column."
-        )

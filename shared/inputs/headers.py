@@ -82,7 +82,7 @@ def _check_first_line(path: str, line: bytes) -> None:
 
 def _tsv_header(line: bytes, task: Task | None) -> list[str]:
     names = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
-    if task is not None and not task.has_header:
+    if task is not None and not task.is_header(names):
         return [f"column_{index}" for index in range(len(names))]
     return names
 

@@ -48,7 +48,7 @@ def read_records(paths: Iterable[str], task: Task | None, columns: Sequence[str]
     for path in paths:
         kind = file_kind(path)
         if kind == "tsv":
-            yield from _tsv(path, task is None or task.has_header, len(columns))
+            yield from _tsv(path, task, len(columns))
         elif kind == "csv":
             yield from _csv(path, len(columns))
         elif kind == "jsonl":
@@ -57,10 +57,10 @@ def read_records(paths: Iterable[str], task: Task | None, columns: Sequence[str]
             yield from _arrow(path, kind, columns)
 
 
-def _tsv(path: str, has_header: bool, width: int) -> Iterator[Record]:
+def _tsv(path: str, task: Task | None, width: int) -> Iterator[Record]:
     with open_binary(path) as file:
         for number, line in enumerate(file, start=1):
-            if number == 1 and has_header:
+            if number == 1 and (task is None or task.is_header(_first_cells(line))):
                 continue
             where = f"{path} line {number}"
             content = line.removesuffix(b"\n").removesuffix(b"\r")
@@ -78,6 +78,10 @@ def _tsv(path: str, has_header: bool, width: int) -> Iterator[Record]:
                 yield Record(where, None, f"{len(cells)} columns, {width} expected", _shown(content))
                 continue
             yield Record(where, tuple(cells), "", content.decode("utf-8"))
+
+
+def _first_cells(line: bytes) -> list[str]:
+    return line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
 
 
 def _csv(path: str, width: int) -> Iterator[Record]:

@@ -128,7 +128,7 @@ def test_several_files_form_one_input(tmp_path: Path) -> None:
         ("x.csv", b"te\x00xt\nx\n", {}, "is UTF-16 or binary"),
         ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "its lines end in carriage returns"),
         ("x.csv", b'text,"y\ngood,1\n', {}, "x.csv line 1: a quote that is never closed"),
-        ("x.tsv", b"text\nx\n", {"text_column": (), "task": "MRPC"}, "line 1: 1 columns, --task MRPC needs 5"),
+        ("x.tsv", b"text\nx\n", {"text_column": (), "task": "MRPC"}, "1 columns (text), --task MRPC needs columns"),
     ],
 )
 def test_unusable_input_gives_one_clear_line(
@@ -248,7 +248,10 @@ def test_labels_that_do_not_belong_to_the_task_are_quarantined(tmp_path: Path) -
     rows, left_out = read(path, text_column=(), task="SST-2")
     assert [row.label for row in rows] == [1]
     assert [one.reason for one in left_out] == ["label '7' is not a label of SST-2: 0, 1"]
-    path.write_text("a\tb\t" * 4 + "c\tlabel\n" + "x\ty\t" * 4 + "z\thigh\n" + "x\ty\t" * 4 + "z\t2.5\n")
+    header, cells = "a\tb\t" * 3 + "c\tsentence1\tsentence2\tscore\n", "x\ty\t" * 4
+    path.write_text(f"{header}{cells}z\thigh\n{cells}z\t2.5\n")
+        "a\tb\t" * 3 + "c\tsentence1\tsentence2\tscore\n" + "x\ty\t" * 4 + "z\thigh\n" + "x\ty\t" * 4 + "z\t2.5\n"
+    )
     rows, left_out = read(path, text_column=(), task="STS-B")
     assert [row.label for row in rows] == [2.5]
     assert [one.reason for one in left_out] == ["label 'high' is not a number"]
