@@ -209,7 +209,7 @@ def test_files_whose_types_differ_are_rejected(tmp_path: Path) -> None:
         (["1", "-2"], pa.int64()),
         (["1", "2.5"], pa.float64()),
         (["1", "9" * 5000], pa.string()),
-        (["1", "9" * 30], pa.float64()),
+        (["1", "9" * 30], pa.string()),
         (["--1"], pa.string()),
         (["1_000"], pa.string()),
         (["nan"], pa.string()),
@@ -250,8 +250,6 @@ def test_labels_that_do_not_belong_to_the_task_are_quarantined(tmp_path: Path) -
     assert [one.reason for one in left_out] == ["label '7' is not a label of SST-2: 0, 1"]
     header, cells = "a\tb\t" * 3 + "c\tsentence1\tsentence2\tscore\n", "x\ty\t" * 4
     path.write_text(f"{header}{cells}z\thigh\n{cells}z\t2.5\n")
-        "a\tb\t" * 3 + "c\tsentence1\tsentence2\tscore\n" + "x\ty\t" * 4 + "z\thigh\n" + "x\ty\t" * 4 + "z\t2.5\n"
-    )
     rows, left_out = read(path, text_column=(), task="STS-B")
     assert [row.label for row in rows] == [2.5]
     assert [one.reason for one in left_out] == ["label 'high' is not a number"]
