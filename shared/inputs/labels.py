@@ -1,4 +1,8 @@
-"""The type of a label column whose file format has none: int64, float64 or string, whichever fits every label."""
+"""Labels and ids keep what they are: a cell is its text, unless every cell is the plain spelling of its number.
+
+"01", "1" and "001" are three labels, and so are "5E3" and "5000". Whole numbers that are written as floats, as pandas
+writes a column of integers with gaps ("1.0", 1.0), are these integers.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,33 @@ from typing import Any
 
 import pyarrow as pa
 
-_WHOLE_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(\.0)?", re.ASCII)
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_EXACT = 2**53
+
+WHOLE, LONG, FLOAT, TEXT = "whole", "long", "float", "text"
+"""Kinds of labels. LONG: an integer that float64 cannot hold exactly."""
 
 
-def is_whole_number(value: Any) -> bool:
-    """Whether a cell is an integer of at most 18 digits, which int64 can hold."""
-    return not isinstance(value, bool) and _WHOLE_NUMBER.fullmatch(str(value)) is not None
+def is_missing(cell: Any) -> bool:
+    """Whether a cell has no value: null, NaN, or text without a visible character."""
+    return (
+        cell is None or (isinstance(cell, float) and math.isnan(cell)) or (isinstance(cell, str) and not cell.strip())
+    )
+
+
+def whole_number(cell: Any) -> int | None:
+    """The int64 that a cell is, or is the plain spelling of; else None."""
+    if isinstance(cell, bool):
+        return None
+    if isinstance(cell, float):
+        return int(cell) if cell.is_integer() and abs(cell) <= _EXACT else None
+    if isinstance(cell, str):
+        match = _WHOLE.fullmatch(cell)
+        if match is None or cell.startswith("-0"):
+            return None
+        cell = int(match[1])
+    return cell if isinstance(cell, int) and -(2**63) <= cell < 2**63 else None
 
 
 def is_number(text: str) -> bool:
@@ -23,31 +47,45 @@ def is_number(text: str) -> bool:
     return _NUMBER.fullmatch(text.strip()) is not None and math.isfinite(float(text))
 
 
-def type_of_label(label: Any) -> pa.DataType:
-    """The narrowest type that can hold one label; null for None."""
+def kind_of_label(label: Any, is_score: bool) -> str | None:
+    """What one label is; None for None. is_score: every spelling of a number is that number, as in STS-B."""
     if label is None:
-        return pa.null()
-    if isinstance(label, bool):
+        return None
+    if is_score:
+        return WHOLE if whole_number(label) is not None and "." not in str(label) else FLOAT
+    number = whole_number(label)
+    if number is not None:
+        return WHOLE if abs(number) <= _EXACT else LONG
+    if isinstance(label, float):
+        return FLOAT
+    return FLOAT if isinstance(label, str) and is_number(label) and repr(float(label)) == label else TEXT
+
+
+def common_type(kinds: set[str | None]) -> pa.DataType:
+    """The type in which labels of all these kinds keep what they are."""
+    if TEXT in kinds or {LONG, FLOAT} <= kinds:
         return pa.string()
-    if is_whole_number(label):
-        return pa.int64()
-    return pa.float64() if is_number(str(label)) else pa.string()
-
-
-def common_type(types: set[pa.DataType]) -> pa.DataType:
-    """The narrowest type that can hold labels of all of these types."""
-    for wide in (pa.string(), pa.float64(), pa.int64()):
-        if wide in types:
-            return wide
-    return pa.null()
+    if FLOAT in kinds:
+        return pa.float64()
+    return pa.int64() if kinds & {WHOLE, LONG} else pa.null()
 
 
 def convert_label(label: Any, label_type: pa.DataType) -> Any:
     """A label as a value of its column's type."""
-    if isinstance(label, str) and pa.types.is_int64(label_type):
-        return int(label)
-    if isinstance(label, (str, int)) and pa.types.is_float64(label_type):
+    if label is None:
+        return None
+    if pa.types.is_int64(label_type):
+        return whole_number(label)
+    if pa.types.is_float64(label_type):
         return float(label)
-    if label is not None and pa.types.is_string(label_type) and not isinstance(label, str):
-        return json.dumps(label, ensure_ascii=False)
+    if pa.types.is_string(label_type) and not isinstance(label, str):
+        return label_text(label)
     return label
+
+
+def label_text(label: Any) -> str:
+    """A label as text: that of its whole number if it is one."""
+    number = whole_number(label)
+    if number is not None:
+        return str(number)
+    return label if isinstance(label, str) else json.dumps(label, ensure_ascii=False, default=str)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from shared.glue import Task
 from shared.inputs.columns import Columns
-from shared.inputs.labels import is_number, is_whole_number
+from shared.inputs.labels import is_missing, is_number, label_text, whole_number
 from shared.inputs.options import InputOptions
 from shared.inputs.records import SHOWN_RAW, Record
 from shared.inputs.rows import QuarantinedRow, SourceRow
@@ -27,7 +27,7 @@ def read_row(position: int, record: Record, columns: Columns, options: InputOpti
     texts = [cells[index] for index in columns.texts]
     rest = [_rest_cell(cells[index], field) for index, field in zip(columns.rest, columns.rest_fields, strict=True)]
     return SourceRow(
-        source_id=position if columns.source_id is None else int(cells[columns.source_id]),
+        source_id=position if columns.source_id is None else _source_id(cells[columns.source_id]),
         text_a=texts[0],
         text_b=texts[1] if len(texts) > 1 else None,
         label=None if columns.label is None else cells[columns.label],
@@ -42,19 +42,27 @@ def _problem(cells: Cells, columns: Columns, options: InputOptions) -> str:
             return f"column {columns.names[index]}: {problem}"
     if columns.label is not None:
         label = cells[columns.label]
-        if label is None or str(label).strip() == "":
+        if is_missing(label):
             return f"column {columns.names[columns.label]}: the label is missing"
-        if options.task is not None and (problem := _label_problem(str(label), options.task)):
+        if options.task is not None and (problem := _label_problem(label_text(label), options.task)):
             return problem
-    if columns.source_id is not None and not is_whole_number(value := cells[columns.source_id]):
-        return f"column {options.id_column}: {_shown(value)} is not a whole number of at most 18 digits"
+    if columns.source_id is not None and whole_number(value := cells[columns.source_id]) is None:
+        if is_missing(value):
+            return f"column {options.id_column}: the id is missing"
+        return f"column {options.id_column}: {_shown(value)} is not the plain spelling of a 64-bit integer"
     return ""
+
+
+def _source_id(cell: Any) -> int:
+    number = whole_number(cell)
+    assert number is not None  # checked by _problem
+    return number
 
 
 def _text_problem(text: Any, max_characters: int) -> str:
     if not isinstance(text, str):
-        return "not a text"
-    if not text.strip():
+        return "the text is missing" if is_missing(text) else "not a text"
+    if is_missing(text):
         return "empty text"
     if "\x00" in text:
         return "contains a NUL byte"

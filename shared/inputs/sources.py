@@ -15,7 +15,7 @@ from shared.errors import InputError
 from shared.inputs.columns import Columns, find_columns
 from shared.inputs.digests import RowDigests
 from shared.inputs.headers import read_header
-from shared.inputs.labels import common_type, convert_label, type_of_label
+from shared.inputs.labels import common_type, convert_label, kind_of_label
 from shared.inputs.options import InputOptions
 from shared.inputs.read_row import read_row
 from shared.inputs.records import KINDS, file_kind, read_records
@@ -82,10 +82,19 @@ def open_source(options: InputOptions) -> Source:
     files = tuple(InputFile.of(path) for path in paths)
     label_type, num_rows, digests = _survey(files, columns, options)
     if columns.label is not None and header.types:
-        label_type = header.types[columns.label]
+        label_type = _typed_label(header.types[columns.label], label_type)
     return Source(
         options=options, files=files, columns=columns, label_type=label_type, num_rows=num_rows, digests=digests
     )
+
+
+def _typed_label(declared: pa.DataType, found: pa.DataType) -> pa.DataType:
+    """The type of a label whose column has a type: floats that are all whole numbers are integers."""
+    if pa.types.is_dictionary(declared):
+        declared = declared.value_type
+    if pa.types.is_floating(declared):
+        return found if pa.types.is_int64(found) else declared
+    return pa.string() if pa.types.is_large_string(declared) or pa.types.is_string_view(declared) else declared
 
 
 def _survey(
@@ -95,7 +104,8 @@ def _survey(
     groups, digests = RowDigests(options.shard_rows), list[bytes]()
     num_rows = num_usable = 0
     first_problem: QuarantinedRow | None = None
-    label_types: set[pa.DataType] = set()
+    label_kinds: set[str | None] = set()
+    is_score = options.task is not None and options.task.labels is None
     seen: set[int] = set()
     for item in _rows_as_written(files, columns, options):
         num_rows += 1
@@ -105,7 +115,7 @@ def _survey(
             first_problem = first_problem or item
             continue
         num_usable += 1
-        label_types.add(type_of_label(item.label))
+        label_kinds.add(kind_of_label(item.label, is_score))
         if columns.source_id is not None:
             if item.source_id in seen:
                 raise InputError(f"--id-column {options.id_column}: the id {item.source_id} occurs twice")
@@ -118,7 +128,7 @@ def _survey(
         raise InputError(f"{names}: none of {num_rows} rows can be used; {problem}")
     if (digest := groups.finish()) is not None:
         digests.append(digest)
-    return common_type(label_types), num_rows, tuple(digests)
+    return common_type(label_kinds), num_rows, tuple(digests)
 
 
 def _rows_as_written(
