@@ -130,10 +130,6 @@ def test_a_weak_teacher_is_reported_before_training(story: Story, tmp_path: Path
     assert json.loads((output / "result.json").read_text())["teacher_dev"]["accuracy"] == 0.5
 
 
-def empty_shard(output: Output, shard: int) -> None:
-    output.shards[shard] = []
-
-
 def test_shards_without_rows_are_an_error_only_when_all_are(story: Story, tmp_path: Path) -> None:
     empty, part = Output(tmp_path / "empty", num_rows=12), Output(tmp_path / "part", num_rows=12)
     empty.shards = [[], []]

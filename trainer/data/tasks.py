@@ -49,8 +49,8 @@ class TaskSpec:
         index = find_label(self.labels, str(label))
         if index is None:
             raise InputError(
-                f"{where}: label {str(label)[:40]!r} is none of the classes {', '.join(self.labels)[:120]} of the "
-                "model; rename the model's classes with --label-map"
+                f"{where}: label {str(label)[:40]!r} is not among the model's classes {', '.join(self.labels)[:120]}; "
+                " rename the model's classes with --label-map"
             )
         return float(index)
 
