@@ -50,7 +50,7 @@ class TaskSpec:
         if index is None:
             raise InputError(
                 f"{where}: label {str(label)[:40]!r} is not among the model's classes {', '.join(self.labels)[:120]}; "
-                " rename the model's classes with --label-map"
+                "rename the model's classes with --label-map"
             )
         return float(index)
 
