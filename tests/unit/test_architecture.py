@@ -71,7 +71,7 @@ ALLOWED: Mapping[str, set[str]] = {
     },
     "augment_service.service.page": set(),
     "trainer": {"trainer.data", "shared", "shared.cli", "shared.compute", "shared.embedded", "shared.storage"},
-    "trainer.data": {"trainer.config", "trainer.models", "shared", "shared.inputs", "shared.storage"},
+    "trainer.data": {"trainer.config", "shared", "shared.inputs", "shared.storage"},
     "trainer.mlm": {"trainer", "trainer.data", "shared", "shared.cli", "shared.embedded", "shared.storage"},
     "trainer.export": {"shared.errors", "shared.cli", "shared.inputs"},
     "trainer.report": {

@@ -77,9 +77,9 @@ def test_fitted_projections_are_the_least_squares_solution(teacher_dir: Path, ki
     if kind == "per-layer":
         assert all(fitted[name] < 1 for name in ("embedding", "layer_1", "layer_2"))
     total = sum(fitted[name] for name in ("embedding", "layer_1", "layer_2"))
-    for map_ in projections.maps:
-        with torch.no_grad():
-            map_.weight.add_(1e-2 * torch.randn_like(map_.weight))
+    with torch.no_grad():
+        for weight in projections.parameters():
+            weight.add_(1e-2 * torch.randn(weight.shape))
     moved = unexplained_shares(student, teacher, projections, MAPPING, batches())
     assert sum(moved[name] for name in ("embedding", "layer_1", "layer_2")) > total
 
@@ -87,12 +87,13 @@ def test_fitted_projections_are_the_least_squares_solution(teacher_dir: Path, ki
 def test_a_copy_of_the_teacher_explains_all_of_it(teacher_dir: Path) -> None:
     teacher = load_classifier(str(teacher_dir)).eval().bert
     projections = Projections("shared", 4, 32, 32)
+    weight, bias = projections.parameters()
     with torch.no_grad():
-        projections.maps[0].weight.copy_(torch.eye(32))
-        projections.maps[0].bias.zero_()
+        weight.copy_(torch.eye(32))
+        bias.zero_()
     shares = unexplained_shares(teacher, teacher, projections, (1, 2, 3, 4), batches())
     assert list(shares) == ["embedding", "layer_1", "layer_2", "layer_3", "layer_4", "pooled"]
     assert max(shares.values()) < 1e-6
     with torch.no_grad():
-        projections.maps[0].weight.zero_()
+        weight.zero_()
     assert min(unexplained_shares(teacher, teacher, projections, (1, 2, 3, 4), batches()).values()) >= 1
