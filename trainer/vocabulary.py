@@ -99,7 +99,7 @@ def choose_tokens(
 
     counts: (vocabulary,) occurrences; wanted: number of tokens, 0 for `auto`: those that occur MIN_OCCURRENCES times,
     as far as MAX_PARAMETERS allows; other_parameters: the student's weights without the word embeddings, which are
-    `hidden` wide. Raises UsageError when `wanted` is too small, ModelError when the tokenizer is no WordPiece.
+    `hidden` wide. Raises UsageError when `wanted` is too small, ModelError for other tokenizers than WordPiece.
     """
     tokens = _wordpiece_vocabulary(tokenizer)
     always = {index for token, index in tokens.items() if len(token.removeprefix(PREFIX)) == 1}
@@ -139,11 +139,10 @@ def prune_tokenizer(tokenizer: Any, pruned: PrunedVocabulary) -> Any:
 def prune_student(student: Any, pruned: PrunedVocabulary) -> None:
     """Keep the rows of the kept tokens in the word embeddings of a `BertForSequenceClassification`, in place."""
     table = student.bert.embeddings.word_embeddings
-    smaller = nn.Embedding(len(pruned), table.embedding_dim, padding_idx=None)
+    pad = int((pruned.kept == student.config.pad_token_id).nonzero().item())
+    smaller = nn.Embedding(len(pruned), table.embedding_dim, padding_idx=pad)
     with torch.no_grad():
         smaller.weight.copy_(table.weight[pruned.kept])
-    pad = int((pruned.kept == student.config.pad_token_id).nonzero().item())
-    smaller.padding_idx = pad
     student.bert.embeddings.word_embeddings = smaller
     student.config.vocab_size = len(pruned)
     student.config.pad_token_id = pad
