@@ -21,7 +21,7 @@ from torch import Tensor
 from shared.errors import ModelError
 
 STUDENT_PATH = Path(__file__).with_name("student.safetensors")
-STUDENT_SHA256 = "f43073e22b650a4352239fb9f2830de48f6a31ce81066ddd42fcc15be2fa15e4"
+STUDENT_SHA256 = "753e4911d30f16194f60c51b47bfcda190ec7f352a6ea64251d18e90d32843bc"
 FORMAT = "general-student-1"
 PROJECTIONS_PREFIX, ENCODER_PREFIX = "projections.", "bert."
 LEFT_OUT = "bert.pooler."
