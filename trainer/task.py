@@ -93,7 +93,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     max_length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
     student = make_student(config, teacher.bert, spec.num_logits, tokenizer, "intermediate" in config.stages)
     student = prune_to_samples(student, config.prune_vocabulary, augmented, config.n_a, config.follow_timeout)
-    max_length = fitting_length(config.max_length, max_length, student.model.config, tokenizer, config.student)
+    max_length = fitting_length(config.max_length, max_length, student.model.config, student.tokenizer, config.student)
     identity = fingerprint(teacher)
     annotations = AnnotationFacts(
         augmented=augmented.fingerprint,
