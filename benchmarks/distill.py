@@ -74,7 +74,7 @@ class Setting:
         stream = ShardStream(
             augmented=self.augmented,
             spec=self.spec,
-            tokenizer_path=self.options.teacher,
+            tokenizer=load_tokenizer(self.options.teacher),
             max_length=self.length,
             batch_size=self.options.batch_size,
             window_shards=4,

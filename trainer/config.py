@@ -12,7 +12,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
 Projection = Literal["shared", "per-layer"]
 Stage = Literal["intermediate", "prediction"]
-EmbeddingInit = Literal["projected", "random"]
+EmbeddingInit = Literal["projected", "weighted", "random"]
+ProjectionInit = Literal["random", "fitted"]
+AttentionLoss = Literal["auto", "scores", "grouped", "relations", "none"]
 LayerInit = Literal["random", "teacher"]
 
 CHECKPOINT_SECONDS = 300.0
@@ -143,10 +145,13 @@ class StudentConfig(CommandConfig):
 
     student: str = identity(
         "tinybert4",
-        "Size: tinybert4, tinybert6, or M,d',FFN,heads; or a folder from `trainer general` to initialise from.",
+        "Size: tinybert4, tinybert6, or M,d',FFN,heads; or a student to initialise from: embedded, or a folder of "
+        "`trainer general`.",
     )
     embedding_init: EmbeddingInit = identity(
-        "projected", "Embeddings of a new student: principal components of the teacher's, or random."
+        "projected",
+        "Embeddings of a new student: principal components of the teacher's, the same weighted by how often each token "
+        "occurs in the corpus (only in `trainer general`), or random.",
     )
     layer_init: LayerInit = identity(
         "random", "Layers of a new student: random, or copies of the teacher's mapped ones."
@@ -154,6 +159,17 @@ class StudentConfig(CommandConfig):
     dropout: float = identity(0.1, "Dropout of the student during training.", ge=0, lt=1)
     mapping: str = identity("uniform", "g(m): uniform, top, bottom, or a list of teacher layers such as 3,6,9,12.")
     projection: Projection = identity("shared", "W_h: one for all layers and the embeddings, or one per layer.")
+    attention_loss: AttentionLoss = identity(
+        "auto",
+        "Attention term: scores (equal numbers of heads), grouped (teacher heads averaged to the student's number), "
+        "relations (MiniLMv2, last layers, any number of heads), none, or auto: scores if the numbers are equal, else "
+        "none.",
+    )
+    loss_weights: tuple[str, ...] = identity(
+        (),
+        "Weights of the intermediate losses, such as attention=0.1 pooled=1 (default: 1 each, 0 for pooled, which "
+        "compares the mean state of each text).",
+    )
 
 
 class GeneralConfig(CorpusConfig, StudentConfig):
@@ -163,6 +179,27 @@ class GeneralConfig(CorpusConfig, StudentConfig):
 
     teacher: str = identity("embedded", "Encoder to learn from, not fine-tuned: embedded, a folder or a hub id.")
     lr: float = identity(3e-4, "Peak learning rate.", gt=0)
+    decay_share: float | None = identity(
+        None,
+        "Share of the training, at the end, in which the learning rate falls to zero; it is constant between that and "
+        "the warm-up (default: it falls linearly from the warm-up on).",
+        ge=0,
+        le=1,
+    )
+    pairs: float = identity(
+        0.0, "Share of the text that is read as pairs of segments; 0 reads single passages.", ge=0, le=1
+    )
+    projection_init: ProjectionInit = identity(
+        "random",
+        "First W_h and W_e of a new student: random, or fitted to the teacher by least squares.",
+    )
+    held_out: float = identity(
+        0.0,
+        "Share of lines, chosen by hash, that is not trained on but shows how much of its teacher a student explains.",
+        ge=0,
+        lt=0.5,
+    )
+    evaluate_tokens: int = runtime(2_000_000, "Training tokens between evaluations on the held-out lines.", ge=1)
 
 
 class AnnotateConfig(ComputeConfig):
@@ -201,6 +238,11 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
         None,
         "Samples per source row and epoch (default: the job's), drawn from candidate shards or the first of samples.",
         ge=0,
+    )
+    prune_vocabulary: str = identity(
+        "none",
+        "Tokens that the student keeps: auto (those that occur twice in the samples, within 3.0 M parameters), a "
+        "number of the most frequent, or none to keep all. Waits for the augmentation job to finish.",
     )
     window_shards: int = identity(8, "Shards whose rows are shuffled together.", ge=1)
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)

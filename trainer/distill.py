@@ -16,49 +16,75 @@ from torch import Tensor
 from trainer.data.batches import Batch
 from trainer.losses import attention_loss, embedding_loss, hidden_loss, prediction_loss, regression_loss
 from trainer.recipe import Losses
-from trainer.scores import classify, encode
+from trainer.relations import PAPER_OBJECTIVE, Objective, group_scores, pooled_loss, relation_heads, relation_loss
+from trainer.scores import EncoderStates, classify, encode
 from trainer.student import Projections
+from trainer.vocabulary import PrunedVocabulary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IntermediateDistillation:
-    """Equation 11 for layers 0..M. teacher, student: `BertModel`s; mapping: g(m) of layers 1..M."""
+    """Equation 11 for layers 0..M. teacher, student: `BertModel`s; mapping: g(m) of layers 1..M.
+
+    vocabulary: the part of the teacher's vocabulary that a pruned student reads, None when both read the same.
+    """
 
     teacher: Any
     student: Any
     projections: Projections
     mapping: tuple[int, ...]
+    objective: Objective = PAPER_OBJECTIVE
+    vocabulary: PrunedVocabulary | None = None
 
     def losses(self, batch: Batch) -> Losses:
-        """Attention, hidden and embedding terms of a part of a batch."""
+        """The terms of the objective for a part of a batch, weighted."""
+        weights, kind = self.objective.weights, self.objective.attention
+        uses_scores, uses_vectors = kind in ("scores", "grouped"), kind == "relations"
+        depth = len(self.mapping)
         with torch.no_grad(), torch.autocast(batch.input_ids.device.type, enabled=False):
             theirs = encode(
                 self.teacher,
-                batch.input_ids,
+                teacher_ids(self.vocabulary, batch),
                 batch.token_type_ids,
                 batch.model_mask,
-                score_layers=set(self.mapping),
+                score_layers=set(self.mapping) if uses_scores else (),
                 last_layer=max(self.mapping),
+                vector_layers={self.mapping[-1]} if uses_vectors else (),
             )
-        layers = range(1, len(self.mapping) + 1)
-        own = encode(self.student, batch.input_ids, batch.token_type_ids, batch.model_mask, score_layers=layers)
-        attention = attention_loss(
-            [own.attention_scores[m] for m in layers],
-            [theirs.attention_scores[layer] for layer in self.mapping],
-            batch.mask,
+        own = encode(
+            self.student,
+            batch.input_ids,
+            batch.token_type_ids,
+            batch.model_mask,
+            score_layers=range(1, depth + 1) if uses_scores else (),
+            vector_layers={depth} if uses_vectors else (),
         )
+        projections = self.projections.w_h(depth)
         hidden = hidden_loss(
-            own.hidden_states[1:],
-            [theirs.hidden_states[layer] for layer in self.mapping],
-            self.projections.w_h(len(self.mapping)),
-            batch.mask,
+            own.hidden_states[1:], [theirs.hidden_states[layer] for layer in self.mapping], projections, batch.mask
         )
         embedding = embedding_loss(own.hidden_states[0], theirs.hidden_states[0], self.projections.w_e, batch.mask)
-        return {
-            "attention": batch.pair_share * attention,
-            "hidden": batch.piece_share * hidden,
-            "embedding": batch.piece_share * embedding,
-        }
+        terms = {} if kind == "none" else {"attention": weights["attention"] * self._attention(own, theirs, batch)}
+        terms["hidden"] = weights["hidden"] * batch.piece_share * hidden
+        terms["embedding"] = weights["embedding"] * batch.piece_share * embedding
+        if weights["pooled"]:
+            pooled = pooled_loss(own.last, theirs.last, projections[-1], batch.mask)
+            terms["pooled"] = weights["pooled"] * batch.row_share * pooled
+        return terms
+
+    def _attention(self, own: EncoderStates, theirs: EncoderStates, batch: Batch) -> Tensor:
+        """The attention term of a part of a batch, not weighted."""
+        depth, config = len(self.mapping), self.student.config
+        if self.objective.attention == "relations":
+            teacher = self.teacher.config
+            num_heads = relation_heads(config.hidden_size, teacher.hidden_size, teacher.num_attention_heads)
+            vectors = own.attention_vectors[depth], theirs.attention_vectors[self.mapping[-1]]
+            return batch.piece_share * relation_loss(*vectors, num_heads, batch.mask)
+        scores = [own.attention_scores[m] for m in range(1, depth + 1)]
+        targets = [theirs.attention_scores[layer] for layer in self.mapping]
+        if self.objective.attention == "grouped":
+            targets = [group_scores(target, config.num_attention_heads) for target in targets]
+        return batch.pair_share * attention_loss(scores, targets, batch.mask)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +95,7 @@ class PredictionDistillation:
     student: Any
     is_regression: bool
     temperature: float
+    vocabulary: PrunedVocabulary | None = None
 
     def losses(self, batch: Batch) -> Losses:
         """The prediction term of a part of a batch; the teacher runs only if the batch has no logits."""
@@ -83,5 +110,11 @@ class PredictionDistillation:
 
     def _teacher_logits(self, batch: Batch) -> Tensor:
         with torch.no_grad(), torch.autocast(batch.input_ids.device.type, enabled=False):
-            states = encode(self.teacher.bert, batch.input_ids, batch.token_type_ids, batch.model_mask)
+            ids = teacher_ids(self.vocabulary, batch)
+            states = encode(self.teacher.bert, ids, batch.token_type_ids, batch.model_mask)
             return classify(self.teacher, states)
+
+
+def teacher_ids(vocabulary: PrunedVocabulary | None, batch: Batch) -> Tensor:
+    """(B, L): the tokens of a batch by the teacher's ids."""
+    return batch.input_ids if vocabulary is None else vocabulary.to_original(batch.input_ids)

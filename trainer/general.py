@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
 from shared.embedded import resolve_encoder
-from shared.errors import InputError
+from shared.errors import InputError, UsageError
 from shared.storage.input_files import sha256_of
 from trainer.config import GeneralConfig
 from trainer.data.budget import Epochs
-from trainer.data.corpus import Vocabulary, read_lines, tokenize_lines
+from trainer.data.corpus import Vocabulary, split_lines, tokenize_lines
+from trainer.data.segments import SegmentSource
 from trainer.data.text import TextSource
 from trainer.distill import IntermediateDistillation
+from trainer.explained import unexplained_shares
 from trainer.loop import train
 from trainer.models import count_parameters, fingerprint, fitting_length, load_encoder, load_tokenizer, save_classifier
-from trainer.recipe import Recipe, Stage, linear_schedule
+from trainer.recipe import Evaluation, Recipe, Schedule, Scores, Stage, every_tokens, linear_schedule, plateau_schedule
 from trainer.result import RunResult, write_result
+from trainer.shapes import first_batches, fit_projections, token_frequencies
 from trainer.state import Run, Worker
-from trainer.student import make_student
+from trainer.student import make_student, parse_size
 from trainer.workers import run_to_result, start_run
 
 UNTRAINED_CLASSES = 2
+FITTED_BATCHES, HELD_OUT_BATCHES = 8, 16
 
 
 def run_command(config: GeneralConfig) -> CommandResult:
@@ -47,28 +53,46 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     identity = fingerprint(teacher)
     teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)
     fitting_length(config.max_length, config.max_length, teacher.config, tokenizer, config.teacher)
-    student = make_student(config, teacher, UNTRAINED_CLASSES, tokenizer)
-    fitting_length(config.max_length, config.max_length, student.model.config, tokenizer, config.student)
-    model, projections = student.model.to(worker.device), student.projections.to(worker.device)
-    source = TextSource(
-        files=[tokenize_lines(list(read_lines(path)), tokenizer) for path in config.corpus],
-        weights=config.weights,
-        vocabulary=Vocabulary.of(tokenizer),
-        max_length=config.max_length,
-        batch_size=config.batch_size,
-        seed=config.seed,
-    )
+    texts = [split_lines(path, config.held_out) for path in config.corpus]
+    source = _source(config, tokenizer, [train for train, _ in texts])
     if not source.tokens_per_epoch:
         raise InputError(f"--corpus {', '.join(config.corpus)}: no text to train on")
+    frequencies = token_frequencies(source.files, source.weights, len(tokenizer))
+    student = make_student(config, teacher, UNTRAINED_CLASSES, tokenizer, frequencies=frequencies)
+    fitting_length(config.max_length, config.max_length, student.model.config, tokenizer, config.student)
+    if student.vocabulary is not None:
+        raise UsageError(
+            f"--student {config.student} has a pruned vocabulary: general distillation starts from a student that "
+            "reads all of its teacher's tokens; `trainer task --prune-vocabulary` prunes it afterwards"
+        )
+    model, projections = student.model.to(worker.device), student.projections.to(worker.device)
+    if config.projection_init == "fitted" and parse_size(config.student) is not None:
+        first = first_batches(source, FITTED_BATCHES, worker.device)
+        fit_projections(projections, model.bert, teacher, student.mapping, first)
     distillation = IntermediateDistillation(
-        teacher=teacher, student=model.bert, projections=projections, mapping=student.mapping
+        teacher=teacher,
+        student=model.bert,
+        projections=projections,
+        mapping=student.mapping,
+        objective=student.objective,
     )
+    evaluation = None
+    if any(dev for _, dev in texts):
+        kept = first_batches(_source(config, tokenizer, [dev for _, dev in texts]), HELD_OUT_BATCHES, worker.device)
+        evaluation = Evaluation(
+            scores=lambda: Scores(
+                name="unexplained",
+                values=unexplained_shares(model.bert, teacher, projections, student.mapping, kept),
+            ),
+            num_due=every_tokens(config.evaluate_tokens),
+        )
     stage = Stage(
         name="general",
         source=source,
         budget=Epochs(total=_epochs(config, source)),
-        recipe=Recipe(schedule=linear_schedule(config.lr, config.warm_up_share), weight_decay=config.weight_decay),
+        recipe=Recipe(schedule=_schedule(config), weight_decay=config.weight_decay),
         losses=distillation.losses,
+        evaluation=evaluation,
     )
     folder = Path(config.output)
     run = Run(
@@ -95,7 +119,37 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     write_result(folder, result)
 
 
-def _epochs(config: GeneralConfig, source: TextSource) -> float:
+def _source(config: GeneralConfig, tokenizer: Any, texts: Sequence[Sequence[str]]) -> TextSource | SegmentSource:
+    """Training sequences of the lines of each corpus file."""
+    files = [tokenize_lines(lines, tokenizer) for lines in texts]
+    vocabulary = Vocabulary.of(tokenizer)
+    if not config.pairs:
+        return TextSource(
+            files=files,
+            weights=config.weights,
+            vocabulary=vocabulary,
+            max_length=config.max_length,
+            batch_size=config.batch_size,
+            seed=config.seed,
+        )
+    return SegmentSource(
+        files=files,
+        weights=config.weights,
+        vocabulary=vocabulary,
+        max_length=config.max_length,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        pair_share=config.pairs,
+    )
+
+
+def _schedule(config: GeneralConfig) -> Schedule:
+    if config.decay_share is None:
+        return linear_schedule(config.lr, config.warm_up_share)
+    return plateau_schedule(config.lr, config.warm_up_share, config.decay_share)
+
+
+def _epochs(config: GeneralConfig, source: TextSource | SegmentSource) -> float:
     if config.max_tokens is None:
         return config.epochs
     return min(config.epochs, config.max_tokens / source.tokens_per_epoch)

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 
 from shared.compute.attention import products_are_faster
+from trainer.relations import Vectors
 
 ATTENTION = "tinybert_scores"
 
@@ -26,10 +27,12 @@ class EncoderStates:
     """hidden_states[m]: (B, L, d), output of layer m; 0 is the embedding output.
 
     attention_scores[m]: (B, H, L, L), before softmax and without the mask, of each requested layer m in 1..N.
+    attention_vectors[m]: queries, keys and values of each requested layer m in 1..N.
     """
 
     hidden_states: list[Tensor]
     attention_scores: dict[int, Tensor]
+    attention_vectors: dict[int, Vectors]
 
     @property
     def last(self) -> Tensor:
@@ -46,12 +49,15 @@ def attention_with_scores(
     scaling: float,
     dropout: float = 0.0,
     score_sink: dict[int, Tensor | None] | None = None,
+    vector_sink: dict[int, Vectors | None] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function for transformers' interface; fills the entries of `score_sink`, keyed by layer from 0.
+    """An attention function for transformers' interface; fills the entries of both sinks, keyed by layer from 0.
 
     query, key, value: (B, H, L, head size). Returns (B, L, H, head size).
     """
+    if vector_sink is not None and module.layer_idx in vector_sink:
+        vector_sink[module.layer_idx] = (query, key, value)
     is_wanted = score_sink is not None and module.layer_idx in score_sink
     if not is_wanted and not products_are_faster(query):
         output = functional.scaled_dot_product_attention(
@@ -77,6 +83,7 @@ def encode(
     mask: Tensor | None,
     score_layers: Collection[int] = (),
     last_layer: int | None = None,
+    vector_layers: Collection[int] = (),
 ) -> EncoderStates:
     """Run a `BertModel` whose attention implementation is ATTENTION.
 
@@ -90,11 +97,16 @@ def encode(
         additive = torch.zeros(mask.shape, dtype=dtype or states.dtype, device=mask.device)
         additive = additive.masked_fill(~mask, torch.finfo(additive.dtype).min)[:, None, None, :]  # (B, 1, 1, L)
     sink: dict[int, Tensor | None] = {layer - 1: None for layer in score_layers}
+    vectors: dict[int, Vectors | None] = {layer - 1: None for layer in vector_layers}
     hidden = [states]
     for layer in encoder.encoder.layer[:last_layer]:
-        states = layer(states, additive, score_sink=sink)
+        states = layer(states, additive, score_sink=sink, vector_sink=vectors)
         hidden.append(states)
-    return EncoderStates(hidden, {layer + 1: scores for layer, scores in sink.items() if scores is not None})
+    return EncoderStates(
+        hidden,
+        {layer + 1: scores for layer, scores in sink.items() if scores is not None},
+        {layer + 1: found for layer, found in vectors.items() if found is not None},
+    )
 
 
 def classify(model: Any, states: EncoderStates) -> Tensor:

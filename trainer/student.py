@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from shared.embedded import EMBEDDED
+from shared.embedded.student import EmbeddedStudent, embedded_student, vocabulary_digest
 from shared.errors import ModelError, UsageError
 from trainer.config import Projection, StudentConfig
 from trainer.mapping import map_layers
 from trainer.models import load_classifier, load_tokenizer, model_folder
+from trainer.relations import Objective, make_objective
 from trainer.scores import ATTENTION
+from trainer.vocabulary import PrunedVocabulary, shared_vocabulary
 
 PROJECTIONS = "projections.safetensors"
 
@@ -36,11 +40,18 @@ SIZES = {"tinybert4": StudentSize(4, 312, 1200, 12), "tinybert6": StudentSize(6,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Student:
-    """A student in training. model: BertForSequenceClassification; mapping: g(m) of layers 1..M."""
+    """A student in training.
+
+    model: BertForSequenceClassification; mapping: g(m) of layers 1..M; tokenizer: what the student reads with;
+    vocabulary: the part of the teacher's vocabulary that it reads, None for all of it.
+    """
 
     model: Any
     projections: Projections
     mapping: tuple[int, ...]
+    objective: Objective
+    tokenizer: Any
+    vocabulary: PrunedVocabulary | None = None
 
 
 def parse_size(text: str) -> StudentSize | None:
@@ -59,40 +70,72 @@ def parse_size(text: str) -> StudentSize | None:
 
 
 def make_student(
-    config: StudentConfig, teacher: Any, num_logits: int, tokenizer: Any, learns_attention: bool = True
+    config: StudentConfig,
+    teacher: Any,
+    num_logits: int,
+    tokenizer: Any,
+    learns_attention: bool = True,
+    frequencies: Tensor | None = None,
 ) -> Student:
-    """The student that --student describes. teacher: a `BertModel`; tokenizer: the teacher's.
+    """The student that --student describes.
 
-    learns_attention: whether the attention loss is used, which needs as many heads as the teacher has.
+    teacher: a `BertModel`; tokenizer: the teacher's; frequencies: (tokens,) how often each token occurs, for
+    --embedding-init weighted.
+
+    learns_attention: whether the attention loss is used, which may need as many heads as the teacher has.
     Uses torch's global random state. Raises UsageError, ModelError.
     """
     size = parse_size(config.student)
     depth = teacher.config.num_hidden_layers
+    vocabulary, found = None, dict[str, Tensor]()
+    own_tokenizer = tokenizer
     if size is not None:
         mapping = map_layers(config.mapping, size.layers, depth)
-        model = new_student(config, size, teacher, mapping, num_logits)
+        model = new_student(config, size, teacher, mapping, num_logits, frequencies)
+    elif config.student == EMBEDDED:
+        shipped = embedded_student()
+        check_embedded_vocabulary(shipped, tokenizer)
+        model, found = shipped.new_classifier(num_logits, attn_implementation=ATTENTION), dict(shipped.projections)
+        set_dropout(model, config.dropout)
+        mapping = map_layers(config.mapping, model.config.num_hidden_layers, depth)
     else:
         if not Path(config.student).is_dir():
             raise UsageError(
-                f"--student {config.student}: neither a size (tinybert4, tinybert6, M,d',FFN,heads) nor a folder"
+                f"--student {config.student}: neither a size (tinybert4, tinybert6, M,d',FFN,heads), embedded, nor a "
+                "folder"
             )
         folder = model_folder(config.student, "--student")
         own_tokenizer = load_tokenizer(folder)
-        check_same_vocabulary(own_tokenizer, tokenizer, config.student, str(teacher.config._name_or_path))
+        vocabulary = shared_vocabulary(own_tokenizer, tokenizer, config.student, str(teacher.config._name_or_path))
         model = load_student(folder, num_logits, config.dropout)
+        found = read_projections(Path(folder))
         mapping = map_layers(config.mapping, model.config.num_hidden_layers, depth)
-    if learns_attention and model.config.num_attention_heads != teacher.config.num_attention_heads:
-        raise UsageError(
-            f"--student {config.student} has {model.config.num_attention_heads} attention heads, the teacher "
-            f"{teacher.config.num_attention_heads}: the attention loss needs equal numbers"
-        )
-    projections = Projections(config.projection, len(mapping), model.config.hidden_size, teacher.config.hidden_size)
-    if size is None:
-        projections.initialise_from(model_folder(config.student, "--student"))
-    return Student(model=model, projections=projections, mapping=mapping)
+    objective = make_objective(
+        config.attention_loss if learns_attention else "none",
+        config.loss_weights,
+        model.config.num_attention_heads,
+        teacher.config.num_attention_heads,
+    )
+    return Student(
+        model=model,
+        projections=make_projections(
+            config.projection, len(mapping), model.config.hidden_size, teacher.config.hidden_size, found
+        ),
+        mapping=mapping,
+        objective=objective,
+        tokenizer=own_tokenizer,
+        vocabulary=vocabulary,
+    )
 
 
-def new_student(config: StudentConfig, size: StudentSize, teacher: Any, mapping: Sequence[int], num_labels: int) -> Any:
+def new_student(
+    config: StudentConfig,
+    size: StudentSize,
+    teacher: Any,
+    mapping: Sequence[int],
+    num_labels: int,
+    frequencies: Tensor | None = None,
+) -> Any:
     """A student of `size` with the teacher's vocabulary, initialised as the configuration says.
 
     teacher: a `BertModel`. Uses torch's global random state. Raises UsageError.
@@ -115,8 +158,10 @@ def new_student(config: StudentConfig, size: StudentSize, teacher: Any, mapping:
         attn_implementation=ATTENTION,
     )
     student = BertForSequenceClassification(own)
-    if config.embedding_init == "projected":
-        _project_embeddings(student.bert, teacher)
+    if config.embedding_init == "weighted" and frequencies is None:
+        raise UsageError("--embedding-init weighted counts the tokens of a corpus: it works in `trainer general` only")
+    if config.embedding_init != "random":
+        _project_embeddings(student.bert, teacher, frequencies if config.embedding_init == "weighted" else None)
     if config.layer_init == "teacher":
         if (size.hidden, size.ffn) != (theirs.hidden_size, theirs.intermediate_size):
             raise UsageError("--layer-init teacher requires a student as wide as its teacher")
@@ -128,40 +173,47 @@ def new_student(config: StudentConfig, size: StudentSize, teacher: Any, mapping:
 def load_student(path: str, num_labels: int, dropout: float) -> Any:
     """A student that `trainer general` or `trainer task` saved, with a classifier of `num_labels`."""
     student = load_classifier(path, num_labels, "--student")
+    set_dropout(student, dropout)
+    return student
+
+
+def set_dropout(student: Any, dropout: float) -> None:
+    """Give all dropouts of a BERT one probability."""
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(student.config, name, dropout)
     for module in student.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-    return student
 
 
-def check_same_vocabulary(student_tokenizer: Any, teacher_tokenizer: Any, student: str, teacher: str) -> None:
-    """Raises ModelError unless every token has the same id for both."""
-    own, theirs = student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab()
-    if own == theirs:
-        return
-    differing = next((piece for piece in theirs if own.get(piece) != theirs[piece]), None)
-    raise ModelError(
-        f"the student {student} and the teacher {teacher} have different vocabularies ({len(own)} and {len(theirs)} "
-        f"tokens; they differ at {differing!r}): a student must use its teacher's vocabulary"
-    )
+def check_embedded_vocabulary(student: EmbeddedStudent, tokenizer: Any) -> None:
+    """Raises ModelError unless the embedded student's ids mean the same to the teacher's tokenizer."""
+    if vocabulary_digest(tokenizer.get_vocab()) != student.vocabulary_sha256:
+        raise ModelError(
+            "--student embedded reads the vocabulary of bert-base-uncased and the embedded encoder; this teacher has "
+            "another one, so it needs a student of its own: run `python -m trainer general --teacher ...` for it"
+        )
 
 
-def principal_directions(table: Tensor, width: int) -> Tensor:
-    """(d, width): orthonormal directions that keep most of the rows of `table` (tokens, d), best first."""
+def principal_directions(table: Tensor, width: int, frequencies: Tensor | None = None) -> Tensor:
+    """(d, width): orthonormal directions that keep most of the rows of `table` (tokens, d), best first.
+
+    frequencies: (tokens,) how much each row counts (default: all alike).
+    """
+    if frequencies is not None:
+        table = table * (frequencies / frequencies.mean()).sqrt()[:, None]
     values, vectors = torch.linalg.eigh((table.T @ table).double())
     best: Tensor = vectors[:, values.argsort(descending=True)[:width]].to(table.dtype)
     return best
 
 
-def _project_embeddings(student: Any, teacher: Any) -> None:
+def _project_embeddings(student: Any, teacher: Any, frequencies: Tensor | None) -> None:
     """E_S = E_T V, where V are the principal directions of E_T: the best approximation of the teacher's at rank d'."""
     table = teacher.embeddings.word_embeddings.weight.detach().float()
     width = student.config.hidden_size
     if width > table.shape[1]:
         raise UsageError("--embedding-init projected requires a student no wider than its teacher; use random")
-    directions = principal_directions(table, width)
+    directions = principal_directions(table, width, frequencies)
     with torch.no_grad():
         for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
             source = getattr(teacher.embeddings, name).weight.detach().float()
@@ -190,19 +242,32 @@ class Projections(nn.Module):
         """Maps of layers 1..M."""
         return list(self.maps[1:]) if len(self.maps) > 1 else [self.maps[0]] * num_layers
 
-    def initialise_from(self, folder: str) -> bool:
-        """Load the maps that general distillation saved with a student; returns whether they exist and fit."""
-        path = Path(folder) / PROJECTIONS
-        if not path.is_file():
-            return False
-        found, own = load_file(path), self.state_dict()
-        if {name: value.shape for name, value in found.items()} != {name: value.shape for name, value in own.items()}:
-            return False
-        self.load_state_dict(found)
-        return True
-
     def save(self, folder: Path) -> None:
         """Write the maps into the folder of a student, for a later stage."""
         save_file(
             {name: value.detach().contiguous().cpu() for name, value in self.state_dict().items()}, folder / PROJECTIONS
         )
+
+
+def make_projections(
+    kind: Projection, num_layers: int, student_width: int, teacher_width: int, found: Mapping[str, Tensor]
+) -> Projections:
+    """The maps that came with a student if they fit, whatever their kind; else new ones of `kind`."""
+    shapes = {name: tuple(value.shape) for name, value in found.items()}
+    kinds: tuple[tuple[Projection, int], ...] = (("shared", 1), ("per-layer", num_layers + 1))
+    for fitting, count in kinds:
+        wanted: dict[str, tuple[int, ...]] = {}
+        for place in range(count):
+            wanted[f"maps.{place}.weight"] = (teacher_width, student_width)
+            wanted[f"maps.{place}.bias"] = (teacher_width,)
+        if shapes == wanted:
+            projections = Projections(fitting, num_layers, student_width, teacher_width)
+            projections.load_state_dict(dict(found))
+            return projections
+    return Projections(kind, num_layers, student_width, teacher_width)
+
+
+def read_projections(folder: Path) -> dict[str, Tensor]:
+    """The maps that general distillation saved with a student; empty where there are none."""
+    path = folder / PROJECTIONS
+    return load_file(path) if path.is_file() else {}

@@ -35,6 +35,7 @@ from trainer.models import (
     teacher_spec,
     tokenizer_fingerprint,
 )
+from trainer.pruning import prune_to_samples
 from trainer.recipe import Evaluation, Recipe, Stage, linear_schedule, per_epoch
 from trainer.result import RunResult, read_result, write_result
 from trainer.state import Run, State, Worker
@@ -61,7 +62,7 @@ def run_command(config: TaskConfig) -> CommandResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setting:
-    """What the stages of a run have in common."""
+    """What the stages of a run have in common. dev, teacher_dev: the dev file as student and teacher read it."""
 
     config: TaskConfig
     augmented: Augmented
@@ -91,7 +92,8 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     default = sequence_length(None, table.has_pairs)
     max_length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
     student = make_student(config, teacher.bert, spec.num_logits, tokenizer, "intermediate" in config.stages)
-    max_length = fitting_length(config.max_length, max_length, student.model.config, tokenizer, config.student)
+    student = prune_to_samples(student, config.prune_vocabulary, augmented, config.n_a, config.follow_timeout)
+    max_length = fitting_length(config.max_length, max_length, student.model.config, student.tokenizer, config.student)
     identity = fingerprint(teacher)
     annotations = AnnotationFacts(
         augmented=augmented.fingerprint,
@@ -99,10 +101,11 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         tokenizer=tokenizer_fingerprint(tokenizer),
         max_length=max_length,
     )
-    dev = DevSet.of(table, spec, tokenizer, max_length)
+    dev = DevSet.of(table, spec, student.tokenizer, max_length)
     teacher = teacher.to(worker.device).eval().requires_grad_(False)
     # Before training, so that a teacher with wrong labels is noticed; in fp32, as the student is scored.
-    teacher_dev = score_teacher(dev, teacher, worker.device) if worker.rank == 0 else None
+    own_dev = dev if student.vocabulary is None else DevSet.of(table, spec, tokenizer, max_length)
+    teacher_dev = score_teacher(own_dev, teacher, worker.device) if worker.rank == 0 else None
     setting = _Setting(
         config=config,
         augmented=augmented,
@@ -123,7 +126,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     )
     state = train(run, [_stage(setting, name, worker) for name in config.stages])
     if run.is_first:
-        _save(setting, tokenizer, state)
+        _save(setting, state)
 
 
 def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
@@ -133,7 +136,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
     source = ShardStream(
         augmented=setting.augmented,
         spec=setting.spec,
-        tokenizer_path=config.teacher,
+        tokenizer=student.tokenizer,
         max_length=setting.max_length,
         batch_size=batch_size,
         window_shards=config.window_shards,
@@ -151,6 +154,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
             student=student.model,
             is_regression=setting.spec.labels is None,
             temperature=config.temperature,
+            vocabulary=student.vocabulary,
         )
         return Stage(
             name=name,
@@ -168,6 +172,8 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         student=student.model.bert,
         projections=student.projections,
         mapping=student.mapping,
+        objective=student.objective,
+        vocabulary=student.vocabulary,
     )
     return Stage(
         name=name,
@@ -182,7 +188,7 @@ def _recipe(config: TaskConfig, lr: float) -> Recipe:
     return Recipe(schedule=linear_schedule(lr, config.warm_up_share), weight_decay=config.weight_decay)
 
 
-def _save(setting: _Setting, tokenizer: Any, state: State) -> None:
+def _save(setting: _Setting, state: State) -> None:
     config, spec, student = setting.config, setting.spec, setting.student
     folder = Path(config.output)
     result = RunResult(
@@ -200,7 +206,10 @@ def _save(setting: _Setting, tokenizer: Any, state: State) -> None:
         mapping=student.mapping,
     )
     result = state.complete(result)
-    save_classifier(student.model, tokenizer, spec, folder / "model", result, config.identity())
+    save_classifier(student.model, student.tokenizer, spec, folder / "model", result, config.identity())
+    if student.vocabulary is not None:
+        # vocab.txt, for programs that read WordPiece vocabularies without transformers.
+        student.tokenizer.backend_tokenizer.model.save(str(folder / "model"))
     if "prediction" not in config.stages:
         student.projections.save(folder / "model")
     write_result(folder, result)

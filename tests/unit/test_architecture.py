@@ -72,7 +72,7 @@ ALLOWED: Mapping[str, set[str]] = {
     },
     "augment_service.service.page": set(),
     "trainer": {"trainer.data", "shared", "shared.cli", "shared.compute", "shared.embedded", "shared.storage"},
-    "trainer.data": {"trainer.config", "trainer.labels", "trainer.models", "shared", "shared.inputs", "shared.storage"},
+    "trainer.data": {"trainer.config", "trainer.labels", "shared", "shared.inputs", "shared.storage"},
     "trainer.mlm": {"trainer", "trainer.data", "shared", "shared.cli", "shared.embedded", "shared.storage"},
     "trainer.export": {"trainer.models", "trainer.run_folder", "shared.errors", "shared.cli", "shared.inputs"},
     "trainer.report": {

@@ -8,7 +8,7 @@ shuffled together. Nothing depends on when a shard appeared, on the number of lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,13 @@ from trainer.data.annotations import AnnotationFacts, check_facts
 from trainer.data.augmented import Augmented, sampled, wait_for_commit
 from trainer.data.batches import Examples, Window, prepare_window, tokenize
 from trainer.data.tasks import TaskSpec
-from trainer.models import load_tokenizer
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(slots=True, kw_only=True)
 class ShardStream:
-    """Windows of an augmentation job's shards. Picklable: loader processes reopen the store and the tokenizer.
+    """Windows of an augmentation job's shards. Picklable: loader processes reopen the store.
 
     n_a: samples per source row (default: the job's). annotations: what the teacher's logits must have been made from,
     if batches carry them. has_pairs: whether rows have two texts, as in the dev file; None accepts both.
@@ -39,7 +38,7 @@ class ShardStream:
 
     augmented: Augmented
     spec: TaskSpec
-    tokenizer_path: str
+    tokenizer: Any
     max_length: int
     batch_size: int
     window_shards: int
@@ -49,7 +48,6 @@ class ShardStream:
     n_a: int | None = None
     annotations: AnnotationFacts | None = None
     has_pairs: bool | None = None
-    _tokenizer: Any = field(default=None, repr=False)
     _is_checked: bool = False
 
     def num_windows(self, epoch: int) -> int:
@@ -58,15 +56,13 @@ class ShardStream:
 
     def prepare(self, epoch: int, window: int) -> Window:
         """Read, draw, tokenize and order one window. Raises ShardError, TrainingError, InputError."""
-        if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(self.tokenizer_path)
         total = self.augmented.num_shards
         first, last = window * self.window_shards, min((window + 1) * self.window_shards, total)
         shards = epoch_shards(total, self.seed, epoch)[first:last]
         examples = _concatenate([self._examples(shard, epoch) for shard in shards])
         return prepare_window(
             examples,
-            tokenize(self._tokenizer, examples.texts_a, examples.texts_b, self.max_length),
+            tokenize(self.tokenizer, examples.texts_a, examples.texts_b, self.max_length),
             batch_size=self.batch_size,
             generator=window_order(self.seed, epoch, window),
             begin=epoch + first / total,

@@ -18,12 +18,14 @@ from trainer.result import RunResult
 from trainer.student import (
     Projections,
     StudentSize,
-    check_same_vocabulary,
     load_student,
+    make_projections,
     new_student,
     parse_size,
     principal_directions,
+    read_projections,
 )
+from trainer.vocabulary import shared_vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +80,10 @@ def test_a_student_as_wide_as_its_teacher_can_start_from_its_layers(teacher_dir:
 def test_a_different_vocabulary_is_refused(teacher_dir: Path, tmp_path: Path) -> None:
     other = load_tokenizer(str(save_random_model("bert-chinese", tmp_path / "other")))
     own = load_tokenizer(str(teacher_dir))
-    check_same_vocabulary(own, own, "a", "b")
+    assert shared_vocabulary(own, own, "a", "b") is None
     other.add_tokens(["something-new"])
     with pytest.raises(ModelError, match="different vocabularies"):
-        check_same_vocabulary(other, own, "student", "teacher")
+        shared_vocabulary(other, own, "student", "teacher")
 
 
 def test_a_saved_student_keeps_weights_and_projections_but_not_as_part_of_the_model(
@@ -102,10 +104,12 @@ def test_a_saved_student_keeps_weights_and_projections_but_not_as_part_of_the_mo
         again.bert.encoder.layer[1].output.dense.weight, student.bert.encoder.layer[1].output.dense.weight
     )
     assert again.bert.embeddings.dropout.p == 0.25
-    fresh = Projections("per-layer", 2, 16, 32)
-    assert fresh.initialise_from(str(tmp_path / "model"))
-    assert torch.equal(fresh.maps[2].state_dict()["weight"], projections.maps[2].state_dict()["weight"])
-    assert not Projections("shared", 2, 16, 32).initialise_from(str(tmp_path / "model"))
+    found = read_projections(tmp_path / "model")
+    # Maps that fit say themselves whether they are shared; others are replaced by new ones of the wanted kind.
+    again_maps = make_projections("shared", 2, 16, 32, found)
+    assert torch.equal(again_maps.state_dict()["maps.2.weight"], projections.state_dict()["maps.2.weight"])
+    assert len(make_projections("shared", 3, 16, 32, found).maps) == 1
+    assert read_projections(tmp_path) == {}
     assert len(projections.w_h(2)) == 2
     shared = Projections("shared", 2, 16, 32)
     assert shared.w_h(2) == [shared.w_e, shared.w_e]

@@ -20,6 +20,7 @@ from trainer.data.budget import Epochs
 from trainer.data.loader import Cursor, Loader
 from trainer.data.stream import ShardStream, epoch_shards
 from trainer.data.tasks import TaskSpec
+from trainer.models import load_tokenizer
 
 SPEC = TaskSpec(name="classification", labels=("0", "1"), metrics=("accuracy",))
 Keys = list[tuple[int, int]]
@@ -42,7 +43,7 @@ def stream_of(folder: Path, teacher: Path, timeout: float = 0.0, **options: obje
     return ShardStream(
         augmented=open_augmented(str(folder), timeout),
         spec=SPEC,
-        tokenizer_path=str(teacher),
+        tokenizer=load_tokenizer(str(teacher)),
         max_length=32,
         follow_timeout=timeout,
         pad_id=0,
