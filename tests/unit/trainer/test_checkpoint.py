@@ -43,8 +43,13 @@ def test_state_and_learned_weights_come_back(tmp_path: Path) -> None:
     saved = read_checkpoint(tmp_path / CHECKPOINT, "cpu")
     assert saved is not None
     assert saved.trained["model"].keys() == {
-        "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"
-    }  # fmt: skip
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+    }
     restore(again, saved)
     assert again.state == run.state
     assert torch.equal(again.model.state_dict()["0.bias"], run.model.state_dict()["0.bias"])

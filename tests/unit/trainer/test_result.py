@@ -12,9 +12,26 @@ from shared.errors import ManifestError
 from trainer.result import MaskedAccuracy, RunResult, read_result, write_result
 
 TASK_KEYS = {
-    "command", "task", "name", "ablation", "seed", "metric", "rows", "parameters", "teacher", "teacher_dev",
-    "teacher_parameters", "mapping", "dev", "score", "best_step", "steps", "samples", "seconds", "data_wait_share",
-}  # fmt: skip
+    "command",
+    "task",
+    "name",
+    "ablation",
+    "seed",
+    "metric",
+    "rows",
+    "parameters",
+    "teacher",
+    "teacher_dev",
+    "teacher_parameters",
+    "mapping",
+    "dev",
+    "score",
+    "best_step",
+    "steps",
+    "samples",
+    "seconds",
+    "data_wait_share",
+}
 TASK = RunResult(
     command="task",
     task="SST-2",
