@@ -257,14 +257,6 @@ def test_a_damaged_result_is_one_clear_line(story: Story, undisturbed: Path, tmp
     assert "result.json is not valid JSON" in finished.stderr.splitlines()[-1]
 
 
-def test_a_cluster_that_does_not_answer_is_one_clear_line(story: Story, tmp_path: Path) -> None:
-    more = ("--workers", "2", "--address", "127.0.0.1:1")
-    finished = run_command(*story.arguments(tmp_path / "out", *more), program="trainer")
-    assert finished.returncode == 1, finished.stderr
-    assert "127.0.0.1:1" in finished.stderr.splitlines()[-1]
-    assert "unexpected" not in finished.stderr.splitlines()[-1]
-
-
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [

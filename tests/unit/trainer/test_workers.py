@@ -1,0 +1,47 @@
+"""Training workers through Ray: a refused connection is one clear line; a machine that cannot compute says so first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+import ray
+
+from shared.compute import hardware
+from shared.errors import ClusterError, InputError, UsageError
+from trainer.config import LoopConfig
+from trainer.state import Worker
+from trainer.workers import _expected_cause, run_workers, start_run
+
+
+def never(_config: LoopConfig, _worker: Worker) -> NoReturn:
+    raise AssertionError("no worker may start")
+
+
+def test_a_missing_token_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_options: object) -> NoReturn:
+        raise ray.exceptions.AuthenticationError("Authentication token is missing")
+
+    monkeypatch.setattr(ray, "init", refuse)
+    config = LoopConfig(output=str(tmp_path), workers=2, address="head:6379")
+    with pytest.raises(ClusterError, match=r"head:6379 .*RAY_AUTH_TOKEN") as caught:
+        run_workers(never, config)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_error_of_a_worker_is_found_inside_rays_own() -> None:
+    outer = RuntimeError("Ray failed\nwith details")
+    assert str(_expected_cause(outer)) == "a training worker failed: with details"
+    outer.worker_failures = {1: InputError("no such file")}  # type: ignore[attr-defined]
+    assert str(_expected_cause(outer)) == "no such file"
+
+
+def test_bf16_without_kernels_is_refused_before_the_folder_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: False)
+    output = tmp_path / "output"
+    with pytest.raises(UsageError, match="--dtype bf16"):
+        start_run("task", LoopConfig(output=str(output), device="cpu", dtype="bf16"))
+    assert not output.exists()
