@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shared.glue import TASKS
 from trainer.result import RunResult
 
 CARD = "README.md"
@@ -36,7 +37,7 @@ def write_model_card(
         f"# {_title(result)}\n\n{_summary(result, config)}",
         _scores(result),
         _sizes(result, config),
-        _usage(config),
+        _usage(config, _has_pairs(result, recipe or {})),
         _recipe(result, recipe or {}, data),
         _limits(result),
     ]
@@ -108,7 +109,13 @@ def _sizes(result: RunResult, config: Mapping[str, Any]) -> str:
     return f"## Size\n\n{_table(['', ''], rows)}"
 
 
-def _usage(config: Mapping[str, Any]) -> str:
+def _has_pairs(result: RunResult, recipe: Mapping[str, Any]) -> bool:
+    columns = recipe.get("text_column") or (TASKS[result.task].text_columns if result.task in TASKS else ())
+    return len(columns) == 2
+
+
+def _usage(config: Mapping[str, Any], has_pairs: bool) -> str:
+    texts = '"Is it a good film?", "It is gripping and honest."' if has_pairs else '"a gripping and honest film"'
     is_regression = config.get("problem_type") == "regression" or len(config.get("id2label") or {}) == 1
     answer = "logits.item()" if is_regression else "model.config.id2label[int(logits.argmax(-1))]"
     return f"""## Use
@@ -119,7 +126,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 folder = "."  # this folder
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-logits = model(**tokenizer("a gripping and honest film", return_tensors="pt")).logits
+logits = model(**tokenizer({texts}, return_tensors="pt")).logits
 print({answer})
 ```
 

@@ -13,6 +13,7 @@ from trainer.data.tasks import sequence_length
 from trainer.report.history import History, read_history
 from trainer.report.model_folder import ModelFolder, read_model_folder, read_object
 from trainer.result import RunResult, read_result
+from trainer.run_folder import is_run
 
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"
@@ -130,6 +131,8 @@ def _longest_input(task: str, options: Mapping[str, Any]) -> int:
 def _teacher_folder(run: Path, named: str) -> Path | None:
     """The teacher by the path that the run recorded: relative to here, or to the run."""
     for candidate in (Path(named), run / named, run.parent / named):
+        if is_run(candidate):
+            return candidate / "model"
         if (candidate / "config.json").is_file():
             return candidate
     return None

@@ -94,3 +94,10 @@ def test_the_code_in_the_card_runs(folder: Path, is_regression: bool, capsys: py
     exec(compile(code.replace('folder = "."', f"folder = {str(folder)!r}"), "card", "exec"), {})
     assert capsys.readouterr().out.strip() in ("LABEL_0", "LABEL_1")
     assert transformers.AutoConfig.from_pretrained(folder).num_labels == 2
+
+
+def test_the_code_in_the_card_of_a_pair_task_gives_the_model_two_texts(folder: Path) -> None:
+    two = 'tokenizer("Is it a good film?", "It is gripping and honest.", return_tensors="pt")'
+    assert two in card(folder, RunResult(command="task", task="MRPC"))
+    assert two in card(folder, RunResult(command="task"), recipe={"text_column": ["a", "b"]})
+    assert two not in card(folder, RunResult(command="task", task="SST-2"))
