@@ -27,8 +27,13 @@ class Verification:
 
 
 def verify_output(store: Store) -> Verification:
-    """Check every file of an output against every other. Raises StoreError, but nothing else whatever the damage."""
+    """Check every file of an output against every other.
+
+    Raises StoreError, and ManifestError for a folder without any file; nothing else, whatever the damage.
+    """
     faults: list[str] = []
+    if not store.entries():
+        read_manifest(store)
     manifest = _manifest(store, faults)
     commits = _commits(store, faults)
     if manifest is not None:

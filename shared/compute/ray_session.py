@@ -41,6 +41,9 @@ def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[An
 def _connect(ray: Any, address: str, namespace: str | None) -> None:
     """`ray.init`, which a signal interrupts like anything else. Raises ClusterError, KeyboardInterrupt."""
     received = num_received()
+    if ":" in address and not _listens(address):
+        # Ray itself would try for minutes.
+        raise ClusterError(_NOTHING_ANSWERS.format(address=address))
     try:
         ray.init(
             address=address,
@@ -80,7 +83,10 @@ def _refused(address: str, error: Exception) -> ClusterError:
             "RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or the file ~/.ray/auth_token), or "
             "RAY_AUTH_MODE=disabled for a cluster without tokens"
         )
-    return ClusterError(f"nothing answers at {address}: is that the address of `ray start --head`, and is it running?")
+    return ClusterError(_NOTHING_ANSWERS.format(address=address))
+
+
+_NOTHING_ANSWERS = "nothing answers at {address}: is that the address of `ray start --head`, and is it running?"
 
 
 def _listens(address: str) -> bool:

@@ -243,7 +243,7 @@ def test_every_command_takes_large_seeds(story: Story, tmp_path: Path, seed: str
     )
     train(
         *("general", "--corpus", str(corpus_of(tmp_path)), "--teacher", str(story.teacher), "--student", STUDENT),
-        *("--output", str(tmp_path / "general"), *more, *COMMON),
+        *("--output", str(tmp_path / "general"), "--max-length", "64", *more, *COMMON),
     )
 
 

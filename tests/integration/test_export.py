@@ -101,7 +101,7 @@ def test_bad_input_gives_one_line(models: dict[str, Path], tmp_path: Path) -> No
     empty.write_text("\n")
     good = ["--model", str(models["bert"])]
     for arguments, code, message in (
-        (["--model", str(tmp_path / "none")], 1, "not a model folder"),
+        (["--model", str(tmp_path / "none")], 1, "no such folder"),
         (["--model", str(masked_lm)], 1, "BertForMaskedLM, not a sequence classification model"),
         ([*good, "--output", str(tmp_path)], 2, "name a file"),
         ([*good, "--opset", "7"], 2, "--opset"),

@@ -49,7 +49,7 @@ class TaskSpec:
         index = find_label(self.labels, str(label))
         if index is None:
             raise InputError(
-                f"{where}: label {str(label)[:40]!r} is not among the model's classes {', '.join(self.labels)[:120]}; "
+                f"{where}: label {str(label)[:40]!r} matches none of the classes {', '.join(self.labels)[:120]}; "
                 "rename the model's classes with --label-map"
             )
         return float(index)

@@ -7,6 +7,7 @@ import socket
 import pytest
 
 from shared.compute import ray_session as module
+from shared.errors import ClusterError
 
 
 def test_an_address_without_a_listener_is_named() -> None:
@@ -15,6 +16,14 @@ def test_an_address_without_a_listener_is_named() -> None:
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     error = module._refused(address, ConnectionError("could not connect\nmore"))
     assert str(error).startswith(f"nothing answers at {address}")
+
+
+def test_a_session_at_an_address_without_a_listener_ends_at_once() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    with pytest.raises(ClusterError, match=f"nothing answers at {address}"), module.ray_session(address):
+        pass
 
 
 @pytest.mark.parametrize("text", ["Failed to connect", "Authentication failed: invalid token"])

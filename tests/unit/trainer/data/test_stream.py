@@ -170,5 +170,5 @@ def test_what_is_wrong_with_an_output_is_said_in_one_line(tmp_path: Path, teache
 def test_a_label_outside_the_teacher_s_classes_is_named(finished: Path, teacher: Path) -> None:
     stream = stream_of(finished, teacher)
     stream.spec = TaskSpec(name="classification", labels=("0", "2"), metrics=("accuracy",))
-    with pytest.raises(InputError, match="label '1' is not among the model's classes 0, 2"):
+    with pytest.raises(InputError, match="label '1' matches none of the classes 0, 2"):
         stream.prepare(0, 0)
