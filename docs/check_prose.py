@@ -25,7 +25,7 @@ PHRASES = {
     r"in (any |other )?company": "batch-invariant; together with other inputs",
     r"wants? to hear": "propagates to; must be told",
     r"cannot stand": "fails on",
-    r"(?<!matches )none of (its|the(?! classes)|ours|theirs)": "not one of; no",
+    r"none of (its|the(?! classes)|ours|theirs)": "not one of; no",
     rf"(there )?(is|are|was|were) no (?!({_IDIOMATIC_NO})\b)": "is not a; is not valid",
     r"(there )?(is|are) none": "is not one",
     r"(stands?|stood) (in|beside|there|where|under)": "is in; is stored in; replaces",
