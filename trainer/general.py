@@ -59,12 +59,12 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         raise InputError(f"--corpus {', '.join(config.corpus)}: no text to train on")
     frequencies = token_frequencies(source.files, source.weights, len(tokenizer))
     student = make_student(config, teacher, UNTRAINED_CLASSES, tokenizer, frequencies=frequencies)
-    fitting_length(config.max_length, config.max_length, student.model.config, tokenizer, config.student)
     if student.vocabulary is not None:
         raise UsageError(
             f"--student {config.student} has a pruned vocabulary: general distillation starts from a student that "
             "reads all of its teacher's tokens; `trainer task --prune-vocabulary` prunes it afterwards"
         )
+    fitting_length(config.max_length, config.max_length, student.model.config, tokenizer, config.student)
     model, projections = student.model.to(worker.device), student.projections.to(worker.device)
     if config.projection_init == "fitted" and parse_size(config.student) is not None:
         first = first_batches(source, FITTED_BATCHES, worker.device)
