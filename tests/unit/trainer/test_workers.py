@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,9 +25,11 @@ def test_a_missing_token_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.M
         raise ray.exceptions.AuthenticationError("Authentication token is missing")
 
     monkeypatch.setattr(ray, "init", refuse)
-    config = LoopConfig(output=str(tmp_path), workers=2, address="head:6379")
-    with pytest.raises(ClusterError, match=r"head:6379 .*RAY_AUTH_TOKEN") as caught:
-        run_workers(never, config)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        config = LoopConfig(output=str(tmp_path), workers=2, address=address)
+        with pytest.raises(ClusterError, match=rf"{address} .*RAY_AUTH_TOKEN") as caught:
+            run_workers(never, config)
     assert "\n" not in str(caught.value)
 
 
