@@ -31,11 +31,19 @@ _DEFAULT_VALUES = _DEFAULTS.model_dump()
 _EXAMPLE_TEXTS: list[Any] = ["a gripping and honest film", ["Is it any good?", "It is a great movie."]]
 
 
+_CASE_OF_NORMALISED: dict[str, Any] = {
+    "required": ["case", "text"],
+    "properties": {"case": {"const": "match"}, "text": {"const": "reference"}},
+}
+"""What the schema excludes: normalised words have no case to match."""
+
+
 class CandidatesRequest(BaseModel):
     """Texts, and the parameters that decide their candidates."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"texts": ["a gripping and honest film"], "k": 5}]}
+        extra="forbid",
+        json_schema_extra={"examples": [{"texts": ["a gripping and honest film"], "k": 5}], "not": _CASE_OF_NORMALISED},
     )
 
     texts: list[Text] = Field(min_length=1, description="Texts, or pairs of texts that belong together.")
@@ -75,7 +83,11 @@ class AugmentRequest(CandidatesRequest):
     """Texts, and the parameters that decide their samples."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"texts": _EXAMPLE_TEXTS, "n_a": 3, "k": 15, "seed": 7}]}
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"texts": _EXAMPLE_TEXTS, "n_a": 3, "k": 15, "seed": 7}],
+            "not": _CASE_OF_NORMALISED,
+        },
     )
 
     first_id: Whole = Field(

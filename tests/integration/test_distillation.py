@@ -261,7 +261,7 @@ def test_a_damaged_result_is_one_clear_line(story: Story, undisturbed: Path, tmp
     ("more", "code", "message"),
     [
         (("--student", "2,15,32,4"), 2, "not a multiple of 4 heads"),
-        (("--student", "2,16,32,2"), 2, "2 attention heads, the teacher 4"),
+        (("--student", "2,16,32,2", "--attention-loss", "scores"), 2, "2 attention heads, the teacher 4"),
         (("--student", "tiny"), 2, "neither a size"),
         (("--mapping", "9"), 2, "names 1 layers; the student has 2"),
         (("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
