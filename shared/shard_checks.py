@@ -53,7 +53,9 @@ def check_complete(store: Store, *, rows: int, shards: int) -> None:
     quarantined add up to the `rows` of the input.
     """
     committed = committed_shards(store)
-    commits = {shard: commit for shard in sorted(committed) if (commit := commit_or_none(store, shard)) is not None}
+    with ThreadPoolExecutor(READERS) as readers:
+        found = _map(readers, lambda shard: commit_or_none(store, shard), sorted(committed))
+        commits = {commit.shard: commit for commit in found if commit is not None}
     sizes = store.sizes("shards")
     problems = (
         (sorted(set(range(shards)) - committed), "has no commit"),
@@ -61,11 +63,11 @@ def check_complete(store: Store, *, rows: int, shards: int) -> None:
         (sorted(committed - set(commits)), "has no valid commit record"),
         ([shard for shard, one in commits.items() if sizes.get(one.file) != one.num_bytes], "has no whole file"),
     )
-    for found, problem in problems:
-        if found:
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    for faulty, problem in problems:
+        if faulty:
+            more = f" (and {len(faulty) - 1} more)" if len(faulty) > 1 else ""
             raise OutputError(
-                f"{store.uri} is not complete: shard {found[0]} {problem}{more}. Run the same command again"
+                f"{store.uri} is not complete: shard {faulty[0]} {problem}{more}. Run the same command again"
             )
     accounted = sum(commit.sources + commit.quarantined for commit in commits.values())
     if accounted != rows:
