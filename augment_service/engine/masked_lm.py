@@ -105,11 +105,11 @@ class MaskedLM:
             _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
         check_weights(path, model)
         loaded = cls(model, tokenizer, device, precision, path, observe)
-        loaded._check_output()
+        loaded.check_output()
         return loaded
 
-    def _check_output(self) -> None:
-        """Rank one masked position. Raises ModelError if the scores are not finite."""
+    def check_output(self) -> None:
+        """Rank one masked position, whatever the vocabulary. Raises ModelError if the scores are not finite."""
         cls_id, sep_id, mask_id = _special_ids(self.tokenizer)
         guard, self.guard = self.guard, BatchGuard()
         try:

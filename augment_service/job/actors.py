@@ -166,7 +166,13 @@ class MlmWorker:
 
     def _judge(self, schema: pa.Schema) -> Judge[SourceRow]:
         propose: Any = self._engine.candidates if self._config.emit == "candidates" else self._engine.samples
-        return Judge(lambda rows: self._table(rows, schema), lambda: propose([CHECK_ROW]))
+
+        def check() -> None:
+            # All words of the row may be multi-token ones, for which the masked LM is not asked.
+            self._masked_lm.check_output()
+            propose([CHECK_ROW])
+
+        return Judge(lambda rows: self._table(rows, schema), check)
 
     def _check_process(self) -> None:
         if self._broken is not None:

@@ -43,8 +43,8 @@ _DEVICE_SIGNS = (
 class Judge(Generic[Row]):
     """Tries rows one by one and tells bad rows from a broken process.
 
-    compute: processes rows, and raises what the engine raises. check: processes something that certainly works, used
-    as long as no row has passed.
+    compute: processes rows, and raises what the engine raises. check: uses every part of the engine on something that
+    certainly works. A good row alone proves too little, because not every row needs the masked LM.
     """
 
     def __init__(self, compute: Callable[[Sequence[Row]], object], check: Callable[[], object]) -> None:
@@ -79,9 +79,8 @@ class Judge(Generic[Row]):
 
     def _check_process(self, good: Row | None, error: Exception) -> None:
         try:
-            if good is None:
-                self._check()
-            else:
+            self._check()
+            if good is not None:
                 self._compute([good])
         except Exception as second:
             if is_not_a_rows_fault(second):

@@ -63,7 +63,7 @@ def test_states_that_are_not_finite_are_an_error_and_not_fewer_candidates(
     with pytest.raises(ModelError, match="NaN or infinite on cpu"):
         rank(masked_lm)
     with pytest.raises(ModelError, match="NaN or infinite"):
-        masked_lm._check_output()
+        masked_lm.check_output()
 
 
 @pytest.mark.parametrize("value", BAD[:2])
@@ -92,7 +92,7 @@ def test_excluded_entries_are_no_fault(masked_lm: MaskedLM) -> None:
 
 def test_the_check_at_load_counts_no_batch(masked_lm: MaskedLM) -> None:
     before = masked_lm.guard.batches
-    masked_lm._check_output()
+    masked_lm.check_output()
     assert masked_lm.guard.batches == before
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import ray
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from augment_service.config import RunConfig
+from augment_service.engine.batch_guard import BatchGuard
+from augment_service.job.actors import MlmWorker
 from augment_service.job.blame import ROWS_TO_JUDGE, Judge, is_device_error
 from augment_service.job.failures import BrokenProcessError, cause_of, is_rays_own
 from shared.errors import ClusterError, ExpectedError, ModelError, OverloadError
+from tests.support.models import save_random_model
 
 DEVICE_ERRORS = [
     RuntimeError("CUDA error: device-side assert triggered\nCUDA kernel errors might be asynchronously reported"),
@@ -58,6 +64,20 @@ def test_a_process_that_breaks_at_any_moment_accuses_no_row(bad: set[int], break
         outcome = error
     # It broke, or it did not matter; every row may have been bad.
     assert isinstance(outcome, BrokenProcessError) or outcome == bad or bad == set(range(20))
+
+
+def test_a_good_row_that_needs_no_model_does_not_hide_a_broken_model() -> None:
+    broken = RuntimeError("something that no list of ours knows")
+
+    def compute(rows: Sequence[int]) -> None:
+        if any(rows):
+            raise broken
+
+    def check() -> None:
+        raise broken
+
+    with pytest.raises(BrokenProcessError):
+        Judge(compute, check).failures(range(20), broken)
 
 
 @pytest.mark.parametrize("error", DEVICE_ERRORS)
@@ -113,3 +133,34 @@ def test_what_ray_raises_itself_is_told_from_what_our_code_raised() -> None:
             raise TypeError("no")
 
     assert not is_rays_own(ray, task(UnpicklableError()))
+
+
+class NoNeighbours:
+    def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
+        return dict.fromkeys(words, ())
+
+
+def test_the_check_of_a_worker_runs_its_masked_lm_even_if_no_word_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = save_random_model("bert-uncased", tmp_path / "model")
+    config = RunConfig(
+        input=(str(tmp_path / "input.tsv"),),
+        text_column=("sentence",),
+        mlm=str(model),
+        glove="none",
+        output=str(tmp_path / "out"),
+        dtype="fp32",
+    )
+    worker = MlmWorker(config, "run", "job", "actor")
+    worker.load()
+    worker._engine.neighbours = NoNeighbours()
+    judge = worker._judge(pa.schema([]))
+    judge.check_process(ValueError("row"))
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("something that no list of ours knows")
+
+    monkeypatch.setattr(BatchGuard, "run", fail)
+    with pytest.raises(BrokenProcessError, match="no list of ours"):
+        judge.check_process(ValueError("row"))
