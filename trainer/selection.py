@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from shared.inputs.rows import SourceRow
-from shared.shards import read_shard
 from shared.storage.input_files import sha256_of
-from shared.storage.store import open_store
 from trainer.config import ScoredConfig
-from trainer.data.augmented import Augmented, wait_for_commit
+from trainer.data.augmented import Augmented
 from trainer.data.batches import Ints
-from trainer.data.split import validation_part
 from trainer.data.tasks import Table, TaskSpec, read_table
+from trainer.data.validation import cut, source_table
 from trainer.evaluation import DevSet
 from trainer.metrics import baselines
 from trainer.result import FinalScores
@@ -67,31 +63,6 @@ def select_from_shards(config: ScoredConfig, augmented: Augmented, spec: TaskSpe
         return Selection(dev=read_table(config.dev, config), test=test, origin=DEV_FILE)
     _, apart = cut(source_table(augmented, follow_timeout), spec, config.validation_share)
     return Selection(dev=apart, test=test, origin=VALIDATION_PART)
-
-
-def cut(table: Table, spec: TaskSpec, share: float) -> tuple[Table, Table]:
-    """The rows to train on, and the validation part. Raises InputError when there are too few rows."""
-    examples = table.examples(spec)
-    classes = examples.labels if spec.labels is not None and examples.labels.ndim == 1 else None
-    part = validation_part(examples.texts_a, examples.texts_b, classes, share=share, where=table.path)
-    rows = np.flatnonzero(part).tolist(), np.flatnonzero(~part).tolist()
-    apart, kept = (replace(table, rows=[table.rows[index] for index in one]) for one in rows)
-    logger.info("validation_part", extra={"fields": {"rows": len(apart.rows), "training_rows": len(kept.rows)}})
-    return kept, apart
-
-
-def source_table(augmented: Augmented, follow_timeout: float) -> Table:
-    """The source rows of all shards. Waits for a job that is still running. Raises TrainingError, ShardError."""
-    store = open_store(augmented.uri)
-    rows: list[SourceRow] = []
-    for shard in range(augmented.num_shards):
-        table = read_shard(store, wait_for_commit(store, shard, augmented.num_shards, follow_timeout))
-        if "n" in table.column_names:
-            table = table.filter(pa.array(table["n"].to_numpy() == 0))
-        names = ("source_id", "text_a", "text_b", "label")
-        columns = [table[name].to_pylist() for name in names]
-        rows += [SourceRow(*values) for values in zip(*columns, strict=True)]
-    return Table(augmented.uri, rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

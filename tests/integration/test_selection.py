@@ -13,9 +13,9 @@ from tests.support.distillation import Output, save_dev, save_teacher, source_ro
 from trainer.data.augmented import open_augmented
 from trainer.data.stream import ShardStream
 from trainer.data.tasks import glue_spec
+from trainer.data.validation import cut, source_table
 from trainer.models import load_tokenizer
 from trainer.result import RunResult, read_result
-from trainer.selection import cut, source_table
 
 COMMON = ("--threads", "1", "--loader-workers", "0", "--batch-size", "8", "--epochs", "1", "--evaluations", "1")
 
