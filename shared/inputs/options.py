@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from shared.cli.config import CommandConfig
+from shared.cli.config import CommandConfig, identity
 from shared.glue import Task, get_task
+
+
+class TableFormat(CommandConfig):
+    """How the TSV and CSV files of a command are written, where detection is not enough."""
+
+    group: ClassVar[str] = "Table format"
+
+    delimiter: str = identity("auto", "What separates cells: a character, tab, comma, semicolon or bar.")
+    quoting: Literal["auto", "csv", "none"] = identity(
+        "auto", "csv: cells may be quoted. none: quotes are text, as in GLUE's files."
+    )
+    escape: Literal["auto", "backslash", "none"] = identity(
+        "auto", "Whether a backslash escapes quotes, as Spark and MySQL write them."
+    )
+    encoding: str = identity("auto", "Encoding of text tables, such as cp1252; auto is UTF-8, or what a mark says.")
+    header: Literal["auto", "yes", "no"] = identity(
+        "auto", "Whether the first row has names; without one, columns are named by index."
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +34,7 @@ class InputOptions:
     input: files, folders or globs.
     task: the GLUE task whose layout the files have, if any.
     text_column, label_column, id_column: columns by name or 0-based index.
+    delimiter, quoting, escape, encoding, header: how TSV and CSV files are written, see `TableFormat`.
     max_characters: a row with a longer text is quarantined.
     limit: read only that many rows.
     shard_rows: rows that are checked together for having changed since the first pass.
@@ -26,6 +45,11 @@ class InputOptions:
     text_column: tuple[str, ...] = ()
     label_column: str | None = None
     id_column: str | None = None
+    delimiter: str = "auto"
+    quoting: Literal["auto", "csv", "none"] = "auto"
+    escape: Literal["auto", "backslash", "none"] = "auto"
+    encoding: str = "auto"
+    header: Literal["auto", "yes", "no"] = "auto"
     max_characters: int = 1_000_000
     limit: int | None = None
     shard_rows: int = 512
