@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, Self
 from pydantic import model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
+from shared.cli.table_format import TableFormat
 from shared.glue import Task
-from shared.inputs.options import TableFormat
 from shared.params import AugmentParams
 
 Device = Literal["auto", "cpu", "cuda"]

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
-from shared.inputs.options import TableFormat
+from shared.cli.table_format import TableFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]

@@ -155,10 +155,10 @@ def _find_delimiter(text: str, default: str, newline: str) -> str:
     """The format's own delimiter if the header has it; else the one that gives nearly all rows the header's width."""
     best, share_of_best = default, 0.0
     for delimiter in (default, *(one for one in _NAMES if one != default)):
-        rows = [one.cells for one in _sample_rows(text, delimiter, None, newline) if one.cells]
-        if not rows or len(rows[0]) < 2:
+        rows = [one.cells for one in _sample_rows(text, delimiter, None, newline)]
+        if not rows or rows[0] is None or len(rows[0]) < 2:
             continue
-        share = sum(len(row) == len(rows[0]) for row in rows) / len(rows)
+        share = sum(row is not None and len(row) == len(rows[0]) for row in rows) / len(rows)
         if share > share_of_best and (delimiter == default or share >= 0.9):
             best, share_of_best = delimiter, share
         if delimiter == default and share >= 0.5:

@@ -62,7 +62,7 @@ class Header:
                 raise InputError(f"{layout.path}: columns {layout.columns()}; {first.path} has {first.columns()}")
 
     def class_names(self, column: str) -> tuple[str, ...]:
-        """The names of a ClassLabel column's integers; empty if it is none. Raises InputError if files differ."""
+        """The names of a ClassLabel column's integers; empty if it is not one. Raises InputError if files differ."""
         found = {one.path: class_names(one.schema, column) for one in self.layouts if one.schema is not None}
         if len(set(found.values())) > 1:
             raise InputError(f"column {column}: the files name its classes differently; read one of them alone")

@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from shared.cli.config import CommandConfig, identity
+from shared.cli.config import CommandConfig
 from shared.glue import Task, get_task
-
-
-class TableFormat(CommandConfig):
-    """How the TSV and CSV files of a command are written, where detection is not enough."""
-
-    group: ClassVar[str] = "Table format"
-
-    delimiter: str = identity("auto", "What separates cells: a character, tab, comma, semicolon or bar.")
-    quoting: Literal["auto", "csv", "none"] = identity(
-        "auto", "csv: cells may be quoted. none: quotes are text, as in GLUE's files."
-    )
-    escape: Literal["auto", "backslash", "none"] = identity(
-        "auto", "Whether a backslash escapes quotes, as Spark and MySQL write them."
-    )
-    encoding: str = identity("auto", "Encoding of text tables, such as cp1252; auto is UTF-8, or what a mark says.")
-    header: Literal["auto", "yes", "no"] = identity(
-        "auto", "Whether the first row has names; without one, columns are named by index."
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
