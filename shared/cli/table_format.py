@@ -23,3 +23,7 @@ class TableFormat(CommandConfig):
     header: Literal["auto", "yes", "no"] = identity(
         "auto", "Whether the first row has names; without one, columns are named by index."
     )
+
+
+DETECTED = dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")
+"""The options as outputs and runs of version 0.1.0, which do not record them, are taken to have them."""

@@ -42,23 +42,17 @@ def open_table(path: str) -> IO[bytes]:
     suffix = PurePosixPath(path).suffix.lower()
     if suffix not in COMPRESSED:
         return open_binary(path)
+    member = _member(path) if suffix == ".zip" else ""
+    raw: Any = open_binary(path)
     try:
-        raw: Any = open_binary(path)
-        if suffix == ".gz":
-            inner: Any = gzip.GzipFile(fileobj=raw)
-        elif suffix == ".bz2":
-            inner = bz2.BZ2File(raw)
-        elif suffix == ".xz":
-            inner = lzma.LZMAFile(raw)  # noqa: SIM115
-        elif suffix == ".zst":
-            inner = pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
-        else:
-            inner = zipfile.ZipFile(raw).open(_member(path))  # noqa: SIM115
+        inner = _decompressor(suffix, raw, member)
     except RuntimeError as error:
+        raw.close()
         raise InputError(f"{path}: {error}; unpack it first") from error
     except _FAULTS as error:
+        raw.close()
         raise _damaged(path, error) from error
-    return io.BufferedReader(_Decompressed(path, inner), 1 << 20)
+    return io.BufferedReader(_Decompressed(path, inner, raw), 1 << 20)
 
 
 def open_seekable(path: str) -> IO[bytes]:
@@ -71,6 +65,18 @@ def open_seekable(path: str) -> IO[bytes]:
             unpacked.write(block)
     unpacked.seek(0)
     return unpacked
+
+
+def _decompressor(suffix: str, raw: Any, member: str) -> Any:
+    if suffix == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    if suffix == ".bz2":
+        return bz2.BZ2File(raw)
+    if suffix == ".xz":
+        return lzma.LZMAFile(raw)
+    if suffix == ".zst":
+        return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    return zipfile.ZipFile(raw).open(member)
 
 
 def _member(path: str) -> str:
@@ -89,9 +95,9 @@ def _member(path: str) -> str:
 class _Decompressed(io.RawIOBase):
     """A decompressor's bytes, whose errors name the file."""
 
-    def __init__(self, path: str, inner: Any) -> None:
+    def __init__(self, path: str, inner: Any, raw: Any) -> None:
         super().__init__()
-        self._path, self._inner = path, inner
+        self._path, self._inner, self._raw = path, inner, raw
 
     def readable(self) -> bool:
         """Always."""
@@ -105,6 +111,15 @@ class _Decompressed(io.RawIOBase):
             raise _damaged(self._path, error) from error
         buffer[: len(content)] = content
         return len(content)
+
+    def close(self) -> None:
+        """Close the decompressor, and the compressed file, which it leaves open."""
+        if not self.closed:
+            try:
+                self._inner.close()
+            finally:
+                self._raw.close()
+                super().close()
 
 
 def _damaged(path: str, error: Exception) -> InputError:
