@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
+from shared.cli.table_format import TableFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
@@ -31,7 +32,7 @@ class ComputeConfig(CommandConfig):
     threads: int | None = identity(None, "CPU threads of one worker (default: all cores).", ge=1)
 
 
-class TableConfig(ComputeConfig):
+class TableConfig(ComputeConfig, TableFormat):
     """How a labelled file is read: the layout of a GLUE task, or columns by name or index."""
 
     group: ClassVar[str] = "Labelled data"
