@@ -109,7 +109,8 @@ texts = st.text(
 names = st.sampled_from(
     ["01", "1", "001", "NA", "null", "None", "nan", "5E3", "pos", "neg", "a,b", "true", "1e5", "-0"]
 )
-finite = st.floats(allow_nan=False, allow_infinity=False)
+finite = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
+"""Without -0.0, which pyarrow writes as -0: a code, like 01."""
 labels = st.sampled_from([st.integers(-3, 3), st.integers(-(2**63), 2**63 - 1), names, finite])
 ids = st.integers(-(2**63), 2**63 - 1)
 
