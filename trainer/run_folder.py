@@ -95,7 +95,7 @@ def _extend(folder: Path, before: Mapping[str, Any], grown: Mapping[str, Any]) -
 
 
 def _is_larger(before: Any, now: Any) -> bool:
-    """Whether an option has grown; None is no limit."""
+    """Whether an option has grown; None means unlimited."""
     return before is not None and (now is None or now > before)
 
 
