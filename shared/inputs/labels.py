@@ -56,7 +56,8 @@ def _is_plain_float(text: str) -> bool:
     match = _FLOAT.fullmatch(text)
     if match is None or (match["point"] is None and match["exponent"] is None):
         return False
-    if match["exponent"] is not None and -4 < int(match["exponent"]) < 15:
+    exponent = match["exponent"]
+    if exponent is not None and -4 < int(exponent) < (10 if exponent.startswith("+") else 15):
         return False
     return math.isfinite(float(text)) and Decimal(text) == Decimal(repr(float(text)))
 
