@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
+from shared.cli.table_format import TableFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
@@ -16,6 +17,7 @@ EmbeddingInit = Literal["projected", "weighted", "random"]
 ProjectionInit = Literal["random", "fitted"]
 AttentionLoss = Literal["auto", "scores", "grouped", "relations", "none"]
 LayerInit = Literal["random", "teacher"]
+SelectBy = Literal["mean", "first"]
 
 CHECKPOINT_SECONDS = 300.0
 
@@ -30,7 +32,7 @@ class ComputeConfig(CommandConfig):
     threads: int | None = identity(None, "CPU threads of one worker (default: all cores).", ge=1)
 
 
-class TableConfig(ComputeConfig):
+class TableConfig(ComputeConfig, TableFormat):
     """How a labelled file is read: the layout of a GLUE task, or columns by name or index."""
 
     group: ClassVar[str] = "Labelled data"
@@ -107,12 +109,29 @@ class CorpusConfig(LoopConfig):
 
 
 class ScoredConfig(LoopConfig, TableConfig):
-    """A stage whose best checkpoint is chosen on a labelled file."""
+    """A stage whose best checkpoint is chosen on labelled rows."""
 
-    group: ClassVar[str] = "Dev set"
+    group: ClassVar[str] = "Selection and scores"
 
-    dev: str = identity(..., "File that the best checkpoint is chosen on.")
-    evaluations: int = identity(4, "Evaluations on the dev file per epoch.", ge=1)
+    dev: str | None = identity(
+        None,
+        "Labelled file that the best checkpoint is chosen on (default: a validation part of the training rows, which "
+        "is then not trained on).",
+    )
+    validation_share: float = identity(
+        0.1,
+        "Without --dev: share of the training rows in the validation part, at most 4,000 of them, by a hash of the "
+        "text and the same from each class.",
+        gt=0,
+        lt=1,
+    )
+    test: str | None = identity(
+        None, "Labelled file that the finished model is scored on, once. It never influences the choice."
+    )
+    select_by: SelectBy = identity(
+        "mean", "Score that chooses the best checkpoint: the mean of the task's metrics, or the first of them."
+    )
+    evaluations: int = identity(4, "Evaluations per epoch.", ge=1)
 
 
 class LabelsConfig(CommandConfig):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shared.cli.table_format import DETECTED
 from shared.errors import ManifestError, StoreError, UsageError
 
 CONFIG, METRICS = "config.json", "metrics.jsonl"
@@ -55,6 +56,7 @@ def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Ma
         raise ManifestError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(before, dict):
         raise ManifestError(f"{path} should hold a JSON object; use another --output, or remove the folder")
+    before = {name: DETECTED[name] for name in wanted if name in DETECTED} | before
     for name in wanted:
         if before.get(name) != wanted.get(name):
             raise ManifestError(
