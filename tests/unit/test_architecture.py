@@ -79,7 +79,6 @@ ALLOWED: Mapping[str, set[str]] = {
         "trainer.data",
         "trainer.export",
         "shared.errors",
-        "shared.glue",
         "shared.cli",
         "shared.inputs",
     },

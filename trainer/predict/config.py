@@ -7,10 +7,11 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from shared.cli.config import identity, runtime
+from shared.cli.table_format import TableFormat
 from trainer.config import ComputeConfig
 
 
-class PredictConfig(ComputeConfig):
+class PredictConfig(ComputeConfig, TableFormat):
     """Options of `trainer predict`."""
 
     group: ClassVar[str] = "Prediction"

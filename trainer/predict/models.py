@@ -107,8 +107,8 @@ class _OnnxFile:
 
     def _tokenizer_folder(self, named: str | None) -> Path:
         recorded = Path(str(self._facts["model"])) if "model" in self._facts else None
-        beside = [self._path.parent, self._path.parent.parent / "model"]
-        candidates = [Path(named)] if named else [*beside, *([recorded] if recorded else [])]
+        near = [self._path.parent, self._path.parent.parent / "model"]
+        candidates = [Path(named)] if named else [*near, *([recorded] if recorded else [])]
         for folder in candidates:
             if (folder / "tokenizer.json").is_file():
                 return folder
