@@ -18,8 +18,12 @@ ProjectionInit = Literal["random", "fitted"]
 AttentionLoss = Literal["auto", "scores", "grouped", "relations", "none"]
 LayerInit = Literal["random", "teacher"]
 SelectBy = Literal["mean", "first"]
+LearningRate = Literal["linear", "constant"]
 
 CHECKPOINT_SECONDS = 300.0
+GROWING = ("epochs", "prediction_epochs", "max_tokens")
+"""Options that extend a run when the same command is given larger ones."""
+SCHEDULE = "linear rises in the warm-up and then falls to zero; constant is the peak in every step, without warm-up."
 
 
 class ComputeConfig(CommandConfig):
@@ -154,6 +158,7 @@ class TeacherConfig(ScoredConfig):
     train: str = identity(..., "Training file: TSV, CSV, JSONL, Parquet or Arrow.")
     encoder: str = identity("embedded", "BERT to fine-tune: embedded, a folder or a hub id.")
     lr: float = identity(6e-5, "Peak learning rate.", gt=0)
+    schedule: LearningRate = identity("linear", f"Learning rate: {SCHEDULE}")
     regression: bool = identity(False, "The label is a number to predict (without --task).")
 
 
@@ -198,6 +203,7 @@ class GeneralConfig(CorpusConfig, StudentConfig):
 
     teacher: str = identity("embedded", "Encoder to learn from, not fine-tuned: embedded, a folder or a hub id.")
     lr: float = identity(3e-4, "Peak learning rate.", gt=0)
+    schedule: LearningRate = identity("linear", f"Learning rate: {SCHEDULE}")
     decay_share: float | None = identity(
         None,
         "Share of the training, at the end, in which the learning rate falls to zero; it is constant between that and "
@@ -219,6 +225,12 @@ class GeneralConfig(CorpusConfig, StudentConfig):
         lt=0.5,
     )
     evaluate_tokens: int = runtime(2_000_000, "Training tokens between evaluations on the held-out lines.", ge=1)
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> GeneralConfig:
+        if self.schedule == "constant" and self.decay_share is not None:
+            raise ValueError("--decay-share says how the learning rate falls; --schedule constant keeps it: give one")
+        return self
 
 
 class AnnotateConfig(ComputeConfig):
@@ -244,8 +256,10 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
     stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages, in order.", min_length=1)
     epochs: float = identity(10.0, "Passes of the intermediate stage over the shards.", gt=0)
     lr: float = identity(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
+    schedule: LearningRate = identity("linear", f"Learning rate of the intermediate stage: {SCHEDULE}")
     prediction_epochs: float = identity(3.0, "Passes of the prediction stage over the shards.", gt=0)
     prediction_lr: float = identity(3e-5, "Peak learning rate of the prediction stage.", gt=0)
+    prediction_schedule: LearningRate = identity("linear", "The same for the prediction stage.")
     prediction_batch_size: int | None = identity(
         None, "Examples per step of the prediction stage (default: --batch-size).", ge=1
     )

@@ -11,9 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import ManifestError
-from trainer.run_folder import write_atomically
-
-RESULT = "result.json"
+from trainer.run_folder import RESULT, write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,7 +38,7 @@ from trainer.models import (
     tokenizer_fingerprint,
 )
 from trainer.pruning import prune_to_samples
-from trainer.recipe import Evaluation, Recipe, Stage, linear_schedule, per_epoch
+from trainer.recipe import Evaluation, Recipe, Stage, per_epoch, schedule_of
 from trainer.result import RunResult, read_result, write_result
 from trainer.selection import FinalSet, Selection, inputs_of, select_from_shards
 from trainer.state import Run, State, Worker
@@ -181,7 +181,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
             name=name,
             source=source,
             budget=Epochs(total=config.prediction_epochs),
-            recipe=_recipe(config, config.prediction_lr),
+            recipe=_recipe(config, config.prediction_schedule, config.prediction_lr),
             losses=prediction.losses,
             evaluation=Evaluation(
                 scores=lambda: setting.dev.scores(student.model, worker.device),
@@ -200,13 +200,13 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         name=name,
         source=source,
         budget=Epochs(total=config.epochs),
-        recipe=_recipe(config, config.lr),
+        recipe=_recipe(config, config.schedule, config.lr),
         losses=intermediate.losses,
     )
 
 
-def _recipe(config: TaskConfig, lr: float) -> Recipe:
-    return Recipe(schedule=linear_schedule(lr, config.warm_up_share), weight_decay=config.weight_decay)
+def _recipe(config: TaskConfig, schedule: str, lr: float) -> Recipe:
+    return Recipe(schedule=schedule_of(schedule, lr, config.warm_up_share), weight_decay=config.weight_decay)
 
 
 def _save(setting: _Setting, state: State, worker: Worker) -> None:

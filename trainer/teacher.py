@@ -30,7 +30,7 @@ from trainer.models import (
     load_tokenizer,
     save_classifier,
 )
-from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, linear_schedule, per_epoch
+from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, per_epoch, schedule_of
 from trainer.result import RunResult, write_result
 from trainer.scores import classify, encode
 from trainer.selection import FinalSet, inputs_of, select_from_table
@@ -104,7 +104,9 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         name="teacher",
         source=source,
         budget=Epochs(total=config.epochs),
-        recipe=Recipe(schedule=linear_schedule(config.lr, config.warm_up_share), weight_decay=config.weight_decay),
+        recipe=Recipe(
+            schedule=schedule_of(config.schedule, config.lr, config.warm_up_share), weight_decay=config.weight_decay
+        ),
         losses=Supervision(model=model, is_regression=spec.labels is None).losses,
         evaluation=Evaluation(scores=scores, num_due=per_epoch(config.evaluations)),
     )
