@@ -11,16 +11,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import InputError, ModelError, UsageError
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Pieces, tokenize
-from trainer.data.tasks import TaskSpec, read_table, sequence_length
+from trainer.data.tasks import PAIR_LENGTH, TaskSpec, read_table, sequence_length
 from trainer.evaluation import in_precision, predict
 from trainer.metrics import score
-from trainer.models import load_classifier, load_tokenizer, teacher_spec
+from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
 
 Text = str | tuple[str, str]
 """A text, or a pair of texts."""
@@ -48,6 +47,7 @@ class Classifier:
         self.folder = folder
         self.device = resolve_device(device)
         self.tokenizer = load_tokenizer(str(folder))
+        fitting_length(max_length, PAIR_LENGTH, model.config, self.tokenizer, str(folder))
         self._model = in_precision(model.to(self.device).eval(), resolve_dtype(dtype, self.device))
         self._spec = self.spec(None)
         self._max_length = max_length
@@ -172,10 +172,7 @@ def evaluate(
 def _load_model(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json")
-    try:
-        model = load_classifier(str(folder), option="model")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from error
+    model = load_classifier(str(folder), option="model")
     if model.config.problem_type == "multi_label_classification":
         raise ModelError(f"{folder} is a multi-label classifier: only one class per text is supported")
     return model

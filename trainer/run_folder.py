@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from shared.errors import ManifestError, StoreError, UsageError
+from shared.model_folder import CONFIG
 
-CONFIG, METRICS = "config.json", "metrics.jsonl"
+METRICS = "metrics.jsonl"
 
 
 def check_is_local(path: str, option: str) -> None:
@@ -21,15 +22,6 @@ def check_is_local(path: str, option: str) -> None:
         raise UsageError(
             f"{option} {path}: this command writes to a local folder only; copy it afterwards, or mount the bucket"
         )
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is the output of a training command."""
-    try:
-        options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(options, dict) and "command" in options
 
 
 def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> Path:

@@ -69,7 +69,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     table, dev_table = read_table(config.train, config), read_table(config.dev, config)
     spec = _spec(config, [row.label for row in table.rows])
     encoder = resolve_encoder(config.encoder)
-    tokenizer = load_tokenizer(encoder)
+    tokenizer = load_tokenizer(encoder, "--encoder")
     model = load_classifier(encoder, spec.num_logits, "--encoder")
     identity = fingerprint(model.bert)
     model = model.to(worker.device)

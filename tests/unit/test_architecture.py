@@ -74,7 +74,13 @@ ALLOWED: Mapping[str, set[str]] = {
     "trainer": {"trainer.data", "shared", "shared.cli", "shared.compute", "shared.embedded", "shared.storage"},
     "trainer.data": {"trainer.config", "trainer.labels", "shared", "shared.inputs", "shared.storage"},
     "trainer.mlm": {"trainer", "trainer.data", "shared", "shared.cli", "shared.embedded", "shared.storage"},
-    "trainer.export": {"trainer.models", "trainer.run_folder", "shared.errors", "shared.cli", "shared.inputs"},
+    "trainer.export": {
+        "trainer.run_folder",
+        "shared.errors",
+        "shared.model_folder",
+        "shared.cli",
+        "shared.inputs",
+    },
     "trainer.report": {
         "trainer.result",
         "trainer.run_folder",
@@ -82,6 +88,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "trainer.export",
         "shared.errors",
         "shared.glue",
+        "shared.model_folder",
         "shared.cli",
         "shared.compute",
     },
