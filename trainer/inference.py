@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import InputError, ModelError, UsageError
+from shared.model_folder import check_tokenizer_fits
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Pieces, tokenize
-from trainer.data.tasks import PAIR_LENGTH, TaskSpec, read_table, sequence_length
+from trainer.data.tasks import TaskSpec, read_table, sequence_length
 from trainer.evaluation import in_precision, predict
 from trainer.metrics import score
-from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
+from trainer.models import load_classifier, load_tokenizer, teacher_spec
 
 Text = str | tuple[str, str]
 """A text, or a pair of texts."""
@@ -47,7 +48,7 @@ class Classifier:
         self.folder = folder
         self.device = resolve_device(device)
         self.tokenizer = load_tokenizer(str(folder))
-        fitting_length(max_length, PAIR_LENGTH, model.config, self.tokenizer, str(folder))
+        check_tokenizer_fits(self.tokenizer, model.config.vocab_size, str(folder), "model")
         self._model = in_precision(model.to(self.device).eval(), resolve_dtype(dtype, self.device))
         self._spec = self.spec(None)
         self._max_length = max_length

@@ -16,6 +16,7 @@ from shared.errors import InputError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.rows import SourceRow
 from shared.inputs.sources import open_source
+from shared.inputs.table_files import SUFFIXES
 from trainer.export.config import TextsConfig
 
 LINE_FILES = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
@@ -35,7 +36,7 @@ def read_texts(config: TextsConfig, limit: int) -> Texts:
     """The first `limit` texts or text pairs of --data. Raises InputError, UsageError."""
     if config.data is None:
         raise UsageError("no texts: name a file with --data")
-    if Path(config.data).suffix in LINE_FILES:
+    if Path(config.data).suffix in LINE_FILES and not config.data.lower().endswith(SUFFIXES):
         texts: Texts = [(line, None) for line in _lines(config.data, limit)]
     else:
         if config.task is None and not config.text_column:
