@@ -30,12 +30,6 @@ def load_tokenizer(path: str, option: str = "model") -> Any:
     with reading_model(path, f"tokenizer of {option}"):
         tokenizer = AutoTokenizer.from_pretrained(path)
     check_tokenizer_is_fast(tokenizer, path, option)
-    missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
-    if missing:
-        raise ModelError(
-            f"{option} {path}: its tokenizer has no {missing[0]}, so it does not belong to a BERT model; put the "
-            "tokenizer that the model was trained with into the folder"
-        )
     return tokenizer
 
 
@@ -82,6 +76,12 @@ def fitting_length(requested: int | None, default: int, config: Any, tokenizer: 
     than the model embeds.
     """
     check_tokenizer_fits(tokenizer, config.vocab_size, path, "model")
+    missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
+    if missing:
+        raise ModelError(
+            f"model {path}: its tokenizer has no {missing[0]}, so it does not belong to a BERT model; put the one "
+            "that the model was trained with into the folder"
+        )
     positions = int(config.max_position_embeddings)
     if requested is not None and requested > positions:
         raise UsageError(f"--max-length {requested}: {path} has {positions} positions; use at most {positions}")

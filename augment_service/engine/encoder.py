@@ -17,8 +17,8 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from augment_service.engine.linear import Linear
-from augment_service.engine.positions import position_offset
 from shared.compute.attention import products_are_faster
+from shared.positions import position_offset
 
 ARITHMETIC = 2
 """Version of the arithmetic. It is raised whenever the last digits of answers change, so that a job started by another

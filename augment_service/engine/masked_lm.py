@@ -23,11 +23,11 @@ from augment_service.engine.finite import check_scores, check_weights
 from augment_service.engine.flops import ModelCost, model_cost
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.linear import Linear
-from augment_service.engine.positions import longest_input
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.embedded import EMBEDDED
 from shared.errors import ModelError
 from shared.model_folder import check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
+from shared.positions import longest_input
 
 logger = logging.getLogger(__name__)
 

@@ -74,7 +74,16 @@ ALLOWED: Mapping[str, set[str]] = {
     "trainer": {"trainer.data", "shared", "shared.cli", "shared.compute", "shared.embedded", "shared.storage"},
     "trainer.data": {"trainer.config", "trainer.labels", "shared", "shared.inputs", "shared.storage"},
     "trainer.mlm": {"trainer", "trainer.data", "shared", "shared.cli", "shared.embedded", "shared.storage"},
+    "trainer.predict": {
+        "trainer",
+        "trainer.data",
+        "trainer.export",
+        "shared.errors",
+        "shared.cli",
+        "shared.inputs",
+    },
     "trainer.export": {
+        "trainer.positions",
         "trainer.run_folder",
         "shared.errors",
         "shared.model_folder",
@@ -82,6 +91,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "shared.inputs",
     },
     "trainer.report": {
+        "trainer.positions",
         "trainer.result",
         "trainer.run_folder",
         "trainer.data",

@@ -1,4 +1,4 @@
-"""How long an input of a masked LM may be: asked of its position table, not of its name."""
+"""How long an input of a model may be: asked of its position table, not of its name."""
 
 from __future__ import annotations
 
