@@ -76,7 +76,7 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
 
 
 def _cells(column: pa.Array, wanted: pa.DataType, is_copied: bool) -> Sequence[Any]:
-    """The cells of a column; _Unreadable where one is damaged, or is no value of the wanted type."""
+    """The cells of a column; _Unreadable where one is damaged, or does not fit the wanted type."""
     try:
         column.validate(full=True)
         if not is_copied:
