@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from shared.errors import InputError
+from shared.inputs.arrow_cells import ArrowCell
+from shared.inputs.json_documents import document_rows
 from shared.inputs.records import Record
 from shared.inputs.table_files import open_table
 
@@ -19,7 +21,7 @@ _SPACE = " \t\r\n"
 
 def json_records(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
     """Every row of a file. cells: its values of `columns`, or one cell with the whole object. Raises InputError."""
-    place, values = ("row", _array(path)) if _is_array(path) else ("line", _lines(path))
+    place, values = _values(path)
     for number, loaded, raw in values:
         if isinstance(loaded, _Broken):
             yield Record(path, place, number, None, loaded.reason, raw)
@@ -53,7 +55,7 @@ def json_type(kinds: set[str]) -> pa.DataType:
 
 def as_type(value: Any, kind: pa.DataType) -> Any:
     """A JSON value for a column of this type: whatever is not text becomes JSON text in a column of strings."""
-    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
+    if value is None or not pa.types.is_string(kind) or isinstance(value, (str, ArrowCell)):
         return value
     return json.dumps(value, ensure_ascii=False)
 
@@ -75,6 +77,16 @@ def _kind(value: Any) -> str:
 class _Broken:
     def __init__(self, reason: str) -> None:
         self.reason = reason
+
+
+def _values(path: str) -> tuple[str, Iterator[tuple[int, Any, bytes | str | None]]]:
+    """What its numbers count, and each value with its number and its source."""
+    if _is_array(path):
+        return "row", _array(path)
+    rows = document_rows(path)
+    if rows is not None:
+        return "row", ((number, row, None) for number, row in enumerate(rows))
+    return "line", _lines(path)
 
 
 def _is_array(path: str) -> bool:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(\.0)?", re.ASCII)
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<point>\.(?:0|[0-9]*[1-9]))?(?:e(?P<exponent>[-+]?[0-9]{1,3}))?", re.ASCII)
 _EXACT = 2**53
 
 WHOLE, LONG, FLOAT, TEXT = "whole", "long", "float", "text"
@@ -39,12 +41,25 @@ def whole_number(cell: Any) -> int | None:
         if match is None or cell.startswith("-0"):
             return None
         cell = int(match[1])
+        if match[2] and abs(cell) > _EXACT:
+            return None
     return cell if isinstance(cell, int) and -(2**63) <= cell < 2**63 else None
 
 
 def is_number(text: str) -> bool:
     """Whether a text is a finite decimal number."""
     return _NUMBER.fullmatch(text.strip()) is not None and math.isfinite(float(text))
+
+
+def _is_plain_float(text: str) -> bool:
+    """Whether a text has the digits of its number's shortest spelling, in any notation that writers of numbers use."""
+    match = _FLOAT.fullmatch(text)
+    if match is None or (match["point"] is None and match["exponent"] is None):
+        return False
+    exponent = match["exponent"]
+    if exponent is not None and -4 < int(exponent) < (10 if exponent.startswith("+") else 15):
+        return False
+    return math.isfinite(float(text)) and Decimal(text) == Decimal(repr(float(text)))
 
 
 def kind_of_label(label: Any, is_score: bool) -> str | None:
@@ -58,7 +73,7 @@ def kind_of_label(label: Any, is_score: bool) -> str | None:
         return WHOLE if abs(number) <= _EXACT else LONG
     if isinstance(label, float):
         return FLOAT
-    return FLOAT if isinstance(label, str) and is_number(label) and repr(float(label)) == label else TEXT
+    return FLOAT if isinstance(label, str) and _is_plain_float(label) else TEXT
 
 
 def common_type(kinds: set[str | None]) -> pa.DataType:

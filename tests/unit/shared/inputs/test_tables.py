@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from shared.errors import InputError
 from shared.glue import get_task
+from shared.inputs.arrow_cells import to_array
 from shared.inputs.options import InputOptions
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
@@ -70,6 +71,26 @@ def test_a_broken_array_is_refused(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(InputError, match="not a valid JSON array after row"):
             source_of(tmp_path / "x.json")
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"text": {"0": "a", "1": "b"}, "y": {"0": 1, "1": 0}},
+        {"text": ["a", "b"], "y": [1, 0]},
+        {"version": "1", "data": [{"text": "a", "y": 1}, {"text": "b", "y": 0}]},
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_document_is_the_table_in_it(tmp_path: Path, document: dict[str, Any], indent: int | None) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(document, indent=indent))
+    rows = [(row.text_a, row.label) for row in source_of(tmp_path / "x.json", label_column="y").rows()]  # type: ignore[union-attr]
+    assert rows == [("a", 1), ("b", 0)]
+
+
+def test_one_object_of_texts_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"text": "a film", "y": 1}, indent=2))
+    assert texts_of(tmp_path / "x.json") == ["a film"]
 
 
 def test_quotes_in_an_unquoted_tsv_are_text(tmp_path: Path) -> None:
@@ -126,7 +147,9 @@ def test_parts_have_the_union_of_their_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "c.parquet")
     (tmp_path / ".hidden.parquet").write_bytes(b"")
     source = source_of(tmp_path)
-    assert [item.rest for item in source.rows() if isinstance(item, SourceRow)] == [(1, None), (2**40, "x")]
+    items = [item for item in source.rows() if isinstance(item, SourceRow)]
+    rest = [to_array([item.rest[index] for item in items], one.type) for index, one in enumerate(source.rest_fields)]
+    assert [column.to_pylist() for column in rest] == [[1, 2**40], [None, "x"]]
     (tmp_path / "text").mkdir()
     (tmp_path / "text" / "a.csv").write_text("text,y\na,1\n")
     (tmp_path / "text" / "b.csv").write_text("more,text\nm,b\n")
@@ -171,7 +194,7 @@ def test_dates_beyond_python_and_views_travel(tmp_path: Path) -> None:
     rows = [item.rest for item in source.rows() if isinstance(item, SourceRow)]
     for index, field in enumerate(source.rest_fields):
         assert (
-            pa.array([row[index] for row in rows], field.type)
+            to_array([row[index] for row in rows], field.type)
             .cast(table[field.name].type)
             .equals(table[field.name].combine_chunks())
         )
