@@ -72,7 +72,7 @@ class RunConfig(ModelConfig, TableFormat):
 
     input: tuple[str, ...] = identity(
         ...,
-        "Input files, folders or globs, local or s3://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
+        "Input files, folders or globs, local, s3:// or hf://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
         min_length=1,
     )
     output: str = runtime(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
