@@ -27,7 +27,9 @@ class ModelChoice(CommandConfig):
         "embedded", "Masked LM: embedded, a local folder, or a hub id like google-bert/bert-base-uncased."
     )
     glove: str = identity(
-        "embedded", "Word vectors: embedded, a GloVe or word2vec text file (optionally .gz), or a folder with .npy."
+        "embedded",
+        "Word vectors: embedded; GloVe, word2vec or fastText vectors as text or .bin, also compressed or as "
+        "ARCHIVE.zip/MEMBER; or a folder with .npy.",
     )
     glove_limit: int | None = identity(None, "Use only the first N vectors (the reference uses 100000).", ge=1)
     device: Device = identity("auto", "Device to run the masked LM on.")
