@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
+from shared.cli.table_format import TableFormat
 from shared.glue import Task
 from shared.params import AugmentParams, Context, Filter, Protect, StopWords, WordList, Words
 from shared.protected import read_word_files
@@ -62,13 +63,15 @@ class ModelConfig(ModelChoice, WordFiles, AugmentParams):
         return AugmentParams(**{name: getattr(self, name) for name in AugmentParams.model_fields})
 
 
-class RunConfig(ModelConfig):
+class RunConfig(ModelConfig, TableFormat):
     """Options of `augment_service run`."""
 
     group: ClassVar[str] = "Run"
 
     input: tuple[str, ...] = identity(
-        ..., "Input files, folders or globs, local or s3://; TSV, CSV, JSONL, Parquet or Arrow.", min_length=1
+        ...,
+        "Input files, folders or globs, local or s3://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
+        min_length=1,
     )
     output: str = runtime(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
     task: str | None = identity(None, "GLUE task; sets the text columns, labels and N_a.")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, model_validator
 
+from shared.cli.table_format import DETECTED
 from shared.errors import ManifestError
 from shared.json_text import parse_json, short_json, to_json_object
 from shared.params import STOP_WORDS_OF_MODE, AugmentParams
@@ -112,7 +113,7 @@ def write_or_check(store: Store, manifest: Manifest) -> bool:
     if not store.exists(MANIFEST) and store.put_if_absent(MANIFEST, manifest.to_bytes()):
         return True
     found = to_json_object(read_manifest(store))
-    differing = _differences("", found | {"config": _ADDED | found["config"]}, to_json_object(manifest))
+    differing = _differences("", found | {"config": DETECTED | _ADDED | found["config"]}, to_json_object(manifest))
     if differing:
         raise ManifestError(
             f"{store.uri} belongs to another job: {'; '.join(differing[:3])}. Use another --output, or delete it"

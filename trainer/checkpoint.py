@@ -37,7 +37,12 @@ class Checkpoint:
     inputs: dict[str, str]
 
 
-def write_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None) -> None:
+def end_of_stage(number: int, name: str) -> str:
+    """File name of the checkpoint at the end of a stage, from which the stage can be extended. number: from 0."""
+    return f"checkpoint-{number + 1}-{name}.pt"
+
+
+def write_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None, name: str = CHECKPOINT) -> None:
     """Write the checkpoint on the first worker. optimizer: None between two stages. Raises StoreError."""
     if not run.is_first:
         return
@@ -47,7 +52,7 @@ def write_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None) -> None:
         "optimizer": None if optimizer is None else optimizer.state_dict(),
         "inputs": dict(run.inputs),
     }
-    save_checkpoint(run.folder / CHECKPOINT, content)
+    save_checkpoint(run.folder / name, content)
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
+from shared.cli.table_format import TableFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
@@ -16,8 +17,13 @@ EmbeddingInit = Literal["projected", "weighted", "random"]
 ProjectionInit = Literal["random", "fitted"]
 AttentionLoss = Literal["auto", "scores", "grouped", "relations", "none"]
 LayerInit = Literal["random", "teacher"]
+SelectBy = Literal["mean", "first"]
+LearningRate = Literal["linear", "constant"]
 
 CHECKPOINT_SECONDS = 300.0
+GROWING = ("epochs", "prediction_epochs", "max_tokens")
+"""Options that extend a run when the same command is given larger ones."""
+SCHEDULE = "linear rises in the warm-up and then falls to zero; constant is the peak in every step, without warm-up."
 
 
 class ComputeConfig(CommandConfig):
@@ -30,7 +36,7 @@ class ComputeConfig(CommandConfig):
     threads: int | None = identity(None, "CPU threads of one worker (default: all cores).", ge=1)
 
 
-class TableConfig(ComputeConfig):
+class TableConfig(ComputeConfig, TableFormat):
     """How a labelled file is read: the layout of a GLUE task, or columns by name or index."""
 
     group: ClassVar[str] = "Labelled data"
@@ -107,12 +113,29 @@ class CorpusConfig(LoopConfig):
 
 
 class ScoredConfig(LoopConfig, TableConfig):
-    """A stage whose best checkpoint is chosen on a labelled file."""
+    """A stage whose best checkpoint is chosen on labelled rows."""
 
-    group: ClassVar[str] = "Dev set"
+    group: ClassVar[str] = "Selection and scores"
 
-    dev: str = identity(..., "File that the best checkpoint is chosen on.")
-    evaluations: int = identity(4, "Evaluations on the dev file per epoch.", ge=1)
+    dev: str | None = identity(
+        None,
+        "Labelled file that the best checkpoint is chosen on (default: a validation part of the training rows, which "
+        "is then not trained on).",
+    )
+    validation_share: float = identity(
+        0.1,
+        "Without --dev: share of the training rows in the validation part, at most 4,000 of them, by a hash of the "
+        "text and the same from each class.",
+        gt=0,
+        lt=1,
+    )
+    test: str | None = identity(
+        None, "Labelled file that the finished model is scored on, once. It never influences the choice."
+    )
+    select_by: SelectBy = identity(
+        "mean", "Score that chooses the best checkpoint: the mean of the task's metrics, or the first of them."
+    )
+    evaluations: int = identity(4, "Evaluations per epoch.", ge=1)
 
 
 class LabelsConfig(CommandConfig):
@@ -135,6 +158,7 @@ class TeacherConfig(ScoredConfig):
     train: str = identity(..., "Training file: TSV, CSV, JSONL, Parquet or Arrow.")
     encoder: str = identity("embedded", "BERT to fine-tune: embedded, a folder or a hub id.")
     lr: float = identity(6e-5, "Peak learning rate.", gt=0)
+    schedule: LearningRate = identity("linear", f"Learning rate: {SCHEDULE}")
     regression: bool = identity(False, "The label is a number to predict (without --task).")
 
 
@@ -179,6 +203,7 @@ class GeneralConfig(CorpusConfig, StudentConfig):
 
     teacher: str = identity("embedded", "Encoder to learn from, not fine-tuned: embedded, a folder or a hub id.")
     lr: float = identity(3e-4, "Peak learning rate.", gt=0)
+    schedule: LearningRate = identity("linear", f"Learning rate: {SCHEDULE}")
     decay_share: float | None = identity(
         None,
         "Share of the training, at the end, in which the learning rate falls to zero; it is constant between that and "
@@ -200,6 +225,12 @@ class GeneralConfig(CorpusConfig, StudentConfig):
         lt=0.5,
     )
     evaluate_tokens: int = runtime(2_000_000, "Training tokens between evaluations on the held-out lines.", ge=1)
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> GeneralConfig:
+        if self.schedule == "constant" and self.decay_share is not None:
+            raise ValueError("--decay-share says how the learning rate falls; --schedule constant keeps it: give one")
+        return self
 
 
 class AnnotateConfig(ComputeConfig):
@@ -225,8 +256,10 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
     stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages, in order.", min_length=1)
     epochs: float = identity(10.0, "Passes of the intermediate stage over the shards.", gt=0)
     lr: float = identity(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
+    schedule: LearningRate = identity("linear", f"Learning rate of the intermediate stage: {SCHEDULE}")
     prediction_epochs: float = identity(3.0, "Passes of the prediction stage over the shards.", gt=0)
     prediction_lr: float = identity(3e-5, "Peak learning rate of the prediction stage.", gt=0)
+    prediction_schedule: LearningRate = identity("linear", "The same for the prediction stage.")
     prediction_batch_size: int | None = identity(
         None, "Examples per step of the prediction stage (default: --batch-size).", ge=1
     )

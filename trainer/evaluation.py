@@ -17,7 +17,7 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Batch, Pieces, Window, tokenize
 from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
-from trainer.metrics import score, selection_score, weakness
+from trainer.metrics import baselines, score, selection_score, weakness
 from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
 from trainer.recipe import Scores
 from trainer.scores import classify, encode
@@ -29,36 +29,37 @@ EVALUATION_BATCH_ROWS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevSet:
-    """A labelled file, tokenized for scoring. labels: (rows,) float32."""
+    """Labelled rows, tokenized for scoring. labels: (rows,) float32; select_by: `mean` or `first` metric."""
 
     spec: TaskSpec
     pieces: Pieces
     labels: NDArray[np.float32]
     has_pairs: bool = False
+    select_by: str = "mean"
 
     @classmethod
-    def of(cls, table: Table, spec: TaskSpec, tokenizer: Any, max_length: int) -> DevSet:
+    def of(cls, table: Table, spec: TaskSpec, tokenizer: Any, max_length: int, select_by: str = "mean") -> DevSet:
         """Tokenize a table. Raises InputError for a label outside the task's classes."""
         examples = table.examples(spec)
         pieces = tokenize(tokenizer, examples.texts_a, examples.texts_b, max_length)
-        return cls(spec=spec, pieces=pieces, labels=examples.labels, has_pairs=table.has_pairs)
+        return cls(spec=spec, pieces=pieces, labels=examples.labels, has_pairs=table.has_pairs, select_by=select_by)
 
     def metrics(self, model: Any, device: str, batch_rows: int = EVALUATION_BATCH_ROWS) -> dict[str, float]:
         """Metric -> value of a model. Raises InputError when rows have no label."""
         return score(self.spec, predict(model, self.pieces, device, batch_rows), self.labels)
 
     def scores(self, model: Any, device: str) -> Scores:
-        """The same for the training loop, with the metric that selects the best weights."""
+        """The same for the training loop, with the score that selects the best weights."""
         metrics = self.metrics(model, device)
-        return Scores(name="dev", values=metrics, selection=selection_score(self.spec, metrics))
+        return Scores(name="dev", values=metrics, selection=selection_score(self.spec, metrics, self.select_by))
 
 
-def score_teacher(dev: DevSet, teacher: Any, device: str) -> dict[str, float]:
-    """Metric -> value of a teacher on dev; warns when a student could only learn mistakes from it."""
+def score_teacher(dev: DevSet, teacher: Any, device: str, name: str = "teacher_dev") -> dict[str, float]:
+    """Metric -> value of a teacher; warns when a student could only learn mistakes from it. name: event in the log."""
     logits = predict(teacher, dev.pieces, device)
     metrics = score(dev.spec, logits, dev.labels)
     fields: dict[str, Any] = dict(metrics)
-    logger.info("teacher_dev", extra={"fields": fields})
+    logger.info(name, extra={"fields": fields})
     if problem := weakness(dev.spec, logits, dev.labels):
         logger.warning("teacher_is_weak", extra={"fields": fields | {"problem": problem}})
     return metrics
@@ -73,12 +74,17 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     model = load_classifier(config.model, option="--model")
     spec = teacher_spec(model, config.task, config.model, "--model", config.label_map)
     table = read_table(config.data, config)
-    tokenizer, default = load_tokenizer(config.model), sequence_length(None, table.has_pairs)
+    tokenizer, default = load_tokenizer(config.model, "--model"), sequence_length(None, table.has_pairs)
     max_length = fitting_length(config.max_length, default, model.config, tokenizer, config.model)
     data = DevSet.of(table, spec, tokenizer, max_length)
     model = in_precision(model.to(device).eval(), dtype)
     metrics = data.metrics(model, device, config.batch_size)
-    summary = {"task": spec.name, "rows": len(data.labels), "metrics": metrics}
+    summary = {
+        "task": spec.name,
+        "rows": len(data.labels),
+        "metrics": metrics,
+        "baselines": baselines(spec, data.labels),
+    }
     return CommandResult(summary, json.dumps(summary))
 
 

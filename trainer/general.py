@@ -22,7 +22,7 @@ from trainer.distill import IntermediateDistillation
 from trainer.explained import unexplained_shares
 from trainer.loop import train
 from trainer.models import count_parameters, fingerprint, fitting_length, load_encoder, load_tokenizer, save_classifier
-from trainer.recipe import Evaluation, Recipe, Schedule, Scores, Stage, every_tokens, linear_schedule, plateau_schedule
+from trainer.recipe import Evaluation, Recipe, Schedule, Scores, Stage, every_tokens, plateau_schedule, schedule_of
 from trainer.result import RunResult, write_result
 from trainer.shapes import first_batches, fit_projections, token_frequencies
 from trainer.state import Run, Worker
@@ -48,7 +48,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     """One worker's part of a run; the first one writes."""
     torch.manual_seed(config.seed)
     path = resolve_encoder(config.teacher)
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, "--teacher")
     teacher = load_encoder(path)
     identity = fingerprint(teacher)
     teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)
@@ -145,7 +145,7 @@ def _source(config: GeneralConfig, tokenizer: Any, texts: Sequence[Sequence[str]
 
 def _schedule(config: GeneralConfig) -> Schedule:
     if config.decay_share is None:
-        return linear_schedule(config.lr, config.warm_up_share)
+        return schedule_of(config.schedule, config.lr, config.warm_up_share)
     return plateau_schedule(config.lr, config.warm_up_share, config.decay_share)
 
 

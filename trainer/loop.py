@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 import torch
 
 from shared.compute.memory import keep_freed_memory
-from shared.errors import TrainingError
+from shared.errors import StoreError, TrainingError
 from trainer.checkpoint import (
     CHECKPOINT,
     Checkpoint,
+    end_of_stage,
     read_checkpoint,
     restore,
     restore_best,
@@ -40,7 +41,7 @@ def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
     StoreError, ManifestError, and what the sources raise.
     """
     keep_freed_memory()
-    saved = _shared_checkpoint(run)
+    saved = _shared_checkpoint(run, stages)
     if saved is not None:
         restore(run, saved)
     recorder = Recorder(run)
@@ -52,6 +53,8 @@ def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
         saved = None
         with Interruption() as interruption:
             _run_stage(run, stage, optimizer, recorder, interruption)
+        run.state.totals = [*run.state.totals[: run.state.stage], stage.budget.total]
+        write_checkpoint(run, optimizer, end_of_stage(run.state.stage, stage.name))
         run.state.finish_stage()
         write_checkpoint(run, None)
     recorder.close()
@@ -60,15 +63,30 @@ def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
     return run.state
 
 
-def _shared_checkpoint(run: Run) -> Checkpoint | None:
+def _shared_checkpoint(run: Run, stages: Sequence[Stage[Any]]) -> Checkpoint | None:
     """The checkpoint that the first worker reads, on every worker: they need no common disk, and agree."""
     if run.worker.world == 1:
-        return read_checkpoint(run.folder / CHECKPOINT, run.worker.device)
+        return _last_checkpoint(run, stages, run.worker.device)
     import torch.distributed as distributed
 
-    content = [read_checkpoint(run.folder / CHECKPOINT, "cpu") if run.is_first else None]
+    content = [_last_checkpoint(run, stages, "cpu") if run.is_first else None]
     distributed.broadcast_object_list(content)
     return content[0]
+
+
+def _last_checkpoint(run: Run, stages: Sequence[Stage[Any]], device: str) -> Checkpoint | None:
+    """The last checkpoint, or the end of the first stage whose budget has grown since it ended."""
+    last = read_checkpoint(run.folder / CHECKPOINT, device)
+    if last is None:
+        return None
+    for number, (stage, total) in enumerate(zip(stages, last.state.totals, strict=False)):
+        if number < last.state.stage and stage.budget.total > total:
+            path = run.folder / end_of_stage(number, stage.name)
+            end = read_checkpoint(path, device)
+            if end is None:
+                raise StoreError(f"{path} is missing, so the stage cannot be extended; use another --output")
+            return end
+    return last
 
 
 def _run_stage(
@@ -117,6 +135,9 @@ def _run_stage(
     if state.cursor.step == 0:
         raise TrainingError(f"stage {stage.name}: the training data has no rows; nothing was learned and nothing saved")
     scores = _between_steps(run, optimizer, interruption, lambda: _score(stage))
+    if stage.evaluation:
+        # A run that is extended from here does not score the same weights again.
+        state.evaluations_done = stage.evaluation.num_due(stage.budget.total, state.cursor.tokens)
     _keep_scores(run, stage, recorder, scores)
 
 

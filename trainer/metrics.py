@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,8 @@ from shared.errors import InputError
 from trainer.data.tasks import TaskSpec
 
 Floats = NDArray[np.float32]
+Baselines = Mapping[str, Mapping[str, float]]
+"""Name of a model that reads no text -> metric -> value."""
 
 CHANCE_MARGIN = 0.05
 WEAK_CORRELATION = 0.1
@@ -26,9 +28,52 @@ def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
     return {name: _METRICS[name](predicted.astype(np.float64), labels.astype(np.float64)) for name in spec.metrics}
 
 
-def selection_score(spec: TaskSpec, metrics: dict[str, float]) -> float:
-    """The score that selects the best checkpoint: the task's first metric."""
-    return metrics[spec.metrics[0]]
+def selection_score(spec: TaskSpec, metrics: Mapping[str, float], by: str = "mean") -> float:
+    """The score that selects the best checkpoint: the mean of the task's metrics, or the first of them."""
+    if by == "first" or len(spec.metrics) == 1:
+        return metrics[spec.metrics[0]]
+    return sum(metrics[name] for name in spec.metrics) / len(spec.metrics)
+
+
+def selection_name(spec: TaskSpec, by: str) -> str:
+    """What `selection_score` is called: `accuracy`, or `the mean of f1 and accuracy`."""
+    if by == "first" or len(spec.metrics) == 1:
+        return spec.metrics[0]
+    return f"the mean of {' and '.join(spec.metrics)}"
+
+
+def baselines(spec: TaskSpec, labels: Floats) -> Baselines:
+    """What models that read no text score: `majority` always answers the largest class, `chance` any class at random.
+
+    The metrics are those of the task; for `chance` they are the expected ones, F1 from expected counts. For regression,
+    `majority` answers one number. labels: as in `score`.
+    """
+    if spec.labels is None:
+        nothing = dict.fromkeys(spec.metrics, 0.0)
+        return {"majority": nothing, "chance": dict(nothing)}
+    num_classes = len(spec.labels)
+    counts = np.bincount(labels.astype(np.int64), minlength=num_classes)
+    answers = np.zeros((len(labels), num_classes), np.float32)
+    answers[:, counts.argmax()] = 1.0
+    shares, guess = counts / counts.sum(), 1 / num_classes
+    f1 = 2 * shares * guess / (shares + guess)
+    expected = {
+        "accuracy": guess,
+        "f1": float(f1[1]),
+        # scikit-learn averages over the classes that occur.
+        "f1_macro": float(f1.sum() / max(np.count_nonzero(counts), 1)),
+        "matthews": 0.0,
+    }
+    return {"majority": score(spec, answers, labels), "chance": {name: expected[name] for name in spec.metrics}}
+
+
+def scores_text(scores: Mapping[str, float], found: Baselines | None) -> str:
+    """`accuracy 0.8900 (majority 0.5092, chance 0.5000), ...`, for the last line of a command."""
+    parts = []
+    for name, value in scores.items():
+        known = [f"{one} {values[name]:.4f}" for one, values in (found or {}).items() if name in values]
+        parts.append(f"{name} {value:.4f}" + (f" ({', '.join(known)})" if known else ""))
+    return ", ".join(parts)
 
 
 def weakness(spec: TaskSpec, logits: Floats, labels: Floats) -> str:

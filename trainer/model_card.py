@@ -77,20 +77,34 @@ def _summary(result: RunResult, config: Mapping[str, Any]) -> str:
 def _scores(result: RunResult) -> str:
     if not result.dev:
         return ""
-    theirs = result.teacher_dev or {}
-    header = ["metric", "this model", *(["teacher", "retained"] if theirs else [])]
+    count = f" of {result.rows:,} rows" if result.rows else ""
+    by = result.selected_by or result.metric
+    chosen = f". The best checkpoint was chosen on it by {by}" if by else ""
+    text = (
+        f"## Scores\n\nOn {result.selected_on or 'the dev file'}{count}{chosen}, so the scores are slightly optimistic."
+        f"\n\n{_score_table(result.dev, result.teacher_dev or {}, result.baselines or {})}"
+    )
+    if result.test is not None:
+        table = _score_table(result.test.scores, result.test.teacher or {}, result.test.baselines)
+        text += f"\n\nOn a test file of {result.test.rows:,} rows, which chose nothing:\n\n{table}"
+    if result.baselines:
+        text += "\n\n`majority` always answers the largest class, `chance` any class at random; neither reads the text."
+    return text
+
+
+def _score_table(
+    scores: Mapping[str, float], theirs: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+) -> str:
+    header = ["metric", "this model", *(["teacher", "retained"] if theirs else []), *baselines]
     rows = []
-    for name, value in result.dev.items():
+    for name, value in scores.items():
         row = [name, f"{value:.4f}"]
         if theirs:
             other = theirs.get(name)
             row += [f"{other:.4f}", f"{value / other:.1%}" if other > 0 else "–"] if other is not None else ["–", "–"]
+        row += [f"{one[name]:.4f}" if name in one else "–" for one in baselines.values()]
         rows.append(row)
-    count = f" of {result.rows:,} rows" if result.rows else ""
-    chosen = f". The best checkpoint was chosen on it by {result.metric}" if result.metric else ""
-    return (
-        f"## Scores\n\nOn the dev file{count}{chosen}, so the scores are slightly optimistic.\n\n{_table(header, rows)}"
-    )
+    return _table(header, rows)
 
 
 def _sizes(result: RunResult, config: Mapping[str, Any]) -> str:

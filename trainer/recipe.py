@@ -91,6 +91,11 @@ def every_tokens(period: int) -> Callable[[float, int], int]:
     return lambda _position, tokens: tokens // period
 
 
+def schedule_of(kind: str, peak: float, warm_up_share: float) -> Schedule:
+    """`linear`, or `constant`: the peak throughout, without warm-up, as the reference's intermediate stage has it."""
+    return linear_schedule(peak, warm_up_share) if kind == "linear" else lambda _share: peak
+
+
 def linear_schedule(peak: float, warm_up_share: float) -> Schedule:
     """Linear warm-up over the first `warm_up_share` of a stage, then linear decay to zero."""
 

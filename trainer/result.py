@@ -11,9 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from shared.errors import ManifestError
-from trainer.run_folder import write_atomically
-
-RESULT = "result.json"
+from trainer.run_folder import RESULT, write_atomically
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +26,23 @@ class MaskedAccuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinalScores:
+    """Scores of the finished model on the test file's `rows`; teacher: its teacher's scores on the same rows."""
+
+    rows: int
+    scores: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    teacher: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
     """What a run was and what came out; the field names are the JSON keys. None means unknown or not applicable.
 
-    dev: metric -> value on the dev file of `rows` rows; metric: the one that chose the best checkpoint, at `best_step`
-    with `score`. teacher: path or hub id of the teacher. mapping: g(m), the teacher layer of each student layer.
+    dev: metric -> value on the `rows` rows that chose the best checkpoint (`selected_on`), at `best_step` with `score`
+    by `selected_by`; metric: the task's main one; baselines: scores on the same rows of models that read no text.
+    test: scores on rows that chose nothing. teacher: path or hub id of the teacher. mapping: g(m), the teacher layer
+    of each student layer.
     samples: training examples seen; tokens: real tokens seen; data_wait_share: share of the time spent waiting for
     data. held_out: corpus file -> scores of a masked LM.
     """
@@ -48,6 +58,10 @@ class RunResult:
     score: float | None = None
     best_step: int | None = None
     rows: int = 0
+    selected_on: str | None = None
+    selected_by: str | None = None
+    baselines: Mapping[str, Mapping[str, float]] | None = None
+    test: FinalScores | None = None
     teacher: str | None = None
     teacher_dev: Mapping[str, float] | None = None
     teacher_parameters: int | None = None
@@ -67,7 +81,10 @@ class RunResult:
         return {name: value for name, value in values.items() if value is not None or name not in _SPECIFIC}
 
 
-_SPECIFIC = {"ablation", "teacher_parameters", "mapping", "tokens", "held_out"}
+_SPECIFIC = {
+    *("ablation", "teacher_parameters", "mapping", "tokens", "held_out"),
+    *("selected_on", "selected_by", "baselines", "test"),
+}
 _KEYS = {one.name for one in fields(RunResult)}
 
 

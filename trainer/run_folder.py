@@ -5,14 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from shared.cli.table_format import DETECTED
 from shared.errors import ManifestError, StoreError, UsageError
+from shared.model_folder import CONFIG
 
-CONFIG, METRICS = "config.json", "metrics.jsonl"
+logger = logging.getLogger(__name__)
+
+METRICS, RESULT = "metrics.jsonl", "result.json"
+KEEPS_STAGES = "keeps_stages"
+"""Key in `config.json` of runs that keep the end of each stage, so that they can be extended."""
 
 
 def check_is_local(path: str, option: str) -> None:
@@ -23,19 +30,17 @@ def check_is_local(path: str, option: str) -> None:
         )
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is the output of a training command."""
-    try:
-        options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(options, dict) and "command" in options
-
-
-def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Mapping[str, Any] | None = None) -> Path:
+def open_run(
+    output: str,
+    command: str,
+    identity: Mapping[str, Any],
+    runtime: Mapping[str, Any] | None = None,
+    growing: Sequence[str] = (),
+) -> Path:
     """The folder of a run; writes `config.json`, or checks that an existing one describes the same run.
 
-    identity: options that must match; runtime: what `config.json` records without checking it. Raises StoreError, and
+    identity: options that must match; runtime: what `config.json` records without checking it; growing: options that
+    extend the run when they are larger than before, which makes a finished run unfinished. Raises StoreError, and
     ManifestError naming the first option that differs.
     """
     check_is_local(output, "--output")
@@ -45,8 +50,7 @@ def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Ma
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            content = json.dumps(wanted | dict(runtime or {}), indent=1).encode()
-            write_atomically(path, lambda file: file.write(content))
+            _write_options(path, wanted | dict(runtime or {}))
             return folder
         before = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -55,13 +59,41 @@ def open_run(output: str, command: str, identity: Mapping[str, Any], runtime: Ma
         raise ManifestError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(before, dict):
         raise ManifestError(f"{path} should hold a JSON object; use another --output, or remove the folder")
+    before = {name: DETECTED[name] for name in wanted if name in DETECTED} | before
+    grown = {name: wanted[name] for name in growing if name in before and _is_larger(before[name], wanted.get(name))}
     for name in wanted:
-        if before.get(name) != wanted.get(name):
+        if before.get(name) != wanted.get(name) and name not in grown:
             raise ManifestError(
                 f"{folder} holds a run with another {name.replace('_', '-')} ({_short(before.get(name))}, now "
                 f"{_short(wanted.get(name))}); use another --output, or remove the folder"
             )
+    if grown:
+        _extend(folder, before, grown)
     return folder
+
+
+def _extend(folder: Path, before: Mapping[str, Any], grown: Mapping[str, Any]) -> None:
+    name, value = next(iter(grown.items()))
+    option = f"--{name.replace('_', '-')}"
+    if not before.get(KEEPS_STAGES):
+        raise ManifestError(
+            f"{folder} holds a run of an earlier version, which cannot be extended ({option} {_short(before[name])}, "
+            f"now {_short(value)}); use another --output, or remove the folder"
+        )
+    logger.info("extended", extra={"fields": dict(grown)})
+    # In this order: a result next to the new options would be taken for theirs.
+    (folder / RESULT).unlink(missing_ok=True)
+    _write_options(folder / CONFIG, dict(before) | dict(grown))
+
+
+def _is_larger(before: Any, now: Any) -> bool:
+    """Whether an option has grown; None means unlimited."""
+    return before is not None and (now is None or now > before)
+
+
+def _write_options(path: Path, options: Mapping[str, Any]) -> None:
+    content = json.dumps(dict(options), indent=1).encode()
+    write_atomically(path, lambda file: file.write(content))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:

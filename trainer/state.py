@@ -40,7 +40,7 @@ class State:
     """Progress of a run; all of it is in the checkpoint.
 
     stage: index of the current stage; step, samples, tokens: totals over all stages; sums: loss terms summed since the
-    last line of metrics; scores: values of the last evaluation.
+    last line of metrics; scores: values of the last evaluation; totals: passes or tokens of the stages that have ended.
     """
 
     stage: int = 0
@@ -56,6 +56,7 @@ class State:
     sums: dict[str, float] = field(default_factory=dict)
     summed_steps: int = 0
     metrics_lines: int = 0
+    totals: list[float] = field(default_factory=list)
 
     def count(self, step: Step[Any], terms: Mapping[str, float]) -> None:
         """Record a step that was taken."""

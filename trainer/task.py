@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,11 @@ from trainer.data.augmented import Augmented, open_augmented
 from trainer.data.batches import Batch
 from trainer.data.budget import Epochs
 from trainer.data.stream import ShardStream
-from trainer.data.tasks import TaskSpec, read_table, sequence_length
+from trainer.data.tasks import TaskSpec, sequence_length
 from trainer.distill import IntermediateDistillation, PredictionDistillation
 from trainer.evaluation import DevSet, in_precision, score_teacher
 from trainer.loop import train
+from trainer.metrics import baselines, scores_text, selection_name
 from trainer.models import (
     count_parameters,
     fingerprint,
@@ -36,11 +38,14 @@ from trainer.models import (
     tokenizer_fingerprint,
 )
 from trainer.pruning import prune_to_samples
-from trainer.recipe import Evaluation, Recipe, Stage, linear_schedule, per_epoch
+from trainer.recipe import Evaluation, Recipe, Stage, per_epoch, schedule_of
 from trainer.result import RunResult, read_result, write_result
+from trainer.selection import FinalSet, Selection, inputs_of, select_from_shards
 from trainer.state import Run, State, Worker
 from trainer.student import Student, make_student
 from trainer.workers import run_to_result, start_run
+
+logger = logging.getLogger(__name__)
 
 
 def run_command(config: TaskConfig) -> CommandResult:
@@ -52,7 +57,9 @@ def run_command(config: TaskConfig) -> CommandResult:
         if config.task and augmented.task and get_task(config.task) != get_task(augmented.task):
             raise ManifestError(f"--augmented {config.augmented} holds samples of {augmented.task}, not {config.task}")
     result = run_to_result(_work, config)
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in result.dev.items()) or "not scored"
+    scores = scores_text(result.dev, result.baselines) or "not scored"
+    if result.test is not None:
+        scores += f"; test: {scores_text(result.test.scores, result.test.baselines)}"
     text = (
         f"student of {result.parameters:,} parameters after {result.samples:,} samples in "
         f"{format_seconds(result.seconds)}: {scores}\n{folder / 'model'}"
@@ -62,7 +69,7 @@ def run_command(config: TaskConfig) -> CommandResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setting:
-    """What the stages of a run have in common. dev, teacher_dev: the dev file as student and teacher read it."""
+    """What the stages of a run have in common. dev: rows that choose, as the student reads them; test: at the end."""
 
     config: TaskConfig
     augmented: Augmented
@@ -70,8 +77,10 @@ class _Setting:
     max_length: int
     teacher: Any
     student: Student
+    selection: Selection
     dev: DevSet
     teacher_dev: Mapping[str, float] | None
+    test: FinalSet | None
     annotations: AnnotationFacts | None
 
 
@@ -81,14 +90,15 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     augmented = open_augmented(config.augmented, config.follow_timeout)
     teacher = load_classifier(config.teacher)
     spec = teacher_spec(teacher, config.task, config.teacher, label_map=config.label_map)
-    table = read_table(config.dev, config)
+    selection = select_from_shards(config, augmented, spec, config.follow_timeout)
+    table = selection.dev
     if augmented.has_pairs not in (None, table.has_pairs):
         kinds = {True: "text pairs", False: "single texts"}
         raise InputError(
             f"--augmented {config.augmented} holds {kinds[not table.has_pairs]}, --dev {config.dev} "
             f"{kinds[table.has_pairs]}: name the columns of both with --text-column, or give both the same --task"
         )
-    tokenizer = load_tokenizer(config.teacher)
+    tokenizer = load_tokenizer(config.teacher, "--teacher")
     default = sequence_length(None, table.has_pairs)
     max_length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
     student = make_student(config, teacher.bert, spec.num_logits, tokenizer, "intermediate" in config.stages)
@@ -101,11 +111,19 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         tokenizer=tokenizer_fingerprint(tokenizer),
         max_length=max_length,
     )
-    dev = DevSet.of(table, spec, student.tokenizer, max_length)
+    dev = DevSet.of(table, spec, student.tokenizer, max_length, config.select_by)
+    logger.info("baselines", extra={"fields": {"rows": len(dev.labels), **baselines(spec, dev.labels)}})
     teacher = teacher.to(worker.device).eval().requires_grad_(False)
     # Before training, so that a teacher with wrong labels is noticed; in fp32, as the student is scored.
     own_dev = dev if student.vocabulary is None else DevSet.of(table, spec, tokenizer, max_length)
     teacher_dev = score_teacher(own_dev, teacher, worker.device) if worker.rank == 0 else None
+    test = None
+    if selection.test is not None and worker.rank == 0:
+        own_test = DevSet.of(selection.test, spec, tokenizer, max_length)
+        test = FinalSet(
+            own=DevSet.of(selection.test, spec, student.tokenizer, max_length),
+            teacher=score_teacher(own_test, teacher, worker.device, "teacher_test"),
+        )
     setting = _Setting(
         config=config,
         augmented=augmented,
@@ -113,8 +131,10 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         max_length=max_length,
         teacher=in_precision(teacher, worker.dtype),
         student=student,
+        selection=selection,
         dev=dev,
         teacher_dev=teacher_dev,
+        test=test,
         annotations=annotations if config.annotated else None,
     )
     run = Run(
@@ -122,11 +142,11 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         folder=Path(config.output),
         worker=worker,
         trained={"student": student.model.to(worker.device), "projections": student.projections.to(worker.device)},
-        inputs={"augmented": augmented.fingerprint, "teacher": identity},
+        inputs={"augmented": augmented.fingerprint, "teacher": identity} | inputs_of(config),
     )
     state = train(run, [_stage(setting, name, worker) for name in config.stages])
     if run.is_first:
-        _save(setting, state)
+        _save(setting, state, worker)
 
 
 def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
@@ -147,6 +167,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         n_a=config.n_a,
         annotations=setting.annotations if is_prediction else None,
         has_pairs=setting.dev.has_pairs,
+        held_out=setting.selection.held_out,
     )
     if is_prediction:
         prediction = PredictionDistillation(
@@ -160,7 +181,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
             name=name,
             source=source,
             budget=Epochs(total=config.prediction_epochs),
-            recipe=_recipe(config, config.prediction_lr),
+            recipe=_recipe(config, config.prediction_schedule, config.prediction_lr),
             losses=prediction.losses,
             evaluation=Evaluation(
                 scores=lambda: setting.dev.scores(student.model, worker.device),
@@ -179,16 +200,16 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         name=name,
         source=source,
         budget=Epochs(total=config.epochs),
-        recipe=_recipe(config, config.lr),
+        recipe=_recipe(config, config.schedule, config.lr),
         losses=intermediate.losses,
     )
 
 
-def _recipe(config: TaskConfig, lr: float) -> Recipe:
-    return Recipe(schedule=linear_schedule(lr, config.warm_up_share), weight_decay=config.weight_decay)
+def _recipe(config: TaskConfig, schedule: str, lr: float) -> Recipe:
+    return Recipe(schedule=schedule_of(schedule, lr, config.warm_up_share), weight_decay=config.weight_decay)
 
 
-def _save(setting: _Setting, state: State) -> None:
+def _save(setting: _Setting, state: State, worker: Worker) -> None:
     config, spec, student = setting.config, setting.spec, setting.student
     folder = Path(config.output)
     result = RunResult(
@@ -200,6 +221,10 @@ def _save(setting: _Setting, state: State) -> None:
         parameters=count_parameters(student.model),
         metric=spec.metrics[0],
         rows=len(setting.dev.labels),
+        selected_on=setting.selection.origin,
+        selected_by=selection_name(spec, config.select_by),
+        baselines=baselines(spec, setting.dev.labels),
+        test=None if setting.test is None else setting.test.scores(student.model, worker.device),
         teacher=config.teacher,
         teacher_dev=setting.teacher_dev,
         teacher_parameters=count_parameters(setting.teacher),

@@ -1,7 +1,8 @@
-"""`trainer teacher`: fine-tune a BERT encoder on a labelled file; the best checkpoint on dev is kept."""
+"""`trainer teacher`: fine-tune a BERT encoder on a labelled file; the best checkpoint is kept."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from trainer.data.sources import TableSource
 from trainer.data.tasks import TaskSpec, glue_spec, own_spec, read_table, sequence_length
 from trainer.evaluation import DevSet
 from trainer.loop import train
+from trainer.metrics import baselines, scores_text, selection_name
 from trainer.models import (
     count_parameters,
     fingerprint,
@@ -28,11 +30,14 @@ from trainer.models import (
     load_tokenizer,
     save_classifier,
 )
-from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, linear_schedule, per_epoch
+from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, per_epoch, schedule_of
 from trainer.result import RunResult, write_result
 from trainer.scores import classify, encode
+from trainer.selection import FinalSet, inputs_of, select_from_table
 from trainer.state import Run, Worker
 from trainer.workers import run_to_result, start_run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +62,9 @@ def run_command(config: TeacherConfig) -> CommandResult:
     """Fine-tune, or resume; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
     folder = start_run("teacher", config)
     result = run_to_result(_work, config)
-    scores = ", ".join(f"{name} {value:.4f}" for name, value in result.dev.items())
+    scores = scores_text(result.dev, result.baselines)
+    if result.test is not None:
+        scores += f"; test: {scores_text(result.test.scores, result.test.baselines)}"
     took = format_seconds(result.seconds)
     text = f"teacher after {result.samples:,} examples in {took}: {scores}\n{folder / 'model'}"
     return CommandResult(result.to_json(), text)
@@ -66,10 +73,11 @@ def run_command(config: TeacherConfig) -> CommandResult:
 def _work(config: TeacherConfig, worker: Worker) -> None:
     """One worker's part of a run; the first one writes."""
     torch.manual_seed(config.seed)
-    table, dev_table = read_table(config.train, config), read_table(config.dev, config)
+    table = read_table(config.train, config)
     spec = _spec(config, [row.label for row in table.rows])
+    table, selection = select_from_table(config, table, spec)
     encoder = resolve_encoder(config.encoder)
-    tokenizer = load_tokenizer(encoder)
+    tokenizer = load_tokenizer(encoder, "--encoder")
     model = load_classifier(encoder, spec.num_logits, "--encoder")
     identity = fingerprint(model.bert)
     model = model.to(worker.device)
@@ -83,7 +91,10 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         seed=config.seed,
         pad_id=model.config.pad_token_id,
     )
-    dev = DevSet.of(dev_table, spec, tokenizer, max_length)
+    dev = DevSet.of(selection.dev, spec, tokenizer, max_length, config.select_by)
+    test = FinalSet(own=DevSet.of(selection.test, spec, tokenizer, max_length)) if selection.test else None
+    reference = baselines(spec, dev.labels)
+    logger.info("baselines", extra={"fields": {"rows": len(dev.labels), **reference}})
 
     def scores() -> Scores:
         with torch.autocast(worker.device, worker.dtype, enabled=worker.dtype != torch.float32):
@@ -93,7 +104,9 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         name="teacher",
         source=source,
         budget=Epochs(total=config.epochs),
-        recipe=Recipe(schedule=linear_schedule(config.lr, config.warm_up_share), weight_decay=config.weight_decay),
+        recipe=Recipe(
+            schedule=schedule_of(config.schedule, config.lr, config.warm_up_share), weight_decay=config.weight_decay
+        ),
         losses=Supervision(model=model, is_regression=spec.labels is None).losses,
         evaluation=Evaluation(scores=scores, num_due=per_epoch(config.evaluations)),
     )
@@ -103,7 +116,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         folder=folder,
         worker=worker,
         trained={"teacher": model},
-        inputs={"train file": sha256_of(config.train), "dev file": sha256_of(config.dev), "encoder": identity},
+        inputs={"train file": sha256_of(config.train), "encoder": identity} | inputs_of(config),
     )
     state = train(run, [stage])
     if not run.is_first:
@@ -116,6 +129,10 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         parameters=count_parameters(model),
         metric=spec.metrics[0],
         rows=len(dev.labels),
+        selected_on=selection.origin,
+        selected_by=selection_name(spec, config.select_by),
+        baselines=reference,
+        test=None if test is None else test.scores(model, worker.device),
     )
     result = state.complete(result)
     save_classifier(model, tokenizer, spec, folder / "model", result, config.identity())

@@ -15,10 +15,10 @@ import torch
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.compute.ray_session import ray_session
 from shared.errors import ClusterError, ExpectedError, UsageError
-from trainer.config import LoopConfig
+from trainer.config import GROWING, LoopConfig
 from trainer.interruption import WorkersInterruption
 from trainer.result import RunResult, read_result
-from trainer.run_folder import open_run
+from trainer.run_folder import KEEPS_STAGES, open_run
 from trainer.state import Worker
 
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
@@ -32,7 +32,8 @@ def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | Non
     """
     if config.workers == 1:
         _local_worker(config)
-    return open_run(config.output, command, config.identity(), {"name": config.name} | dict(runtime or {}))
+    recorded = {"name": config.name, KEEPS_STAGES: True} | dict(runtime or {})
+    return open_run(config.output, command, config.identity(), recorded, GROWING)
 
 
 def run_to_result(work: Work[ConfigT], config: ConfigT) -> RunResult:

@@ -9,16 +9,22 @@ import pyarrow as pa
 
 from shared.errors import InputError, UsageError
 from shared.glue import Task
-from shared.inputs.headers import Header
+from shared.inputs.headers import Header, unique
 from shared.inputs.options import InputOptions
-from shared.inputs.records import file_kind
+from shared.inputs.table_files import file_kind
 
 _RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
+
+_HUB_TEXTS = {"MNLI": ("premise", "hypothesis"), "MRPC": ("sentence1", "sentence2")}
+"""Texts of the `glue` data set of the hub, where they are called otherwise than in the TSV files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
-    """Roles of the input's columns, by index. `rest_fields`: output fields of the columns that have no role."""
+    """Roles of the input's columns, by index. `rest_fields`: output fields of the columns that have no role.
+
+    label_names: the names of an integer label's classes, where the files have them.
+    """
 
     names: tuple[str, ...]
     texts: tuple[int, ...]
@@ -26,6 +32,7 @@ class Columns:
     source_id: int | None
     rest: tuple[int, ...]
     rest_fields: tuple[pa.Field, ...]
+    label_names: tuple[str, ...] = ()
 
 
 def find_columns(header: Header, options: InputOptions, first_path: str) -> Columns:
@@ -34,26 +41,45 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
     texts = tuple(_index(name, names, "--text-column") for name in options.text_column)
     label = _index(options.label_column, names, "--label-column") if options.label_column is not None else None
     if task is not None and not texts:
-        _check_kind(first_path, task)
-        texts, found = task.find_columns(first_path, names)
+        texts, found = _columns_of_task(header, first_path, task)
         label = found if label is None else label
     source_id = _index(options.id_column, names, "--id-column") if options.id_column is not None else None
     for flag, indices in (("--text-column", texts[1:]), ("--label-column", (label,)), ("--id-column", (source_id,))):
         if set(indices) & set(texts[:1]):
             raise UsageError(f"{flag}: column {names[texts[0]]} is already the first --text-column")
-    rest = tuple(index for index in range(len(names)) if index not in {*texts, label, source_id})
+    roles = [index for index in (*texts, label, source_id) if index is not None]
+    header.require(names[index] for index in roles)
+    rest = tuple(index for index in range(len(names)) if index not in roles)
     return Columns(
         names=names,
         texts=texts,
         label=label,
         source_id=source_id,
         rest=rest,
-        rest_fields=tuple(_rest_field(names[index], header.type_of(index)) for index in rest),
+        rest_fields=_rest_fields(header, rest),
+        label_names=() if label is None else _label_names(header, names[label], task),
     )
 
 
-def _rest_field(name: str, kind: pa.DataType | None) -> pa.Field:
-    return pa.field(f"{name}_input" if name in _RESERVED else name, kind or pa.string())
+def _rest_fields(header: Header, rest: Sequence[int]) -> tuple[pa.Field, ...]:
+    """Output fields of the columns without a role: no two columns of a shard have the same name."""
+    taken = [*_RESERVED, *(header.names[index] for index in rest)]
+    fields = []
+    for index in rest:
+        name = header.names[index]
+        if name in _RESERVED:
+            name = unique(f"{name}_input", taken)
+            taken.append(name)
+        fields.append(pa.field(name, header.types[index]))
+    return tuple(fields)
+
+
+def _label_names(header: Header, label: str, task: Task | None) -> tuple[str, ...]:
+    """The names of a ClassLabel column, unless the task's own labels are numbers."""
+    found = header.class_names(label)
+    if task is None or task.labels is None:
+        return found if task is None else ()
+    return found if set(found) <= set(task.labels) else ()
 
 
 def _index(name: str, names: Sequence[str], flag: str) -> int:
@@ -64,6 +90,14 @@ def _index(name: str, names: Sequence[str], flag: str) -> int:
     raise InputError(f"{flag} {name}: the input has the columns {', '.join(names)} (0 to {len(names) - 1})")
 
 
-def _check_kind(path: str, task: Task) -> None:
-    if file_kind(path) != "tsv":
-        raise UsageError(f"{path}: --task {task.name} only knows the columns of GLUE's TSV files; add --text-column")
+def _columns_of_task(header: Header, path: str, task: Task) -> tuple[tuple[int, ...], int | None]:
+    """Indices of a task's texts and label: in GLUE's own TSV files, or in tables with the names of the hub's."""
+    names, wanted = header.names, _HUB_TEXTS.get(task.name, task.text_names)
+    if file_kind(path) == "tsv" or not set(wanted) <= set(names):
+        if file_kind(path) != "tsv":
+            raise UsageError(
+                f"{path}: --task {task.name} needs GLUE's TSV files, or columns {', '.join(wanted)}; "
+                "or add --text-column"
+            )
+        return task.find_columns(path, names)
+    return tuple(names.index(name) for name in wanted), names.index("label") if "label" in names else None

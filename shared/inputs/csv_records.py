@@ -1,7 +1,7 @@
 """CSV with quotes -> records, where one misplaced quote costs one line.
 
-A quoted cell may contain commas and line breaks. A quote that is never closed, or that is followed by more text, would
-swallow the rows after it: only that line is rejected, and reading continues with the next one.
+A quoted cell may contain delimiters and line breaks. A quote that is never closed, or that is followed by more text,
+would swallow the rows after it: only that line is rejected, and reading continues with the next one.
 """
 
 from __future__ import annotations
@@ -9,14 +9,17 @@ from __future__ import annotations
 import csv
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_RECORD_CHARACTERS = 10_000_000
 """A longer record is taken for one with an unclosed quote."""
 
 
-@dataclass(frozen=True, slots=True)
-class CsvRecord:
+_RETURN = "\udc0d"
+"""No decoder gives this lone surrogate."""
+
+
+class CsvRecord(NamedTuple):
     """The record that starts at line `number` (1-based): its `cells`, or None and the reason; `raw` is its text."""
 
     number: int
@@ -29,29 +32,43 @@ class _TooLongError(Exception):
     pass
 
 
-def read_csv(lines: Iterable[str]) -> Iterator[CsvRecord]:
-    """The records in `lines`, which keep their line ends; empty lines are skipped."""
+def read_csv(
+    lines: Iterable[str], *, delimiter: str = ",", escape: str | None = None, keep_empty: bool = False
+) -> Iterator[CsvRecord]:
+    """The records in `lines`, which keep their line ends. Empty lines are skipped, or are records without cells."""
     csv.field_size_limit(2**31 - 1)
     source = iter(lines)
     again: deque[str] = deque()
     taken: list[str] = []
     number = 1
-    reader = csv.reader(_take(source, again, taken), strict=True)
     while True:
+        line = again.popleft() if again else next(source, None)
+        if line is None:
+            return
+        if '"' not in line and (escape is None or escape not in line):
+            content = line.rstrip("\r\n")
+            if content:
+                yield CsvRecord(number, tuple(content.split(delimiter)), "", content)
+            elif keep_empty:
+                yield CsvRecord(number, None, "empty line", "")
+            number += 1
+            continue
+        again.appendleft(line)
         taken.clear()
+        reader = csv.reader(_take(source, again, taken), strict=True, delimiter=delimiter, escapechar=escape)
         try:
             cells = next(reader)
-        except StopIteration:
-            return
-        except (csv.Error, _TooLongError) as error:
+        except (csv.Error, _TooLongError, StopIteration) as error:
             reason = "a quote that is never closed, or that is followed by text"
-            yield CsvRecord(number, None, f"{reason} ({error})" if str(error) else reason, taken[0].rstrip("\r\n"))
+            if escape is None and '\\"' in taken[0]:
+                reason += "; if a backslash escapes quotes here, use --escape backslash"
+            detail = f" ({error})" if str(error) else ""
+            yield CsvRecord(number, None, f"{reason}{detail}", taken[0].rstrip("\r\n"))
             number += 1
             again.extendleft(reversed(taken[1:]))
-            reader = csv.reader(_take(source, again, taken), strict=True)
             continue
-        if cells:
-            yield CsvRecord(number, tuple(cells), "", "".join(taken).rstrip("\r\n"))
+        cells = [cell.replace(_RETURN, "\r") for cell in cells]
+        yield CsvRecord(number, tuple(cells), "", "".join(taken).rstrip("\r\n"))
         number += len(taken)
 
 
@@ -63,4 +80,10 @@ def _take(source: Iterator[str], again: deque[str], taken: list[str]) -> Iterato
         taken.append(line)
         if len(taken) > 1 and size > MAX_RECORD_CHARACTERS:
             raise _TooLongError
-        yield line
+        yield _hide_returns(line)
+
+
+def _hide_returns(line: str) -> str:
+    """The line with other letters for the carriage returns within it, which the csv module takes for ends of lines."""
+    body = line.removesuffix("\n").removesuffix("\r")
+    return line if "\r" not in body else body.replace("\r", _RETURN) + line[len(body) :]

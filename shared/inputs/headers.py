@@ -1,112 +1,177 @@
-"""Column names of an input file, and their types where the format has them."""
+"""The columns of an input: the union over its files, by name, with a type that holds the values of all of them."""
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
 from shared.errors import InputError
-from shared.glue import Task
-from shared.inputs.csv_records import read_csv
-from shared.inputs.records import arrow_batches, file_kind
-from shared.storage.input_files import open_binary
+from shared.inputs.arrow_records import arrow_batches, class_names
+from shared.inputs.dialect import Dialect, dialect_of
+from shared.inputs.json_records import json_records, json_type, json_types
+from shared.inputs.options import InputOptions
+from shared.inputs.records import text_records
+from shared.inputs.table_files import file_kind, open_table
 
-_LONGEST_HEADER = 1 << 24
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """Names of the columns; `types` is None for text formats."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """How one file is read. names: its columns, in its order. schema: of Parquet and Arrow files."""
 
+    path: str
+    kind: str
     names: tuple[str, ...]
-    types: tuple[pa.DataType, ...] | None = None
-
-    def type_of(self, index: int) -> pa.DataType | None:
-        """The type of a column, if the format has one."""
-        return self.types[index] if self.types else None
+    dialect: Dialect | None = None
+    schema: pa.Schema | None = None
+    json_kinds: dict[str, set[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        if self.types is None:
+        if self.dialect is not None:
+            return (
+                f"{self.dialect}, {'header ' if self.dialect.header else 'no header, columns '}{','.join(self.names)}"
+            )
+        return f"{'JSON' if self.kind == 'jsonl' else self.kind}, columns {','.join(self.names)}"
+
+    def columns(self) -> str:
+        """Its columns, with their types if it has them."""
+        if self.schema is None:
             return ", ".join(self.names)
-        return ", ".join(f"{name} ({kind})" for name, kind in zip(self.names, self.types, strict=True))
+        return ", ".join(f"{one.name} ({one.type})" for one in self.schema)
 
 
-def read_header(paths: Sequence[str], task: Task | None) -> Header:
-    """The header that all files share. Raises InputError if two files differ or one cannot be read."""
-    first = _header_of(paths[0], task)
-    for path in paths[1:]:
-        if (found := _header_of(path, task)) != first:
-            raise InputError(f"{path}: columns {found}; {paths[0]} has {first}")
-    return first
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """Columns of all files together. is_typed: every file is Parquet or Arrow. layouts: of the files with rows."""
+
+    names: tuple[str, ...]
+    types: tuple[pa.DataType, ...]
+    is_typed: bool
+    layouts: tuple[Layout, ...]
+
+    def require(self, names: Iterable[str]) -> None:
+        """Check that each file has these columns. Raises InputError naming the file that has not."""
+        wanted = set(names)
+        first = next((one for one in self.layouts if wanted <= set(one.names)), self.layouts[0])
+        for layout in self.layouts:
+            if layout.names and not wanted <= set(layout.names):
+                raise InputError(f"{layout.path}: columns {layout.columns()}; {first.path} has {first.columns()}")
+
+    def class_names(self, column: str) -> tuple[str, ...]:
+        """The names of a ClassLabel column's integers; empty if it is not one. Raises InputError if files differ."""
+        found = {one.path: class_names(one.schema, column) for one in self.layouts if one.schema is not None}
+        if len(set(found.values())) > 1:
+            raise InputError(f"column {column}: the files name its classes differently; read one of them alone")
+        return next(iter(found.values()), ()) if self.is_typed else ()
 
 
-def _header_of(path: str, task: Task | None) -> Header:
+def read_header(paths: Sequence[str], options: InputOptions) -> Header:
+    """The columns of all files that have rows. Raises InputError if types differ, a file cannot be read, or all are
+    empty."""
+    found = [(path, _layout_of(path, options)) for path in paths]
+    layouts = [layout for _, layout in found if layout is not None]
+    if not layouts:
+        raise InputError(f"{', '.join(paths[:3])}: no rows; {'it is' if len(paths) == 1 else 'all files are'} empty")
+    if not any(layout.names for layout in layouts):
+        raise InputError(f"{layouts[0].path}: no line contains a JSON object")
+    for path, layout in found:
+        if layout is None:
+            logger.info("empty_file_passed_over", extra={"fields": {"file": path}})
+    names = tuple(dict.fromkeys(name for layout in layouts for name in layout.names))
+    types = _types(layouts)
+    return Header(
+        names=names,
+        types=tuple(types[name] for name in names),
+        is_typed=all(layout.schema is not None for layout in layouts),
+        layouts=tuple(layouts),
+    )
+
+
+def unique(name: str, taken: Iterable[str]) -> str:
+    """The name, or name_2, name_3, ... if it is taken."""
+    others = set(taken)
+    if name not in others:
+        return name
+    number = 2
+    while f"{name}_{number}" in others:
+        number += 1
+    return f"{name}_{number}"
+
+
+def _types(layouts: Sequence[Layout]) -> dict[str, pa.DataType]:
+    kinds: dict[str, set[str]] = {}
+    for layout in layouts:
+        for name, found in layout.json_kinds.items():
+            kinds.setdefault(name, set()).update(found)
+    for name, found in kinds.items():
+        if pa.types.is_string(json_type(found)) and not found - {"null"} <= {"text"}:
+            logger.warning("mixed_json_column", extra={"fields": {"column": name, "copied_as": "JSON text"}})
+    merged = pa.schema([])
+    for layout in layouts:
+        schema = layout.schema
+        if schema is None:
+            schema = pa.schema([(name, json_type(kinds.get(name, {"text"}))) for name in layout.names])
+        schema = pa.schema([pa.field(one.name, _plain(one.type)) for one in schema])
+        try:
+            merged = pa.unify_schemas([merged, schema], promote_options="permissive")
+        except pa.ArrowException as error:
+            first = layouts[0]
+            raise InputError(
+                f"{layout.path}: columns {layout.columns()}; {first.path} has {first.columns()}: no common type"
+            ) from error
+    return {one.name: one.type for one in merged}
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """The type in which a column is copied: views are written as what they show."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    return pa.binary() if pa.types.is_binary_view(kind) else kind
+
+
+def _layout_of(path: str, options: InputOptions) -> Layout | None:
+    """How a file is read; None for one without rows. Raises InputError."""
     kind = file_kind(path)
     if kind in ("parquet", "arrow"):
-        return _typed_header(path, kind)
-    with open_binary(path) as file:
-        line = file.readline(_LONGEST_HEADER)
-    _check_first_line(path, line)
+        return _typed_layout(path, kind)
+    if _is_empty(path):
+        return None
     if kind == "jsonl":
-        return Header(_jsonl_columns(path))
-    names = _csv_header(path) if kind == "csv" else _tsv_header(line, task)
-    if len(set(names)) != len(names):
-        names = [f"{name}_{index}" if names.count(name) > 1 else name for index, name in enumerate(names)]
-    return Header(tuple(names))
+        kinds = json_types(path)
+        if not kinds and next(json_records(path, ()), None) is None:
+            return None
+        return Layout(path=path, kind=kind, names=tuple(kinds), json_kinds=kinds)
+    dialect = dialect_of(path, options)
+    return Layout(path=path, kind=kind, names=_text_names(path, dialect), dialect=dialect)
 
 
-def _typed_header(path: str, kind: str) -> Header:
+def _typed_layout(path: str, kind: str) -> Layout | None:
     for batch in arrow_batches(path, kind):
         names = batch.schema.names
         if len(set(names)) != len(names):
             raise InputError(f"{path}: two columns have the same name ({', '.join(names)})")
-        return Header(tuple(names), tuple(batch.schema.types))
-    raise InputError(f"{path} has no rows")
+        if batch.num_rows:
+            return Layout(path=path, kind=kind, names=tuple(names), schema=batch.schema)
+    return None
 
 
-def _check_first_line(path: str, line: bytes) -> None:
-    """Reject files whose first line shows that they are not the text they should be. Raises InputError."""
-    if not line.strip():
-        raise InputError(f"{path} is empty, or its first line is")
-    if line[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in line:
-        raise InputError(f"{path} is UTF-16 or binary: save it as UTF-8 text (iconv -f UTF-16 -t UTF-8)")
-    if len(line) == _LONGEST_HEADER:
-        raise InputError(f"{path}: its first line is longer than {_LONGEST_HEADER:,} bytes: is it a table?")
-    if file_kind(path) == "tsv" and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r\n"):
-        raise InputError(f"{path}: its lines end in carriage returns; convert them to line feeds (tr '\\r' '\\n')")
+def _is_empty(path: str) -> bool:
+    with open_table(path) as file:
+        return not file.read(1)
 
 
-def _tsv_header(line: bytes, task: Task | None) -> list[str]:
-    names = line.decode("utf-8-sig", "replace").rstrip("\r\n").split("\t")
-    if task is not None and not task.is_header(names):
-        return [f"column_{index}" for index in range(len(names))]
-    return names
-
-
-def _csv_header(path: str) -> list[str]:
-    with open_binary(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-        header = next(read_csv(text), None)
-    if header is None or header.cells is None:
-        raise InputError(f"{path} line 1: {header.reason if header else 'the header is missing'}")
-    return list(header.cells)
-
-
-def _jsonl_columns(path: str) -> tuple[str, ...]:
-    """The keys of all objects: a column that first appears in a late line is copied along, too."""
-    names: dict[str, None] = {}
-    with open_binary(path) as file:
-        for line in file:
-            try:
-                loaded = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(loaded, dict):
-                names |= dict.fromkeys(loaded)
-    if not names:
-        raise InputError(f"{path}: no line contains a JSON object")
+def _text_names(path: str, dialect: Dialect) -> tuple[str, ...]:
+    first = next(text_records(path, replace(dialect, header=False), None), None)
+    if first is None or first.cells is None:
+        raise InputError(f"{path} line 1: {first.reason if first else 'the header is missing'}")
+    if not dialect.header:
+        return tuple(f"column_{index}" for index in range(len(first.cells)))
+    names: list[str] = []
+    for index, name in enumerate(first.cells):
+        is_double = list(first.cells).count(name) > 1
+        names.append(unique(f"{name}_{index}" if is_double else name, [*names, *first.cells] if is_double else names))
     return tuple(names)

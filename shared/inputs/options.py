@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from shared.cli.config import CommandConfig
 from shared.glue import Task, get_task
@@ -16,6 +16,7 @@ class InputOptions:
     input: files, folders or globs.
     task: the GLUE task whose layout the files have, if any.
     text_column, label_column, id_column: columns by name or 0-based index.
+    delimiter, quoting, escape, encoding, header: how TSV and CSV files are written, see `TableFormat`.
     max_characters: a row with a longer text is quarantined.
     limit: read only that many rows.
     shard_rows: rows that are checked together for having changed since the first pass.
@@ -26,6 +27,11 @@ class InputOptions:
     text_column: tuple[str, ...] = ()
     label_column: str | None = None
     id_column: str | None = None
+    delimiter: str = "auto"
+    quoting: Literal["auto", "csv", "none"] = "auto"
+    escape: Literal["auto", "backslash", "none"] = "auto"
+    encoding: str = "auto"
+    header: Literal["auto", "yes", "no"] = "auto"
     max_characters: int = 1_000_000
     limit: int | None = None
     shard_rows: int = 512

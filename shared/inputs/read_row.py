@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
-
+from shared.errors import InputError
 from shared.glue import Task
 from shared.inputs.columns import Columns
+from shared.inputs.json_records import as_type
 from shared.inputs.labels import is_missing, is_number, label_text, whole_number
 from shared.inputs.options import InputOptions
-from shared.inputs.records import SHOWN_RAW, Record
+from shared.inputs.records import Record
 from shared.inputs.rows import QuarantinedRow, SourceRow
 
 Cells = Sequence[Any]
@@ -21,27 +20,33 @@ Cells = Sequence[Any]
 def read_row(position: int, record: Record, columns: Columns, options: InputOptions) -> SourceRow | QuarantinedRow:
     """The row of a record, its label as it is in the file. `position`: 0-based, among all rows of the input."""
     cells = record.cells
-    reason = record.reason if cells is None else _problem(cells, columns, options)
+    reason = record.reason if cells is None else _problem(record, cells, columns, options)
     if cells is None or reason:
-        return QuarantinedRow(position, record.where, reason, record.raw[:SHOWN_RAW])
+        return QuarantinedRow(position, record.where, reason, record.shown())
     texts = [cells[index] for index in columns.texts]
-    rest = [_rest_cell(cells[index], field) for index, field in zip(columns.rest, columns.rest_fields, strict=True)]
+    rest = [as_type(cells[index], field.type) for index, field in zip(columns.rest, columns.rest_fields, strict=True)]
     return SourceRow(
         source_id=position if columns.source_id is None else _source_id(cells[columns.source_id]),
         text_a=texts[0],
         text_b=texts[1] if len(texts) > 1 else None,
-        label=None if columns.label is None else cells[columns.label],
+        label=None if columns.label is None else _label(cells[columns.label], columns.label_names),
         rest=tuple(rest),
     )
 
 
-def _problem(cells: Cells, columns: Columns, options: InputOptions) -> str:
+def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptions) -> str:
     """Why a row cannot be used; empty if it can."""
     for index in columns.texts:
         if problem := _text_problem(cells[index], options.max_characters):
             return f"column {columns.names[index]}: {problem}"
     if columns.label is not None:
-        label = cells[columns.label]
+        label = _label(cells[columns.label], columns.label_names)
+        if isinstance(label, (list, dict)):
+            raise InputError(
+                f"{record.where}: column {columns.names[columns.label]} has lists of labels: "
+                "multi-label is not supported. "
+                "Without --label-column, `augment_service run` copies the column as it is"
+            )
         if is_missing(label):
             return f"column {columns.names[columns.label]}: the label is missing"
         if options.task is not None and (problem := _label_problem(label_text(label), options.task)):
@@ -51,6 +56,13 @@ def _problem(cells: Cells, columns: Columns, options: InputOptions) -> str:
             return f"column {options.id_column}: the id is missing"
         return f"column {options.id_column}: {_shown(value)} is not the plain spelling of a 64-bit integer"
     return ""
+
+
+def _label(cell: Any, names: Sequence[str]) -> Any:
+    """A label as it is in the file, or the name of its class; None for a number that no class has, such as -1."""
+    if not names or not isinstance(cell, int):
+        return cell
+    return names[cell] if 0 <= cell < len(names) else None
 
 
 def _source_id(cell: Any) -> int:
@@ -79,11 +91,6 @@ def _label_problem(label: str, task: Task) -> str:
     if label not in task.labels:
         return f"label {_shown(label)} is not a label of {task.name}: {', '.join(task.labels)}"
     return ""
-
-
-def _rest_cell(cell: Any, field: pa.Field) -> Any:
-    """Numbers in a column of strings (JSON lines may mix them) become JSON text."""
-    return json.dumps(cell) if isinstance(cell, (int, float)) and pa.types.is_string(field.type) else cell
 
 
 def _shown(value: Any) -> str:

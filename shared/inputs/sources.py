@@ -6,6 +6,7 @@ of a row decides its source id and its shard.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -14,13 +15,16 @@ import pyarrow as pa
 from shared.errors import InputError
 from shared.inputs.columns import Columns, find_columns
 from shared.inputs.digests import RowDigests
-from shared.inputs.headers import read_header
+from shared.inputs.headers import Header, read_header
 from shared.inputs.labels import common_type, convert_label, kind_of_label
 from shared.inputs.options import InputOptions
+from shared.inputs.read_files import read_records
 from shared.inputs.read_row import read_row
-from shared.inputs.records import KINDS, file_kind, read_records
 from shared.inputs.rows import QuarantinedRow, SourceRow
+from shared.inputs.table_files import SUFFIXES, file_kind
 from shared.storage.input_files import InputFile, expand
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class Source:
     """
 
     options: InputOptions
+    header: Header
     files: tuple[InputFile, ...]
     columns: Columns
     label_type: pa.DataType
@@ -49,7 +54,7 @@ class Source:
         """
         digests, expected = RowDigests(self.options.shard_rows), iter(self.digests)
         count = 0
-        for item in _rows_as_written(self.files, self.columns, self.options):
+        for item in _rows_as_written(self.header, self.columns, self.options):
             count += 1
             if count > self.num_rows:
                 break
@@ -74,17 +79,25 @@ class Source:
 
 def open_source(options: InputOptions) -> Source:
     """First pass. Raises InputError, UsageError naming file and column; StoreError."""
-    paths = expand(options.input, KINDS)
+    paths = expand(options.input, SUFFIXES)
     for path in paths:
         file_kind(path)
-    header = read_header(paths, options.task)
-    columns = find_columns(header, options, paths[0])
+    header = read_header(paths, options)
+    columns = find_columns(header, options, header.layouts[0].path)
     files = tuple(InputFile.of(path) for path in paths)
-    label_type, num_rows, digests = _survey(files, columns, options)
-    if columns.label is not None and header.types:
+    label_type, num_rows, digests = _survey(header, columns, options)
+    if columns.label is not None and header.is_typed and not columns.label_names:
         label_type = _typed_label(header.types[columns.label], label_type)
+    read_as = "; ".join(dict.fromkeys(map(str, header.layouts)))
+    logger.info("input", extra={"fields": {"files": len(files), "rows": num_rows, "read_as": read_as}})
     return Source(
-        options=options, files=files, columns=columns, label_type=label_type, num_rows=num_rows, digests=digests
+        options=options,
+        header=header,
+        files=files,
+        columns=columns,
+        label_type=label_type,
+        num_rows=num_rows,
+        digests=digests,
     )
 
 
@@ -97,9 +110,7 @@ def _typed_label(declared: pa.DataType, found: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_large_string(declared) or pa.types.is_string_view(declared) else declared
 
 
-def _survey(
-    files: tuple[InputFile, ...], columns: Columns, options: InputOptions
-) -> tuple[pa.DataType, int, tuple[bytes, ...]]:
+def _survey(header: Header, columns: Columns, options: InputOptions) -> tuple[pa.DataType, int, tuple[bytes, ...]]:
     """The type that fits every label, the number of rows, and their digests. Raises InputError if no row is usable."""
     groups, digests = RowDigests(options.shard_rows), list[bytes]()
     num_rows = num_usable = 0
@@ -107,7 +118,7 @@ def _survey(
     label_kinds: set[str | None] = set()
     is_score = options.task is not None and options.task.labels is None
     seen: set[int] = set()
-    for item in _rows_as_written(files, columns, options):
+    for item in _rows_as_written(header, columns, options):
         num_rows += 1
         if (digest := groups.add(item)) is not None:
             digests.append(digest)
@@ -120,7 +131,7 @@ def _survey(
             if item.source_id in seen:
                 raise InputError(f"--id-column {options.id_column}: the id {item.source_id} occurs twice")
             seen.add(item.source_id)
-    names = ", ".join(file.path for file in files)
+    names = ", ".join(layout.path for layout in header.layouts)
     if not num_rows:
         raise InputError(f"{names}: no rows")
     if not num_usable and first_problem:
@@ -131,11 +142,9 @@ def _survey(
     return common_type(label_kinds), num_rows, tuple(digests)
 
 
-def _rows_as_written(
-    files: tuple[InputFile, ...], columns: Columns, options: InputOptions
-) -> Iterator[SourceRow | QuarantinedRow]:
+def _rows_as_written(header: Header, columns: Columns, options: InputOptions) -> Iterator[SourceRow | QuarantinedRow]:
     """One item per row, in order, up to --limit; labels as they are in the file."""
-    records = read_records([file.path for file in files], options.task, columns.names)
+    records = read_records(header)
     for position, record in enumerate(records):
         if options.limit is not None and position >= options.limit:
             return

@@ -10,9 +10,11 @@ import fnmatch
 import glob
 import hashlib
 import io
+import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -133,31 +135,75 @@ class _S3File(io.RawIOBase):
         return self._file
 
 
+def _is_data(path: str, suffixes: Collection[str]) -> bool:
+    """Whether a file of a folder is read: a known suffix in any case, and not hidden."""
+    name = PurePosixPath(path).name
+    return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
+
+
+def _of_folder(folder: str, names: Sequence[str], suffixes: Collection[str]) -> list[str]:
+    """The names of a folder's files with data. Raises InputError for a folder of several splits."""
+    if "dataset_dict.json" in names:
+        try:
+            with open_binary(f"{folder}/dataset_dict.json") as file:
+                splits = ", ".join(json.load(file)["splits"])
+        except (ValueError, KeyError, TypeError):
+            splits = "unknown"
+        raise InputError(f"--input {folder}: it has several splits ({splits}); name one of its folders")
+    if "state.json" in names and "dataset_info.json" in names:
+        return sorted(name for name in names if name.endswith(".arrow"))
+    return sorted(name for name in names if _is_data(name, suffixes))
+
+
 def _expand_local(one: str, suffixes: Collection[str]) -> list[str]:
-    if Path(one).is_dir():
-        return sorted(str(path) for path in Path(one).iterdir() if path.suffix in suffixes and path.is_file())
-    found = sorted(glob.glob(one)) if glob.has_magic(one) and not Path(one).exists() else [one]
-    for path in found:
-        if not Path(path).is_file():
-            raise InputError(f"--input {path}: no such file")
-    return found
+    path = Path(one)
+    if path.is_dir():
+        names = [child.name for child in path.iterdir() if child.is_file()]
+        return [str(path / name) for name in _of_folder(one.rstrip("/"), names, suffixes)]
+    if not glob.has_magic(one) or path.exists():
+        if not path.is_file():
+            raise InputError(f"--input {one}: no such file")
+        return [one]
+    found = sorted(name for name in glob.glob(one, recursive=True) if Path(name).is_file())
+    if not found:
+        raise InputError(f"--input {one}: no such file")
+    # A pattern that names no suffix means the data among what it matches.
+    return found if _is_data(one, suffixes) else [name for name in found if _is_data(name, suffixes)]
 
 
 def _expand_s3(uri: str, suffixes: Collection[str]) -> list[str]:
-    """Files named by a key, a prefix (as a folder) or a glob in the last part of a key."""
+    """Files named by a key, a prefix (as a folder) or a glob in the parts of a key."""
     from pyarrow import fs
 
     from shared.storage.s3 import file_system, split_uri, with_retries
 
     bucket, key = split_uri(uri)
-    folder, _, last = key.rpartition("/")
-    has_glob = glob.has_magic(last)
-    if not has_glob and Path(last).suffix in suffixes:
+    parts = key.split("/")
+    magic = next((index for index, part in enumerate(parts) if glob.has_magic(part)), None)
+    if magic is None and _is_data(key, suffixes):
         return [f"{S3}{bucket}/{key}"]
-    base = f"{bucket}/{folder if has_glob else key}".rstrip("/")
-    selector = fs.FileSelector(base, allow_not_found=True)
+    base = "/".join([bucket, *parts[:magic]]).rstrip("/")
+    is_deep = magic is not None and (magic < len(parts) - 1 or "**" in parts[magic])
+    selector = fs.FileSelector(base, allow_not_found=True, recursive=is_deep)
     infos = with_retries(f"list {S3}{base}", lambda: file_system().get_file_info(selector))
-    names = sorted(one.base_name for one in infos if one.type == fs.FileType.File)
-    if has_glob:
-        return [f"{S3}{base}/{name}" for name in names if fnmatch.fnmatchcase(name, last)]
-    return [f"{S3}{base}/{name}" for name in names if Path(name).suffix in suffixes]
+    paths = sorted(one.path for one in infos if one.type == fs.FileType.File)
+    if magic is None:
+        names = _of_folder(f"{S3}{base}", [PurePosixPath(path).name for path in paths], suffixes)
+        return [f"{S3}{base}/{name}" for name in names]
+    pattern = re.compile(glob_pattern(key))
+    found = [path for path in paths if pattern.fullmatch(path.removeprefix(f"{bucket}/"))]
+    return [f"{S3}{path}" for path in found if _is_data(key, suffixes) or _is_data(path, suffixes)]
+
+
+def glob_pattern(key: str) -> str:
+    """A regular expression for a glob over a key: `*` stays within a part, `**` is any number of parts."""
+    parts = key.split("/")
+    pattern = ""
+    for index, part in enumerate(parts):
+        is_last = index == len(parts) - 1
+        if part == "**":
+            pattern += "(?s:.*)" if is_last else "(?:[^/]+/)*"
+        else:
+            inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").replace(".*", "[^/]*")
+            pattern += inner if is_last else f"{inner}/"
+    return pattern

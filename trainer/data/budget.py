@@ -11,6 +11,11 @@ class Budget(Protocol):
     """The end of a stage. position: passes done, fractions included; tokens: real tokens done in this stage."""
 
     @property
+    def total(self) -> float:
+        """Passes or tokens in all."""
+        ...
+
+    @property
     def num_epochs(self) -> int | None:
         """Epochs that may be touched; None when only the tokens decide."""
         ...

@@ -8,7 +8,7 @@ shuffled together. Nothing depends on when a shard appeared, on the number of lo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from shared.shards import read_shard
 from shared.storage.store import open_store
 from trainer.data.annotations import AnnotationFacts, check_facts
 from trainer.data.augmented import Augmented, sampled, wait_for_commit
-from trainer.data.batches import Examples, Window, prepare_window, tokenize
+from trainer.data.batches import Examples, Ints, Window, prepare_window, tokenize
 from trainer.data.tasks import TaskSpec
 
 Floats = NDArray[np.float32]
@@ -34,6 +34,7 @@ class ShardStream:
 
     n_a: samples per source row (default: the job's). annotations: what the teacher's logits must have been made from,
     if batches carry them. has_pairs: whether rows have two texts, as in the dev file; None accepts both.
+    held_out: rising source ids of rows that are left out together with their samples.
     """
 
     augmented: Augmented
@@ -48,6 +49,7 @@ class ShardStream:
     n_a: int | None = None
     annotations: AnnotationFacts | None = None
     has_pairs: bool | None = None
+    held_out: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     _is_checked: bool = False
 
     def num_windows(self, epoch: int) -> int:
@@ -79,6 +81,8 @@ class ShardStream:
             raise ShardError(
                 f"{store.uri}/{commit.file} has no column {missing[0]}: it is not a shard of this format version"
             )
+        if len(self.held_out):
+            table = table.filter(pa.array(~np.isin(table["source_id"].to_numpy(), self.held_out)))
         # Logits exist only for the samples of epoch 0.
         table = sampled(table, self.augmented, self.n_a, epoch if self.annotations is None else 0)
         texts_b = table["text_b"].to_pylist()

@@ -6,10 +6,11 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from shared.cli.config import CommandConfig, identity, runtime
+from shared.cli.config import identity, runtime
+from shared.cli.table_format import TableFormat
 
 
-class TextsConfig(CommandConfig):
+class TextsConfig(TableFormat):
     """Real texts instead of random tokens."""
 
     group: ClassVar[str] = "Input texts"

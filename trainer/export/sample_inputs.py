@@ -16,6 +16,7 @@ from shared.errors import InputError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.rows import SourceRow
 from shared.inputs.sources import open_source
+from shared.inputs.table_files import SUFFIXES
 from trainer.export.config import TextsConfig
 
 LINE_FILES = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
@@ -35,7 +36,7 @@ def read_texts(config: TextsConfig, limit: int) -> Texts:
     """The first `limit` texts or text pairs of --data. Raises InputError, UsageError."""
     if config.data is None:
         raise UsageError("no texts: name a file with --data")
-    if Path(config.data).suffix in LINE_FILES:
+    if Path(config.data).suffix in LINE_FILES and not config.data.lower().endswith(SUFFIXES):
         texts: Texts = [(line, None) for line in _lines(config.data, limit)]
     else:
         if config.task is None and not config.text_column:
@@ -113,12 +114,3 @@ def input_names(tokenizer: Any) -> tuple[str, ...]:
     """Names of the model's inputs, in order."""
     known = ("input_ids", "attention_mask", "token_type_ids")
     return tuple(name for name in known if name in tokenizer.model_input_names)
-
-
-def longest_input(model_config: Any, tokenizer: Any) -> int:
-    """Length of the longest input that the model accepts, in tokens."""
-    positions = int(getattr(model_config, "max_position_embeddings", 0) or 512)
-    # RoBERTa's positions start after the padding id.
-    if model_config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= int(model_config.pad_token_id) + 1
-    return min(positions, int(tokenizer.model_max_length))

@@ -50,7 +50,8 @@ class TeacherSummary(ModelSummary):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One run. `smaller`: parameters of teacher / student; `timing`: index into the report's timings."""
+    """One run. `smaller`: parameters of teacher / student; `timing`: index into the report's timings; `baselines`: what
+    models that read no text score on the rows of `dev`; `test`: scores on rows that chose nothing."""
 
     folder: str
     command: str
@@ -63,6 +64,8 @@ class RunSummary:
     score: float | None
     dev: Mapping[str, float]
     rows: int | None
+    baselines: Mapping[str, Mapping[str, float]]
+    test: Mapping[str, float]
     retention: Mapping[str, float]
     samples: float | None
     seconds: float | None

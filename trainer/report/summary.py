@@ -80,6 +80,8 @@ def _summarise_run(run: Run, timings: Sequence[Timing]) -> RunSummary:
         score=run.last_dev.get(run.metric),
         dev=dict(run.last_dev),
         rows=result.rows if result else None,
+        baselines=dict((result.baselines if result else None) or {}),
+        test=dict(result.test.scores) if result and result.test else {},
         retention=retention(run),
         samples=result.samples if result else run.history.samples,
         seconds=result.seconds if result else run.history.seconds,

@@ -25,7 +25,7 @@ from trainer.report.runs import Run
 def runs_table(caption: str, runs: Sequence[Run], summary: Summary) -> Table:
     """Score, size and cost of each run, below the teachers that the runs learned from."""
     summaries = [summary.of(str(run.folder)) for run in runs]
-    rows = _teacher_rows(summaries)
+    rows = _baseline_rows(summaries) + _teacher_rows(summaries)
     rows += [_run_row(run, one) for run, one in zip(runs, summaries, strict=True)]
     header = ["run", "dev × 100", "kept", "parameters", "weights", "samples", "time", "waited for data"]
     if all(run.command != "task" for run in runs):
@@ -37,7 +37,7 @@ def runs_table(caption: str, runs: Sequence[Run], summary: Summary) -> Table:
 def _run_row(run: Run, one: RunSummary) -> list[Cell]:
     return cells(
         Cell(run.label, "" if run.is_finished else "unfinished"),
-        _scores(one.dev),
+        Cell(_scores(one.dev), f"test: {_scores(one.test)}" if one.test else ""),
         percent(one.retention.get(one.metric)),
         millions(one.model.parameters if one.model else None),
         megabytes(one.model.weight_bytes if one.model else None),
@@ -45,6 +45,15 @@ def _run_row(run: Run, one: RunSummary) -> list[Cell]:
         duration(one.seconds),
         percent(one.data_wait_share),
     )
+
+
+def _baseline_rows(runs: Sequence[RunSummary]) -> list[list[Cell]]:
+    """What models that read no text score, once for all runs that were scored on such rows."""
+    found = {(name, _scores(scores)) for one in runs for name, scores in one.baselines.items()}
+    return [
+        cells(Cell(name, "reads no text"), scores, *[MISSING] * 6)
+        for name, scores in sorted(found, key=lambda one: (one[0] != "majority", one))
+    ]
 
 
 def _teacher_rows(runs: Sequence[RunSummary]) -> list[list[Cell]]:

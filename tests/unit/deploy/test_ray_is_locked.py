@@ -29,7 +29,8 @@ def manifests_with_ray() -> list[Path]:
     return [
         path
         for path in sorted(DEPLOY.rglob("*.y*ml"))
-        if any(list(clusters(one)) for one in yaml.safe_load_all(path.read_text(encoding="utf-8")))
+        if "templates" not in path.parts
+        and any(list(clusters(one)) for one in yaml.safe_load_all(path.read_text(encoding="utf-8")))
     ]
 
 
@@ -61,3 +62,44 @@ def test_ray_requires_a_token_and_pods_are_unprivileged(path: Path) -> None:
 def test_the_head_script_sets_the_token_mode_itself() -> None:
     script = (DEPLOY / "ray" / "start-head.sh").read_text(encoding="utf-8")
     assert 'export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"' in script
+
+
+def pods(document: Any) -> Iterator[dict[str, Any]]:
+    """Every pod in a document, however deep: whatever has containers."""
+    if isinstance(document, dict):
+        if "containers" in document:
+            yield document
+        for value in document.values():
+            yield from pods(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from pods(value)
+
+
+def manifests_with_pods() -> list[Path]:
+    # A chart's templates become YAML only when they are rendered: test_kubernetes.py.
+    plain = [path for path in sorted(DEPLOY.rglob("*.y*ml")) if "templates" not in path.parts]
+    return [path for path in plain if any(pods(one) for one in yaml.safe_load_all(path.read_text(encoding="utf-8")))]
+
+
+@pytest.mark.parametrize("path", manifests_with_pods(), ids=lambda path: path.name)
+def test_every_pod_is_accepted_by_a_restricted_namespace(path: Path) -> None:
+    for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+        for pod in pods(document):
+            assert pod["securityContext"]["runAsNonRoot"] is True
+            assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            for container in pod["containers"]:
+                assert container["securityContext"]["allowPrivilegeEscalation"] is False
+                assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+                assert container["resources"]["requests"]["memory"]
+
+
+@pytest.mark.parametrize(
+    "path", [one for one in manifests_with_ray() if one.name.startswith("rayjob")], ids=lambda path: path.name
+)
+def test_a_ray_jobs_submitter_is_one_of_our_pods_and_may_reach_the_head(path: Path) -> None:
+    (job,) = yaml.safe_load_all(path.read_text(encoding="utf-8"))
+    labels = job["spec"]["submitterPodTemplate"]["metadata"]["labels"]
+    policy = yaml.safe_load((DEPLOY / "kuberay" / "network.yaml").read_text(encoding="utf-8"))
+    allowed = [one["podSelector"].get("matchLabels") for one in policy["spec"]["ingress"][0]["from"]]
+    assert labels in allowed

@@ -10,7 +10,7 @@ import pytest
 from shared.errors import InputError
 from shared.glue import TASKS
 from trainer.data.tasks import TaskSpec, glue_spec, own_spec
-from trainer.metrics import score, selection_score
+from trainer.metrics import baselines, score, scores_text, selection_name, selection_score
 
 CLASSES = np.asarray([[2, 1], [0, 3], [1, 0], [0, 1], [0, 5]], np.float32)  # predicted 0, 1, 0, 1, 1
 LABELS = np.asarray([0, 1, 1, 1, 0], np.float32)
@@ -21,9 +21,41 @@ def test_classification_scores() -> None:
     # True positives 2, false positives 1, false negatives 1.
     mrpc = score(glue_spec("MRPC"), CLASSES, LABELS)
     assert mrpc == pytest.approx({"f1": 2 / 3, "accuracy": 0.6})
-    assert selection_score(glue_spec("MRPC"), mrpc) == pytest.approx(2 / 3)
+    assert selection_score(glue_spec("MRPC"), mrpc) == pytest.approx((2 / 3 + 0.6) / 2)
+    assert selection_score(glue_spec("MRPC"), mrpc, "first") == pytest.approx(2 / 3)
+    assert selection_name(glue_spec("MRPC"), "mean") == "the mean of f1 and accuracy"
+    assert selection_name(glue_spec("MRPC"), "first") == "f1"
     matthews = (2 * 1 - 1 * 1) / math.sqrt(3 * 3 * 2 * 2)
     assert score(glue_spec("CoLA"), CLASSES, LABELS) == pytest.approx({"matthews": matthews})
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.labels])
+def test_baselines_are_what_models_that_read_nothing_score(name: str) -> None:
+    spec, draw = glue_spec(name), np.random.default_rng(1)
+    assert spec.labels is not None
+    width = len(spec.labels)
+    labels = draw.choice(width, 20_000, p=[0.2, 0.8, 0.0][:width]).astype(np.float32)
+    found = baselines(spec, labels)
+    constant = np.tile(np.eye(width, dtype=np.float32)[1], (len(labels), 1))
+    assert found["majority"] == score(spec, constant, labels)
+    random = score(spec, draw.normal(size=(len(labels), width)).astype(np.float32), labels)
+    assert found["chance"] == pytest.approx(random, abs=0.02)
+
+
+def test_baselines_of_own_data_and_of_numbers() -> None:
+    spec, draw = own_spec(["a", "b", "c", "d"], False, "f"), np.random.default_rng(2)
+    labels = draw.choice(4, 40_000, p=[0.1, 0.2, 0.7, 0.0]).astype(np.float32)
+    random = score(spec, draw.normal(size=(len(labels), 4)).astype(np.float32), labels)
+    assert baselines(spec, labels)["chance"]["accuracy"] == pytest.approx(random["accuracy"], abs=0.02)
+    assert 0 <= random["f1_macro"] <= baselines(spec, labels)["chance"]["f1_macro"]
+    zeros = {"pearson": 0.0, "spearman": 0.0}
+    assert baselines(glue_spec("STS-B"), labels) == {"majority": zeros, "chance": zeros}
+
+
+def test_a_score_is_shown_with_what_it_is_worth() -> None:
+    found = baselines(glue_spec("MRPC"), np.asarray([1, 1, 1, 0], np.float32))
+    text = scores_text({"f1": 0.8}, found)
+    assert text == f"f1 0.8000 (majority {6 / 7:.4f}, chance 0.6000)"
 
 
 def test_regression_scores() -> None:

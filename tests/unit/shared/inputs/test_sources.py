@@ -87,7 +87,7 @@ def test_bad_rows_are_quarantined_with_position_and_reason(tmp_path: Path) -> No
     rows, left_out = read(path, label_column="y")
     assert [row.text_a[:12] for row in rows] == ["fine", "... !!!", "😀 مرحبا 你好", 'un"balanced']
     assert [(one.position, one.reason.partition(":")[2] or one.reason) for one in left_out] == [
-        (1, " invalid start byte at byte 7"),
+        (1, " invalid start byte at byte 7; --encoding reads others, such as cp1252"),
         (2, " contains a NUL byte"),
         (3, " empty text"),
         (4, " empty text"),
@@ -124,7 +124,7 @@ def test_several_files_form_one_input(tmp_path: Path) -> None:
         ("x.parquet", b"no parquet", {}, "x.parquet: "),
         ("x.arrow", b"no arrow at all", {}, "x.arrow: "),
         ("x.jsonl", b"[1]\n", {}, "no line contains a JSON object"),
-        ("x.tsv", "text\nx\n".encode("utf-16"), {}, "is UTF-16 or binary: save it as UTF-8"),
+        ("x.tsv", "text\nx\n".encode("utf-16-le"), {}, "is UTF-16 or binary: name its encoding"),
         ("x.csv", b"te\x00xt\nx\n", {}, "is UTF-16 or binary"),
         ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "its lines end in carriage returns"),
         ("x.csv", b'text,"y\ngood,1\n', {}, "x.csv line 1: a quote that is never closed"),

@@ -1,0 +1,195 @@
+"""How a file of delimited text is written: delimiter, quoting, escapes, encoding and header, given or detected.
+
+Whatever is not given is decided from the first `SAMPLE_BYTES` of each file, and nothing is guessed from the texts'
+meaning. What was decided is logged, because a wrong decision changes the rows.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.errors import InputError, UsageError
+from shared.glue import Task
+from shared.inputs.csv_records import CsvRecord, read_csv
+from shared.inputs.labels import is_number
+from shared.inputs.options import InputOptions
+from shared.inputs.table_files import file_kind, open_table
+
+SAMPLE_BYTES = 1 << 20
+LONGEST_HEADER = 1 << 24
+_NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """delimiter: one character. escape: backslash or none. newline: the end of a line, of `open()`'s meaning."""
+
+    delimiter: str
+    quoting: bool
+    escape: str | None
+    encoding: str
+    header: bool
+    newline: Literal["\n", "\r"]
+
+    def __str__(self) -> str:
+        quoting = "quoted cells" if self.quoting else "no quoting"
+        escape = ", backslash escapes" if self.escape else ""
+        encoding = "UTF-8" if self.encoding.startswith("utf-8") else self.encoding
+        return f"{_NAMES.get(self.delimiter, repr(self.delimiter))}-separated, {quoting}{escape}, {encoding}"
+
+
+def dialect_of(path: str, options: InputOptions) -> Dialect:
+    """The dialect of a TSV or CSV file. Raises InputError for a file that is not text, UsageError for an option."""
+    task = options.task
+    with open_table(path) as file:
+        sample = file.read(SAMPLE_BYTES)
+        if not sample.strip():
+            raise InputError(f"{path} is empty")
+        if len(sample) == SAMPLE_BYTES and (end := sample.rfind(b"\n")) > 0:
+            sample = sample[: end + 1]
+        elif len(sample) == SAMPLE_BYTES and b"\n" not in file.read(LONGEST_HEADER):
+            raise InputError(f"{path}: its first line is longer than {LONGEST_HEADER:,} bytes: is it a table?")
+    encoding = _encoding(path, sample, options.encoding)
+    text = sample.decode(encoding, "replace")
+    if not text.partition("\n")[0].strip():
+        raise InputError(f"{path} is empty, or its first line is")
+    newline = _newline(path, text)
+    is_glue = task is not None and not options.text_column
+    quoting = options.quoting == "csv" or (options.quoting == "auto" and not (is_glue and file_kind(path) == "tsv"))
+    default = "\t" if file_kind(path) == "tsv" else ","
+    delimiter = _delimiter(options.delimiter) or (default if is_glue else _find_delimiter(text, default, newline))
+    escape = "\\" if options.escape == "backslash" else None
+    if quoting and options.quoting == "auto" and options.escape == "auto":
+        plain, escaped = (_count_bad(text, delimiter, one, newline) for one in (None, "\\"))
+        escape = "\\" if escaped < plain and '\\"' in text else None
+        # Without one cell that quoting explains, quotes that do not match are part of the text.
+        quoting = not (
+            file_kind(path) == "tsv" and min(plain, escaped) and not _has_quoted_cells(text, delimiter, newline)
+        )
+        escape = escape if quoting else None
+    rows = _sample_rows(text, delimiter, escape if quoting else None, newline, quoting)
+    return Dialect(
+        delimiter=delimiter,
+        quoting=quoting,
+        escape=escape,
+        encoding=encoding,
+        header=_has_header(rows, options, task),
+        newline=newline,
+    )
+
+
+def _encoding(path: str, sample: bytes, wanted: str) -> str:
+    if wanted != "auto":
+        try:
+            name = codecs.lookup(wanted).name
+            "".encode(name)
+        except (LookupError, TypeError) as error:
+            raise UsageError(f"--encoding {wanted}: unknown encoding; examples are utf-8, cp1252, gb18030") from error
+        return "utf-8-sig" if name == "utf-8" else name
+    for mark, encoding in _MARKS:
+        if sample.startswith(mark):
+            return encoding
+    if b"\x00" in sample.partition(b"\n")[0]:
+        raise InputError(f"{path} is UTF-16 or binary: name its encoding (--encoding utf-16-le), or save it as UTF-8")
+    return "utf-8-sig"
+
+
+def _newline(path: str, text: str) -> Literal["\n", "\r"]:
+    if "\n" in text or "\r" not in text.rstrip("\r"):
+        return "\n"
+    if file_kind(path) == "tsv":
+        raise InputError(f"{path}: its lines end in carriage returns; convert them to line feeds (tr '\\r' '\\n')")
+    return "\r"
+
+
+def _delimiter(wanted: str) -> str | None:
+    if wanted == "auto":
+        return None
+    found = {name: character for character, name in _NAMES.items()}.get(wanted, wanted)
+    found = "\t" if found == "\\t" else found
+    if len(found) != 1 or found in '"\\\r\n':
+        raise UsageError(f"--delimiter {wanted}: it must be one character, or tab, comma, semicolon or bar")
+    return found
+
+
+def _sample_rows(text: str, delimiter: str, escape: str | None, newline: str, quoting: bool = True) -> list[CsvRecord]:
+    lines = [f"{line}\r" for line in text.removesuffix("\r").split("\r")] if newline == "\r" else _lines(text)
+    if not quoting:
+        return [CsvRecord(0, tuple(line.rstrip("\r\n").split(delimiter)), "", line) for line in lines[:1000]]
+    return list(read_csv(lines, delimiter=delimiter, escape=escape))[:1000]
+
+
+def _lines(text: str) -> list[str]:
+    return [f"{line}\n" for line in text.removesuffix("\n").split("\n")]
+
+
+def _count_bad(text: str, delimiter: str, escape: str | None, newline: str) -> int:
+    if '"' not in text:
+        return 0
+    return sum(one.cells is None for one in _sample_rows(text, delimiter, escape, newline))
+
+
+def _has_quoted_cells(text: str, delimiter: str, newline: str) -> bool:
+    """Whether a cell is quoted that could not be written without quotes, or the header is."""
+    rows = [one for one in _sample_rows(text, delimiter, None, newline) if one.cells]
+    if rows and rows[0].raw.startswith('"'):
+        return True
+    explained = {delimiter, "\n", '"'}
+    return any(
+        list(one.cells or ()) != one.raw.split(delimiter) and any(explained & set(cell) for cell in one.cells or ())
+        for one in rows
+    )
+
+
+def _find_delimiter(text: str, default: str, newline: str) -> str:
+    """The format's own delimiter if the header has it; else the one that gives nearly all rows the header's width."""
+    best, share_of_best = default, 0.0
+    for delimiter in (default, *(one for one in _NAMES if one != default)):
+        rows = [one.cells for one in _sample_rows(text, delimiter, None, newline)]
+        if not rows or rows[0] is None or len(rows[0]) < 2:
+            continue
+        share = sum(row is not None and len(row) == len(rows[0]) for row in rows) / len(rows)
+        if share > share_of_best and (delimiter == default or share >= 0.9):
+            best, share_of_best = delimiter, share
+        if delimiter == default and share >= 0.5:
+            break
+    return best
+
+
+def _has_header(rows: Sequence[CsvRecord], options: InputOptions, task: Task | None) -> bool:
+    if options.header != "auto":
+        return options.header == "yes"
+    first = rows[0].cells if rows else None
+    if first is None:
+        return True
+    if task is not None and not options.text_column:
+        return task.is_header(first)
+    asked = [*options.text_column, *(one for one in (options.label_column, options.id_column) if one is not None)]
+    if not asked or not all(one.isdigit() for one in asked):
+        return True
+    return not _looks_like_data(first, [one.cells for one in rows[1:] if one.cells and len(one.cells) == len(first)])
+
+
+def _looks_like_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row has what its columns have: numbers in columns of numbers, or a value that recurs."""
+    numbered = [cell for cell in first if cell]
+    if not others or numbered == [str(index) for index in range(len(numbered))]:
+        return False
+    others = [row for row in others if tuple(row) != tuple(first)]
+    for index, cell in enumerate(first):
+        column = [row[index] for row in others]
+        if is_number(cell) and column and sum(map(is_number, column)) >= 0.9 * len(column):
+            return True
+        if cell.strip() and Counter(column)[cell]:
+            return True
+    return False

@@ -1,0 +1,157 @@
+"""JSON -> records: an object a line, or one array of objects with any line breaks. Values keep their types."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from shared.errors import InputError
+from shared.inputs.json_documents import document_rows
+from shared.inputs.records import Record
+from shared.inputs.table_files import open_table
+
+_BLOCK = 1 << 20
+_SPACE = " \t\r\n"
+
+
+def json_records(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
+    """Every row of a file. cells: its values of `columns`, or one cell with the whole object. Raises InputError."""
+    place, values = _values(path)
+    for number, loaded, raw in values:
+        if isinstance(loaded, _Broken):
+            yield Record(path, place, number, None, loaded.reason, raw)
+        elif not isinstance(loaded, dict):
+            yield Record(path, place, number, None, "not a JSON object", raw)
+        else:
+            yield Record(path, place, number, [loaded] if columns is None else [*map(loaded.get, columns)], "", raw)
+
+
+def json_types(path: str) -> dict[str, set[str]]:
+    """The columns of all rows, and the kinds of their values. Raises InputError."""
+    kinds: dict[str, set[str]] = {}
+    for record in json_records(path, None):
+        if record.cells is not None:
+            for name, value in record.cells[0].items():
+                kinds.setdefault(name, set()).add(_kind(value))
+    return kinds
+
+
+def json_type(kinds: set[str]) -> pa.DataType:
+    """The type of a column with values of these kinds: string, where they have nothing else in common."""
+    for type_, members in (
+        (pa.bool_(), {"bool"}),
+        (pa.int64(), {"int", "long"}),
+        (pa.float64(), {"int", "float"}),
+    ):
+        if kinds - {"null"} and kinds - {"null"} <= members:
+            return type_
+    return pa.string()
+
+
+def as_type(value: Any, kind: pa.DataType) -> Any:
+    """A JSON value for a column of this type: whatever is not text becomes JSON text in a column of strings."""
+    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, int):
+        if abs(value) <= 2**53:
+            return "int"
+        return "long" if -(2**63) <= value < 2**63 else "endless"
+    if isinstance(value, float):
+        return "float"
+    return "text" if isinstance(value, str) else "nested"
+
+
+class _Broken:
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+
+def _values(path: str) -> tuple[str, Iterator[tuple[int, Any, bytes | str | None]]]:
+    """What its numbers count, and each value with its number and its source."""
+    if _is_array(path):
+        return "row", _array(path)
+    rows = document_rows(path)
+    if rows is not None:
+        return "row", ((number, row, None) for number, row in enumerate(rows))
+    return "line", _lines(path)
+
+
+def _is_array(path: str) -> bool:
+    with open_table(path) as file:
+        while block := file.read(_BLOCK):
+            if content := block.removeprefix(codecs.BOM_UTF8).strip():
+                return content.startswith(b"[")
+    return False
+
+
+def _lines(path: str) -> Iterator[tuple[int, Any, bytes]]:
+    with open_table(path) as file:
+        for number, line in enumerate(file, start=1):
+            content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            if not content.strip():
+                continue
+            try:
+                yield number, json.loads(content), line
+            except (ValueError, RecursionError) as error:
+                yield number, _Broken(f"not valid JSON: {error}"), line
+
+
+def _array(path: str) -> Iterator[tuple[int, Any, str]]:
+    """The elements of an array. After invalid JSON the next element cannot be found: raises InputError."""
+    decoder = json.JSONDecoder()
+    with open_table(path) as file:
+        decode = codecs.getincrementaldecoder("utf-8-sig")()
+        text, at, number, at_end = "", 0, 0, False
+
+        def more(size: int = _BLOCK) -> None:
+            nonlocal text, at, at_end
+            block = file.read(size)
+            at_end = not block
+            text, at = text[at:] + decode.decode(block, at_end), 0
+
+        def next_mark() -> str:
+            nonlocal at
+            while True:
+                while at < len(text) and text[at] in _SPACE:
+                    at += 1
+                if at < len(text) or at_end:
+                    return text[at : at + 1]
+                more()
+
+        try:
+            next_mark()
+            at += 1
+            while next_mark() != "]":
+                while True:
+                    try:
+                        value, end = decoder.raw_decode(text, at)
+                        # A number or a word may go on in the next block.
+                        if end < len(text) or at_end:
+                            break
+                    except ValueError:
+                        if at_end:
+                            raise
+                    more(max(_BLOCK, len(text)))
+                yield number, value, text[at:end]
+                number, at = number + 1, end
+                if (mark := next_mark()) == ",":
+                    at += 1
+                elif mark != "]":
+                    raise ValueError("a comma or ] is missing")
+            at += 1
+            if next_mark():
+                raise ValueError("text follows the array; write one object a line, or one array")
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not a valid JSON array after row {number}: {error}") from error

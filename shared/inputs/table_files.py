@@ -1,0 +1,136 @@
+"""Table files by name: their kind, whatever the suffix's case and the compression, and their decompressed bytes."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tempfile
+import zipfile
+import zlib
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import pyarrow as pa
+
+from shared.errors import InputError
+from shared.storage.input_files import open_binary
+
+KINDS = {
+    **dict.fromkeys((".tsv", ".tab"), "tsv"),
+    ".csv": "csv",
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "jsonl"),
+    **dict.fromkeys((".parquet", ".pq"), "parquet"),
+    **dict.fromkeys((".arrow", ".arrows", ".feather", ".ipc"), "arrow"),
+}
+"""Suffix -> how a file is read."""
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+SUFFIXES = (*KINDS, *(f"{kind}{one}" for kind in KINDS for one in COMPRESSED), ".zip")
+"""Endings of the files that are taken from a folder."""
+_FAULTS = (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException, NotImplementedError)
+
+
+def file_kind(path: str) -> str:
+    """The kind of a file, by its suffix. Raises InputError for an unknown one."""
+    name = PurePosixPath(path)
+    if name.suffix.lower() in COMPRESSED:
+        name = PurePosixPath(name.stem)
+        if not KINDS.get(name.suffix.lower()) and path.lower().endswith(".zip"):
+            name = PurePosixPath(_member(path))
+    kind = KINDS.get(name.suffix.lower())
+    if kind is None:
+        raise InputError(f"{path}: unknown type of file; known types are {', '.join((*KINDS, *COMPRESSED))}")
+    return kind
+
+
+def open_table(path: str) -> IO[bytes]:
+    """The bytes of a table, decompressed. Raises InputError, StoreError."""
+    suffix = PurePosixPath(path).suffix.lower()
+    if suffix not in COMPRESSED:
+        return open_binary(path)
+    member = _member(path) if suffix == ".zip" else ""
+    raw: Any = open_binary(path)
+    try:
+        inner = _decompressor(suffix, raw, member)
+    except RuntimeError as error:
+        raw.close()
+        raise InputError(f"{path}: {error}; unpack it first") from error
+    except _FAULTS as error:
+        raw.close()
+        raise _damaged(path, error) from error
+    return io.BufferedReader(_Decompressed(path, inner, raw), 1 << 20)
+
+
+def open_seekable(path: str) -> IO[bytes]:
+    """The same for formats that are read from their end: a compressed file is unpacked to a temporary one."""
+    if PurePosixPath(path).suffix.lower() not in COMPRESSED:
+        return open_binary(path)
+    unpacked = tempfile.TemporaryFile()  # noqa: SIM115
+    with open_table(path) as file:
+        while block := file.read(1 << 20):
+            unpacked.write(block)
+    unpacked.seek(0)
+    return unpacked
+
+
+def _decompressor(suffix: str, raw: Any, member: str) -> Any:
+    if suffix == ".gz":
+        return gzip.GzipFile(fileobj=raw)
+    if suffix == ".bz2":
+        return bz2.BZ2File(raw)
+    if suffix == ".xz":
+        return lzma.LZMAFile(raw)
+    if suffix == ".zst":
+        return pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd")
+    return zipfile.ZipFile(raw).open(member)
+
+
+def _member(path: str) -> str:
+    """The one table in a zip file. Raises InputError."""
+    try:
+        with open_binary(path) as raw, zipfile.ZipFile(raw) as archive:
+            names = [name for name in archive.namelist() if PurePosixPath(name).suffix.lower() in KINDS]
+    except _FAULTS as error:
+        raise _damaged(path, error) from error
+    names = [name for name in names if not any(part[:1] == "." or part == "__MACOSX" for part in name.split("/"))]
+    if len(names) != 1:
+        raise InputError(f"{path}: it has {len(names)} tables; unpack it, and name the ones to read")
+    return names[0]
+
+
+class _Decompressed(io.RawIOBase):
+    """A decompressor's bytes, whose errors name the file."""
+
+    def __init__(self, path: str, inner: Any, raw: Any) -> None:
+        super().__init__()
+        self._path, self._inner, self._raw = path, inner, raw
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer; 0 at the end. Raises InputError."""
+        try:
+            content = self._inner.read(len(buffer))
+        except _FAULTS as error:
+            raise _damaged(self._path, error) from error
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        """Close the decompressor, and the compressed file, which it leaves open."""
+        if not self.closed:
+            try:
+                self._inner.close()
+            finally:
+                self._raw.close()
+                super().close()
+
+
+def _damaged(path: str, error: Exception) -> InputError:
+    if isinstance(error, InputError):
+        return error
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return InputError(f"{path}: cannot be decompressed: {reason}")

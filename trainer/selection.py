@@ -1,0 +1,90 @@
+"""Which rows choose the best checkpoint, and which ones score the finished model once, after the choice.
+
+With --dev, that file chooses. Without it, a validation part is cut from the training rows, which are then trained on
+without it. --test never chooses.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shared.storage.input_files import sha256_of
+from trainer.config import ScoredConfig
+from trainer.data.augmented import Augmented
+from trainer.data.batches import Ints
+from trainer.data.tasks import Table, TaskSpec, read_table
+from trainer.data.validation import cut, source_table
+from trainer.evaluation import DevSet
+from trainer.metrics import baselines
+from trainer.result import FinalScores
+
+logger = logging.getLogger(__name__)
+
+DEV_FILE, VALIDATION_PART = "the dev file", "a validation part of the training data"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """dev: the rows that choose; test: those that score at the end. origin: what the rows of dev are, for people."""
+
+    dev: Table
+    test: Table | None
+    origin: str
+
+    @property
+    def held_out(self) -> Ints:
+        """Rising source ids of training rows that must not be trained on."""
+        if self.origin == DEV_FILE:
+            return np.zeros(0, np.int64)
+        return np.unique(np.asarray([row.source_id for row in self.dev.rows], np.int64))
+
+
+def select_from_table(config: ScoredConfig, train: Table, spec: TaskSpec) -> tuple[Table, Selection]:
+    """The rows to train on, and those that choose and score. Raises InputError."""
+    test = read_table(config.test, config) if config.test else None
+    if config.dev is not None:
+        return train, Selection(dev=read_table(config.dev, config), test=test, origin=DEV_FILE)
+    kept, apart = cut(train, spec, config.validation_share)
+    return kept, Selection(dev=apart, test=test, origin=VALIDATION_PART)
+
+
+def select_from_shards(config: ScoredConfig, augmented: Augmented, spec: TaskSpec, follow_timeout: float) -> Selection:
+    """The rows that choose and score a student. Without --dev, waits for the augmentation job to finish.
+
+    Raises InputError, TrainingError, ShardError.
+    """
+    test = read_table(config.test, config) if config.test else None
+    if config.dev is not None:
+        return Selection(dev=read_table(config.dev, config), test=test, origin=DEV_FILE)
+    _, apart = cut(source_table(augmented, follow_timeout), spec, config.validation_share)
+    return Selection(dev=apart, test=test, origin=VALIDATION_PART)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinalSet:
+    """The test rows as the student and its teacher read them; teacher: the teacher's scores."""
+
+    own: DevSet
+    teacher: Mapping[str, float] | None = None
+
+    def scores(self, model: Any, device: str) -> FinalScores:
+        """Scores of the finished model, in fp32. Raises InputError when rows have no label."""
+        found = FinalScores(
+            rows=len(self.own.labels),
+            scores=self.own.metrics(model, device),
+            baselines=baselines(self.own.spec, self.own.labels),
+            teacher=self.teacher,
+        )
+        logger.info("test", extra={"fields": dict(found.scores)})
+        return found
+
+
+def inputs_of(config: ScoredConfig) -> dict[str, str]:
+    """Digests of the labelled files, which must not change between an interruption and the resumption."""
+    named = {"dev file": config.dev, "test file": config.test}
+    return {name: sha256_of(path) for name, path in named.items() if path is not None}
