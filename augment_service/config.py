@@ -100,7 +100,9 @@ class RunConfig(ModelConfig, TableFormat):
         0.5, "End the run when more than this share of the rows (of 100 or more) is in quarantine.", ge=0, le=1
     )
     stall_seconds: float = runtime(
-        600.0, "Replace an actor whose shard takes longer than this and 20 times as long as the average.", gt=0
+        600.0,
+        "Replace an actor whose shard or model load takes longer than this and 20 times as long as the average.",
+        gt=0,
     )
     no_room_seconds: float = runtime(
         3600.0, "End the run when no actor could start for this long, for instance for lack of room.", gt=0

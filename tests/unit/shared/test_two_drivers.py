@@ -21,7 +21,6 @@ from shared.errors import OutputError
 from shared.shard_checks import check_complete, find_damaged, remove_orphans
 from shared.shards import SUCCESS, commit_name, done_already, read_commit, read_shard, write_shard
 from shared.success import write_success
-from shared.totals import Totals
 
 NUM_SHARDS = 3
 PLANNED = {"rows": NUM_SHARDS, "shards": NUM_SHARDS}
@@ -141,9 +140,9 @@ def drive(store: SteppedStore, variant: int, outcome: dict[int, str], driver: in
                 continue
             statistics = {"halved_batches": 1.0} if variant else {}
             write_shard(store, shard, table_of(shard, variant), 1, [], statistics)  # type: ignore[arg-type]
-        check_complete(store, **PLANNED)  # type: ignore[arg-type]
-        remove_orphans(store)  # type: ignore[arg-type]
-        write_success(store, Totals())  # type: ignore[arg-type]
+        done = check_complete(store, **PLANNED)  # type: ignore[arg-type]
+        remove_orphans(store, known=done.files)  # type: ignore[arg-type]
+        write_success(store, done.totals, done.commits_sha256)  # type: ignore[arg-type]
         outcome[driver] = "complete"
     except Killed:
         outcome[driver] = "killed"
