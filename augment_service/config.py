@@ -27,7 +27,9 @@ class ModelChoice(CommandConfig):
         "embedded", "Masked LM: embedded, a local folder, or a hub id like google-bert/bert-base-uncased."
     )
     glove: str = identity(
-        "embedded", "Word vectors: embedded, a GloVe or word2vec text file (optionally .gz), or a folder with .npy."
+        "embedded",
+        "Word vectors: embedded; GloVe, word2vec or fastText vectors as text or .bin, also compressed or as "
+        "ARCHIVE.zip/MEMBER; or a folder with .npy.",
     )
     glove_limit: int | None = identity(None, "Use only the first N vectors (the reference uses 100000).", ge=1)
     device: Device = identity("auto", "Device to run the masked LM on.")
@@ -70,7 +72,7 @@ class RunConfig(ModelConfig, TableFormat):
 
     input: tuple[str, ...] = identity(
         ...,
-        "Input files, folders or globs, local or s3://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
+        "Input files, folders or globs, local, s3:// or hf://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
         min_length=1,
     )
     output: str = runtime(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
@@ -107,7 +109,9 @@ class RunConfig(ModelConfig, TableFormat):
         0.5, "End the run when more than this share of the rows (of 100 or more) is in quarantine.", ge=0, le=1
     )
     stall_seconds: float = runtime(
-        600.0, "Replace an actor whose shard takes longer than this and 20 times as long as the average.", gt=0
+        600.0,
+        "Replace an actor whose shard or model load takes longer than this and 20 times as long as the average.",
+        gt=0,
     )
     no_room_seconds: float = runtime(
         3600.0, "End the run when no actor could start for this long, for instance for lack of room.", gt=0

@@ -11,6 +11,7 @@ import pyarrow as pa
 from augment_service.engine.augment import AugmentEngine
 from shared.candidate_columns import CandidateColumns
 from shared.candidates import Ints, RowCandidates, Samples, TextCandidates
+from shared.inputs.arrow_cells import take, to_array
 from shared.inputs.rows import SourceRow
 from shared.rendering import ShardOrder, render_samples
 from shared.schema import CANDIDATE_SETS, REPLACED
@@ -88,7 +89,7 @@ def _table(schema: pa.Schema, rows: Sequence[SourceRow], columns: Sequence[pa.Ar
     index, label_at = pa.array(source), schema.names.index("label")
 
     def carried(values: list[Any], place: int) -> pa.Array:
-        return pa.array(values, schema.field(place).type).take(index)
+        return take(to_array(values, schema.field(place).type), index)
 
     first_rest = len(columns) + 1
     label = carried([row.label for row in rows], label_at)
