@@ -70,10 +70,10 @@ class RunConfig(ModelConfig, TableFormat):
 
     input: tuple[str, ...] = identity(
         ...,
-        "Input files, folders or globs, local or s3://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
+        "Input files, folders or globs, local or s3://, gs://, az://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
         min_length=1,
     )
-    output: str = runtime(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
+    output: str = runtime(..., "Output folder, local, s3://, gs:// or az://; an interrupted run resumes from it.")
     task: str | None = identity(None, "GLUE task; sets the text columns, labels and N_a.")
     text_column: tuple[str, ...] = identity(
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
@@ -197,7 +197,7 @@ class ExportConfig(OutputConfig):
     group: ClassVar[str] = "Export"
 
     format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = identity("tsv", "File format.")
-    output: str = identity(..., "File to write.")
+    output: str = identity(..., "File to write, local, s3://, gs:// or az://.")
 
 
 class ServeConfig(ModelChoice):

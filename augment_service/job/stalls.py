@@ -32,7 +32,7 @@ class LoadWatch(Generic[Load]):
         self._last_look, self._not_before = clock(), 0.0
 
     def began(self, load: Load) -> None:
-        """A load began: its actor has a place. The time in which it waits for room is no load."""
+        """A load began: its actor has a place. Waiting for room does not count."""
         self._began[load] = self._clock()
 
     def ended(self, load: Load, *, is_done: bool) -> None:
