@@ -22,13 +22,13 @@ def test_every_path_is_absolute_before_it_travels(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("HOME", "/home/me")
     (tmp_path / "model").mkdir()
     given = {"input": ("a.tsv", "~/b/*.csv", "s3://bucket/c"), "output": "~/out", "mlm": "model", "glove": "embedded"}
-    config = RunConfig(**given, text_column=("t",)).with_absolute_paths()
+    config = RunConfig.build(given | {"text_column": ("t",)}).with_absolute_paths()
     assert config.input == (str(tmp_path / "a.tsv"), "/home/me/b/*.csv", "s3://bucket/c")
     assert (config.output, config.mlm, config.glove) == ("/home/me/out", str(tmp_path / "model"), "embedded")
 
 
 @pytest.mark.parametrize("path", ["-", "", "s3://bucket/x", "hf://a/b", "/a/b"])
-def test_what_is_no_relative_path_stays(path: str) -> None:
+def test_what_is_not_a_relative_path_stays(path: str) -> None:
     assert absolute(path) == path
 
 
