@@ -85,5 +85,5 @@ def minutes_of(text: str) -> float:
     """`90s`, `20m`, `1.5h` -> minutes; a bare number is minutes. Raises ValueError."""
     found = re.fullmatch(r"\s*([0-9]+\.?[0-9]*)\s*(s|m|min|h)?\s*", text)
     if found is None or float(found[1]) <= 0:
-        raise ValueError(f"{text!r} is no time; write 20m or 2h")
+        raise ValueError(f"{text!r} is not a time; write 20m or 2h")
     return float(found[1]) * {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0}[found[2] or "m"]

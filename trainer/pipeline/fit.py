@@ -25,10 +25,9 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """max_length: of all steps, in tokens; mean_tokens: of an input, cut to it; truncated: share of longer texts."""
+    """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became."""
 
     max_length: int
-    mean_tokens: float
     truncated: float
     student: str
     notes: tuple[str, ...] = ()
@@ -70,7 +69,6 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     notes = [f"inputs of up to {length} tokens; {truncated:.1%} of the texts are longer and are cut"]
     return Fit(
         max_length=length,
-        mean_tokens=float(np.minimum(lengths, length).mean()),
         truncated=truncated,
         student=_student(config, settings, tokenizer),
         notes=tuple(notes),
@@ -113,7 +111,7 @@ def _tokens(tokenizer: Any, inspection: Inspection) -> tuple[Any, float, float]:
 
 
 def _punctuation(first: Sequence[str], second: Sequence[str] | None, words: int) -> float:
-    """Marks that stand in words of their own in tokens, per word: they say nothing about the language."""
+    """Punctuation marks per word, each a token of its own: they say nothing about the language."""
     marks = sum(not letter.isalnum() and not letter.isspace() for text in _all(first, second) for letter in text)
     return marks / max(words, 1)
 

@@ -33,7 +33,6 @@ class Outcome:
     teacher_metrics: Mapping[str, float]
     baselines: Mapping[str, Mapping[str, float]]
     kept: Mapping[str, float]
-    rows_tested: int
     parameters: int
     teacher_parameters: int | None
     smaller: float | None
@@ -72,7 +71,7 @@ def finish(config: DistillConfig, prepared: Prepared, choices: Choices) -> Outco
             shutil.copyfile(out / "model" / name, out / "onnx" / name)
     outcome = _outcome(out, result)
     content = json.dumps(asdict(outcome) | {"choices": asdict(choices), "data": asdict(prepared)}, indent=1)
-    (out / "README.md").write_text(_readme(config, out, outcome), encoding="utf-8")
+    (out / "README.md").write_text(_readme(config, prepared, outcome), encoding="utf-8")
     write_atomically(out / RESULT, lambda file: file.write(content.encode()))
     return outcome
 
@@ -99,7 +98,6 @@ def _outcome(out: Path, result: RunResult) -> Outcome:
         teacher_metrics=dict(theirs),
         baselines=dict(result.test.baselines),
         kept=kept,
-        rows_tested=result.test.rows,
         parameters=parameters,
         teacher_parameters=teacher,
         smaller=teacher / parameters if teacher and parameters else None,
@@ -124,9 +122,9 @@ def _speeds(path: Path) -> dict[str, float]:
     return found
 
 
-def _readme(config: DistillConfig, out: Path, outcome: Outcome) -> str:
+def _readme(config: DistillConfig, prepared: Prepared, outcome: Outcome) -> str:
     table = "\n".join(outcome.table())
-    columns = " ".join(["--text-column", *json.loads((out / "data" / "split.json").read_text())["text_columns"]])
+    columns = " ".join(["--text-column", *prepared.text_columns])
     return f"""# A student of {config.data}
 
 Made by `trainer distill`. This folder can be handed on as it is.
@@ -139,7 +137,8 @@ Made by `trainer distill`. This folder can be handed on as it is.
 | `result.json` | the figures below, and every choice |
 | `teacher/`, `augmented/`, `student/`, `data/`, `logs/` | what it was made from; not needed for use |
 
-Scores on {outcome.rows_tested:,} test rows that neither trained nor chose anything, in fp32:
+Trained on {prepared.num_train:,} rows; {prepared.num_dev:,} others chose the checkpoints. Scores on
+{prepared.num_test:,} test rows that did neither, in fp32:
 ```
 {table}
 ```
