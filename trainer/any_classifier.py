@@ -6,18 +6,17 @@ BERT models run through `trainer.inference`, which packs the same work into fewe
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import ModelError, UsageError
+from shared.model_folder import check_tokenizer_fits, model_folder, reading_model
 from trainer.data.tasks import TaskSpec, sequence_length
-from trainer.models import load_tokenizer, model_folder, teacher_spec
+from trainer.models import load_tokenizer, teacher_spec
 from trainer.positions import longest_input
 
 Floats = NDArray[np.float32]
@@ -30,7 +29,7 @@ class AnyClassifier:
         self.path, self.device = path, device
         self.tokenizer = tokenizer
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
-        self.longest = longest_input(model.config, tokenizer)
+        self.longest = longest_input(model, tokenizer)
 
     def spec(self, task: str | None = None) -> TaskSpec:
         """What the model predicts. Raises ModelError if it does not fit `task`."""
@@ -64,7 +63,7 @@ def load_any_classifier(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     folder = model_folder(path, option)
-    try:
+    with reading_model(folder, option):
         config = AutoConfig.from_pretrained(folder)
         if not any("SequenceClassification" in name for name in config.architectures or ()):
             raise ModelError(
@@ -74,16 +73,10 @@ def load_any_classifier(
         model, problems = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise ModelError(f"{option} {path}: {str(error).splitlines()[0]}") from error
     if problems["missing_keys"]:
         raise ModelError(f"{option} {path} lacks weights such as {min(problems['missing_keys'])}")
-    tokenizer = load_tokenizer(folder)
-    if len(tokenizer) > config.vocab_size:
-        raise ModelError(
-            f"{option} {path}: its tokenizer has {len(tokenizer)} tokens, its embeddings {config.vocab_size}; use the "
-            "tokenizer that the model was trained with"
-        )
+    tokenizer = load_tokenizer(folder, option)
+    check_tokenizer_fits(tokenizer, model.get_input_embeddings().weight.shape[0], path, option)
     where = resolve_device(device)
     return AnyClassifier(model, tokenizer, path, where, resolve_dtype(dtype, where))
 
@@ -93,10 +86,8 @@ def is_bert(path: str, option: str = "--teacher") -> bool:
     from transformers import AutoConfig
 
     folder = model_folder(path, option)
-    try:
+    with reading_model(folder, option):
         return bool(AutoConfig.from_pretrained(folder).model_type == "bert")
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{option} {path}: {str(error).splitlines()[0]}") from error
 
 
 def like_length_batches(

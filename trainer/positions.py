@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "xlm-roberta-xl", "roberta-prelayernorm")
+from shared import positions
 
 
-def longest_input(model_config: Any, tokenizer: Any) -> int:
-    """Length of the longest input that the model accepts, in tokens."""
-    positions = int(getattr(model_config, "max_position_embeddings", 0) or 512)
-    # RoBERTa's positions start after the padding id.
-    if model_config.model_type in _AFTER_PADDING:
-        positions -= int(model_config.pad_token_id) + 1
-    return min(positions, int(tokenizer.model_max_length))
+def longest_input(model: Any, tokenizer: Any) -> int:
+    """Length of the longest input that the model and its tokenizer accept, in tokens."""
+    return min(positions.longest_input(model), int(tokenizer.model_max_length))

@@ -60,7 +60,7 @@ def run_command(config: ExportConfig) -> CommandResult:
     if output.is_dir() or output.suffix == ".json":
         raise UsageError(f"--output {output}: name a file such as {output.with_suffix('') / 'model.onnx'}")
     classifier = load_saved_classifier(config.model, "--model")
-    longest = min(longest_input(classifier.model.config, classifier.tokenizer), config.max_length or 1 << 30)
+    longest = min(longest_input(classifier.model, classifier.tokenizer), config.max_length or 1 << 30)
     rows = _comparison_rows(config, classifier, longest)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
