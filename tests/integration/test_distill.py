@@ -16,10 +16,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.command import ROOT, descendants_of, kill_when, run_command
+from tests.support.command import ROOT, descendants_of, kill_when
 from tests.support.pipeline import Workshop, labelled
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+QUICK = ("--no-onnx", "--no-report")
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the trainer to its end: several processes, which a busy machine starts slowly."""
+    command = [sys.executable, "-m", "trainer", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +43,7 @@ def reviews(workshop: Workshop) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(workshop: Workshop, reviews: Path) -> Path:
     output = workshop.folder / "undisturbed"
-    finished = run_command(*workshop.arguments(reviews, output), program="trainer")
+    finished = run_command(*workshop.arguments(reviews, output))
     assert finished.returncode == 0, finished.stderr
     (workshop.folder / "said.txt").write_text(finished.stderr + finished.stdout, encoding="utf-8")
     return output
@@ -64,7 +72,6 @@ def test_one_file_becomes_a_folder_to_hand_on(workshop: Workshop, undisturbed: P
         finished = run_command(
             *("predict", "--model", str(undisturbed / model), "--data", str(texts), "--text-column", "text"),
             *("--output", str(output)),
-            program="trainer",
         )
         assert finished.returncode == 0, finished.stderr
         answers.append([json.loads(line) for line in output.read_text().splitlines()])
@@ -75,11 +82,11 @@ def test_the_same_command_again_does_nothing_and_another_one_is_refused(
     workshop: Workshop, reviews: Path, undisturbed: Path
 ) -> None:
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "student").rglob("*") if path.is_file()}
-    finished = run_command(*workshop.arguments(reviews, undisturbed), program="trainer")
+    finished = run_command(*workshop.arguments(reviews, undisturbed))
     assert finished.returncode == 0, finished.stderr
     assert "student: done earlier" in finished.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    other = run_command(*workshop.arguments(reviews, undisturbed, "--seed", "7"), program="trainer")
+    other = run_command(*workshop.arguments(reviews, undisturbed, "--seed", "7"))
     assert (other.returncode, "holds a run with another seed (0, now 7)" in other.stderr) == (1, True)
 
 
@@ -99,7 +106,7 @@ def test_killed_in_each_step_and_run_again_it_ends_with_the_same_weights(
         return bool(seen) and time.monotonic() - seen[0] > wait
 
     kill_when(is_time, *workshop.arguments(reviews, undisturbed), program="trainer")
-    finished = run_command(*workshop.arguments(reviews, undisturbed), program="trainer")
+    finished = run_command(*workshop.arguments(reviews, undisturbed))
     assert finished.returncode == 0, (wait, finished.stderr)
     after = weights(undisturbed)
     assert before.keys() == after.keys()
@@ -136,7 +143,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def result_of(workshop: Workshop, data: Path, output: Path, *more: str) -> dict[str, Any]:
-    finished = run_command(*workshop.arguments(data, output, *more), program="trainer")
+    finished = run_command(*workshop.arguments(data, output, *QUICK, *more))
     assert finished.returncode == 0, finished.stderr
     found: dict[str, Any] = json.loads((output / "result.json").read_text())
     return found

@@ -78,6 +78,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "trainer",
         "trainer.data",
         "shared.errors",
+        "shared.model_folder",
         "shared.cli",
         "shared.compute",
         "shared.embedded",

@@ -102,8 +102,9 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
         "export": 4 * rates.start,
         "report": 4 * rates.start,
     }
-    if config.teacher:
-        del seconds["teacher"]
+    for name, is_wanted in (("teacher", not config.teacher), ("export", config.onnx), ("report", config.report)):
+        if not is_wanted:
+            del seconds[name]
     return {name: value / 60 for name, value in seconds.items()}
 
 

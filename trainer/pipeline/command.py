@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from shared.cli.command_line import CommandResult
 from shared.errors import ManifestError, UsageError
+from shared.model_folder import CONFIG
 from trainer.pipeline.choices import Choices, TaskSize, choice_lines, default_choices, estimate, fitting_choices
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.fit import check_fit
@@ -24,7 +25,7 @@ from trainer.pipeline.outcome import finish
 from trainer.pipeline.preparation import Parts, Prepared, describe_parts, read_prepared, split_rows, write_parts
 from trainer.pipeline.running import Runner, check_platform, locked
 from trainer.pipeline.steps import groups_of, plan_steps
-from trainer.run_folder import CONFIG, check_is_local, open_run, write_atomically
+from trainer.run_folder import check_is_local, open_run, write_atomically
 
 PLAN = "plan.json"
 COMMAND = "distill"

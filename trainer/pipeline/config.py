@@ -77,6 +77,8 @@ class DistillConfig(ChoicesConfig, ComputeConfig, TableFormat):
     truncate: bool = identity(False, "Accept that most texts are longer than the models can read.")
     any_language: bool = identity(False, "Accept text that the teacher's vocabulary hardly knows.")
     address: str = runtime("auto", "Ray cluster of the augmentation job: auto (RAY_ADDRESS, else local), or local.")
+    onnx: bool = runtime(True, "Export the student to ONNX, fp32 and int8.")
+    report: bool = runtime(True, "Write the report, and time the student against its teacher.")
     dry_run: bool = runtime(False, "Print what would be done, and the estimate, and stop.")
     estimate: bool = runtime(True, "Measure this machine for some seconds and print minutes per step.")
 

@@ -10,15 +10,15 @@ import numpy as np
 
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, ModelError, UsageError
+from shared.model_folder import model_folder, reading_model
 from trainer.labels import find_label
-from trainer.models import load_tokenizer, model_folder
+from trainer.models import load_tokenizer
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, texts_of
-from trainer.positions import longest_input
 
 SAMPLED_ROWS = 4000
 COVERED = 98
-MIN_LENGTH, STEP = 32, 8
+MIN_LENGTH, STEP, MOST_TOKENS = 32, 8, 512
 MOST_TRUNCATED = 0.5
 MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 
@@ -40,11 +40,9 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     named = config.teacher or config.encoder
     option = "--teacher" if config.teacher else "--encoder"
     path = model_folder(resolve_encoder(named) if named == EMBEDDED else named, option)
-    try:
+    with reading_model(path, option):
         settings = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{option} {named}: {str(error).splitlines()[0]}") from error
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, option)
     if config.teacher:
         _check_classes(config, settings, inspection)
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
@@ -54,7 +52,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             f"word takes {per_word:.1f} tokens (1.3 in its own language). Name a model of the texts' language with "
             "--encoder or --teacher, and one with --mlm; or add --any-language"
         )
-    limit = min(longest_input(settings, tokenizer), 512)
+    limit = min(int(settings.max_position_embeddings), int(tokenizer.model_max_length), MOST_TOKENS)
     if config.max_length is not None and config.max_length > limit:
         raise UsageError(f"--max-length {config.max_length}: {named} reads at most {limit} tokens")
     wanted = max(int(np.percentile(lengths, COVERED)), MIN_LENGTH)

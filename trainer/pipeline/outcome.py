@@ -26,7 +26,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spec
 class Outcome:
     """The figures of a finished distillation. Scores are those of the test rows; kept: student over teacher.
 
-    faster: batch size -> how many times faster than the teacher (fp32); None where it was not timed.
+    faster: batch size -> how many times faster than the teacher (fp32). onnx_bytes: file name -> size.
     """
 
     metrics: Mapping[str, float]
@@ -37,8 +37,7 @@ class Outcome:
     teacher_parameters: int | None
     smaller: float | None
     faster: Mapping[str, float]
-    onnx_bytes: int
-    int8_bytes: int
+    onnx_bytes: Mapping[str, int]
     minutes: Mapping[str, float]
 
     def table(self) -> list[str]:
@@ -53,7 +52,8 @@ class Outcome:
         lines.append(f"{'parameters':<22}{theirs_parameters:>12}{self.parameters:>12,}{smaller}")
         for batch, ratio in self.faster.items():
             lines.append(f"{f'speed, batch {batch}':<22}{'':>12}{'':>12}   {ratio:.1f} times faster (fp32)")
-        lines.append(f"ONNX {self.onnx_bytes / 1e6:.1f} MB, int8 {self.int8_bytes / 1e6:.1f} MB")
+        if self.onnx_bytes:
+            lines.append(", ".join(f"onnx/{name} {size / 1e6:.1f} MB" for name, size in self.onnx_bytes.items()))
         steps = ", ".join(f"{name} {minutes:.1f}" for name, minutes in self.minutes.items())
         lines.append(f"minutes: {steps}; together {sum(self.minutes.values()):.1f}")
         return lines
@@ -67,7 +67,7 @@ def finish(config: DistillConfig, prepared: Prepared, choices: Choices) -> Outco
         raise OutputError(f"{out / 'student'} has no result with test scores; remove it and run the command again")
     _copy_model(out / "student" / "model", out / "model", choices.max_length)
     for name in (*TOKENIZER_FILES, "config.json"):
-        if (out / "model" / name).is_file():
+        if config.onnx and (out / "model" / name).is_file():
             shutil.copyfile(out / "model" / name, out / "onnx" / name)
     outcome = _outcome(out, result)
     content = json.dumps(asdict(outcome) | {"choices": asdict(choices), "data": asdict(prepared)}, indent=1)
@@ -102,8 +102,7 @@ def _outcome(out: Path, result: RunResult) -> Outcome:
         teacher_parameters=teacher,
         smaller=teacher / parameters if teacher and parameters else None,
         faster=_speeds(out / "report.json"),
-        onnx_bytes=(out / "onnx" / "model.onnx").stat().st_size,
-        int8_bytes=(out / "onnx" / "model-int8.onnx").stat().st_size,
+        onnx_bytes={path.name: path.stat().st_size for path in sorted((out / "onnx").glob("*.onnx"))},
         minutes={name: round(seconds / 60, 2) for name, seconds in read_seconds(out).items()},
     )
 

@@ -104,7 +104,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
             done=out / "student" / "result.json",
         )
     )
-    for kind, name in (("onnx", "model"), ("int8", "model-int8")):
+    for kind, name in (("onnx", "model"), ("int8", "model-int8")) if config.onnx else ():
         steps.append(
             Step(
                 name=f"export {kind}",
@@ -118,6 +118,8 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                 done=out / "onnx" / f"{name}.json",
             )
         )
+    if not config.report:
+        return steps
     runs = [] if config.teacher else [str(out / "teacher")]
     steps.append(
         Step(
