@@ -7,6 +7,7 @@ command has. argparse itself requires no flag, because a YAML file may supply it
 from __future__ import annotations
 
 import argparse
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from pydantic.fields import FieldInfo
 
 from shared.cli.config import CommandConfig, extra_of, flag_of
 from shared.cli.yaml_file import read_yaml
+from shared.errors import UsageError
 
 REQUIRED = "Required"
 
@@ -73,10 +75,22 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[CommandConfig]) -
 
 
 def from_namespace(model: type[CommandConfig], namespace: argparse.Namespace) -> CommandConfig:
-    """Build the configuration: flags over the `--config` file over defaults. Raises UsageError."""
-    values = vars(namespace).copy()
-    path = values.pop("config", None)
-    return model.build((_from_file(model, path) if path else {}) | values)
+    """Build the configuration: flags over the environment over the `--config` file over defaults. Raises UsageError."""
+    flags = vars(namespace).copy()
+    path = flags.pop("config", None)
+    if not model.environment_prefix:
+        return model.build((_from_file(model, path) if path else {}) | flags)
+    from shared.cli.environment import from_environment, variable_of
+
+    path = path or os.environ.get(variable_of(model, "config"))
+    given = {name: value for name, value in from_environment(model, os.environ).items() if name not in flags}
+    try:
+        return model.build((_from_file(model, path) if path else {}) | given | flags)
+    except UsageError as error:
+        name = next((one for one in given if str(error).startswith(f"{flag_of(one)}:")), None)
+        if name is None:
+            raise
+        raise UsageError(variable_of(model, name) + str(error).removeprefix(flag_of(name))) from error
 
 
 def value_type(field: FieldInfo) -> Any:
