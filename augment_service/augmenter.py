@@ -11,6 +11,7 @@ from augment_service.config import CandidatesConfig, Device, Dtype
 from augment_service.engine.augment import DEFAULT_BATCH_TOKENS, AugmentEngine
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
+from augment_service.engine.presence import check_models_exist
 from augment_service.service.answers import candidates_answer
 from augment_service.service.responses import TextCandidateSets, TextSamples
 from shared.errors import InputError, UsageError
@@ -88,6 +89,7 @@ class Augmenter:
             "batch_tokens": batch_tokens,
         }
         config = _checked(CandidatesConfig, given)
+        check_models_exist(config.mlm, config.glove)
         self._masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
         self._vectors = GloveVectors.load(config.glove, config.glove_limit)
         self._batch_tokens = config.batch_tokens

@@ -15,6 +15,7 @@ from augment_service.config import CandidatesConfig
 from augment_service.engine.augment import AugmentEngine
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
+from augment_service.engine.presence import check_models_exist
 from augment_service.engine.proposer import TextProposals
 from shared.compute.memory import keep_freed_memory
 from shared.errors import InputError
@@ -64,6 +65,7 @@ def run_command(config: CandidatesConfig) -> None:
 
 def _load(config: CandidatesConfig) -> AugmentEngine:
     keep_freed_memory()
+    check_models_exist(config.mlm, config.glove)
     masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
     vectors = GloveVectors.load(config.glove, config.glove_limit)
     return AugmentEngine(masked_lm, vectors, config.params(), config.batch_tokens)

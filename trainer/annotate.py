@@ -40,7 +40,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     augmented = open_augmented(config.augmented, config.follow_timeout)
-    teacher, tokenizer = load_classifier(config.teacher), load_tokenizer(config.teacher)
+    teacher, tokenizer = load_classifier(config.teacher), load_tokenizer(config.teacher, "--teacher")
     identity = fingerprint(teacher), tokenizer_fingerprint(tokenizer)
     teacher = in_precision(teacher.to(device).eval(), dtype)
     samples = open_store(config.augmented)

@@ -40,6 +40,12 @@ COMMANDS = (
         "trainer.evaluation:run_command",
     ),
     Command(
+        "predict",
+        "Labels and probabilities of a model for the rows of a table.",
+        "trainer.predict.config:PredictConfig",
+        "trainer.predict.command:run_command",
+    ),
+    Command(
         "export",
         "Export a classifier as one ONNX file, fp32 or int8, checked against PyTorch.",
         "trainer.export.config:ExportConfig",

@@ -74,7 +74,7 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     model = load_classifier(config.model, option="--model")
     spec = teacher_spec(model, config.task, config.model, "--model", config.label_map)
     table = read_table(config.data, config)
-    tokenizer, default = load_tokenizer(config.model), sequence_length(None, table.has_pairs)
+    tokenizer, default = load_tokenizer(config.model, "--model"), sequence_length(None, table.has_pairs)
     max_length = fitting_length(config.max_length, default, model.config, tokenizer, config.model)
     data = DevSet.of(table, spec, tokenizer, max_length)
     model = in_precision(model.to(device).eval(), dtype)

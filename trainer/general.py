@@ -48,7 +48,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     """One worker's part of a run; the first one writes."""
     torch.manual_seed(config.seed)
     path = resolve_encoder(config.teacher)
-    tokenizer = load_tokenizer(path)
+    tokenizer = load_tokenizer(path, "--teacher")
     teacher = load_encoder(path)
     identity = fingerprint(teacher)
     teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)

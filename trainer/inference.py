@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import InputError, ModelError, UsageError
+from shared.model_folder import check_tokenizer_fits
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Pieces, tokenize
 from trainer.data.tasks import TaskSpec, read_table, sequence_length
@@ -48,6 +48,7 @@ class Classifier:
         self.folder = folder
         self.device = resolve_device(device)
         self.tokenizer = load_tokenizer(str(folder))
+        check_tokenizer_fits(self.tokenizer, model.config.vocab_size, str(folder), "model")
         self._model = in_precision(model.to(self.device).eval(), resolve_dtype(dtype, self.device))
         self._spec = self.spec(None)
         self._max_length = max_length
@@ -172,10 +173,7 @@ def evaluate(
 def _load_model(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json")
-    try:
-        model = load_classifier(str(folder), option="model")
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder}: {str(error).splitlines()[0]}") from error
+    model = load_classifier(str(folder), option="model")
     if model.config.problem_type == "multi_label_classification":
         raise ModelError(f"{folder} is a multi-label classifier: only one class per text is supported")
     return model

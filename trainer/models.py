@@ -7,51 +7,29 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification, BertModel
 from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
+from shared.model_folder import check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
 from trainer.data.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskSpec
 from trainer.labels import match_outputs, renamed
 from trainer.model_card import write_model_card
 from trainer.result import RunResult
-from trainer.run_folder import CONFIG, is_run
 from trainer.scores import ATTENTION
 
 
-def model_folder(path: str, option: str = "model") -> str:
-    """Where a model is: a folder or hub id as given, OUTPUT/model for the output of a run.
-
-    Raises ModelError for a path that does not exist, and for a run that has no model.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        if path.count("/") > 1 or path.startswith(("/", ".", "~")) or "://" in path or "\\" in path:
-            raise ModelError(f"{option} {path}: no such folder")
-        return path
-    if not is_run(folder):
-        return path
-    if not (folder / "model" / CONFIG).is_file():
-        raise ModelError(f"{option} {path} is the output of a run that has not finished: it has no model/ yet")
-    return str(folder / "model")
-
-
-def load_tokenizer(path: str) -> Any:
-    """The fast tokenizer of a model. Raises ModelError."""
-    path = model_folder(path)
-    try:
+def load_tokenizer(path: str, option: str = "model") -> Any:
+    """The fast tokenizer of a model. option: the flag that named it, for messages. Raises ModelError."""
+    path = model_folder(path, option)
+    with reading_model(path, f"tokenizer of {option}"):
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{path} has no tokenizer: {str(error).splitlines()[0]}") from error
-    if not tokenizer.is_fast:
-        raise ModelError(f"{path} has no fast tokenizer (tokenizer.json)")
+    check_tokenizer_is_fast(tokenizer, path, option)
     return tokenizer
 
 
@@ -71,10 +49,8 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
     options: dict[str, Any] = {"attn_implementation": ATTENTION, "dtype": torch.float32}
     if num_labels is not None:
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
-    try:
+    with reading_model(path, option):
         model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError, UnpicklingError, SafetensorError) as error:
-        raise ModelError(f"{option} {path}: {str(error).splitlines()[0]}") from error
     new = [name for name in problems["missing_keys"] if not name.startswith(("classifier.", "bert.pooler."))]
     if new or (num_labels is None and problems["missing_keys"]):
         raise ModelError(f"{option} {path} lacks weights such as {(new or sorted(problems['missing_keys']))[0]}")
@@ -85,7 +61,12 @@ def load_encoder(path: str) -> Any:
     """A `BertModel` without pooler, in fp32, as the teacher of general distillation. Raises ModelError."""
     path = model_folder(path, "--teacher")
     _bert_config(path, "--teacher")
-    return BertModel.from_pretrained(path, add_pooling_layer=False, attn_implementation=ATTENTION, dtype=torch.float32)
+    options = {"add_pooling_layer": False, "attn_implementation": ATTENTION, "dtype": torch.float32}
+    with reading_model(path, "--teacher"):
+        model, problems = BertModel.from_pretrained(path, output_loading_info=True, **options)
+    if missing := sorted(problems["missing_keys"]):
+        raise ModelError(f"--teacher {path} lacks weights such as {missing[0]}")
+    return model
 
 
 def fitting_length(requested: int | None, default: int, config: Any, tokenizer: Any, path: str) -> int:
@@ -94,10 +75,12 @@ def fitting_length(requested: int | None, default: int, config: Any, tokenizer: 
     config: the model's. Raises UsageError when --max-length exceeds them, ModelError for a tokenizer with more tokens
     than the model embeds.
     """
-    if len(tokenizer) > config.vocab_size:
+    check_tokenizer_fits(tokenizer, config.vocab_size, path, "model")
+    missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
+    if missing:
         raise ModelError(
-            f"{path}: its tokenizer has {len(tokenizer)} tokens, its embeddings {config.vocab_size}; use the tokenizer "
-            "that the model was trained with, or resize the model's embeddings and train it again"
+            f"model {path}: its tokenizer has no {missing[0]}, so it does not belong to a BERT model; put the one "
+            "that the model was trained with into the folder"
         )
     positions = int(config.max_position_embeddings)
     if requested is not None and requested > positions:
@@ -183,10 +166,8 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 def _bert_config(path: str, option: str) -> Any:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    try:
+    with reading_model(path, option):
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{option} {path}: {str(error).splitlines()[0]}") from error
     if config.model_type != "bert":
         raise ModelError(f"{option} {path} is a {config.model_type}; distillation works with BERT models")
     return config

@@ -13,10 +13,11 @@ from typing import Any, BinaryIO
 
 from shared.cli.table_format import DETECTED
 from shared.errors import ManifestError, StoreError, UsageError
+from shared.model_folder import CONFIG
 
 logger = logging.getLogger(__name__)
 
-CONFIG, METRICS, RESULT = "config.json", "metrics.jsonl", "result.json"
+METRICS, RESULT = "metrics.jsonl", "result.json"
 KEEPS_STAGES = "keeps_stages"
 """Key in `config.json` of runs that keep the end of each stage, so that they can be extended."""
 
@@ -27,15 +28,6 @@ def check_is_local(path: str, option: str) -> None:
         raise UsageError(
             f"{option} {path}: this command writes to a local folder only; copy it afterwards, or mount the bucket"
         )
-
-
-def is_run(folder: Path) -> bool:
-    """Whether a folder is the output of a training command."""
-    try:
-        options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(options, dict) and "command" in options
 
 
 def open_run(
@@ -95,7 +87,7 @@ def _extend(folder: Path, before: Mapping[str, Any], grown: Mapping[str, Any]) -
 
 
 def _is_larger(before: Any, now: Any) -> bool:
-    """Whether an option has grown; None is no limit."""
+    """Whether an option has grown; None means unlimited."""
     return before is not None and (now is None or now > before)
 
 

@@ -15,9 +15,10 @@ from transformers import BertConfig, BertForSequenceClassification
 from shared.embedded import EMBEDDED
 from shared.embedded.student import EmbeddedStudent, embedded_student, vocabulary_digest
 from shared.errors import ModelError, UsageError
+from shared.model_folder import model_folder
 from trainer.config import Projection, StudentConfig
 from trainer.mapping import map_layers
-from trainer.models import load_classifier, load_tokenizer, model_folder
+from trainer.models import load_classifier, load_tokenizer
 from trainer.relations import Objective, make_objective
 from trainer.scores import ATTENTION
 from trainer.vocabulary import PrunedVocabulary, shared_vocabulary
@@ -105,7 +106,7 @@ def make_student(
                 "folder"
             )
         folder = model_folder(config.student, "--student")
-        own_tokenizer = load_tokenizer(folder)
+        own_tokenizer = load_tokenizer(folder, "--student")
         vocabulary = shared_vocabulary(own_tokenizer, tokenizer, config.student, str(teacher.config._name_or_path))
         model = load_student(folder, num_logits, config.dropout)
         found = read_projections(Path(folder))

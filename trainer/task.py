@@ -98,7 +98,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
             f"--augmented {config.augmented} holds {kinds[not table.has_pairs]}, --dev {config.dev} "
             f"{kinds[table.has_pairs]}: name the columns of both with --text-column, or give both the same --task"
         )
-    tokenizer = load_tokenizer(config.teacher)
+    tokenizer = load_tokenizer(config.teacher, "--teacher")
     default = sequence_length(None, table.has_pairs)
     max_length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
     student = make_student(config, teacher.bert, spec.num_logits, tokenizer, "intermediate" in config.stages)

@@ -77,7 +77,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     spec = _spec(config, [row.label for row in table.rows])
     table, selection = select_from_table(config, table, spec)
     encoder = resolve_encoder(config.encoder)
-    tokenizer = load_tokenizer(encoder)
+    tokenizer = load_tokenizer(encoder, "--encoder")
     model = load_classifier(encoder, spec.num_logits, "--encoder")
     identity = fingerprint(model.bert)
     model = model.to(worker.device)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from augment_service.engine.linear import Linear
 from shared.compute.attention import products_are_faster
+from shared.positions import position_offset
 
 ARITHMETIC = 2
 """Version of the arithmetic. It is raised whenever the last digits of answers change, so that a job started by another
@@ -66,7 +67,7 @@ class PackedEncoder:
         segment_table = getattr(embeddings, "token_type_embeddings", None)
         self._segments = segment_table.weight.data if segment_table is not None else None
         self._embedding_norm = embeddings.LayerNorm
-        self._place_shift = model.config.pad_token_id + 1 if kind in ("roberta", "xlm-roberta") else 0
+        self._place_shift = position_offset(model)
         projection = getattr(base, "embeddings_project", None)
         self._projection = Linear((projection,), dtype) if projection is not None else None
         activation = _activation(getattr(model.config, "hidden_act", None) or model.config.activation)

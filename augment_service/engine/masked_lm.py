@@ -26,6 +26,8 @@ from augment_service.engine.linear import Linear
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.embedded import EMBEDDED
 from shared.errors import ModelError
+from shared.model_folder import check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
+from shared.positions import longest_input
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +60,7 @@ class MaskedLM:
         self.vocab_size = int(model.config.vocab_size)
         self._head = _head_of(self._model)
         self._encoder = PackedEncoder(self._model, dtype) if is_supported(model) and self._head else None
-        positions = int(getattr(model.config, "max_position_embeddings", 512))
-        self.max_length = positions - (2 if model.config.model_type in ("roberta", "xlm-roberta") else 0)
+        self.max_length = longest_input(model)
         self.lexicon = Lexicon(tokenizer, *_special_ids(tokenizer), self.max_length)
         self.has_segments = int(getattr(model.config, "type_vocab_size", 0) or 0) > 1
 
@@ -77,7 +78,6 @@ class MaskedLM:
         dtype: fp32, bf16, or auto (bf16 where the hardware supports it). num_threads: CPU threads of the whole process.
         observe: called with the seconds of each model batch.
         """
-        from safetensors import SafetensorError
         from transformers import AutoConfig, AutoModelForMaskedLM, AutoTokenizer
         from transformers.utils import logging as transformers_logging
 
@@ -92,17 +92,16 @@ class MaskedLM:
 
             model, tokenizer = embedded_masked_lm()
         else:
-            try:
-                config = AutoConfig.from_pretrained(path)
+            folder = model_folder(path, "--mlm")
+            with reading_model(folder, "--mlm"):
+                config = AutoConfig.from_pretrained(folder)
                 _check_kind(path, config)
                 model, report = AutoModelForMaskedLM.from_pretrained(
-                    path, dtype=torch.float32, output_loading_info=True, attn_implementation="sdpa"
+                    folder, dtype=torch.float32, output_loading_info=True, attn_implementation=_attention_of(config)
                 )
-                tokenizer = AutoTokenizer.from_pretrained(path)
-            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                raise ModelError(f"--mlm {path}: {str(error).splitlines()[0]}") from error
+                tokenizer = AutoTokenizer.from_pretrained(folder)
             _check_head(path, report)
-            _check_tokenizer(path, tokenizer, int(model.config.vocab_size))
+            _check_tokenizer(path, tokenizer, model)
         check_weights(path, model)
         loaded = cls(model, tokenizer, device, precision, path, observe)
         loaded.check_output()
@@ -314,8 +313,19 @@ def _check_head(path: str, report: Any) -> None:
         )
 
 
-def _check_tokenizer(path: str, tokenizer: Any, vocab_size: int) -> None:
+def _attention_of(config: Any) -> str:
+    """The fused attention where the architecture has it."""
+    from transformers import MODEL_FOR_MASKED_LM_MAPPING
+
+    kind = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
+    return "sdpa" if getattr(kind, "_supports_sdpa", False) else "eager"
+
+
+def _check_tokenizer(path: str, tokenizer: Any, model: Any) -> None:
     """Refuse a missing tokenizer: transformers would create an empty one, and every word would be unknown."""
+    vocab_size = int(model.config.vocab_size)
+    check_tokenizer_is_fast(tokenizer, path, "--mlm")
+    check_tokenizer_fits(tokenizer, model.get_input_embeddings().weight.shape[0], path, "--mlm")
     if 2 * len(tokenizer) < vocab_size:
         raise ModelError(
             f"--mlm {path}: its tokenizer has {len(tokenizer)} entries, the model {vocab_size}: tokenizer.json (or "

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from augment_service.config import RunConfig
+from augment_service.engine.presence import check_models_exist
 from augment_service.job.heartbeat import Heartbeat, new_run_name, read_heartbeats, remove_dead
 from augment_service.job.quarantine_bound import check_quarantine
 from augment_service.job.shard_work import shard_schema, shard_work
@@ -139,8 +140,11 @@ def _log_plan(job: Job, missing: set[int]) -> None:
 
 def _compute(job: Job, missing: set[int]) -> None:
     """Compute and commit the missing shards on Ray. Raises ExpectedError, after a last heartbeat with the reason."""
-    from shared.compute.ray_session import ray_job_of, ray_session
+    from shared.compute.ray_session import is_private, ray_job_of, ray_session
 
+    if is_private(job.config.address):
+        # The nodes of another Ray may have folders that this machine does not have.
+        check_models_exist(job.config.mlm, job.config.glove)
     plan = job.manifest.plan
     heartbeat = Heartbeat(job.run, rows=plan.rows, shards=plan.shards, shards_left=len(missing))
     heartbeat.rows_done = plan.rows - sum(map(plan.rows_of, missing))

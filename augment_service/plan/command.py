@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from augment_service.config import PlanConfig
+from augment_service.engine.presence import check_models_exist
 from augment_service.plan.estimate import (
     Block,
     Measurement,
@@ -35,6 +36,7 @@ def run_command(config: PlanConfig) -> CommandResult:
     config = config.with_n_a_of(options.task)
     # The measurement is always one of this machine's CPUs, whatever device the run will use.
     config = config.model_copy(update={"device": "cpu"})
+    check_models_exist(config.mlm, config.glove)
     began = time.monotonic()
     source = open_source(options)
     survey_seconds = time.monotonic() - began

@@ -57,13 +57,17 @@ class Ticket:
     """Admits a request to the models once: its later texts wait in the queue and are not refused."""
 
     def __init__(self, models: Models) -> None:
-        self._models, self._is_admitted = models, False
+        self._models, self._is_admitted, self._lock = models, False, asyncio.Lock()
 
-    def use(self) -> None:
+    async def use(self) -> None:
         """Raises OverloadError when the queue is too long and the request was not admitted before."""
-        if not self._is_admitted:
-            self._models.admit()
-            self._is_admitted = True
+        if self._is_admitted:
+            return
+        # The texts of a request arrive here together; the first one asks for all of them.
+        async with self._lock:
+            if not self._is_admitted:
+                await self._models.admit()
+                self._is_admitted = True
 
 
 class Augmenter:
@@ -123,7 +127,7 @@ class Augmenter:
     async def _sequential_samples(
         self, columns: Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket
     ) -> tuple[RowCandidates, Samples]:
-        ticket.use()
+        await ticket.use()
         rows = [SourceRow(source_id, columns[0], columns[1] if len(columns) > 1 else None)]
         found, samples = await self._drive(samples_steps(Proposer(self.models.lexicon, params), rows), is_long=True)
         return found[0], samples
@@ -136,7 +140,7 @@ class Augmenter:
         self._metrics.cache_hit(known is not None)
         if known is not None:
             return known
-        ticket.use()
+        await ticket.use()
         proposer = Proposer(self.models.lexicon, params)
         is_long = sum(map(len, columns)) > _INLINE_CHARACTERS
         proposals = await self._drive(proposer.propose_steps(list(columns), protects=True), is_long)

@@ -52,13 +52,21 @@ class MaskedLM:
         lexicon = self._batcher.masked_lm.lexicon
         return Lexicon(lexicon.tokenizer, lexicon.cls_id, lexicon.sep_id, lexicon.mask_id, lexicon.max_length)
 
+<<<<<<< HEAD
     async def info(self) -> ModelInfo:
         """Facts of the model, for /info."""
         return await asyncio.to_thread(of_masked_lm, self._config, self._batcher.masked_lm)
 
     async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:
         """One Ranking per input. Raises OverloadError."""
+=======
+    async def admit(self) -> None:
+        """Raises OverloadError when this replica's queue is too long."""
+>>>>>>> main
         self._batcher.admit()
+
+    async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:
+        """One Ranking per input. An admitted request is never refused here, whatever arrived after it."""
         return await self._batcher.rank(inputs, num_ranked, whole_words)
 
 
@@ -75,6 +83,10 @@ class Glove:
         vectors = self._neighbours.vectors
         assert isinstance(vectors, GloveVectors)
         return of_vectors(self._config, vectors)
+
+    async def admit(self) -> None:
+        """Raises OverloadError when this replica's queue is too long."""
+        self._neighbours.admit()
 
     async def nearest(self, words: tuple[str, ...], k: int) -> Nearest:
         """Per word its K nearest (word, cosine)."""
@@ -120,8 +132,12 @@ class RemoteModels:
         *rankings, found = await asyncio.gather(*parts, nearest)
         return Answer([one for part in rankings for one in part], found)
 
-    def admit(self) -> None:
-        """Nothing to check here: each replica of the masked LM admits requests itself."""
+    async def admit(self) -> None:
+        """Ask a replica of each model, as Ray Serve's router picks it: one with a short queue of calls.
+
+        Raises OverloadError, ClusterError. Once for a request: its later texts are not refused halfway.
+        """
+        await asyncio.gather(_ask(lambda: self._masked_lm.admit.remote()), _ask(lambda: self._glove.admit.remote()))
 
     async def close(self) -> None:
         """Nothing to stop here: Ray Serve stops the deployments."""
@@ -169,14 +185,16 @@ async def _ask(call: Any) -> Any:
         try:
             return await call()
         except BackPressureError as error:
-            raise OverloadError("the models are overloaded; try again later", 2.0) from error
+            lost: Exception = error
         except RayTaskError as error:
             cause = error.cause if isinstance(error.cause, Exception) else error
             if isinstance(cause, ExpectedError) or not isinstance(cause, RayActorError):
                 raise cause from error
-            lost: Exception = error
+            lost = error
         except (RayActorError, DeploymentUnavailableError) as error:
             lost = error
         if tried < TRIES:
             await asyncio.sleep(FIRST_WAIT_SECONDS * 2 ** (tried - 1))
+    if isinstance(lost, BackPressureError):
+        raise OverloadError("the models are overloaded; try again later", 2.0) from lost
     raise ClusterError(f"a model replica was lost {TRIES} times: {type(lost).__name__}") from lost

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from augment_service.config import ServeConfig
+<<<<<<< HEAD
 from augment_service.engine.glove import GloveVectors
 from augment_service.service.info import of_masked_lm, of_vectors
+=======
+from augment_service.engine.presence import check_models_exist
+>>>>>>> main
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import LocalModels, load_batcher, load_neighbours
 from shared.embedded import EMBEDDED
@@ -25,10 +29,7 @@ FIRST_WAIT_SECONDS = 1.0
 
 def check_paths(config: ServeConfig) -> None:
     """Raises ModelError when a model is named by a path where nothing is. A hub id can only be tried."""
-    if is_path(config.mlm) and not Path(config.mlm).exists():
-        raise ModelError(f"--mlm {config.mlm}: no such folder; give a model folder, a hub id, or `embedded`")
-    if config.glove != EMBEDDED and not Path(config.glove).exists():
-        raise ModelError(f"--glove {config.glove}: no such file; give GloVe text, word2vec text, or `embedded`")
+    check_models_exist(config.mlm, config.glove)
 
 
 def is_path(name: str) -> bool:

@@ -36,7 +36,7 @@ class Models(Protocol):
         """Raises OverloadError, ModelError, ClusterError."""
         ...
 
-    def admit(self) -> None:
+    async def admit(self) -> None:
         """Raises OverloadError when a new request would wait too long."""
         ...
 
@@ -63,8 +63,8 @@ class LocalModels:
         )
         return Answer(rankings, nearest)
 
-    def admit(self) -> None:
-        """Raises OverloadError when one of the queues is too long."""
+    async def admit(self) -> None:
+        """Raises OverloadError when one of the queues is too long. Never waits."""
         self.batcher.admit()
         self.neighbours.admit()
 

@@ -71,7 +71,7 @@ def add_text_routes(app: FastAPI, state: State, limits: Limits, *, gzip: bool) -
     async def augment_stream(request: Request) -> Response:
         body, _ = await parse(request, AugmentRequest, is_stream=True)
         # Once the first byte is sent, the status can no longer say that the service is overloaded.
-        state.ready().models.admit()
+        await state.ready().models.admit()
         return StreamingResponse(_lines(_sample_jobs(state.ready(), body)), media_type="application/x-ndjson")
 
 

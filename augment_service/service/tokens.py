@@ -84,7 +84,7 @@ def read_tokens(token_file: str | None) -> list[Token]:
 
 def _from_file(token_file: str, before: int) -> list[Token]:
     try:
-        # Editors on Windows begin a file with a byte order mark, which is no part of the first token.
+        # Editors on Windows begin a file with a byte order mark, which does not belong to the first token.
         lines = Path(token_file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a UTF-8 text file"

@@ -26,9 +26,7 @@ def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[An
     os.environ.setdefault("RAY_COLOR_PREFIX", "0")
     import ray
 
-    # Without RAY_ADDRESS, `auto` starts a private Ray: joining whatever runs on a shared machine is a bad default.
-    if address == "auto":
-        address = os.environ.get("RAY_ADDRESS", "local")
+    address = _resolved(address)
     with interruptible():
         try:
             _connect(ray, address, namespace)
@@ -36,6 +34,16 @@ def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[An
         finally:
             # Also after half a start: processes of a private Ray must not outlive the command.
             ray.shutdown()
+
+
+def is_private(address: str) -> bool:
+    """Whether a session with this address starts a Ray of its own on this machine."""
+    return _resolved(address) == "local"
+
+
+def _resolved(address: str) -> str:
+    """Without RAY_ADDRESS, `auto` starts a private Ray: joining whatever runs on a shared machine is a bad default."""
+    return os.environ.get("RAY_ADDRESS", "local") if address == "auto" else address
 
 
 def _connect(ray: Any, address: str, namespace: str | None) -> None:

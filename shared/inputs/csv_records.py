@@ -15,6 +15,10 @@ MAX_RECORD_CHARACTERS = 10_000_000
 """A longer record is taken for one with an unclosed quote."""
 
 
+_RETURN = "\udc0d"
+"""No decoder gives this lone surrogate."""
+
+
 class CsvRecord(NamedTuple):
     """The record that starts at line `number` (1-based): its `cells`, or None and the reason; `raw` is its text."""
 
@@ -63,6 +67,7 @@ def read_csv(
             number += 1
             again.extendleft(reversed(taken[1:]))
             continue
+        cells = [cell.replace(_RETURN, "\r") for cell in cells]
         yield CsvRecord(number, tuple(cells), "", "".join(taken).rstrip("\r\n"))
         number += len(taken)
 
@@ -75,4 +80,10 @@ def _take(source: Iterator[str], again: deque[str], taken: list[str]) -> Iterato
         taken.append(line)
         if len(taken) > 1 and size > MAX_RECORD_CHARACTERS:
             raise _TooLongError
-        yield line
+        yield _hide_returns(line)
+
+
+def _hide_returns(line: str) -> str:
+    """The line with other letters for the carriage returns within it, which the csv module takes for ends of lines."""
+    body = line.removesuffix("\n").removesuffix("\r")
+    return line if "\r" not in body else body.replace("\r", _RETURN) + line[len(body) :]

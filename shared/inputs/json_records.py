@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from shared.errors import InputError
+from shared.inputs.json_documents import document_rows
 from shared.inputs.records import Record
 from shared.inputs.table_files import open_table
 
@@ -19,7 +20,7 @@ _SPACE = " \t\r\n"
 
 def json_records(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
     """Every row of a file. cells: its values of `columns`, or one cell with the whole object. Raises InputError."""
-    place, values = ("row", _array(path)) if _is_array(path) else ("line", _lines(path))
+    place, values = _values(path)
     for number, loaded, raw in values:
         if isinstance(loaded, _Broken):
             yield Record(path, place, number, None, loaded.reason, raw)
@@ -75,6 +76,16 @@ def _kind(value: Any) -> str:
 class _Broken:
     def __init__(self, reason: str) -> None:
         self.reason = reason
+
+
+def _values(path: str) -> tuple[str, Iterator[tuple[int, Any, bytes | str | None]]]:
+    """What its numbers count, and each value with its number and its source."""
+    if _is_array(path):
+        return "row", _array(path)
+    rows = document_rows(path)
+    if rows is not None:
+        return "row", ((number, row, None) for number, row in enumerate(rows))
+    return "line", _lines(path)
 
 
 def _is_array(path: str) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -39,12 +40,28 @@ def whole_number(cell: Any) -> int | None:
         if match is None or cell.startswith("-0"):
             return None
         cell = int(match[1])
+        if match[2] and abs(cell) > _EXACT:
+            return None
     return cell if isinstance(cell, int) and -(2**63) <= cell < 2**63 else None
 
 
 def is_number(text: str) -> bool:
     """Whether a text is a finite decimal number."""
     return _NUMBER.fullmatch(text.strip()) is not None and math.isfinite(float(text))
+
+
+def _is_plain_float(text: str) -> bool:
+    """Whether a text is the shortest spelling of its number, with an exponent only where writers of numbers use one."""
+    if not is_number(text) or text != text.strip():
+        return False
+    shortest = repr(float(text))
+    if text == shortest:
+        return True
+    mantissa, e, exponent = text.partition("e")
+    if not e or -4 < int(exponent) < 15:
+        return False
+    is_padded = "." in mantissa and mantissa.endswith("0") and not mantissa.endswith(".0")
+    return text.lstrip("-")[:1] in "123456789" and not is_padded and Decimal(text) == Decimal(shortest)
 
 
 def kind_of_label(label: Any, is_score: bool) -> str | None:
@@ -58,7 +75,7 @@ def kind_of_label(label: Any, is_score: bool) -> str | None:
         return WHOLE if abs(number) <= _EXACT else LONG
     if isinstance(label, float):
         return FLOAT
-    return FLOAT if isinstance(label, str) and is_number(label) and repr(float(label)) == label else TEXT
+    return FLOAT if isinstance(label, str) and _is_plain_float(label) else TEXT
 
 
 def common_type(kinds: set[str | None]) -> pa.DataType:

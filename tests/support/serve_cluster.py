@@ -27,9 +27,14 @@ def free_port() -> int:
 
 
 class ServeCluster:
-    """`serve run` with deploy/serve/serve.yaml, but with other models, a free port, and `replicas` masked LMs."""
+    """`serve run` with deploy/serve/serve.yaml, but with other models, a free port, and `replicas` masked LMs.
 
-    def __init__(self, folder: Path, args: dict[str, Any], replicas: int = 1) -> None:
+    autoscaling: changes to the masked LM's autoscaling instead of a fixed number of replicas.
+    """
+
+    def __init__(
+        self, folder: Path, args: dict[str, Any], replicas: int = 1, autoscaling: dict[str, Any] | None = None
+    ) -> None:
         config = yaml.safe_load((ROOT / "deploy" / "serve" / "serve.yaml").read_text(encoding="utf-8"))
         port = free_port()
         config["http_options"]["port"] = port
@@ -38,7 +43,8 @@ class ServeCluster:
         for deployment in application["deployments"]:
             deployment["ray_actor_options"] = {"num_cpus": 0.1}
             if deployment["name"] == "MaskedLM":
-                deployment["autoscaling_config"] |= {"min_replicas": replicas, "max_replicas": replicas}
+                fixed = {"min_replicas": replicas, "max_replicas": replicas}
+                deployment["autoscaling_config"] |= fixed if autoscaling is None else autoscaling
         path = folder / "serve.yaml"
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
         self.url = f"http://127.0.0.1:{port}"

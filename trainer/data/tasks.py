@@ -10,6 +10,7 @@ import numpy as np
 
 from shared.errors import InputError
 from shared.glue import get_task
+from shared.inputs.labels import is_number
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import open_source
@@ -45,6 +46,8 @@ class TaskSpec:
         if label is None:
             return float("nan")
         if self.labels is None:
+            if not is_number(str(label)):
+                raise InputError(f"{where}: label {str(label)[:40]!r} is not a number, and the task is a regression")
             return float(str(label))
         index = find_label(self.labels, str(label))
         if index is None:
@@ -115,10 +118,8 @@ def own_spec(labels: Sequence[object], regression: bool, path: str) -> TaskSpec:
     """The spec of a user's own data, from its training labels. Raises InputError when they do not form a task."""
     if regression:
         for label in labels:
-            try:
-                float(str(label))
-            except ValueError:
-                raise InputError(f"{path}: label {str(label)[:40]!r} is not a number (--regression)") from None
+            if not is_number(str(label)):
+                raise InputError(f"{path}: label {str(label)[:40]!r} is not a number (--regression)")
         return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
     names = sorted(
         {str(label) for label in labels}, key=lambda name: (len(name), name) if name.isdigit() else (99, name)

@@ -21,8 +21,9 @@ from shared.errors import StoreError, UsageError
 from trainer.export.check import Agreement, LogitCheck, check_equal_logits, compare_predictions
 from trainer.export.config import ExportConfig
 from trainer.export.onnx_file import quantise, write_onnx
-from trainer.export.sample_inputs import EncodedRow, encode_texts, input_names, longest_input, random_rows, read_texts
+from trainer.export.sample_inputs import EncodedRow, encode_texts, input_names, random_rows, read_texts
 from trainer.export.saved_classifier import SavedClassifier, load_saved_classifier
+from trainer.positions import longest_input
 from trainer.run_folder import check_is_local
 
 
@@ -59,7 +60,7 @@ def run_command(config: ExportConfig) -> CommandResult:
     if output.is_dir() or output.suffix == ".json":
         raise UsageError(f"--output {output}: name a file such as {output.with_suffix('') / 'model.onnx'}")
     classifier = load_saved_classifier(config.model, "--model")
-    longest = min(longest_input(classifier.model.config, classifier.tokenizer), config.max_length or 1 << 30)
+    longest = min(longest_input(classifier.model, classifier.tokenizer), config.max_length or 1 << 30)
     rows = _comparison_rows(config, classifier, longest)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -114,12 +114,3 @@ def input_names(tokenizer: Any) -> tuple[str, ...]:
     """Names of the model's inputs, in order."""
     known = ("input_ids", "attention_mask", "token_type_ids")
     return tuple(name for name in known if name in tokenizer.model_input_names)
-
-
-def longest_input(model_config: Any, tokenizer: Any) -> int:
-    """Length of the longest input that the model accepts, in tokens."""
-    positions = int(getattr(model_config, "max_position_embeddings", 0) or 512)
-    # RoBERTa's positions start after the padding id.
-    if model_config.model_type in ("roberta", "xlm-roberta", "camembert"):
-        positions -= int(model_config.pad_token_id) + 1
-    return min(positions, int(tokenizer.model_max_length))

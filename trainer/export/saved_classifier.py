@@ -12,6 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from shared.errors import ModelError
+from shared.model_folder import (
+    CONFIG,
+    check_tokenizer_fits,
+    check_tokenizer_is_fast,
+    model_folder,
+    reading_model,
+    weight_files,
+)
 
 Arrays = Mapping[str, NDArray[np.int64]]
 Floats = NDArray[np.float32]
@@ -28,7 +36,7 @@ class SavedClassifier:
     @property
     def weight_bytes(self) -> int:
         """Size of the weight files."""
-        return sum(path.stat().st_size for path in self.folder.glob("*.safetensors"))
+        return sum(path.stat().st_size for path in weight_files(self.folder))
 
     @property
     def num_parameters(self) -> int:
@@ -50,12 +58,10 @@ def load_saved_classifier(path: str, option: str) -> SavedClassifier:
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    from trainer.models import model_folder
-
     folder = Path(model_folder(path, option))
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise ModelError(f"{option} {path} is not a model folder: it has no config.json")
-    try:
+    with reading_model(str(folder), option):
         config = AutoConfig.from_pretrained(folder)
         if not any("SequenceClassification" in name for name in config.architectures or ()):
             raise ModelError(
@@ -64,6 +70,6 @@ def load_saved_classifier(path: str, option: str) -> SavedClassifier:
             )
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{option} {path}: {str(error).splitlines()[0]}") from error
+    check_tokenizer_is_fast(tokenizer, path, option)
+    check_tokenizer_fits(tokenizer, model.get_input_embeddings().weight.shape[0], path, option)
     return SavedClassifier(folder=folder, model=model.eval(), tokenizer=tokenizer)

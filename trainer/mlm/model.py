@@ -21,8 +21,8 @@ from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertModel
 from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError
+from shared.model_folder import model_folder, reading_model
 from trainer.mlm.functions import low_rank_linear, tied_cross_entropy
-from trainer.models import model_folder
 
 LINEAR_LAYERS = ["query", "key", "value", "dense"]
 ATTENTION = "eager"
@@ -125,17 +125,17 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     path = model_folder(path, "--encoder")
-    try:
+    with reading_model(path, "--encoder"):
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"--encoder {path}: {str(error).splitlines()[0]}") from error
     if config.model_type != "bert":
         raise ModelError(f"--encoder {path} is a {config.model_type}; trainer mlm adapts BERT encoders")
     # Dropout only slows down a run that sees its text about once.
     options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    options |= {"dtype": torch.float32, "attn_implementation": ATTENTION}
     head = None
     if any("MaskedLM" in name or "PreTraining" in name for name in config.architectures or []):
-        whole = BertForMaskedLM.from_pretrained(path, dtype=torch.float32, attn_implementation=ATTENTION, **options)
+        with reading_model(path, "--encoder"):
+            whole = BertForMaskedLM.from_pretrained(path, **options)
         encoder, predictions = whole.bert, whole.cls.predictions
         head = {
             "dense.weight": predictions.transform.dense.weight.detach(),
@@ -145,9 +145,8 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
             "bias": predictions.bias.detach(),
         }
     else:
-        encoder = BertModel.from_pretrained(
-            path, add_pooling_layer=False, dtype=torch.float32, attn_implementation=ATTENTION, **options
-        )
+        with reading_model(path, "--encoder"):
+            encoder = BertModel.from_pretrained(path, add_pooling_layer=False, **options)
     if adapters:
         from peft import LoraConfig, inject_adapter_in_model
 

@@ -13,6 +13,7 @@ import torch
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
 from shared.embedded import EMBEDDED, resolve_encoder
+from shared.errors import ModelError
 from shared.storage.input_files import sha256_of
 from trainer.data.budget import Tokens
 from trainer.data.corpus import TokenFile, Vocabulary, split_lines, tokenize_lines
@@ -93,7 +94,9 @@ def _work(config: MlmConfig, worker: Worker) -> None:
 
 def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
     """Read, split and tokenize the corpus files. Raises InputError, ModelError."""
-    tokenizer = load_tokenizer(encoder)
+    tokenizer = load_tokenizer(encoder, "--encoder")
+    if tokenizer.mask_token_id is None:
+        raise ModelError(f"--encoder {encoder}: its tokenizer has no mask_token, which training a masked LM needs")
     training: list[TokenFile] = []
     held_out: list[TokenFile] = []
     for path in config.corpus:

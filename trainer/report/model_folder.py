@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import InputError
+from shared.errors import InputError, ModelError
+from shared.model_folder import reading_model, weight_files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,9 +40,9 @@ class ModelFolder:
 def read_model_folder(folder: Path) -> ModelFolder:
     """Read size and shape of a saved model. Raises InputError."""
     config = read_object(folder / "config.json", "not a model folder (it has no config.json)")
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = weight_files(folder)
     if not weights:
-        raise InputError(f"{folder} has no weights (*.safetensors)")
+        raise InputError(f"{folder} has no weights (model.safetensors or pytorch_model.bin)")
     return ModelFolder(
         folder=folder,
         parameters=sum(_count_weights(path) for path in weights),
@@ -71,10 +72,28 @@ def read_object(path: Path, missing: str | None = None) -> dict[str, Any]:
 
 
 def _count_weights(path: Path) -> int:
-    """Weights in a safetensors file, from its header: 8 bytes of length, then JSON with the shape of every tensor."""
+    """Weights in a safetensors file, from its header: 8 bytes of length, then JSON with the shape of every tensor.
+
+    Those of a pytorch_model.bin are counted without reading their values.
+    """
+    if path.suffix == ".bin":
+        return _count_pickled(path)
     try:
         with path.open("rb") as file:
             header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         return sum(math.prod(one["shape"]) for name, one in header.items() if name != "__metadata__")
     except (OSError, ValueError, KeyError, TypeError, MemoryError, OverflowError) as error:
         raise InputError(f"{path} is not a safetensors file: {error}") from error
+
+
+def _count_pickled(path: Path) -> int:
+    import torch
+
+    try:
+        with reading_model(str(path.parent), "--runs"):
+            weights = torch.load(path, map_location="meta", weights_only=True)
+    except ModelError as error:
+        raise InputError(str(error)) from error
+    # Tied weights are listed under each of their names, but share a storage.
+    unique = {(value.untyped_storage()._cdata, value.storage_offset()): value for value in weights.values()}
+    return sum(value.numel() for value in unique.values())

@@ -9,11 +9,11 @@ from typing import Any
 
 from shared.errors import InputError
 from shared.glue import TASKS
+from shared.model_folder import is_run
 from trainer.data.tasks import sequence_length
 from trainer.report.history import History, read_history
 from trainer.report.model_folder import ModelFolder, read_model_folder, read_object
 from trainer.result import RunResult, read_result
-from trainer.run_folder import is_run
 
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from shared.compute.hardware import resolve_device, resolve_dtype
-from trainer.export.sample_inputs import EncodedRow, encode_texts, longest_input, pad_rows, random_rows, read_texts
+from trainer.export.sample_inputs import EncodedRow, encode_texts, pad_rows, random_rows, read_texts
 from trainer.export.saved_classifier import load_saved_classifier
+from trainer.positions import longest_input
 from trainer.report.config import ReportConfig
 from trainer.report.measurements import Measurement, Timing
 from trainer.report.model_folder import ModelFolder

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -76,3 +77,62 @@ def test_no_request_fails_when_a_replica_is_killed(cluster: ServeCluster, deploy
             return counts
 
     assert asyncio.run(load()) == [3] * 400
+
+
+@pytest.mark.timeout(400)
+def test_a_request_of_many_texts_is_admitted_or_refused_as_a_whole(cluster: ServeCluster) -> None:
+    async def one(client: httpx.AsyncClient, number: int) -> tuple[int, int]:
+        texts = [f"the quick brown fox {number} {text} jumps over a lazy dog near the river" for text in range(60)]
+        answer = await client.post("/v1/augment", json={"texts": texts, "n_a": 1, "words": "all"}, timeout=300)
+        return answer.status_code, len(answer.json().get("results", []))
+
+    async def load() -> list[tuple[int, int]]:
+        async with httpx.AsyncClient(base_url=cluster.url) as client:
+            return await asyncio.gather(*(one(client, number) for number in range(24)))
+
+    found = asyncio.run(load())
+    assert set(found) <= {(200, 60), (503, 0)}
+    assert (200, 60) in found
+
+
+@pytest.mark.timeout(600)
+def test_replicas_are_added_under_load_and_removed_afterwards(
+    model_options: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    args: dict[str, Any] = {"threads": 1, "cache_bytes": 0}
+    for name, value in zip(model_options[::2], model_options[1::2], strict=True):
+        args.setdefault(name.removeprefix("--"), value)
+    autoscaling = {
+        "min_replicas": 1,
+        "max_replicas": 2,
+        "target_ongoing_requests": 1,
+        "upscale_delay_s": 1,
+        "downscale_delay_s": 3,
+        "look_back_period_s": 2,
+        "metrics_interval_s": 1,
+    }
+
+    scaling = ServeCluster(tmp_path_factory.mktemp("scale"), args, autoscaling=autoscaling)
+
+    def replicas() -> int:
+        return len(scaling.replica_pids("MaskedLM"))
+
+    async def load_until(is_enough: Callable[[], bool]) -> None:
+        async def client_loop(client: AsyncClient, number: int) -> None:
+            count = 0
+            while not is_enough():
+                count += 1
+                await client.augment([f"the quick brown fox {number} {count} jumps over a lazy dog"] * 4, words="all")
+
+        async with AsyncClient(scaling.url, max_tries=20) as client:
+            await asyncio.wait_for(asyncio.gather(*(client_loop(client, number) for number in range(12))), 200)
+
+    with scaling:
+        assert replicas() == 1
+        asyncio.run(load_until(lambda: replicas() == 2))
+        deadline = time.monotonic() + 120
+        while replicas() > 1:
+            assert time.monotonic() < deadline, "the second replica stayed"
+            time.sleep(0.5)
+        with Client(scaling.url) as client:
+            assert client.augment(["a good film"], n_a=1)

@@ -47,6 +47,25 @@ def test_the_operator_accepts_the_manifest(validators: dict[str, jsonschema.Draf
     assert any("serveConfigVO" in one for one in faults(manifest, validators))
 
 
+def test_the_workers_of_the_manifest_have_room_for_all_replicas() -> None:
+    manifest = yaml.safe_load((DEPLOY / "serve" / "rayservice.yaml").read_text(encoding="utf-8"))
+    cluster = manifest["spec"]["rayClusterConfig"]
+    assert cluster["enableInTreeAutoscaling"] is True
+    assert "automountServiceAccountToken" not in cluster["headGroupSpec"]["template"]["spec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    (container,) = workers["template"]["spec"]["containers"]
+    free = [float(container["resources"]["requests"]["cpu"])] * workers["maxReplicas"]
+    (application,) = yaml.safe_load(manifest["spec"]["serveConfigV2"])["applications"]
+    asked = []
+    for one in application["deployments"]:
+        count = one.get("num_replicas") or one["autoscaling_config"]["max_replicas"]
+        asked += [one["ray_actor_options"]["num_cpus"]] * count
+    # Largest first, each to the first worker with room.
+    for size in sorted(asked, reverse=True):
+        worker = next(index for index, room in enumerate(free) if room >= size)
+        free[worker] -= size
+
+
 def test_the_dashboard_shows_exactly_the_metrics_of_the_service() -> None:
     dashboard = json.loads((DEPLOY / "grafana" / "service.json").read_text(encoding="utf-8"))
     jsonschema.validate(dashboard, SCHEMA)

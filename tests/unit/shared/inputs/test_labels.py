@@ -48,6 +48,9 @@ def as_csv(path: Path, cells: list[str]) -> Path:
         (["9007199254740993", "0.5"], ["9007199254740993", "0.5"], pa.string()),
         (["1.0", "0.0", "1"], [1, 0, 1], pa.int64()),
         (["1", "2.5"], [1.0, 2.5], pa.float64()),
+        (["1e-07", "1e-7", "1e+20", "0.5"], [1e-7, 1e-7, 1e20, 0.5], pa.float64()),
+        (["1e5", "2.5"], ["1e5", "2.5"], pa.string()),
+        (["1.50e-7", "2.5"], ["1.50e-7", "2.5"], pa.string()),
     ],
 )
 def test_a_label_is_a_number_only_if_every_cell_is_its_plain_spelling(

@@ -72,6 +72,26 @@ def test_a_broken_array_is_refused(tmp_path: Path) -> None:
             source_of(tmp_path / "x.json")
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"text": {"0": "a", "1": "b"}, "y": {"0": 1, "1": 0}},
+        {"text": ["a", "b"], "y": [1, 0]},
+        {"version": "1", "data": [{"text": "a", "y": 1}, {"text": "b", "y": 0}]},
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_document_is_the_table_in_it(tmp_path: Path, document: dict[str, Any], indent: int | None) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(document, indent=indent))
+    rows = [(row.text_a, row.label) for row in source_of(tmp_path / "x.json", label_column="y").rows()]  # type: ignore[union-attr]
+    assert rows == [("a", 1), ("b", 0)]
+
+
+def test_one_object_of_texts_is_one_row(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text(json.dumps({"text": "a film", "y": 1}, indent=2))
+    assert texts_of(tmp_path / "x.json") == ["a film"]
+
+
 def test_quotes_in_an_unquoted_tsv_are_text(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     path.write_text('text\ty\n"Good" film\t1\n"open\t0\nplain\t1\n')

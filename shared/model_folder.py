@@ -1,0 +1,113 @@
+"""Where a model is, and what can be said about its files before and after transformers reads them.
+
+The one place for both halves: a folder or hub id from any option, errors of the libraries that read it as one line, and
+the check that a tokenizer belongs to its model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from shared.errors import ExpectedError, ModelError
+
+CONFIG = "config.json"
+
+
+def model_folder(path: str, option: str = "model") -> str:
+    """Where a model is: a folder or hub id as given, OUTPUT/model for the output of a run.
+
+    Raises ModelError for a path that does not exist, and for a run that has no model.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise ModelError(f"{option} {path} is a file: name the folder that holds it, with config.json and tokenizer")
+    if not path or not folder.is_dir():
+        if not path or path.count("/") > 1 or path.startswith(("/", ".", "~")) or "://" in path or "\\" in path:
+            raise ModelError(f"{option} {path}: no such folder")
+        if _is_offline() and not _is_cached(path):
+            raise ModelError(
+                f"{option} {path}: no such folder here, and no such model in the hub's cache (HF_HUB_OFFLINE is set)"
+            )
+        return path
+    if not is_run(folder):
+        return path
+    if not (folder / "model" / CONFIG).is_file():
+        raise ModelError(f"{option} {path} is the output of a run that has not finished: it has no model/ yet")
+    return str(folder / "model")
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is the output of a training command."""
+    try:
+        options = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(options, dict) and "command" in options
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of a saved model's weights: safetensors, else pytorch_model.bin; several if it is stored in parts."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
+@contextlib.contextmanager
+def reading_model(path: str, option: str) -> Iterator[None]:
+    """Turns whatever transformers and the libraries below it raise while they read files into a ModelError.
+
+    They have no common base: a damaged tokenizer.json is a plain Exception, a damaged pickle an UnpicklingError, a
+    wrong type in config.json a TypeError. Running out of memory stays what it is.
+    """
+    try:
+        yield
+    except (ExpectedError, MemoryError):
+        raise
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        what = lines[0] if lines and not isinstance(error, KeyError) else f"{type(error).__name__} {error!s}".strip()
+        if not Path(path).is_dir():
+            what = f"neither a folder here nor a model that the hub gives out: {what}"
+        raise ModelError(f"{option} {path}: {what}") from error
+
+
+def check_tokenizer_fits(tokenizer: Any, num_embeddings: int, path: str, option: str) -> None:
+    """Raises ModelError for a tokenizer that gives ids which the model's embeddings do not have."""
+    size = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if size > num_embeddings:
+        raise ModelError(
+            f"{option} {path}: its tokenizer has {size} tokens, its embeddings {num_embeddings}; use the tokenizer "
+            "that the model was trained with, or resize the model's embeddings and train it again"
+        )
+
+
+def check_tokenizer_is_fast(tokenizer: Any, path: str, option: str) -> None:
+    """Raises ModelError for a tokenizer without character offsets, such as BERTweet's and Japanese BERT's."""
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise ModelError(
+            f"{option} {path} has no fast tokenizer (tokenizer.json or vocab.txt), which is needed for character "
+            "offsets: save one with the model, or use a model that has one"
+        )
+
+
+def _is_offline() -> bool:
+    return any(os.environ.get(name, "").upper() in ("1", "ON", "YES", "TRUE") for name in _OFFLINE)
+
+
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def _is_cached(name: str) -> bool:
+    """Whether the hub's cache holds the model's configuration."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+        from huggingface_hub.errors import HFValidationError
+    except ImportError:
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(name, CONFIG), str)
+    except HFValidationError:
+        return False

@@ -1,0 +1,42 @@
+"""How long an input of a model may be: asked of its position table, not of its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_NAMES = ("position_embeddings", "embed_positions")
+_LONGEST = ("max_position_embeddings", "n_positions", "max_seq_len")
+DEFAULT = 512
+
+
+def longest_input(model: Any) -> int:
+    """Tokens of the longest input, special tokens included: rows of the position table minus its offset."""
+    stated = [int(value) for name in _LONGEST if (value := getattr(model.config, name, None))]
+    table = _position_table(model)
+    if table is None or getattr(model.config, "position_embedding_type", "absolute") not in ("absolute", None):
+        return min(stated, default=DEFAULT)
+    return int(min([*stated, int(table.weight.shape[0]) - position_offset(model)]))
+
+
+def position_offset(model: Any) -> int:
+    """Row of the first token's position. Tables of the RoBERTa family keep a row for padding, and begin behind it."""
+    table = _position_table(model)
+    if table is None:
+        return 0
+    padding = getattr(table, "padding_idx", None)
+    if padding is not None:
+        return int(padding) + 1
+    # BART's table adds an offset of its own; others shift the positions that they keep.
+    offset = getattr(table, "offset", None)
+    if offset is not None:
+        return int(offset)
+    kept = getattr(getattr(model.base_model, "embeddings", None), "position_ids", None)
+    return int(kept.flatten()[0]) if kept is not None and kept.numel() else 0
+
+
+def _position_table(model: Any) -> Any:
+    """The embedding of positions, a module with a weight; None where positions are relative or rotary."""
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in _NAMES and getattr(module, "weight", None) is not None:
+            return module
+    return None

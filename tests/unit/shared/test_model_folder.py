@@ -1,0 +1,198 @@
+"""Model folders as people have them: stored in any way, mistyped, damaged, with a tokenizer of another model."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from augment_service.engine.masked_lm import MaskedLM
+from augment_service.engine.presence import check_models_exist
+from shared.errors import ExpectedError, ModelError
+from shared.model_folder import model_folder, weight_files
+from tests.support.distillation import save_teacher
+from tests.support.models import save_random_model
+from trainer.config import EvaluateConfig
+from trainer.evaluation import run_command as evaluate
+from trainer.export.saved_classifier import load_saved_classifier
+from trainer.mlm.model import load_trainable
+from trainer.models import fingerprint, fitting_length, load_classifier, load_encoder, load_tokenizer
+from trainer.report.model_folder import read_model_folder
+
+
+@pytest.fixture(scope="module")
+def masked_lm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_model("bert-uncased", tmp_path_factory.mktemp("mlm"))
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_teacher(tmp_path_factory.mktemp("teacher") / "model")
+
+
+@pytest.fixture
+def copy(masked_lm: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(masked_lm, tmp_path / "copy"))
+
+
+def as_pickle(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def in_parts(folder: Path) -> None:
+    from transformers import AutoModelForMaskedLM, AutoModelForSequenceClassification
+
+    is_classifier = "SequenceClassification" in (folder / "config.json").read_text()
+    kind = AutoModelForSequenceClassification if is_classifier else AutoModelForMaskedLM
+    model = kind.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+    assert len(weight_files(folder)) > 1
+
+
+def as_run(folder: Path) -> None:
+    inner = folder / "model"
+    inner.mkdir()
+    for path in list(folder.iterdir()):
+        if path != inner:
+            path.rename(inner / path.name)
+    (folder / "config.json").write_text(json.dumps({"command": "mlm"}))
+
+
+@pytest.mark.parametrize("store", [as_pickle, in_parts, as_run])
+def test_weights_are_read_however_they_are_stored(
+    masked_lm: Path, copy: Path, teacher: Path, tmp_path: Path, store: Callable[[Path], None]
+) -> None:
+    store(copy)
+    assert MaskedLM.load(str(copy), "cpu", "fp32").fingerprint() == MaskedLM.load(str(masked_lm), "cpu").fingerprint()
+    assert fingerprint(load_encoder(str(copy))) == fingerprint(load_encoder(str(masked_lm)))
+    trainable = load_trainable(str(copy), 0, 0)
+    assert trainable.has_head
+    stored = Path(shutil.copytree(teacher, tmp_path / "teacher"))
+    store(stored)
+    assert fingerprint(load_classifier(str(stored))) == fingerprint(load_classifier(str(teacher)))
+    exported = load_saved_classifier(str(stored), "--model")
+    assert exported.weight_bytes > 4 * exported.num_parameters
+    shape = read_model_folder(Path(model_folder(str(stored))))
+    assert shape.parameters == exported.num_parameters
+
+
+def test_code_in_a_pickle_is_not_run(copy: Path, tmp_path: Path) -> None:
+    (copy / "model.safetensors").unlink()
+    with (copy / "pytorch_model.bin").open("wb") as file:
+        pickle.dump({"weight": _Touch(str(tmp_path / "ran"))}, file)
+    with pytest.raises(ModelError, match="--mlm"):
+        MaskedLM.load(str(copy), "cpu", "fp32")
+    assert not (tmp_path / "ran").exists()
+
+
+class _Touch:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path(self.path),)
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused_with_both_numbers(
+    copy: Path, teacher: Path, tmp_path: Path
+) -> None:
+    size = len(AutoTokenizer.from_pretrained(copy))
+    stored = Path(shutil.copytree(teacher, tmp_path / "teacher"))
+    for folder in (copy, stored):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.add_tokens(["[url]"])
+        tokenizer.save_pretrained(folder)
+    with pytest.raises(ModelError, match=f"--mlm .* has {size + 1} tokens, its embeddings {size}"):
+        MaskedLM.load(str(copy), "cpu", "fp32")
+    with pytest.raises(ModelError, match="tokens, its embeddings"):
+        load_saved_classifier(str(stored), "--model")
+    model = load_classifier(str(stored))
+    with pytest.raises(ModelError, match="tokens, its embeddings"):
+        fitting_length(None, 64, model.config, load_tokenizer(str(stored)), str(stored))
+
+
+def broken_json(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {}}')
+
+
+def wrong_type(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_size": "large"}))
+
+
+def cut_weights(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def not_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def no_model_type(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+
+
+def empty_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [broken_json, wrong_type, cut_weights, not_json, no_model_type, empty_pickle])
+def test_a_damaged_folder_is_one_line_that_names_it(
+    teacher: Path, copy: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    stored = Path(shutil.copytree(teacher, tmp_path / "teacher"))
+    damage(copy)
+    damage(stored)
+    data = tmp_path / "data.csv"
+    data.write_text("text,label\na good film,0\na bad film,1\n")
+    config = EvaluateConfig.build(
+        {"model": str(stored), "data": str(data), "text_column": ("text",), "label_column": "label", "device": "cpu"}
+    )
+    for load in (
+        lambda: MaskedLM.load(str(copy), "cpu", "fp32"),
+        lambda: evaluate(config),
+        lambda: load_saved_classifier(str(stored), "--model"),
+    ):
+        with pytest.raises(ModelError) as caught:
+            load()
+        assert len(str(caught.value).splitlines()) == 1
+        assert "--m" in str(caught.value)
+        assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "path", ["/no/such/folder", "runs/studnt/model", "./x", "~/x", "a\\b", "s3://bucket/model", ""]
+)
+def test_what_looks_like_a_path_is_not_asked_of_the_hub(path: str) -> None:
+    with pytest.raises(ModelError, match=r"--mlm .*no such folder"):
+        check_models_exist(path, "embedded")
+
+
+def test_a_mistyped_name_that_could_be_a_hub_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(
+        ModelError, match=r"--mlm modles/bert: no such folder here, and no such model in the hub's cache"
+    ):
+        check_models_exist("modles/bert", "embedded")
+    with pytest.raises(ModelError, match=r"--glove .*no such file"):
+        check_models_exist("embedded", str(tmp_path / "glove.txt"))
+
+
+def test_a_file_or_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"command": "task"}))
+    with pytest.raises(ModelError, match="is a file: name the folder"):
+        model_folder(str(tmp_path / "config.json"), "--teacher")
+    with pytest.raises(ExpectedError, match="has not finished"):
+        model_folder(str(tmp_path), "--teacher")

@@ -1,0 +1,1 @@
+"""A trained classifier over the rows of a table."""

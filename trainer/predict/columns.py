@@ -1,0 +1,85 @@
+"""The columns of a prediction file: those of the input in their order, then the model's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from shared.errors import UsageError
+from shared.inputs.rows import SourceRow
+from shared.inputs.sources import Source
+
+Floats = NDArray[np.float32]
+
+LABEL, VALUE, PROBABILITY = "predicted_label", "predicted_value", "probability_"
+DIGITS = 6
+"""Decimals of probabilities and values: what fp32 holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputColumns:
+    """How rows and answers become columns. labels: the model's classes, or None for a number."""
+
+    source: Source
+    labels: tuple[str, ...] | None
+    prefix: str = ""
+
+    def schema(self) -> pa.Schema:
+        """Names and types. Raises UsageError when the input has a column of the same name as an answer."""
+        own = [pa.field(name, kind) for name, kind in self._answers()]
+        taken = set(self.source.columns.names)
+        for field in own:
+            if field.name in taken:
+                raise UsageError(
+                    f"the input has a column {field.name} already: rename the new ones with --prefix, such as "
+                    f"--prefix student_"
+                )
+        return pa.schema([*self._carried(), *own])
+
+    def columns(self, rows: Sequence[SourceRow], logits: Floats) -> list[Sequence[Any]]:
+        """One sequence per column of the schema. logits: (rows, C)."""
+        return [*self._cells(rows), *self._values(logits)]
+
+    def predicted(self, logits: Floats) -> list[Any]:
+        """The class, or the number, of each row."""
+        if self.labels is None:
+            return [round(float(value), DIGITS) for value in logits[:, 0]]
+        return [self.labels[index] for index in logits.argmax(-1)]
+
+    def _answers(self) -> list[tuple[str, pa.DataType]]:
+        if self.labels is None:
+            return [(self.prefix + VALUE, pa.float64())]
+        probabilities = [(f"{self.prefix}{PROBABILITY}{label}", pa.float64()) for label in self.labels]
+        return [(self.prefix + LABEL, pa.string()), *probabilities]
+
+    def _carried(self) -> list[pa.Field]:
+        """Fields of the input's columns."""
+        columns = self.source.columns
+        kinds: dict[int, pa.DataType] = dict.fromkeys(columns.texts, pa.string())
+        if columns.label is not None:
+            kinds[columns.label] = self.source.label_type
+        kinds |= {index: field.type for index, field in zip(columns.rest, columns.rest_fields, strict=True)}
+        return [pa.field(name, kinds[index]) for index, name in enumerate(columns.names)]
+
+    def _cells(self, rows: Sequence[SourceRow]) -> list[Sequence[Any]]:
+        columns = self.source.columns
+        cells: dict[int, Sequence[Any]] = {columns.texts[0]: [row.text_a for row in rows]}
+        if len(columns.texts) > 1:
+            cells[columns.texts[1]] = [row.text_b for row in rows]
+        if columns.label is not None:
+            cells[columns.label] = [row.label for row in rows]
+        for place, index in enumerate(columns.rest):
+            cells[index] = [row.rest[place] for row in rows]
+        return [cells[index] for index in range(len(columns.names))]
+
+    def _values(self, logits: Floats) -> list[Sequence[Any]]:
+        if self.labels is None:
+            return [self.predicted(logits)]
+        shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+        probabilities = np.round(shifted / shifted.sum(-1, keepdims=True), DIGITS)
+        return [self.predicted(logits), *(column.tolist() for column in probabilities.T)]

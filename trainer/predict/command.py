@@ -1,0 +1,172 @@
+"""`trainer predict`: a model over the rows of tables, in their order, with all of their columns.
+
+Rows are read in chunks, sorted by length within a chunk, and written in the order of the input. The file appears under
+its name only when it is complete; a run that was interrupted starts again. Rows that cannot be read or have no text are
+listed in `OUTPUT.quarantine.jsonl` with their place and the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shared.cli.command_line import CommandResult
+from shared.cli.progress import Progress, format_seconds
+from shared.errors import InputError, StoreError, UsageError
+from shared.inputs.options import from_config
+from shared.inputs.rows import QuarantinedRow, SourceRow
+from shared.inputs.sources import Source, open_source
+from trainer.predict.columns import OutputColumns
+from trainer.predict.config import PredictConfig
+from trainer.predict.models import Predictor, open_predictor
+from trainer.predict.writers import as_table, check_suffix, open_writer
+from trainer.run_folder import check_is_local
+
+QUARANTINE = ".quarantine.jsonl"
+LONGEST_SCORE = 5.0
+"""STS-B's scale ends here, and the benchmark refuses larger answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Consecutive rows of the input: the usable ones, and those set aside."""
+
+    rows: list[SourceRow] = field(default_factory=list)
+    refused: list[QuarantinedRow] = field(default_factory=list)
+
+
+def run_command(config: PredictConfig) -> CommandResult:
+    """Predict and write --output. Raises ExpectedError."""
+    check_is_local(config.output, "--output")
+    check_suffix(Path(config.output))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return predict_table(config, open_predictor(config))
+
+
+def predict_table(config: PredictConfig, model: Predictor) -> CommandResult:
+    """The same with a model in memory. Raises ExpectedError."""
+    began = time.monotonic()
+    output = Path(config.output)
+    source = open_source(from_config(config, input=config.data))
+    if output.exists() and any(_is_same(output, file.path) for file in source.files):
+        raise UsageError(f"--output {output} is one of the files of --data: name another file")
+    columns = OutputColumns(source=source, labels=model.labels(config.task), prefix=config.prefix)
+    write = _write_submission if config.submission else _write_table
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        done, refused = write(config, columns, model, output)
+    except OSError as error:
+        raise StoreError(f"--output {output}: {error.strerror or error}") from error
+    seconds = time.monotonic() - began
+    summary = {
+        "output": str(output),
+        "rows": done,
+        "quarantined": refused,
+        "seconds": round(seconds, 1),
+        "labels": columns.labels,
+    }
+    text = f"{done:,} rows in {format_seconds(seconds)} ({done / seconds:,.0f} rows/s): {output}"
+    if refused:
+        text += f"\n{refused:,} rows were set aside: {output}{QUARANTINE}"
+    return CommandResult(summary, text)
+
+
+def _write_table(config: PredictConfig, columns: OutputColumns, model: Predictor, output: Path) -> tuple[int, int]:
+    """Returns the numbers of rows written and set aside."""
+    schema = columns.schema()
+    partial, aside = _partial(output), Path(f"{output}{QUARANTINE}")
+    done = refused = 0
+    with _removed_unless_renamed(partial, _partial(aside)):
+        writer = open_writer(check_suffix(output), partial, schema)
+        try:
+            with _partial(aside).open("w", encoding="utf-8") as quarantine:
+                for chunk in _chunks(config, columns.source):
+                    for one in chunk.refused:
+                        quarantine.write(json.dumps(_record(one), ensure_ascii=False) + "\n")
+                    if chunk.rows:
+                        logits = model.logits(*_texts(chunk), config.batch_size)
+                        writer.write(as_table(schema, columns.columns(chunk.rows, logits)))
+                    done += len(chunk.rows)
+                    refused += len(chunk.refused)
+        finally:
+            writer.close()
+        if refused:
+            _partial(aside).replace(aside)
+        else:
+            aside.unlink(missing_ok=True)
+        partial.replace(output)
+    return done, refused
+
+
+def _write_submission(config: PredictConfig, columns: OutputColumns, model: Predictor, output: Path) -> tuple[int, int]:
+    """`index` and `prediction` as the benchmark reads them. Raises InputError for a row that cannot be answered."""
+    done = 0
+    with _removed_unless_renamed(_partial(output)):
+        with _partial(output).open("w", encoding="utf-8", newline="\n") as file:
+            file.write("index\tprediction\n")
+            for chunk in _chunks(config, columns.source):
+                if chunk.refused:
+                    first = chunk.refused[0]
+                    raise InputError(f"{first.where}: {first.reason}; a submission must answer every row")
+                answers = columns.predicted(model.logits(*_texts(chunk), config.batch_size))
+                if columns.labels is None:
+                    answers = [f"{min(max(value, 0.0), LONGEST_SCORE):.3f}" for value in answers]
+                file.writelines(f"{done + place}\t{answer}\n" for place, answer in enumerate(answers))
+                done += len(chunk.rows)
+        _partial(output).replace(output)
+    return done, 0
+
+
+def _chunks(config: PredictConfig, source: Source) -> Iterator[_Chunk]:
+    """The input in pieces of --chunk-rows, with progress."""
+    progress = Progress("predict", source.num_rows, "rows")
+    chunk = _Chunk()
+    for count, item in enumerate(source.rows(), start=1):
+        if isinstance(item, SourceRow):
+            chunk.rows.append(item)
+        else:
+            chunk.refused.append(item)
+        if count % config.chunk_rows == 0:
+            yield chunk
+            progress.update(count)
+            chunk = _Chunk()
+    if chunk.rows or chunk.refused:
+        yield chunk
+    progress.close()
+
+
+def _texts(chunk: _Chunk) -> tuple[list[str], list[str] | None]:
+    second = [row.text_b or "" for row in chunk.rows]
+    has_pairs = bool(chunk.rows) and chunk.rows[0].text_b is not None
+    return [row.text_a for row in chunk.rows], second if has_pairs else None
+
+
+def _record(row: QuarantinedRow) -> dict[str, Any]:
+    return {"position": row.position, "where": row.where, "reason": row.reason, "raw": row.raw}
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
+
+
+@contextlib.contextmanager
+def _removed_unless_renamed(*paths: Path) -> Iterator[None]:
+    """Nothing half written is left, whatever happens within the block."""
+    try:
+        yield
+    finally:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+
+def _is_same(output: Path, path: str) -> bool:
+    other = Path(path)
+    return other.exists() and output.samefile(other)

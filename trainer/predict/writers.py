@@ -1,0 +1,104 @@
+"""Rows with their predictions -> a CSV, TSV, JSON-lines or Parquet file, which appears only when it is complete."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from shared.errors import InputError, UsageError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+
+
+class TableWriter(Protocol):
+    """Takes tables of one schema, in order."""
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows."""
+        ...
+
+    def close(self) -> None:
+        """Finish the file."""
+        ...
+
+
+def open_writer(kind: str, path: Path, schema: pa.Schema) -> TableWriter:
+    """A writer of the kind that a suffix names."""
+    if kind == ".parquet":
+        return _Parquet(path, schema)
+    if kind == ".jsonl":
+        return _JsonLines(path)
+    return _Delimited(path, schema.names, "," if kind == ".csv" else "\t")
+
+
+def check_suffix(path: Path) -> str:
+    """The suffix of --output. Raises UsageError for an unknown one."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--output {path}: its name must end in {', '.join(SUFFIXES)}")
+    return path.suffix.lower()
+
+
+def as_table(schema: pa.Schema, columns: Sequence[Sequence[Any]]) -> pa.Table:
+    """Columns in the order of the schema. Raises InputError for a cell that its column cannot hold."""
+    arrays = []
+    for field, cells in zip(schema, columns, strict=True):
+        try:
+            arrays.append(pa.array(cells, field.type))
+        except (pa.ArrowException, TypeError, ValueError) as error:
+            raise InputError(f"column {field.name}: {str(error).splitlines()[0]}") from error
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+class _Parquet:
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(path, schema)
+
+    def write(self, table: pa.Table) -> None:
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _JsonLines:
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="\n")
+
+    def write(self, table: pa.Table) -> None:
+        for row in table.to_pylist():
+            self._file.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Delimited:
+    def __init__(self, path: Path, names: Sequence[str], delimiter: str) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = csv.writer(self._file, delimiter=delimiter, lineterminator="\n")
+        self._writer.writerow(names)
+
+    def write(self, table: pa.Table) -> None:
+        columns = [[_cell(value) for value in column.to_pylist()] for column in table.columns]
+        self._writer.writerows(zip(*columns, strict=True))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, dict | list):
+        return json.dumps(value, ensure_ascii=False, default=_plain)
+    return "" if value is None else value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no form for: bytes as hexadecimal digits, dates and decimals as their text."""
+    return value.hex() if isinstance(value, bytes) else str(value)
