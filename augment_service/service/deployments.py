@@ -52,17 +52,12 @@ class MaskedLM:
         lexicon = self._batcher.masked_lm.lexicon
         return Lexicon(lexicon.tokenizer, lexicon.cls_id, lexicon.sep_id, lexicon.mask_id, lexicon.max_length)
 
-<<<<<<< HEAD
     async def info(self) -> ModelInfo:
         """Facts of the model, for /info."""
         return await asyncio.to_thread(of_masked_lm, self._config, self._batcher.masked_lm)
 
-    async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:
-        """One Ranking per input. Raises OverloadError."""
-=======
     async def admit(self) -> None:
         """Raises OverloadError when this replica's queue is too long."""
->>>>>>> main
         self._batcher.admit()
 
     async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:

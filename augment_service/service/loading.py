@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from augment_service.config import ServeConfig
-<<<<<<< HEAD
 from augment_service.engine.glove import GloveVectors
-from augment_service.service.info import of_masked_lm, of_vectors
-=======
 from augment_service.engine.presence import check_models_exist
->>>>>>> main
+from augment_service.service.info import of_masked_lm, of_vectors
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import LocalModels, load_batcher, load_neighbours
 from shared.embedded import EMBEDDED
