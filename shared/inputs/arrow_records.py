@@ -1,14 +1,15 @@
-"""Parquet and Arrow files -> records. Dates and times stay the integers that they are, so all of them travel."""
+"""Parquet and Arrow files -> records. Columns that are only copied stay Arrow, so every value stays exact."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from shared.errors import InputError
+from shared.inputs.arrow_cells import BLOCK_ROWS, ArrowBlock, cast
 from shared.inputs.records import Record
 from shared.inputs.table_files import open_seekable
 
@@ -39,25 +40,29 @@ def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
-def arrow_records(path: str, kind: str, columns: Sequence[str], types: Sequence[pa.DataType]) -> Iterator[Record]:
-    """Every row, with one cell a column; null in the columns that the file lacks. Raises InputError."""
+def arrow_records(
+    path: str, kind: str, columns: Sequence[str], types: Sequence[pa.DataType], copied: Collection[str] = ()
+) -> Iterator[Record]:
+    """Every row, with one cell a column; null in the columns that the file lacks. Raises InputError.
+
+    Cells of the `copied` columns are Arrow cells, all others Python values.
+    """
     position = 0
     for batch in arrow_batches(path, kind):
-        names = set(batch.schema.names)
-        absent = [None] * batch.num_rows
-        lists = [
-            _cells(batch.column(name), type_) if name in names else (absent, False)
-            for name, type_ in zip(columns, types, strict=True)
-        ]
-        damaged = any(is_damaged for _, is_damaged in lists)
-        for cells in zip(*(values for values, _ in lists), strict=True):
-            bad = [index for index, cell in enumerate(cells) if isinstance(cell, _Unreadable)] if damaged else []
-            if bad:
-                reason = f"column {columns[bad[0]]}: {cells[bad[0]].reason}"
-                yield Record(path, "row", position, None, reason, "")
-            else:
-                yield Record(path, "row", position, cells, "", None)
-            position += 1
+        for start in range(0, batch.num_rows, BLOCK_ROWS):
+            block = batch.slice(start, BLOCK_ROWS)
+            names = set(block.schema.names)
+            lists = [
+                _cells(block.column(name), type_, name in copied) if name in names else [None] * block.num_rows
+                for name, type_ in zip(columns, types, strict=True)
+            ]
+            for cells in zip(*lists, strict=True):
+                bad = next((index for index, cell in enumerate(cells) if isinstance(cell, _Unreadable)), None)
+                if bad is None:
+                    yield Record(path, "row", position, cells, "", None)
+                else:
+                    yield Record(path, "row", position, None, f"column {columns[bad]}: {cells[bad].reason}", "")
+                position += 1
 
 
 def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
@@ -70,23 +75,14 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 
 
-def _cells(column: pa.Array, wanted: pa.DataType) -> tuple[list[Any], bool]:
-    """Values of a column, for an array of the wanted type, and whether one of them is _Unreadable."""
-    if column.type != wanted and pa.types.is_temporal(wanted):
-        try:
-            column = column.cast(wanted)
-        except pa.ArrowException as error:
-            return [_Unreadable(str(error).splitlines()[0][:200])] * len(column), True
-    if pa.types.is_temporal(column.type) and not pa.types.is_interval(column.type):
-        column = column.view(pa.int32() if column.type.bit_width == 32 else pa.int64())
+def _cells(column: pa.Array, wanted: pa.DataType, is_copied: bool) -> Sequence[Any]:
+    """The cells of a column; _Unreadable where one is damaged, or does not fit the wanted type."""
     try:
-        return column.to_pylist(), False
-    except (ValueError, OverflowError, pa.ArrowException):
-        return [_cell(value) for value in column], True
-
-
-def _cell(value: pa.Scalar) -> Any:
-    try:
-        return value.as_py()
+        column.validate(full=True)
+        if not is_copied:
+            return list(column.to_pylist())
+        return ArrowBlock(cast(column, wanted)).cells()
     except (ValueError, OverflowError, pa.ArrowException) as error:
-        return _Unreadable(str(error).splitlines()[0][:200])
+        if len(column) == 1:
+            return [_Unreadable(str(error).splitlines()[0][:200])]
+        return [_cells(column.slice(index, 1), wanted, is_copied)[0] for index in range(len(column))]

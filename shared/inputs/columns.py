@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from shared.errors import InputError, UsageError
 from shared.glue import Task
+from shared.inputs.arrow_cells import check_can_be_copied
 from shared.inputs.headers import Header, unique
 from shared.inputs.options import InputOptions
 from shared.inputs.table_files import file_kind
@@ -62,7 +63,7 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
 
 
 def _rest_fields(header: Header, rest: Sequence[int]) -> tuple[pa.Field, ...]:
-    """Output fields of the columns without a role: no two columns of a shard have the same name."""
+    """Output fields of the columns without a role: no two columns of a shard have the same name. Raises InputError."""
     taken = [*_RESERVED, *(header.names[index] for index in rest)]
     fields = []
     for index in rest:
@@ -70,7 +71,9 @@ def _rest_fields(header: Header, rest: Sequence[int]) -> tuple[pa.Field, ...]:
         if name in _RESERVED:
             name = unique(f"{name}_input", taken)
             taken.append(name)
-        fields.append(pa.field(name, header.types[index]))
+        field = pa.field(name, header.types[index])
+        check_can_be_copied(field)
+        fields.append(field)
     return tuple(fields)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
+from shared.inputs.arrow_cells import ArrowCell
 from shared.inputs.rows import QuarantinedRow, SourceRow
 
 
@@ -16,7 +17,8 @@ class RowDigests:
     def add(self, row: SourceRow | QuarantinedRow) -> bytes | None:
         """Take the next row; returns the digest of the group that it completes, if any."""
         if isinstance(row, SourceRow):
-            fields = (row.source_id, row.text_a, row.text_b, row.label, row.rest)
+            rest = tuple(cell.identity() if isinstance(cell, ArrowCell) else cell for cell in row.rest)
+            fields = (row.source_id, row.text_a, row.text_b, row.label, rest)
             self._hash.update(repr(fields).encode("utf-8", "surrogatepass"))
         else:
             self._hash.update(repr((row.position, row.reason, row.raw)).encode("utf-8", "surrogatepass"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -110,12 +110,24 @@ def _types(layouts: Sequence[Layout]) -> dict[str, pa.DataType]:
     for name, found in kinds.items():
         if pa.types.is_string(json_type(found)) and not found - {"null"} <= {"text"}:
             logger.warning("mixed_json_column", extra={"fields": {"column": name, "copied_as": "JSON text"}})
+    schemas = [
+        layout.schema or pa.schema([(name, json_type(kinds.get(name, {"text"}))) for name in layout.names])
+        for layout in layouts
+    ]
+    try:
+        merged = _merged(schemas, layouts, lambda kind: kind)
+    except InputError:
+        merged = _merged(schemas, layouts, _plain)
+    return {one.name: one.type for one in merged}
+
+
+def _merged(
+    schemas: Sequence[pa.Schema], layouts: Sequence[Layout], simplify: Callable[[pa.DataType], pa.DataType]
+) -> pa.Schema:
+    """A type for each column that holds the values of all files. Raises InputError."""
     merged = pa.schema([])
-    for layout in layouts:
-        schema = layout.schema
-        if schema is None:
-            schema = pa.schema([(name, json_type(kinds.get(name, {"text"}))) for name in layout.names])
-        schema = pa.schema([pa.field(one.name, _plain(one.type)) for one in schema])
+    for schema, layout in zip(schemas, layouts, strict=True):
+        schema = pa.schema([pa.field(one.name, simplify(one.type)) for one in schema])
         try:
             merged = pa.unify_schemas([merged, schema], promote_options="permissive")
         except pa.ArrowException as error:
@@ -123,11 +135,13 @@ def _types(layouts: Sequence[Layout]) -> dict[str, pa.DataType]:
             raise InputError(
                 f"{layout.path}: columns {layout.columns()}; {first.path} has {first.columns()}: no common type"
             ) from error
-    return {one.name: one.type for one in merged}
+    return merged
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type in which a column is copied: views are written as what they show."""
+    """The type of the values, whatever their encoding in a file: dictionaries and views."""
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _plain(kind.value_type)
     if pa.types.is_string_view(kind):
         return pa.string()
     return pa.binary() if pa.types.is_binary_view(kind) else kind

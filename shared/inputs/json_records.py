@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from shared.errors import InputError
+from shared.inputs.arrow_cells import ArrowCell
 from shared.inputs.json_documents import document_rows
 from shared.inputs.records import Record
 from shared.inputs.table_files import open_table
@@ -54,7 +55,7 @@ def json_type(kinds: set[str]) -> pa.DataType:
 
 def as_type(value: Any, kind: pa.DataType) -> Any:
     """A JSON value for a column of this type: whatever is not text becomes JSON text in a column of strings."""
-    if value is None or not pa.types.is_string(kind) or isinstance(value, str):
+    if value is None or not pa.types.is_string(kind) or isinstance(value, (str, ArrowCell)):
         return value
     return json.dumps(value, ensure_ascii=False)
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(\.0)?", re.ASCII)
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<point>\.(?:0|[0-9]*[1-9]))?(?:e(?P<exponent>[-+]?[0-9]{1,3}))?", re.ASCII)
 _EXACT = 2**53
 
 WHOLE, LONG, FLOAT, TEXT = "whole", "long", "float", "text"
@@ -51,17 +52,14 @@ def is_number(text: str) -> bool:
 
 
 def _is_plain_float(text: str) -> bool:
-    """Whether a text is the shortest spelling of its number, with an exponent only where writers of numbers use one."""
-    if not is_number(text) or text != text.strip():
+    """Whether a text has the digits of its number's shortest spelling, in any notation that writers of numbers use."""
+    match = _FLOAT.fullmatch(text)
+    if match is None or (match["point"] is None and match["exponent"] is None):
         return False
-    shortest = repr(float(text))
-    if text == shortest:
-        return True
-    mantissa, e, exponent = text.partition("e")
-    if not e or -4 < int(exponent) < 15:
+    exponent = match["exponent"]
+    if exponent is not None and -4 < int(exponent) < (10 if exponent.startswith("+") else 15):
         return False
-    is_padded = "." in mantissa and mantissa.endswith("0") and not mantissa.endswith(".0")
-    return text.lstrip("-")[:1] in "123456789" and not is_padded and Decimal(text) == Decimal(shortest)
+    return math.isfinite(float(text)) and Decimal(text) == Decimal(repr(float(text)))
 
 
 def kind_of_label(label: Any, is_score: bool) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from shared.inputs.arrow_records import arrow_records
 from shared.inputs.headers import Header, Layout
@@ -10,15 +10,18 @@ from shared.inputs.json_records import json_records
 from shared.inputs.records import Record, text_records
 
 
-def read_records(header: Header) -> Iterator[Record]:
-    """The records of all files; a column that a file lacks is null. Raises InputError for an unreadable file."""
+def read_records(header: Header, copied: Collection[str]) -> Iterator[Record]:
+    """The records of all files; a column that a file lacks is null. Raises InputError for an unreadable file.
+
+    copied: columns that are only copied.
+    """
     for layout in header.layouts:
-        yield from _records(layout, header)
+        yield from _records(layout, header, copied)
 
 
-def _records(layout: Layout, header: Header) -> Iterator[Record]:
+def _records(layout: Layout, header: Header, copied: Collection[str]) -> Iterator[Record]:
     if layout.schema is not None:
-        return arrow_records(layout.path, layout.kind, header.names, header.types)
+        return arrow_records(layout.path, layout.kind, header.names, header.types, copied)
     if layout.dialect is None:
         return json_records(layout.path, header.names)
     records = text_records(layout.path, layout.dialect, len(layout.names))

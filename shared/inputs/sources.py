@@ -144,7 +144,7 @@ def _survey(header: Header, columns: Columns, options: InputOptions) -> tuple[pa
 
 def _rows_as_written(header: Header, columns: Columns, options: InputOptions) -> Iterator[SourceRow | QuarantinedRow]:
     """One item per row, in order, up to --limit; labels as they are in the file."""
-    records = read_records(header)
+    records = read_records(header, {columns.names[index] for index in columns.rest})
     for position, record in enumerate(records):
         if options.limit is not None and position >= options.limit:
             return

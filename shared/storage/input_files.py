@@ -11,7 +11,7 @@ import glob
 import hashlib
 import io
 import json
-import re
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from shared.errors import InputError, StoreError, UsageError
+from shared.storage.hub import HUB, hub_files
+
+logger = logging.getLogger(__name__)
 
 S3 = "s3://"
 BLOCK_BYTES = 8 << 20
@@ -45,8 +48,10 @@ def expand(inputs: Sequence[str], suffixes: Collection[str]) -> list[str]:
         one = one.removeprefix("file://")
         if one.startswith(S3):
             found = _expand_s3(one, suffixes)
+        elif one.startswith(HUB):
+            found = hub_files(one)
         elif "://" in one:
-            raise UsageError(f"--input {one}: an input must be a local path or s3://bucket/key")
+            raise UsageError(f"--input {one}: an input must be a local path, s3://bucket/key or hf://OWNER/NAME:SPLIT")
         else:
             found = _expand_local(one, suffixes)
         if not found:
@@ -158,8 +163,13 @@ def _of_folder(folder: str, names: Sequence[str], suffixes: Collection[str]) -> 
 def _expand_local(one: str, suffixes: Collection[str]) -> list[str]:
     path = Path(one)
     if path.is_dir():
-        names = [child.name for child in path.iterdir() if child.is_file()]
-        return [str(path / name) for name in _of_folder(one.rstrip("/"), names, suffixes)]
+        children = sorted(path.iterdir())
+        found = _of_folder(one.rstrip("/"), [child.name for child in children if child.is_file()], suffixes)
+        deeper = [child for child in children if child.is_dir() and child.name[0] not in "._"]
+        for child in deeper:
+            if any(inner.is_file() and _is_data(inner.name, suffixes) for inner in child.rglob("*")):
+                logger.warning("subfolder_not_read", extra={"fields": {"folder": child, "to_read_it": f"{one}/**"}})
+        return [str(path / name) for name in found]
     if not glob.has_magic(one) or path.exists():
         if not path.is_file():
             raise InputError(f"--input {one}: no such file")
@@ -190,20 +200,25 @@ def _expand_s3(uri: str, suffixes: Collection[str]) -> list[str]:
     if magic is None:
         names = _of_folder(f"{S3}{base}", [PurePosixPath(path).name for path in paths], suffixes)
         return [f"{S3}{base}/{name}" for name in names]
-    pattern = re.compile(glob_pattern(key))
-    found = [path for path in paths if pattern.fullmatch(path.removeprefix(f"{bucket}/"))]
+    found = [path for path in paths if matches(path.removeprefix(f"{bucket}/"), key)]
     return [f"{S3}{path}" for path in found if _is_data(key, suffixes) or _is_data(path, suffixes)]
 
 
-def glob_pattern(key: str) -> str:
-    """A regular expression for a glob over a key: `*` stays within a part, `**` is any number of parts."""
-    parts = key.split("/")
-    pattern = ""
-    for index, part in enumerate(parts):
-        is_last = index == len(parts) - 1
-        if part == "**":
-            pattern += "(?s:.*)" if is_last else "(?:[^/]+/)*"
-        else:
-            inner = fnmatch.translate(part).removeprefix("(?s:").removesuffix(")\\Z").replace(".*", "[^/]*")
-            pattern += inner if is_last else f"{inner}/"
-    return pattern
+def matches(key: str, pattern: str) -> bool:
+    """Whether a glob names a key, as it would a file on disk: `*` stays within a part, `**` is any number of parts.
+
+    Hidden folders and files are found only by a part that begins with a dot.
+    """
+    return _match(key.split("/"), pattern.split("/"))
+
+
+def _match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not patterns or not parts:
+        return not patterns and not parts
+    first, *others = patterns
+    if first != "**":
+        is_found = first.startswith(".") or not parts[0].startswith(".")
+        return is_found and fnmatch.fnmatchcase(parts[0], first) and _match(parts[1:], others)
+    if not others:
+        return not any(part.startswith(".") for part in parts)
+    return _match(parts, others) or (not parts[0].startswith(".") and _match(parts[1:], patterns))

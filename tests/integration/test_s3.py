@@ -161,6 +161,10 @@ def test_input_files_are_found_and_read_in_blocks(faulty: FaultyProxy, monkeypat
     assert expand([f"{uri}/*.tsv", f"{uri}/a.csv"], kinds) == [f"{uri}/b.tsv", f"{uri}/a.csv"]
     with pytest.raises(InputError, match="no files of a known type"):
         expand([f"{uri}/*.jsonl"], kinds)
+    for name in ("deep/er/d.CSV", "deep/.hidden.csv", "deep/_SUCCESS", ".git/e.csv"):
+        store.put(name, b"x")
+    assert expand([f"{uri}/**"], (".csv",)) == [f"{uri}/a.csv", f"{uri}/deep/er/d.CSV"]
+    assert expand([f"{uri}/**/d.*"], (".csv",)) == [f"{uri}/deep/er/d.CSV"]
     with open_binary(f"{uri}/b.tsv") as file:
         assert list(file) == lines
     with open_binary(f"{uri}/c.parquet") as file:

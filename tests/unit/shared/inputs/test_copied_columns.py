@@ -1,0 +1,141 @@
+"""Columns that are only copied are, in a shard, exactly what they were in the file: every type and every value."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from augment_service.job.assemble import candidates_table
+from augment_service.job.shard_work import shard_schema, shard_work
+from shared.candidates import RowCandidates, TextCandidates
+from shared.inputs.options import InputOptions
+from shared.inputs.rows import QuarantinedRow, SourceRow
+from shared.inputs.sources import Source, open_source
+
+INT64 = st.integers(-(2**63), 2**63 - 1)
+
+
+def integers(bits: int) -> st.SearchStrategy[int]:
+    return st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+TEMPORAL: list[tuple[pa.DataType, int]] = [
+    (pa.date32(), 32),
+    (pa.time32("ms"), 16),
+    (pa.time64("ns"), 32),
+    *((pa.timestamp(unit, zone), 64) for unit in ("s", "ms", "us", "ns") for zone in (None, "UTC", "Europe/Berlin")),
+    *((pa.duration(unit), 64) for unit in ("s", "ms", "us", "ns")),
+]
+SIMPLE: list[tuple[pa.DataType, st.SearchStrategy[Any]]] = [
+    (pa.bool_(), st.booleans()),
+    *((kind, integers(kind.bit_width)) for kind in (pa.int8(), pa.int16(), pa.int32(), pa.int64())),
+    (pa.uint64(), st.integers(0, 2**64 - 1)),
+    (pa.float16(), st.floats(width=16)),
+    (pa.float32(), st.floats(width=32)),
+    (pa.float64(), st.floats()),
+    (
+        pa.decimal128(38, 9),
+        st.decimals(allow_nan=False, allow_infinity=False, places=9, min_value=-(10**9), max_value=10**9),
+    ),
+    *((kind, st.text(max_size=5)) for kind in (pa.string(), pa.large_string(), pa.string_view())),
+    *((kind, st.binary(max_size=5)) for kind in (pa.binary(), pa.large_binary(), pa.binary_view())),
+    (pa.binary(3), st.binary(min_size=3, max_size=3)),
+    (pa.null(), st.none()),
+    (pa.month_day_nano_interval(), st.tuples(integers(32), integers(32), INT64).map(pa.MonthDayNano)),
+]
+
+
+@st.composite
+def arrays(draw: st.DrawFn, size: int, depth: int = 2) -> pa.Array:
+    """An array of any type: also of dates that Python does not have, and of nested types."""
+    shape = draw(st.sampled_from(["simple", "temporal", *(["list", "struct", "dictionary", "map"] if depth else [])]))
+    if shape == "simple":
+        kind, values = draw(st.sampled_from(SIMPLE))
+        return pa.array(draw(st.lists(st.none() | values, min_size=size, max_size=size)), kind)
+    if shape == "temporal":
+        kind, bits = draw(st.sampled_from(TEMPORAL))
+        whole = pa.int32() if kind.bit_width == 32 else pa.int64()
+        low = 0 if pa.types.is_time(kind) else -(2 ** (bits - 1))
+        numbers = st.none() | st.integers(low, 2 ** (bits - 1) - 1)
+        return pa.array(draw(st.lists(numbers, min_size=size, max_size=size)), whole).view(kind)
+    if shape == "dictionary":
+        values = pa.array(draw(st.lists(st.text(max_size=3), min_size=1, max_size=3, unique=True)))
+        places = draw(st.lists(st.none() | st.integers(0, len(values) - 1), min_size=size, max_size=size))
+        return pa.DictionaryArray.from_arrays(pa.array(places, pa.int8()), values)
+    if shape == "struct":
+        return pa.StructArray.from_arrays([draw(arrays(size, depth - 1)), draw(arrays(size, depth - 1))], ["a", "b"])
+    ends = draw(st.lists(st.integers(0, 2), min_size=size, max_size=size))
+    offsets = pa.array([sum(ends[:count]) for count in range(size + 1)], pa.int32())
+    inner = draw(arrays(sum(ends), depth - 1))
+    if shape == "map":
+        keys = pa.array([f"k{number}" for number in range(len(inner))], pa.string())
+        return pa.MapArray.from_arrays(offsets, keys, inner)
+    return pa.ListArray.from_arrays(offsets, inner)
+
+
+def copied(source: Source) -> pa.Table:
+    """The input's columns as its shards have them, after the way to a worker."""
+    schema, tables = shard_schema(source, "candidates"), []
+    for work in shard_work(source, 3, set(range(100))):
+        rows = pickle.loads(pickle.dumps(work.rows, protocol=5))
+        found = [RowCandidates(row.source_id, TextCandidates(row.text_a, ()), None) for row in rows]
+        tables.append(candidates_table(schema, rows, found))
+    return pa.concat_tables(tables)
+
+
+def write_arrow(table: pa.Table, path: Path) -> None:
+    with pa.ipc.new_file(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150, deadline=None)
+@given(st.data(), st.integers(1, 7))
+def test_every_arrow_type_arrives_as_it_was(tmp_path: Path, data: st.DataObject, size: int) -> None:
+    table = pa.table({"text": [f"row {number}" for number in range(size)], "x": data.draw(arrays(size))})
+    write_arrow(table, tmp_path / "x.arrow")
+    found = copied(open_source(InputOptions(input=(str(tmp_path / "x.arrow"),), text_column=("text",))))
+    assert found.schema.field("x").type == table.schema.field("x").type
+    for wanted, arrived in zip(cells(table), cells(found), strict=True):
+        assert arrived.equals(wanted) or (arrived.to_string() == wanted.to_string() and "nan" in arrived.to_string())
+
+
+def test_parts_with_other_types_of_a_column_are_read_together(tmp_path: Path) -> None:
+    frame = pl.DataFrame({"text": ["a", "b"], "x": ["u", "v"]})
+    frame.with_columns(pl.col("x").cast(pl.Categorical)).write_ipc(tmp_path / "a.arrow")
+    frame.write_ipc(tmp_path / "b.arrow")
+    frame.write_csv(tmp_path / "c.csv")
+    frame.write_parquet(tmp_path / "d.parquet")
+    frame.select("text").write_parquet(tmp_path / "e.parquet")
+    found = copied(open_source(InputOptions(input=(str(tmp_path),), text_column=("text",))))
+    assert found["x"].cast(pa.string()).to_pylist() == ["u", "v"] * 4 + [None, None]
+
+
+def test_a_cell_that_is_no_value_costs_its_row_alone(tmp_path: Path) -> None:
+    broken = pa.Array.from_buffers(pa.string(), 3, [None, *pa.array([b"ok", b"\xff\xfe", b"fine"]).buffers()[1:]])
+    write_arrow(pa.table({"text": ["a", "b", "c"], "x": broken}), tmp_path / "x.arrow")
+    items = list(open_source(InputOptions(input=(str(tmp_path / "x.arrow"),), text_column=("text",))).rows())
+    assert [item.reason.startswith("column x: ") for item in items if isinstance(item, QuarantinedRow)] == [True]
+    assert [item.text_a for item in items if isinstance(item, SourceRow)] == ["a", "c"]
+
+
+def test_memory_is_that_of_a_batch(tmp_path: Path) -> None:
+    table = pa.table({"text": [f"row {number}" for number in range(20_000)], "x": ["x" * 2_000] * 20_000})
+    pq.write_table(table, tmp_path / "x.parquet", row_group_size=1_000, use_dictionary=False)
+    del table
+    before, peak = pa.total_allocated_bytes(), 0
+    for _ in open_source(
+        InputOptions(input=(str(tmp_path / "x.parquet"),), text_column=("text",), limit=15_000)
+    ).rows():
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert peak < 12 << 20  # of 40 MB
+
+
+def cells(table: pa.Table) -> list[pa.Array]:
+    return [table["x"].slice(number, 1).combine_chunks() for number in range(len(table))]
