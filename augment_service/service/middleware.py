@@ -19,6 +19,7 @@ from augment_service.service.body import ClientGoneError, read_body
 from augment_service.service.cors import Cors
 from augment_service.service.deadlines import Deadline, Deadlines
 from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.page_routes import PAGE_FILES
 from augment_service.service.tokens import Token
 from augment_service.service.traces import NoTracer, Tracer
 from shared.errors import ExpectedError
@@ -30,8 +31,8 @@ WORK_PATHS = ("/v1/augment", "/v1/candidates", STREAM_PATH)
 KNOWN_PATHS = frozenset(
     {
         *WORK_PATHS,
-        *("/", "/page.css", "/page.js", "/docs", "/docs.js", "/favicon.ico", "/openapi.json"),
-        *("/healthz", "/readyz", "/metrics", "/info"),
+        *PAGE_FILES,
+        *("/openapi.json", "/healthz", "/readyz", "/metrics", "/info"),
     }
 )
 CLIENT_GONE_STATUS = 499
