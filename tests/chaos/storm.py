@@ -23,7 +23,8 @@ from pathlib import Path
 
 from augment_service.config import RunConfig
 from augment_service.job.heartbeat import read_heartbeats
-from shared.cli.options import add_arguments, from_namespace
+from shared.cli.options import add_arguments
+from shared.cli.values import from_namespace
 from shared.storage.store import open_store
 from tests.integration.conftest import Job
 from tests.support.command import ROOT, descendants_of
