@@ -102,7 +102,6 @@ class Storm:
             if self.driver.poll() is not None:
                 if self.driver.returncode == 0:
                     self.say("the run finished before all kills were made: use more rows")
-                    return -2
                 return self.driver.returncode
             if num_gone := self.nodes.mend():
                 self.say(f"{num_gone} nodes had ended by themselves; as many new ones join")
