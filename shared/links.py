@@ -80,7 +80,7 @@ def _as_written(
     params: AugmentParams,
     known: dict[str, int],
 ) -> list[int]:
-    """The leader's choices as they are written at `site`. Adds new words to `words`, and to `known` by their letters."""
+    """The leader's choices as they are written at `site`. New words are added to `words` and `known`."""
     letters, word = row.letters(site), row.sites[site].word
     own: dict[str, int] = {}
     shown = []

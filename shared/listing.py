@@ -1,6 +1,4 @@
-"""Choices of a row in counting order. When a text allows few samples, random draws keep repeating each other; this lists
-what is left.
-"""
+"""Choices of a row in counting order: what is left when a text allows few samples and random draws repeat."""
 
 from __future__ import annotations
 

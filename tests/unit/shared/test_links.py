@@ -23,7 +23,7 @@ NEW = ("woman", "cat", "Paris", "USA", "man", "Dog", "ok")
 
 @st.composite
 def texts(draw: st.DrawFn) -> TextCandidates:
-    """Words in any case, separated by spaces, some of them sites; `word` is in lower case, as an uncased model has it."""
+    """Words in any case, some of them sites; `word` is in lower case, as an uncased model has it."""
     text, sites = "", []
     for number in range(draw(st.integers(0, 5))):
         word = draw(st.sampled_from(LEMMAS))
@@ -91,21 +91,17 @@ def one_draw(row: RowCandidates, draw: int, params: AugmentParams) -> tuple[str,
 
 def all_texts(row: RowCandidates, params: AugmentParams) -> set[tuple[str, str | None]]:
     leaders = sorted({leader_of(row, index) for index in range(len(row.sites))})
-    options = [
-        [None, *row.sites[leader].candidates]
-        if params.p_t < 1 or not row.sites[leader].candidates
-        else [*row.sites[leader].candidates]
-        for leader in leaders
-    ]
+    options: list[list[str | None]] = []
+    for leader in leaders:
+        candidates = row.sites[leader].candidates
+        options.append([*candidates] if candidates and params.p_t == 1 else [None, *candidates])
     found = set()
     for chosen in itertools.product(*options):
         by_leader = dict(zip(leaders, chosen, strict=True))
-        words = [
-            row.letters(index)
-            if (one := by_leader[leader_of(row, index)]) is None
-            else written(row, index, one, params)
-            for index in range(len(row.sites))
-        ]
+        words = []
+        for index in range(len(row.sites)):
+            one = by_leader[leader_of(row, index)]
+            words.append(row.letters(index) if one is None else written(row, index, one, params))
         found.add(texts_of(row, words))
     return found - {row.texts}
 
