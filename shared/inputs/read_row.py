@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from shared.errors import InputError
 from shared.glue import Task
+from shared.inputs.arrow_cells import ArrowCell
 from shared.inputs.columns import Columns
 from shared.inputs.json_records import as_type
 from shared.inputs.labels import is_missing, is_number, label_text, whole_number
@@ -39,6 +41,10 @@ def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptio
     for index in columns.texts:
         if problem := _text_problem(cells[index], options.max_characters):
             return f"column {columns.names[index]}: {problem}"
+    for index in columns.rest if columns.label is None else (columns.label, *columns.rest):
+        cell = cells[index]
+        if not isinstance(cell, (ArrowCell, int, float)) and cell is not None and _has_surrogate(cell):
+            return f"column {columns.names[index]}: contains a lone surrogate"
     if columns.label is not None:
         label = _label(cells[columns.label], columns.label_names)
         if isinstance(label, (list, dict)):
@@ -80,9 +86,16 @@ def _text_problem(text: Any, max_characters: int) -> str:
         return "contains a NUL byte"
     if len(text) > max_characters:
         return f"{len(text)} characters, --max-characters is {max_characters}"
-    if not text.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
+    if _has_surrogate(text):
         return "contains a lone surrogate"
     return ""
+
+
+def _has_surrogate(value: Any) -> bool:
+    """Whether a text, or a text within lists and objects, is not valid Unicode."""
+    if isinstance(value, (list, dict)):
+        value = json.dumps(value, ensure_ascii=False)
+    return isinstance(value, str) and not value.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)
 
 
 def _label_problem(label: str, task: Task) -> str:
