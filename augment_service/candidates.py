@@ -73,7 +73,7 @@ def _load(config: CandidatesConfig) -> AugmentEngine:
 
 def candidate_line(engine: AugmentEngine, identifier: Any, field: str, found: TextProposals) -> dict[str, Any]:
     """One line of output: words, their tokens, and per replaceable word its candidates, best first."""
-    to_tokens = engine.masked_lm.tokenizer.convert_ids_to_tokens
+    to_tokens = engine.lexicon.tokenizer.convert_ids_to_tokens
     sites = []
     for one in found.proposals:
         word = found.words[one.word_index].text

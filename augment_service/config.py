@@ -27,7 +27,9 @@ class ModelChoice(CommandConfig):
         "embedded", "Masked LM: embedded, a local folder, or a hub id like google-bert/bert-base-uncased."
     )
     glove: str = identity(
-        "embedded", "Word vectors: embedded, a GloVe or word2vec text file (optionally .gz), or a folder with .npy."
+        "embedded",
+        "Word vectors: embedded; GloVe, word2vec or fastText vectors as text or .bin, also compressed or as "
+        "ARCHIVE.zip/MEMBER; or a folder with .npy.",
     )
     glove_limit: int | None = identity(None, "Use only the first N vectors (the reference uses 100000).", ge=1)
     device: Device = identity("auto", "Device to run the masked LM on.")
@@ -91,6 +93,13 @@ class RunConfig(ModelConfig, TableFormat):
         None, "Number of masked-LM actors (default: as many as fit on the cluster, also after it grows).", ge=1
     )
     mlm_gpus: float = runtime(1.0, "GPUs per masked-LM actor; with a fraction, several actors share a GPU.", gt=0)
+    workers_per_gpu: str = runtime(
+        "auto",
+        "Processes per masked-LM actor that prepare its inputs and assemble shards while it runs the model: N, or auto "
+        "(a GPU: its share of the CPUs, at most 8; a CPU: 0, the actor does all itself).",
+        pattern="^(auto|[0-9]{1,3})$",
+        metavar="auto|N",
+    )
     glove_actors: int = runtime(1, "Word-vector actors per node that runs masked-LM actors.", ge=1)
     address: str = runtime("auto", "Ray cluster: its address, local, or auto (RAY_ADDRESS if set, otherwise local).")
     check_resume: Literal["checksums", "sizes"] = runtime(
@@ -100,7 +109,9 @@ class RunConfig(ModelConfig, TableFormat):
         0.5, "End the run when more than this share of the rows (of 100 or more) is in quarantine.", ge=0, le=1
     )
     stall_seconds: float = runtime(
-        600.0, "Replace an actor whose shard takes longer than this and 20 times as long as the average.", gt=0
+        600.0,
+        "Replace an actor whose shard or model load takes longer than this and 20 times as long as the average.",
+        gt=0,
     )
     no_room_seconds: float = runtime(
         3600.0, "End the run when no actor could start for this long, for instance for lack of room.", gt=0

@@ -14,7 +14,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,12 @@ class GivenRankings:
         self._ids = np.stack([np.roll(entries, 64 * site)[:64] for site in range(num_sites)])
         self._scores = np.linspace(9, 1, 64, dtype=np.float32)[None].repeat(num_sites, 0)
 
-    def rank(self, inputs: Sequence[Any], _batches: Any, k: int, _excluded: Any) -> list[Any]:
+    def rank(self, inputs: Any, _batches: Any, k: int, _excluded: Any) -> Any:
         """One ranking per input and position."""
-        from augment_service.engine.batches import Ranking
+        from augment_service.engine.batches import Rankings
 
-        return [
-            Ranking(self._ids[place : place + len(one.positions), :k], self._scores[: len(one.positions), :k])
-            for place, one in enumerate(inputs)
-        ]
+        count = len(inputs.positions)
+        return Rankings(self._ids[:count, :k], self._scores[:count, :k], inputs.first_position)
 
 
 def main() -> None:

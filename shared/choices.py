@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.candidate_columns import CandidateColumns
 from shared.candidates import ORIGINS, Ints, RowCandidates, Site, offsets_of
 from shared.letters import fold, keeps_word
 from shared.params import AugmentParams, TextForm
@@ -40,12 +42,16 @@ class ChoiceTable:
     candidate_start: Ints
     choice: Ints
     origin: Ints
-    words: list[str]
+    words: Sequence[str]
     is_ambiguous: NDArray[np.bool_]
 
     @classmethod
     def of(cls, rows: Sequence[RowCandidates], text_form: TextForm) -> ChoiceTable:
         """The candidate sets of `rows`, in order."""
+        return _of_columns(rows, text_form) if isinstance(rows, CandidateColumns) else cls._of_rows(rows, text_form)
+
+    @classmethod
+    def _of_rows(cls, rows: Sequence[RowCandidates], text_form: TextForm) -> ChoiceTable:
         words: list[str] = []
         choice: list[int] = []
         first_site, ambiguous = [0], list[bool]()
@@ -80,6 +86,62 @@ class ChoiceTable:
             words=words,
             is_ambiguous=np.asarray(ambiguous, np.bool_),
         )
+
+
+def _of_columns(columns: CandidateColumns, text_form: TextForm) -> ChoiceTable:
+    """As `ChoiceTable._of_rows`, with arrays of all candidates at once."""
+    row_of_text = np.repeat(np.arange(len(columns)), np.diff(columns.first_text))
+    row_of_site = row_of_text[columns.text_of_site]
+    first_site = columns.row_first_site
+    site_index = np.arange(len(columns.start)) - first_site[row_of_site]
+    return ChoiceTable(
+        source_id=columns.source_id,
+        first_site=first_site,
+        site_index=site_index,
+        site_column=(site_index >= columns.num_sites_a[row_of_site]).astype(np.int64),
+        num_candidates=np.diff(columns.first_candidate),
+        candidate_start=columns.first_candidate[:-1],
+        choice=np.where(_keeps_word(columns, text_form), KEPT, columns.candidate),
+        origin=columns.origin,
+        words=columns.strings.values,
+        is_ambiguous=np.bincount(row_of_site, _touches_next(columns), minlength=len(columns)) > 0,
+    )
+
+
+def _keeps_word(columns: CandidateColumns, text_form: TextForm) -> NDArray[np.bool_]:
+    """Per candidate, whether choosing it leaves its word as it is: `keeps_word` of all candidates."""
+    counts = np.diff(columns.first_candidate)
+    candidate, letters = columns.candidate, np.repeat(columns.letters, counts)
+    kept: NDArray[np.bool_] = (candidate == np.repeat(columns.word, counts)) | (candidate == letters)
+    if text_form == "preserve":
+        strings = columns.strings
+        folded = np.repeat(strings.map(fold, fold, columns.letters), counts)
+        kept |= (candidate == folded) | (strings.map(fold, fold, candidate) == folded)
+    return kept
+
+
+def _touches_next(columns: CandidateColumns) -> NDArray[np.bool_]:
+    """Per site, whether it or a candidate contains what separates it from the next site of its text."""
+    site = np.flatnonzero(columns.text_of_site[:-1] == columns.text_of_site[1:])
+    is_apart = columns.end[site] < columns.start[site + 1]
+    found = np.zeros(len(columns.start), np.bool_)
+    found[site[~is_apart]] = True
+    site = site[is_apart]
+    places = zip(columns.text_of_site[site].tolist(), columns.end[site].tolist(), strict=True)
+    following = np.asarray([columns.texts[text][end] for text, end in places], object)
+    site_of_candidate = np.repeat(np.arange(len(columns.start)), np.diff(columns.first_candidate))
+    for letter in dict.fromkeys(following.tolist()):
+        own = np.zeros(len(columns.start), np.bool_)
+        own[site[following == letter]] = True
+        place = np.flatnonzero(own[site_of_candidate])
+        key, contains = ("contains", letter), partial(_contains, letter)
+        found |= own & columns.strings.test(key, contains, columns.letters)
+        found[site_of_candidate[place][columns.strings.test(key, contains, columns.candidate[place])]] = True
+    return found
+
+
+def _contains(letter: str, value: str) -> bool:
+    return letter in value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

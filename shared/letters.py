@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
+from enum import IntEnum
 
 from shared.params import TextForm
 
 _JOINERS = "'’-"
+
+
+class Case(IntEnum):
+    """What the case of a word does to the word that replaces it; OWN leaves that word as it is."""
+
+    OWN = 0
+    LOWER = 1
+    UPPER = 2
+    TITLE = 3
 
 
 def match_case(candidate: str, letters: str) -> str:
@@ -15,17 +25,33 @@ def match_case(candidate: str, letters: str) -> str:
     Title case gives the candidate a capital first letter and leaves its other letters alone (USA stays USA). Words in
     mixed case (iPhone), words without case, and candidates that are not words ([UNK]) leave it as it is.
     """
-    if letters.isascii() and letters.islower() and candidate.islower():
-        return candidate
+    return in_case(candidate, case_of(letters))
+
+
+def case_of(letters: str) -> Case:
+    """The case that a word's letters pass on to a word that replaces it."""
+    if letters.isascii() and letters.islower():
+        return Case.LOWER
     cased = [letter for letter in letters if letter.lower() != letter.upper()]
-    if not cased or not all(unicodedata.category(one)[0] in "LMN" or one in _JOINERS for one in candidate):
-        return candidate
+    if not cased:
+        return Case.OWN
     first, rest = cased[0], "".join(cased[1:])
     if first == first.lower():
-        return candidate.lower() if rest == rest.lower() else candidate
+        return Case.LOWER if rest == rest.lower() else Case.OWN
     if rest and rest == rest.upper():
-        return candidate.upper()
-    return candidate[:1].title() + candidate[1:] if rest == rest.lower() else candidate
+        return Case.UPPER
+    return Case.TITLE if rest == rest.lower() else Case.OWN
+
+
+def in_case(candidate: str, case: Case) -> str:
+    """`candidate` in a case, if it is a word."""
+    if case is Case.OWN or (case is Case.LOWER and candidate.islower() and candidate.isascii()):
+        return candidate
+    if not all(unicodedata.category(one)[0] in "LMN" or one in _JOINERS for one in candidate):
+        return candidate
+    if case is Case.LOWER:
+        return candidate.lower()
+    return candidate.upper() if case is Case.UPPER else candidate[:1].title() + candidate[1:]
 
 
 def fold(word: str) -> str:

@@ -18,9 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shared.candidate_columns import CandidateColumns
 from shared.candidates import ORIGINS, Ints, Origin, RowCandidates, Samples, TextCandidates, offsets_of
 from shared.errors import ShardSizeError
 from shared.schema import REPLACED
+from shared.strings import used_only
 
 Column = Literal["text_a", "text_b"]
 COLUMNS: tuple[Column, ...] = ("text_a", "text_b")
@@ -117,8 +119,8 @@ class RenderedSamples:
 
 def render_samples(rows: Sequence[RowCandidates], samples: Samples) -> RenderedSamples:
     """Texts and replaced spans (code points of the sample's own text) of `samples`. Raises ShardSizeError."""
-    has_b = np.asarray([row.text_b is not None for row in rows], np.bool_)
-    num_a = np.asarray([len(row.text_a.sites) for row in rows], np.int64)
+    layout = _Layout.of(rows)
+    has_b, num_a = layout.has_b, layout.num_sites_a
     owner = np.repeat(np.arange(len(samples)), np.diff(samples.offsets))
     is_b = samples.site >= num_a[samples.row[owner]]
     local_site = samples.site - np.where(is_b, num_a[samples.row[owner]], 0)
@@ -126,20 +128,18 @@ def render_samples(rows: Sequence[RowCandidates], samples: Samples) -> RenderedS
     texts = []
     for number in (0, 1):
         mine = np.flatnonzero(is_b == bool(number))
-        text = [row.text_b if number else row.text_a for row in rows]
-        rendered, starts, ends = _render_column(text, samples, owner[mine], local_site[mine], samples.word[mine])
+        replaced_words = owner[mine], local_site[mine], samples.word[mine]
+        rendered, starts, ends = _render_column(layout.columns[number], samples, *replaced_words)
         start[mine], end[mine] = starts, ends
         texts.append(rendered)
     if not has_b.all():
         texts[1] = pc.if_else(pa.array(has_b[samples.row]), texts[1], pa.scalar(None, pa.string()))
-    site_words = [site.word for row in rows for site in row.sites]
-    first_site = np.concatenate([[0], np.cumsum([len(row.sites) for row in rows])]).astype(np.int64)
-    word_index = first_site[samples.row[owner]] + samples.site
+    word_index = layout.word[layout.first_site[samples.row[owner]] + samples.site]
     arrays = [
         _dictionary(is_b.astype(np.int8), COLUMNS),
         pa.array(start.astype(np.int32)),
         pa.array(end.astype(np.int32)),
-        _take(site_words, word_index, len(rows)),
+        _take(*used_only(layout.words, word_index), len(rows)),
         _take(samples.words, samples.word, len(rows)),
         _dictionary(samples.origin.astype(np.int8), ORIGINS),
     ]
@@ -148,28 +148,91 @@ def render_samples(rows: Sequence[RowCandidates], samples: Samples) -> RenderedS
     return RenderedSamples(texts[0], texts[1], replaced)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Segments:
+    """One text column of rows, cut at its sites. Row r has the segments `first[r]` to `first[r + 1]`."""
+
+    segments: list[str]
+    first: Ints
+
+    @classmethod
+    def of(cls, texts: Iterable[tuple[str, Sequence[int], Sequence[int]] | None]) -> _Segments:
+        """texts: per row its text, and the starts and ends of its sites; or None."""
+        segments: list[str] = []
+        first = [0]
+        for one in texts:
+            if one is not None:
+                text, starts, ends = one
+                last = 0
+                for start, end in zip(starts, ends, strict=True):
+                    segments += (text[last:start], text[start:end])
+                    last = end
+                segments.append(text[last:])
+            first.append(len(segments))
+        return cls(segments=segments, first=np.asarray(first, np.int64))
+
+
+def _cut(texts: Sequence[TextCandidates | None]) -> _Segments:
+    spans = ((one.text, [s.start for s in one.sites], [s.end for s in one.sites]) if one else None for one in texts)
+    return _Segments.of(spans)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """What rendering needs of rows. `first_site` (rows + 1,); `word` (sites,): index of each site's word in `words`."""
+
+    has_b: NDArray[np.bool_]
+    num_sites_a: Ints
+    first_site: Ints
+    words: Sequence[str]
+    word: Ints
+    columns: tuple[_Segments, _Segments]
+
+    @classmethod
+    def of(cls, rows: Sequence[RowCandidates]) -> _Layout:
+        if isinstance(rows, CandidateColumns):
+            return cls._of_columns(rows)
+        words = [site.word for row in rows for site in row.sites]
+        return cls(
+            has_b=np.asarray([row.text_b is not None for row in rows], np.bool_),
+            num_sites_a=np.asarray([len(row.text_a.sites) for row in rows], np.int64),
+            first_site=offsets_of(np.asarray([len(row.sites) for row in rows], np.int64)),
+            words=words,
+            word=np.arange(len(words)),
+            columns=(_cut([row.text_a for row in rows]), _cut([row.text_b for row in rows])),
+        )
+
+    @classmethod
+    def _of_columns(cls, rows: CandidateColumns) -> _Layout:
+        bounds, start, end = rows.first_site.tolist(), rows.start.tolist(), rows.end.tolist()
+
+        def site_spans(text: int) -> tuple[str, list[int], list[int]]:
+            own = slice(bounds[text], bounds[text + 1])
+            return rows.texts[text], start[own], end[own]
+
+        first, has_b = rows.first_text[:-1].tolist(), rows.has_b.tolist()
+        return cls(
+            has_b=rows.has_b,
+            num_sites_a=rows.num_sites_a,
+            first_site=rows.row_first_site,
+            words=rows.strings.values,
+            word=rows.word,
+            columns=(
+                _Segments.of(map(site_spans, first)),
+                _Segments.of(site_spans(text + 1) if has else None for text, has in zip(first, has_b, strict=True)),
+            ),
+        )
+
+
 def _render_column(
-    texts: Sequence[TextCandidates | None], samples: Samples, owner: Ints, site: Ints, word: Ints
+    column: _Segments, samples: Samples, owner: Ints, site: Ints, word: Ints
 ) -> tuple[pa.Array, Ints, Ints]:
     """One text column of all samples, and the span of each replaced word (its sample `owner`, site, new word)."""
-    segments: list[str] = []
-    lengths: list[int] = []
-    first_segment = [0]
-    for text in texts:
-        last = 0
-        if text is not None:
-            for one in text.sites:
-                segments += (text.text[last : one.start], text.text[one.start : one.end])
-                lengths += (one.start - last, one.end - one.start)
-                last = one.end
-            segments.append(text.text[last:])
-            lengths.append(len(segments[-1]))
-        first_segment.append(len(segments))
-    first = np.asarray(first_segment, np.int64)
+    segments, first = column.segments, column.first
     all_segments = [*segments, *samples.words]
-    check_text_bytes(_rendered_bytes(all_segments, first, samples, (owner, site, word)), len(texts))
+    check_text_bytes(_rendered_bytes(all_segments, first, samples, (owner, site, word)), len(first) - 1)
     table = pa.array(all_segments, pa.string())
-    length = np.concatenate([np.asarray(lengths, np.int64), [len(one) for one in samples.words]]).astype(np.int64)
+    length = np.asarray(list(map(len, all_segments)), np.int64)
     num_segments = np.diff(first)[samples.row]
     parts, starts, ends = [], [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for low, high in _sample_blocks(num_segments):

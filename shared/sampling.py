@@ -9,7 +9,7 @@ the draws are exhausted, the remaining choices are listed in order. Words of tex
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from shared.candidates import Ints, RowCandidates, Samples, concatenate, offsets
 from shared.choices import KEPT, Choices, ChoiceTable, list_choices, text_key
 from shared.params import AugmentParams
 from shared.rng import uniforms
+from shared.strings import used_only
 
 _DRAW_FACTORS = (1, 3, 12)
 """Rows that still lack samples are drawn again with this many times N_a draws, before the rest is listed."""
@@ -36,7 +37,9 @@ def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams) -> Sample
     drawable = np.flatnonzero(num_sites > 0) if params.p_t > 0 and params.n_a else np.zeros(0, np.int64)
     blocks = _blocks(drawable, num_sites[drawable] * params.n_a)
     parts = [_collect(table, _draw_block(table, rows, block, params)) for block in blocks]
-    return concatenate(parts, table.words)
+    samples = concatenate(parts, table.words)
+    words, word = used_only(table.words, samples.word)
+    return replace(samples, words=words, word=word)
 
 
 def _draw_block(table: ChoiceTable, rows: Sequence[RowCandidates], pending: Ints, params: AugmentParams) -> Choices:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
-from shared.errors import OutputError
+from shared.errors import OutputError, ShardError
 from shared.output_names import is_own
 from shared.shards import (
     READERS,
+    Commit,
+    commit_names,
     commit_or_none,
     committed_shards,
     is_whole,
     iter_commits,
+    iter_records,
+    parse_commit,
+    shard_of,
 )
 from shared.storage.store import Store
+from shared.totals import Totals, total
 
 Found = TypeVar("Found")
 
@@ -46,16 +55,33 @@ def _map(readers: ThreadPoolExecutor, function: Callable[[int], Found], shards: 
         yield from readers.map(function, shards[start : start + 4 * READERS])
 
 
-def check_complete(store: Store, *, rows: int, shards: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complete:
+    """What the commits of a complete output say, all from one reading of them. files: names of the shard files."""
+
+    totals: Totals
+    commits_sha256: str
+    files: frozenset[str]
+
+
+def check_complete(
+    store: Store, *, rows: int, shards: int, also: Callable[[Commit], None] = lambda commit: None
+) -> Complete:
     """The post-condition of a job, checked before it is marked complete. Raises OutputError naming what is missing.
 
     Every planned shard has one valid commit and a file of its size, no other shard is committed, and the rows used and
-    quarantined add up to the `rows` of the input.
+    quarantined add up to the `rows` of the input. Each commit is read once. also: called with each of them.
     """
-    committed = committed_shards(store)
-    with ThreadPoolExecutor(READERS) as readers:
-        found = _map(readers, lambda shard: commit_or_none(store, shard), sorted(committed))
-        commits = {commit.shard: commit for commit in found if commit is not None}
+    names, digest = commit_names(store), hashlib.sha256()
+    committed = {shard_of(name) for name in names}
+    commits: dict[int, Commit] = {}
+    for name, content in zip(names, iter_records(store, names), strict=True):
+        digest.update(content)
+        with contextlib.suppress(ShardError):
+            commit = parse_commit(store, name, content)
+            if commit.shard == shard_of(name):
+                commits[commit.shard] = commit
+                also(commit)
     sizes = store.sizes("shards")
     problems = (
         (sorted(set(range(shards)) - committed), "has no commit"),
@@ -75,17 +101,30 @@ def check_complete(store: Store, *, rows: int, shards: int) -> None:
             f"{store.uri} is not complete: {accounted} rows were used or quarantined, the input has {rows}. Use "
             "another --output, and report this as a bug"
         )
+    files = frozenset(commit.file for commit in commits.values())
+    return Complete(totals=total(commits.values()), commits_sha256=digest.hexdigest(), files=files)
 
 
-def remove_orphans(store: Store, live_writers: frozenset[str] = frozenset(), older_than_seconds: float = 3600.0) -> int:
+def remove_orphans(
+    store: Store,
+    live_writers: frozenset[str] = frozenset(),
+    older_than_seconds: float = 3600.0,
+    known: frozenset[str] | None = None,
+) -> int:
     """Remove shard files without a commit and half-written files; returns how many. Only when every shard is committed.
 
     By then it is safe even while another driver is writing: what it still writes has the name of a committed shard.
     Files that no job of ours would write are left alone. live_writers: runs whose half-written files are kept; those of
-    unknown writers are removed once they are old.
+    unknown writers are removed once they are old. known: names of committed shard files, where the caller has read the
+    commits already; another run may have replaced one since, so the commit is read again before its file is deleted.
     """
-    known = {commit.file for commit in iter_commits(store)}
-    orphans = [name for name in store.list("shards") if name not in known and is_own(name, "shard")]
-    for name in orphans:
-        store.delete(name)
-    return len(orphans) + store.remove_partials(live_writers, older_than_seconds)
+    if known is None:
+        known = frozenset(commit.file for commit in iter_commits(store))
+    unknown = [name for name in store.list("shards") if name not in known and is_own(name, "shard")]
+    num_removed = 0
+    for name in unknown:
+        commit = commit_or_none(store, shard_of(name))
+        if commit is None or commit.file != name:
+            store.delete(name)
+            num_removed += 1
+    return num_removed + store.remove_partials(live_writers, older_than_seconds)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
@@ -188,6 +189,13 @@ def parse_commit(store: Store, name: str, content: bytes) -> Commit:
         raise ShardError(f"{store.uri}/{name} is not a valid commit record: {error}") from error
 
 
+def iter_records(store: Store, names: Sequence[str]) -> Iterator[bytes]:
+    """The contents of these files, in order, read a few at a time by several threads. Raises StoreError."""
+    with ThreadPoolExecutor(READERS) as readers:
+        for start in range(0, len(names), 4 * READERS):
+            yield from readers.map(store.read, names[start : start + 4 * READERS])
+
+
 def list_commits(store: Store) -> list[Commit]:
     """All commits, in shard order."""
     return list(iter_commits(store))
@@ -196,15 +204,23 @@ def list_commits(store: Store) -> list[Commit]:
 def iter_commits(store: Store) -> Iterator[Commit]:
     """All commits, in shard order, read a few at a time: the list is never held in memory as a whole."""
     names = [commit_name(shard) for shard in sorted(committed_shards(store))]
-    with ThreadPoolExecutor(READERS) as readers:
-        for start in range(0, len(names), 4 * READERS):
-            yield from readers.map(lambda name: read_commit(store, name), names[start : start + 4 * READERS])
+    for name, content in zip(names, iter_records(store, names), strict=True):
+        yield parse_commit(store, name, content)
 
 
 def committed_shards(store: Store) -> set[int]:
     """Numbers of the committed shards, from the names of their records alone."""
-    names = (name for name in store.list("commits") if is_own(name, "commit"))
-    return {int(name.rpartition("/")[2].removesuffix(".json")) for name in names}
+    return {shard_of(name) for name in commit_names(store)}
+
+
+def commit_names(store: Store) -> list[str]:
+    """Names of the commit records, sorted as text, which is the order of the checksum in `_SUCCESS`."""
+    return [name for name in store.list("commits") if is_own(name, "commit")]
+
+
+def shard_of(name: str) -> int:
+    """The number in the name of a shard or of its commit record."""
+    return int(re.split(r"[-.]", name.rpartition("/")[2])[0])
 
 
 def read_shard(store: Store, commit: Commit) -> pa.Table:

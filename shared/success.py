@@ -7,8 +7,7 @@ import json
 from dataclasses import asdict, dataclass, fields
 
 from shared.manifest import MANIFEST
-from shared.output_names import is_own
-from shared.shards import SUCCESS
+from shared.shards import SUCCESS, commit_names, iter_records
 from shared.storage.store import Store
 from shared.totals import Totals
 
@@ -22,23 +21,27 @@ class Success:
     commits_sha256: str | None = None
 
 
-def success_bytes(store: Store, totals: Totals) -> bytes:
-    """The content of the file for the manifest and commits that the output has now. Raises StoreError."""
+def commits_checksum(store: Store) -> str:
+    """Hex digest of all commit records, in the order of their names. Raises StoreError."""
+    digest = hashlib.sha256()
+    for content in iter_records(store, commit_names(store)):
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def success_bytes(store: Store, totals: Totals, commits_sha256: str) -> bytes:
+    """The content of the file for these commits and the manifest that the output has now. Raises StoreError."""
     manifest = store.read(MANIFEST) if store.exists(MANIFEST) else b""
-    commits = hashlib.sha256()
-    for name in store.list("commits"):
-        if is_own(name, "commit"):
-            commits.update(store.read(name))
-    checksums = {
-        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
-        "commits_sha256": commits.hexdigest(),
-    }
+    checksums = {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "commits_sha256": commits_sha256}
     return json.dumps(asdict(totals) | checksums, sort_keys=True, indent=1).encode()
 
 
-def write_success(store: Store, totals: Totals) -> None:
-    """Mark a job as complete; the last file that a job writes. Raises StoreError."""
-    store.put(SUCCESS, success_bytes(store, totals))
+def write_success(store: Store, totals: Totals, commits_sha256: str | None = None) -> None:
+    """Mark a job as complete; the last file that a job writes. Raises StoreError.
+
+    commits_sha256: `commits_checksum`, where the caller knows it already.
+    """
+    store.put(SUCCESS, success_bytes(store, totals, commits_sha256 or commits_checksum(store)))
 
 
 def read_success(store: Store) -> Success | None:

@@ -14,7 +14,7 @@ from shared.manifest import MANIFEST, Manifest, read_manifest
 from shared.output_names import is_own
 from shared.shards import SUCCESS, Commit, parse_commit, read_shard
 from shared.storage.store import Store
-from shared.success import read_success, success_bytes
+from shared.success import commits_checksum, read_success, success_bytes
 from shared.totals import Totals, total
 
 
@@ -145,7 +145,7 @@ def _faults_of_the_whole(store: Store, manifest: Manifest, commits: Iterable[Com
     elif recorded.commits_sha256 is None:
         if recorded.totals != total(commits):
             yield f"{SUCCESS} has other totals than the commits: run the job again to write it"
-    elif store.read(SUCCESS) != success_bytes(store, total(commits)):
+    elif store.read(SUCCESS) != success_bytes(store, total(commits), commits_checksum(store)):
         yield f"{SUCCESS} does not match the manifest and the commits: one of them was changed after the job ended"
 
 

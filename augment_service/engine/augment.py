@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
-from augment_service.engine.batches import plan_batches
+import numpy as np
+from numpy.typing import NDArray
+
+from augment_service.engine.batches import Ints, ModelInput, Ranking, Rankings, plan_batches
 from augment_service.engine.conditioning import samples_steps
-from augment_service.engine.masked_lm import MaskedLM
+from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.proposer import Answer, Ask, Found, Neighbours, Proposer, Steps, TextProposals
 from shared.candidates import RowCandidates, Samples
 from shared.inputs.rows import SourceRow
@@ -15,12 +19,28 @@ from shared.params import AugmentParams
 DEFAULT_BATCH_TOKENS = 1024
 
 
+class Ranker(Protocol):
+    """A masked LM: in this process, or one that is asked through a pipe."""
+
+    lexicon: Lexicon
+
+    def rank(
+        self,
+        inputs: Sequence[ModelInput],
+        batches: Sequence[Sequence[int] | Ints],
+        k: int,
+        excluded: NDArray[np.bool_] | None,
+    ) -> Rankings:
+        """As MaskedLM.rank."""
+        ...
+
+
 class AugmentEngine(Proposer):
-    """Steps answered by a masked LM and a source of neighbours in this process."""
+    """Steps answered by a masked LM and a source of neighbours."""
 
     def __init__(
         self,
-        masked_lm: MaskedLM,
+        masked_lm: Ranker,
         neighbours: Neighbours,
         params: AugmentParams,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
@@ -28,11 +48,11 @@ class AugmentEngine(Proposer):
         super().__init__(masked_lm.lexicon, params)
         self.masked_lm, self.neighbours, self.batch_tokens = masked_lm, neighbours, batch_tokens
 
-    def candidates(self, rows: Sequence[SourceRow]) -> list[RowCandidates]:
+    def candidates(self, rows: Sequence[SourceRow]) -> Sequence[RowCandidates]:
         """Candidate sets of each row, from its unmodified texts."""
         return self._run(self.candidates_steps(rows))
 
-    def samples(self, rows: Sequence[SourceRow]) -> tuple[list[RowCandidates], Samples]:
+    def samples(self, rows: Sequence[SourceRow]) -> tuple[Sequence[RowCandidates], Samples]:
         """Samples of each row, and the texts whose words they replace."""
         return self._run(samples_steps(self, rows))
 
@@ -55,8 +75,11 @@ class AugmentEngine(Proposer):
     def _answer(self, ask: Ask) -> Answer:
         plan = plan_batches(ask.inputs, self.batch_tokens)
         self.statistics.model_inputs += len(plan.unique)
-        self.statistics.model_tokens += sum(map(len, plan.unique))
+        self.statistics.model_tokens += len(plan.unique.ids)
         excluded = ~self.vocabulary.is_whole_word if ask.whole_words else None
-        rankings = self.masked_lm.rank(plan.unique, plan.batches, ask.num_ranked, excluded) if ask.inputs else []
+        rankings: Sequence[Ranking] = ()
+        if ask.inputs:
+            found = self.masked_lm.rank(plan.unique, plan.batches, ask.num_ranked, excluded)
+            rankings = found.take(plan.index_of)
         nearest = self.neighbours.nearest(ask.words, ask.num_nearest) if ask.words else {}
-        return Answer([rankings[index] for index in plan.index_of], nearest)
+        return Answer(rankings, nearest)

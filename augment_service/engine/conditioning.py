@@ -11,7 +11,7 @@ from shared.inputs.rows import SourceRow
 from shared.sampling import draw_samples
 
 
-def samples_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
+def samples_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[Sequence[RowCandidates], Samples]]:
     """Samples of each row, and the texts whose words they replace."""
     if proposer.params.conditioning == "sequential":
         return (yield from sequential_steps(proposer, rows))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from augment_service.engine.batches import ModelInput
+from augment_service.engine.batches import Ints, ModelInputs, offsets, ranges
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.words import Word
 from shared.params import Context
@@ -22,19 +22,31 @@ class Place(NamedTuple):
     word: int
 
 
-class Wanted(NamedTuple):
-    """Where a place is answered: index of the model input, and which of that input's positions."""
+@dataclass(frozen=True, slots=True)
+class InputPlan:
+    """`inputs` for the masked LM. Place i is answered by the input `input[i]`, at its position number `position[i]`."""
 
-    input: int
-    position: int
+    inputs: ModelInputs
+    input: Ints
+    position: Ints
+
+    @property
+    def row(self) -> Ints:
+        """Per place, the row of the Rankings of `inputs` that answers it."""
+        return self.inputs.first_position[self.input] + self.position
+
+    @property
+    def model_position(self) -> Ints:
+        """Per place, the index of its token in its input."""
+        return self.inputs.positions[self.row]
 
 
 @dataclass(frozen=True, slots=True)
-class InputPlan:
-    """`inputs` for the masked LM; `wanted[i]` says which of their answers belongs to place i."""
+class Tokens:
+    """Token ids of texts, one after another (int32); text t has `first[t]` to `first[t + 1]`."""
 
-    inputs: tuple[ModelInput, ...]
-    wanted: tuple[Wanted, ...]
+    ids: NDArray[np.int32]
+    first: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,67 +57,71 @@ class InputPlanner:
     context: Context
 
     def plan(self, words_of: Sequence[Sequence[Word]], places: Sequence[Place]) -> InputPlan:
-        """Inputs for single-piece words. `words_of`: the words of each text that a place refers to."""
-        token_ids: dict[int, list[int]] = {}
-        starts: dict[int, NDArray[np.int64]] = {}
+        """Inputs for single-token words. `words_of`: the words of each text that a place refers to."""
+        ids: list[int] = []
+        first: list[int] = [0]
+        starts: dict[int, list[int]] = {}
+        number_of: dict[int, int] = {}
         for text in dict.fromkeys(place.text for place in places):
-            token_ids[text], starts[text] = _flatten(words_of[text])
-        located = [(place.text, int(starts[place.text][place.word])) for place in places]
-        if self.context == "unmasked":
-            return self._windows(token_ids, located)
-        inputs = tuple(self._masked(token_ids[text], position) for text, position in located)
-        return InputPlan(inputs, tuple(Wanted(number, 0) for number in range(len(inputs))))
+            number_of[text], starts[text] = len(number_of), []
+            for word in words_of[text]:
+                starts[text].append(len(ids) - first[-1])
+                ids += word.piece_ids
+            first.append(len(ids))
+        tokens = Tokens(np.asarray(ids, np.int32), np.asarray(first, np.int64))
+        text_numbers = np.asarray([number_of[place.text] for place in places], np.int64)
+        positions = np.asarray([starts[place.text][place.word] for place in places], np.int64)
+        return self.plan_tokens(tokens, text_numbers, positions)
 
-    def _windows(self, token_ids: dict[int, list[int]], located: Sequence[tuple[int, int]]) -> InputPlan:
+    def plan_tokens(self, tokens: Tokens, text: Ints, position: Ints) -> InputPlan:
+        """Inputs for the tokens at `position` of each `text`, (places,) each; texts rise, and positions within them."""
+        if self.context == "unmasked":
+            return self._windows(tokens, text, position)
+        return self._masked(tokens, text, position)
+
+    def _masked(self, tokens: Tokens, text: Ints, position: Ints) -> InputPlan:
+        """Each text with [MASK] at a position, cut to a window around it; in context `pair`, the original follows."""
+        lexicon, is_pair = self.lexicon, self.context == "pair"
+        room = (lexicon.max_length - 3) // 2 if is_pair else lexicon.max_length - 2
+        num_tokens = np.diff(tokens.first)[text]
+        low = np.minimum(np.maximum(position - room // 2, 0), np.maximum(num_tokens - room, 0))
+        size = np.minimum(num_tokens - low, room)
+        lengths = 2 * size + 3 if is_pair else size + 2
+        starts = offsets(lengths)
+        begin, end = starts[:-1], starts[1:]
+        window = tokens.ids[ranges(tokens.first[text] + low, size)]
+        ids = np.empty(int(starts[-1]), np.int32)
+        ids[begin] = lexicon.cls_id
+        ids[end - 1] = lexicon.sep_id
+        ids[ranges(begin + 1, size)] = window
+        ids[begin + 1 + position - low] = lexicon.mask_id
+        if is_pair:
+            ids[begin + 1 + size] = lexicon.sep_id
+            ids[ranges(begin + 2 + size, size)] = window
+        count = len(position)
+        inputs = ModelInputs(ids, starts, position - low + 1, np.arange(count + 1), size + 2)
+        return InputPlan(inputs, np.arange(count), np.zeros(count, np.int64))
+
+    def _windows(self, tokens: Tokens, text: Ints, position: Ints) -> InputPlan:
         """One input per window of each text, asked at the positions of all its words.
 
         Windows overlap by half; a word is answered by the window whose centre is nearest.
         """
-        number_of: dict[tuple[int, int], int] = {}
-        windows: list[Sequence[int]] = []
-        positions: list[list[int]] = []
-        wanted: list[Wanted] = []
-        for text, position in located:
-            low, high = self._stride_window(len(token_ids[text]), position)
-            number = number_of.setdefault((text, low), len(windows))
-            if number == len(windows):
-                windows.append(token_ids[text][low:high])
-                positions.append([])
-            wanted.append(Wanted(number, len(positions[number])))
-            positions[number].append(position - low + 1)
-        inputs = tuple(self._framed(window, tuple(own)) for window, own in zip(windows, positions, strict=True))
-        return InputPlan(inputs, tuple(wanted))
-
-    def _masked(self, ids: list[int], position: int) -> ModelInput:
-        """The text with [MASK] at `position`, cut to a window around it; followed by the original in context `pair`."""
-        lexicon = self.lexicon
-        room = lexicon.max_length - 2 if self.context == "single" else (lexicon.max_length - 3) // 2
-        low = min(max(position - room // 2, 0), max(len(ids) - room, 0))
-        window = ids[low : low + room]
-        masked = [*window[: position - low], lexicon.mask_id, *window[position - low + 1 :]]
-        first = (lexicon.cls_id, *masked, lexicon.sep_id)
-        if self.context == "single":
-            return ModelInput(first, (position - low + 1,), len(first))
-        return ModelInput((*first, *window, lexicon.sep_id), (position - low + 1,), len(first))
-
-    def _framed(self, ids: Sequence[int], positions: tuple[int, ...]) -> ModelInput:
-        framed = (self.lexicon.cls_id, *ids, self.lexicon.sep_id)
-        return ModelInput(framed, positions, len(framed))
-
-    def _stride_window(self, length: int, position: int) -> tuple[int, int]:
         room = self.lexicon.max_length - 2
-        if length <= room:
-            return 0, length
         stride = room // 2
-        low = min(max(round((position - room / 2) / stride), 0) * stride, length - room)
-        return low, low + room
-
-
-def _flatten(words: Iterable[Word]) -> tuple[list[int], NDArray[np.int64]]:
-    """Token ids of a text, and the index of each word's first token."""
-    ids: list[int] = []
-    starts: list[int] = []
-    for word in words:
-        starts.append(len(ids))
-        ids += word.piece_ids
-    return ids, np.asarray(starts, np.int64)
+        num_tokens = np.diff(tokens.first)[text]
+        nearest = np.maximum(np.round((position - room / 2) / stride).astype(np.int64), 0) * stride
+        low = np.where(num_tokens <= room, 0, np.minimum(nearest, num_tokens - room))
+        # Places are in order, so those of one window are next to each other.
+        is_new = np.ones(len(text), np.bool_)
+        is_new[1:] = (text[1:] != text[:-1]) | (low[1:] != low[:-1])
+        opened = np.flatnonzero(is_new)
+        number = np.cumsum(is_new) - 1
+        size = np.minimum(num_tokens[opened], room)
+        starts = offsets(size + 2)
+        ids = np.empty(int(starts[-1]), np.int32)
+        ids[starts[:-1]], ids[starts[1:] - 1] = self.lexicon.cls_id, self.lexicon.sep_id
+        ids[ranges(starts[:-1] + 1, size)] = tokens.ids[ranges(tokens.first[text[opened]] + low[opened], size)]
+        first_position = np.concatenate([opened, [len(text)]]).astype(np.int64)
+        inputs = ModelInputs(ids, starts, position - low + 1, first_position, size + 2)
+        return InputPlan(inputs, number, np.arange(len(text)) - opened[number])

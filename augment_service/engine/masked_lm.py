@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from augment_service.engine.batch_guard import BatchGuard
-from augment_service.engine.batches import ModelInput, Ranking
+from augment_service.engine.batches import Ints, ModelInput, ModelInputs, Rankings, ranges
 from augment_service.engine.encoder import PackedBatch, PackedEncoder, is_supported
 from augment_service.engine.finite import check_scores, check_weights
 from augment_service.engine.flops import ModelCost, model_cost
@@ -132,54 +132,73 @@ class MaskedLM:
 
     @torch.inference_mode()
     def rank(
-        self, inputs: Sequence[ModelInput], batches: Sequence[Sequence[int]], k: int, excluded: NDArray[np.bool_] | None
-    ) -> list[Ranking]:
+        self,
+        inputs: Sequence[ModelInput],
+        batches: Sequence[Sequence[int] | Ints],
+        k: int,
+        excluded: NDArray[np.bool_] | None,
+    ) -> Rankings:
         """The K best entries at each wanted position, one Ranking per input.
 
         batches: indices into `inputs`. excluded: (vocabulary,) bool, True for entries that are never returned; or None.
         """
-        results: list[Ranking | None] = [None] * len(inputs)
+        columns = ModelInputs.of(inputs)
+        width = min(k, self.vocab_size)
+        found = Rankings(
+            np.zeros((len(columns.positions), width), np.int64),
+            np.zeros((len(columns.positions), width), np.float32),
+            columns.first_position,
+        )
         penalty = None
         if excluded is not None:
             full = np.ones(self.vocab_size, np.bool_)
             full[: min(len(excluded), self.vocab_size)] = excluded[: self.vocab_size]
             penalty = torch.from_numpy(np.where(full, -np.inf, 0.0).astype(np.float32)).to(self.device)
-        waiting: list[tuple[Sequence[int], Tensor]] = []
-        rows = 0
+        waiting: list[tuple[Ints, Tensor]] = []
+        num_rows = 0
         for batch in batches:
-            states = self.guard.run(self._states, [inputs[index] for index in batch])
-            waiting.append((batch, states))
-            rows += len(states)
-            if rows >= HEAD_ROWS:
-                self._finish(inputs, waiting, k, penalty, results)
-                waiting, rows = [], 0
-        self._finish(inputs, waiting, k, penalty, results)
-        return [one for one in results if one is not None]
+            indices = np.asarray(batch, np.int64)
+            states = self.guard.run(self._states, columns.take(indices))
+            waiting.append((ranges(columns.first_position[indices], columns.num_positions[indices]), states))
+            num_rows += len(states)
+            if num_rows >= HEAD_ROWS:
+                self._finish(waiting, k, penalty, found)
+                waiting, num_rows = [], 0
+        self._finish(waiting, k, penalty, found)
+        return found
 
     def _states(self, inputs: Sequence[ModelInput]) -> Tensor:
+        """Last hidden states at the wanted positions of the inputs, or logits where the head is not known."""
+        columns = ModelInputs.of(inputs)
         if self._encoder is None:
-            return self._own_forward(inputs)
-        num_wanted = sum(len(one.positions) for one in inputs)
-        return self._encoder(self._pack([*inputs, *_fillers(inputs, num_wanted, self.max_length)]))[:num_wanted]
+            return self._own_forward(columns)
+        num_wanted = len(columns.positions)
+        return self._encoder(self._pack(columns, _fillers(columns, self.max_length)))[:num_wanted]
 
-    def _pack(self, inputs: Sequence[ModelInput]) -> PackedBatch:
-        lengths = tuple(len(one) for one in inputs)
-        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        ids = np.concatenate([np.asarray(one.ids, np.int64) for one in inputs])
-        places = np.arange(starts[-1]) - np.repeat(starts[:-1], lengths)
-        first = np.repeat(np.asarray([one.num_first_segment for one in inputs], np.int64), lengths)
-        wanted = [start + place for start, one in zip(starts.tolist(), inputs, strict=False) for place in one.positions]
+    def _pack(self, inputs: ModelInputs, fillers: ModelInputs) -> PackedBatch:
+        parts = [inputs, fillers]
+        lengths = np.concatenate([one.lengths for one in parts])
+        starts = np.cumsum(lengths) - lengths
+        ids = np.concatenate([one.ids for one in parts]).astype(np.int64)
+        places = np.arange(len(ids)) - np.repeat(starts, lengths)
+        first = np.repeat(np.concatenate([one.num_first_segment for one in parts]), lengths)
+        owner = np.repeat(np.arange(len(lengths)), np.concatenate([one.num_positions for one in parts]))
+        wanted = starts[owner] + np.concatenate([one.positions for one in parts])
         # RoBERTa has only one segment id.
         segments = ((places >= first) & self.has_segments).astype(np.int64)
-        arrays = (ids, segments, places, np.asarray(wanted, np.int64))
-        ids_t, segments_t, places_t, wanted_t = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return PackedBatch(ids=ids_t, segments=segments_t, places=places_t, lengths=lengths, wanted=wanted_t)
+        ids_t, segments_t, places_t, wanted_t = (
+            torch.from_numpy(array).to(self.device) for array in (ids, segments, places, wanted)
+        )
+        return PackedBatch(
+            ids=ids_t, segments=segments_t, places=places_t, lengths=tuple(lengths.tolist()), wanted=wanted_t
+        )
 
     def _own_forward(self, inputs: Sequence[ModelInput]) -> Tensor:
         """Forward pass of an architecture without a packed one, for sequences of one length at a time.
 
         Returns last hidden states at the wanted positions, or logits where the head is not known.
         """
+        inputs = list(inputs)
         parts: list[Tensor] = []
         start = 0
         while start < len(inputs):
@@ -204,14 +223,8 @@ class MaskedLM:
             start = stop
         return torch.cat(parts)
 
-    def _finish(
-        self,
-        inputs: Sequence[ModelInput],
-        waiting: Sequence[tuple[Sequence[int], Tensor]],
-        k: int,
-        penalty: Tensor | None,
-        results: list[Ranking | None],
-    ) -> None:
+    def _finish(self, waiting: Sequence[tuple[Ints, Tensor]], k: int, penalty: Tensor | None, found: Rankings) -> None:
+        """Rank the states that wait, and write the answers into the rows of `found` that they belong to."""
         if not waiting:
             return
         states = torch.cat([states for _, states in waiting]).float()
@@ -227,24 +240,20 @@ class MaskedLM:
             score_parts.append(scores)
         ids, scores = np.concatenate(ids_parts), np.concatenate(score_parts)
         check_scores(self.name, states, scores)
-        place = 0
-        for batch, _ in waiting:
-            for index in batch:
-                stop = place + len(inputs[index].positions)
-                results[index] = Ranking(ids[place:stop], scores[place:stop])
-                place = stop
+        rows = np.concatenate([rows for rows, _ in waiting])
+        found.ids[rows], found.scores[rows] = ids, scores
 
 
-def _fillers(inputs: Sequence[ModelInput], num_wanted: int, max_length: int) -> list[ModelInput]:
+def _fillers(inputs: ModelInputs, max_length: int) -> ModelInputs:
     """Inputs that pad tokens and wanted positions to their multiples; their answers are discarded."""
-    more_wanted = -num_wanted % WANTED_MULTIPLE
-    missing = -sum(map(len, inputs)) % PIECES_MULTIPLE or (PIECES_MULTIPLE if more_wanted else 0)
+    more_wanted = -len(inputs.positions) % WANTED_MULTIPLE
+    missing = -len(inputs.ids) % PIECES_MULTIPLE or (PIECES_MULTIPLE if more_wanted else 0)
     fillers = []
     while missing:
         length = min(missing, max_length)
-        fillers.append(ModelInput(inputs[-1].ids[:1] * length, (0,) * more_wanted, length))
+        fillers.append(ModelInput((int(inputs.ids[0]),) * length, (0,) * more_wanted, length))
         missing, more_wanted = missing - length, 0
-    return fillers
+    return ModelInputs.of(fillers)
 
 
 def _without_positions(one: ModelInput) -> ModelInput:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol, TypeVar
 
-from augment_service.engine.batches import ModelInput, Ranking
+from augment_service.engine.batches import ModelInput, ModelInputs, Ranking, Rankings
 from augment_service.engine.inputs import InputPlanner, Place
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.protection import Replaceable
+from augment_service.engine.shard_candidates import ShardCandidates
 from augment_service.engine.words import Word
 from shared.candidates import Origin, RowCandidates, Site, TextCandidates
 from shared.inputs.rows import SourceRow
@@ -36,7 +38,7 @@ class Ask:
     that are whole words). The word vectors return the `num_nearest` neighbours of each of `words`.
     """
 
-    inputs: tuple[ModelInput, ...] = ()
+    inputs: Sequence[ModelInput] = ()
     num_ranked: int
     whole_words: bool
     words: tuple[str, ...] = ()
@@ -107,13 +109,23 @@ class Proposer:
         self.replaceable = Replaceable(params, self.splitter)
         self._planner = InputPlanner(lexicon, params.context)
 
-    def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[list[RowCandidates]]:
+    @cached_property
+    def _shard_candidates(self) -> ShardCandidates:
+        return ShardCandidates(self.lexicon, self.params, self.replaceable)
+
+    def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[Sequence[RowCandidates]]:
         """Candidate sets of each row, from its unmodified texts."""
-        texts = [text for row in rows for text in (row.text_a, row.text_b) if text is not None]
-        found = iter([self.text_candidates(one) for one in (yield from self.propose_steps(texts, protects=True))])
-        return [
-            RowCandidates(row.source_id, next(found), next(found) if row.text_b is not None else None) for row in rows
-        ]
+        questions = self._shard_candidates.questions(rows, self._count_words)
+        plan, words = next(questions)
+        answer = yield from self._answer_steps(plan.inputs, words)
+        try:
+            questions.send((Rankings.of(answer.rankings), answer.nearest))
+        except StopIteration as finished:
+            found: Sequence[RowCandidates] = finished.value
+        return found
+
+    def _count_words(self, count: int) -> None:
+        self.statistics.words += count
 
     def propose_steps(
         self, texts: Sequence[str], num_ranked: int = 0, *, protects: bool = False
@@ -134,7 +146,7 @@ class Proposer:
         ]
 
     def workload(self, texts: Sequence[str]) -> tuple[list[ModelInput], set[str]]:
-        """What `propose_steps` would ask for: distinct model inputs, and words for the vectors."""
+        """What the steps of these texts would ask for: distinct model inputs, and words for the vectors."""
         words_of = self.splitter.split(texts)
         single, multi = _by_kind(words_of, self._places(texts, words_of, protects=True))
         inputs = self._planner.plan(words_of, single).inputs
@@ -151,36 +163,41 @@ class Proposer:
         single, multi = _by_kind(words_of, places)
         words = [words_of[place.text][place.word].text for place in multi]
         plan = self._planner.plan(words_of, single)
-        whole_words = self.params.filter == "whole-words"
-        width, num_nearest = max(self.params.k + OWN_WORD_MARGIN, num_ranked), max(self.params.k, num_ranked)
-
-        def ask(inputs: tuple[ModelInput, ...], asked_words: Sequence[str]) -> Ask:
-            distinct = tuple(dict.fromkeys(asked_words))
-            return Ask(
-                inputs=inputs, num_ranked=width, whole_words=whole_words, words=distinct, num_nearest=num_nearest
-            )
-
-        answer = (yield ask(plan.inputs, words)) if plan.inputs or words else Answer((), {})
+        answer = yield from self._answer_steps(plan.inputs, words, num_ranked)
         nearest = answer.nearest
-        lower = {word: word.lower() for word in nearest if not nearest[word] and word != word.lower()}
-        if lower:
-            instead = yield ask((), list(lower.values()))
-            nearest = nearest | {word: instead.nearest[other] for word, other in lower.items()}
-        leaves_out_own = self.params.context == "unmasked" or whole_words
-        wanted = iter(plan.wanted)
+        leaves_out_own = self.params.context == "unmasked" or self.params.filter == "whole-words"
+        rankings = Rankings.of(answer.rankings)
+        answers = iter(zip(plan.row.tolist(), plan.model_position.tolist(), strict=True))
         proposals = []
         for place in places:
             word = words_of[place.text][place.word]
             if not word.is_single_piece:
                 proposals.append(self._from_neighbours(place.word, nearest[word.text]))
                 continue
-            number, position = next(wanted)
-            ranking = answer.rankings[number]
-            listed = zip(ranking.ids[position].tolist(), ranking.scores[position].tolist(), strict=True)
+            row, model_position = next(answers)
+            listed = zip(rankings.ids[row].tolist(), rankings.scores[row].tolist(), strict=True)
             own = word if leaves_out_own else None
-            model_position = plan.inputs[number].positions[position]
             proposals.append(self._from_ranking(place.word, model_position, list(listed), own, num_ranked))
         return proposals
+
+    def _answer_steps(self, inputs: ModelInputs, words: Sequence[str], num_ranked: int = 0) -> Steps[Answer]:
+        """Rankings of the inputs, and neighbours of the words; a word without a vector gets those of its lower case."""
+        width, num_nearest = max(self.params.k + OWN_WORD_MARGIN, num_ranked), max(self.params.k, num_ranked)
+        whole_words = self.params.filter == "whole-words"
+
+        def ask(inputs: Sequence[ModelInput], asked_words: Sequence[str]) -> Ask:
+            distinct = tuple(dict.fromkeys(asked_words))
+            return Ask(
+                inputs=inputs, num_ranked=width, whole_words=whole_words, words=distinct, num_nearest=num_nearest
+            )
+
+        answer = (yield ask(inputs, words)) if inputs or words else Answer((), {})
+        nearest = answer.nearest
+        lower = {word: word.lower() for word in nearest if not nearest[word] and word != word.lower()}
+        if lower:
+            instead = yield ask((), list(lower.values()))
+            nearest = nearest | {word: instead.nearest[other] for word, other in lower.items()}
+        return Answer(answer.rankings, nearest)
 
     def text_candidates(self, found: TextProposals) -> TextCandidates:
         """The text that samples are made from, and its sites. Candidates are in the form in which samples show them."""

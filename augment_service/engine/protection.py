@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -33,6 +33,15 @@ _KINDS = {
     "numbers": r"(?<![\w.,])[+-]?\w*\d(?:[\w.,:/%-]*\w)?%?",
 }
 
+_SIGNS: dict[str, Callable[[str], bool]] = {
+    "urls": lambda part: "." in part[:-1] or "://" in part,
+    "emails": lambda part: "@" in part,
+    "html": lambda part: "<" in part or "&" in part,
+    "mentions": lambda part: "@" in part or "#" in part,
+    "numbers": lambda part: any(map(str.isdecimal, part)),
+}
+"""What a part of a text contains if an expression of a kind matches there."""
+
 
 def _stop_list(params: AugmentParams) -> tuple[frozenset[str], tuple[str, ...]]:
     """The reference's stop words if they apply, and the user's own."""
@@ -53,6 +62,8 @@ class Replaceable:
     def __init__(self, params: AugmentParams, splitter: WordSplitter) -> None:
         self._words, self._is_preserved = params.words, params.text == "preserve"
         self._expressions = _expressions(params.protect)
+        self._signs = [_SIGNS[one] for one in params.protect if one in _SIGNS]
+        self._has_own_expressions = len(self._signs) < len(params.protect)
         self._stop, own_stop_words = _stop_list(params)
         # Own words are split as texts are, because the tokenizer may drop accents or divide a word (don't, C++).
         self._phrases: dict[str, list[tuple[str, ...]]] = {}
@@ -67,15 +78,30 @@ class Replaceable:
 
         protects: leave out what is protected by `protect`, `protect_words` and the user's own stop words.
         """
-        found = [index for index, word in enumerate(words) if may_replace(word, self._words, self._stop)]
+        found = [index for index, word in enumerate(words) if self.may_replace(word)]
         if self._is_preserved:
-            found = [index for index in found if not _is_part_of_letter(text, words, index)]
+            found = [index for index in found if not is_part_of_letter(text, words, index)]
         if not protects or not found:
             return found
-        protected = set(self._protected(text, words))
+        protected = set(self.protected(text, words))
         return [index for index in found if index not in protected] if protected else found
 
-    def _protected(self, text: str, words: Sequence[Word]) -> Iterator[int]:
+    def may_replace(self, word: Word) -> bool:
+        """Whether a word may be replaced wherever nothing protects it."""
+        return may_replace(word, self._words, self._stop)
+
+    def may_protect(self, part: str) -> bool:
+        """Whether a part of a text (between spaces, or all of it) may contain what protects words of the text.
+
+        Quick, and never wrongly False: whatever matches an expression contains its sign in one of the text's parts.
+        """
+        return self._has_own_expressions or any(sign(part) for sign in self._signs)
+
+    def may_begin_phrase(self, word: Word) -> bool:
+        """Whether a protected word or phrase begins with this word."""
+        return bool(self._phrases) and fold(word.text) in self._phrases
+
+    def protected(self, text: str, words: Sequence[Word]) -> Iterator[int]:
         """Indices of the protected words."""
         spans = [match.span() for one in self._expressions for match in one.finditer(text)]
         if spans:
@@ -93,7 +119,7 @@ class Replaceable:
                         yield from range(index, index + len(phrase))
 
 
-def _is_part_of_letter(text: str, words: Sequence[Word], index: int) -> bool:
+def is_part_of_letter(text: str, words: Sequence[Word], index: int) -> bool:
     """Whether a word begins or ends inside a letter: some tokenizers make a combining mark a word of its own."""
     word = words[index]
     if word.start and _continues_letter(text[word.start]):

@@ -46,7 +46,7 @@ class _Spot:
     index: int
 
 
-def sequential_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[list[RowCandidates], Samples]]:
+def sequential_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[Sequence[RowCandidates], Samples]]:
     """Texts with their sites (without candidates), and samples. A pure function of the rows and parameters."""
     params = proposer.params
     texts = [[text for text in (row.text_a, row.text_b) if text is not None] for row in rows]

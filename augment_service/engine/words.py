@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -85,6 +85,22 @@ class WordSplitter:
         self._literal = re.compile(rf"(?<!\S)(?:{literals})(?!\S)") if literals else None
         self._has_word_pre_tokens = "BertPreTokenizer" in str(self._backend.pre_tokenizer or "")
         self._needs_space = uses_byte_level(self._backend)
+
+    @cached_property
+    def keeps_spaces_apart(self) -> bool:
+        """Whether the parts of a text between its spaces can be split one by one, with the same result.
+
+        So it is with BERT's own steps. Other normalisers and pre-tokenizers, and added tokens that are matched before
+        them, may look across a space.
+        """
+        backend = self._backend
+        kinds = (type(backend.normalizer).__name__, type(backend.pre_tokenizer).__name__, type(backend.model).__name__)
+        added = backend.get_added_tokens_decoder().values()
+        return (
+            kinds == ("BertNormalizer", "BertPreTokenizer", "WordPiece")
+            and all(token.special for token in added)
+            and not any(" " in token for token in self._special_ids)
+        )
 
     def split(self, texts: Sequence[str]) -> list[tuple[Word, ...]]:
         """Words of each text, in order."""

@@ -16,7 +16,9 @@ from augment_service.config import RunConfig
 from augment_service.job.cluster import actor_options, num_actors_wanted, places, room
 from augment_service.job.failures import cause_of, died_in_creation, expected_error, is_rays_own, short_reason
 from augment_service.job.model_facts import MlmFacts, models_facts
+from augment_service.job.stalls import LoadWatch
 from augment_service.job.vectors import NO_GROUP, VectorActors
+from shared.cli.progress import format_seconds
 from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -79,6 +81,8 @@ class ActorPool:
         self._actors: dict[str, _MlmActor] = {}
         self._calls: dict[Any, _Call] = {}
         self._vectors = VectorActors(ray, config)
+        self._loads: LoadWatch[str] = LoadWatch(config.stall_seconds)
+        self._vector_loads: LoadWatch[tuple[str, int]] = LoadWatch(config.stall_seconds)
         self._refusals: dict[str, ExpectedError] = {}
         self._num_started = self._deaths_in_a_row = 0
         self._actor_class = ray.remote(**actor_options(ray, config, own_ray=own_ray))(MlmWorker)
@@ -153,6 +157,7 @@ class ActorPool:
     def lost(self, name: str, reason: str) -> None:
         """A masked-LM actor died: start another. Raises ClusterError when actors only die."""
         one = self._actors.pop(name, None)
+        self._loads.ended(name, is_done=False)
         if one is None:
             return
         # "Unavailable" may only mean that it cannot be reached: it must not go on working alongside its successor.
@@ -161,6 +166,15 @@ class ActorPool:
         logger.warning("actor_lost", extra={"fields": {"lost": name, "reason": short_reason(reason)}})
         self._count_death(reason)
         self.grow()
+
+    def end_stalled(self) -> None:
+        """Replace actors and vectors whose load hangs. Raises ClusterError when actors only die."""
+        for name, seconds in self._loads.look():
+            self.lost(name, f"it loaded for {format_seconds(seconds)} (--stall-seconds)")
+        for (node, group), seconds in self._vector_loads.look():
+            self._vector_loads.ended((node, group), is_done=False)
+            if self._vectors.group_on(node) == group:
+                self._replace_vectors(node, f"they loaded for {format_seconds(seconds)} (--stall-seconds)")
 
     def vectors_of(self, name: str) -> int:
         """Number of the group of vector actors that a masked-LM actor uses now: an argument of `vectors_lost`."""
@@ -200,10 +214,12 @@ class ActorPool:
             return []
         if call.question is _Question.WHERE:
             one.node = answer
-            self._vectors.start(answer)
+            self._loads.began(call.actor)
+            self._start_vectors(answer)
             one.handle.attach.remote(self._vectors.pick(answer, one.number))
             return []
         one.facts = answer
+        self._loads.ended(call.actor, is_done=True)
         return self._ready_on(one.node)
 
     def _settle_where(self, name: str) -> None:
@@ -220,6 +236,7 @@ class ActorPool:
             if not _is_our_own(self._ray, error):
                 self._replace_vectors(node, str(error))
                 return []
+            self._vector_loads.ended((node, self._vectors.group_on(node)), is_done=False)
             self._vectors.drop(node)
             users = [one for one in self._actors.values() if one.node == node and not one.is_left_out]
             for one in users:
@@ -229,6 +246,8 @@ class ActorPool:
             self._refuse([one for one in users if not one.is_ready], node, expected_error(cause_of(error)))
             return []
         self._vectors.loaded(node, facts)
+        if self._vectors.facts_of(node) is not None:
+            self._vector_loads.ended((node, self._vectors.group_on(node)), is_done=True)
         return self._ready_on(node)
 
     def _ready_on(self, node: str) -> list[str]:
@@ -255,6 +274,7 @@ class ActorPool:
         self._refusals[node] = reason
         for one in actors:
             one.is_left_out = True
+            self._loads.ended(f"mlm-{one.number}", is_done=False)
             fields = {"left_out": f"mlm-{one.number}", "node": node[:8], "reason": short_reason(str(reason))}
             logger.warning("actor_left_out", extra={"fields": fields})
         if self.num_ready:
@@ -270,6 +290,7 @@ class ActorPool:
             raise reason
 
     def _replace_vectors(self, node: str, reason: str) -> None:
+        self._vector_loads.ended((node, self._vectors.group_on(node)), is_done=False)
         if not self._vectors.drop(node):
             return
         logger.warning("vectors_lost", extra={"fields": {"node": node[:8], "reason": short_reason(reason)}})
@@ -279,9 +300,15 @@ class ActorPool:
             # No vectors can be started on a node that is gone; the death of its actors is reported separately.
             return
         if users:
-            self._vectors.start(node)
+            self._start_vectors(node)
         for one in users:
             one.handle.attach.remote(self._vectors.pick(node, one.number))
+
+    def _start_vectors(self, node: str) -> None:
+        """Start vector actors on a node unless it has some."""
+        if self._vectors.group_on(node) == NO_GROUP:
+            self._vectors.start(node)
+            self._vector_loads.began((node, self._vectors.group_on(node)))
 
     def _count_death(self, reason: str) -> None:
         self._deaths_in_a_row += 1

@@ -23,9 +23,10 @@ from augment_service.config import RunConfig
 from augment_service.engine.augment import AugmentEngine
 from augment_service.engine.encoder import ARITHMETIC
 from augment_service.engine.masked_lm import MaskedLM
-from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from augment_service.job.assemble import shard_table
 from augment_service.job.blame import Judge, reason_of
 from augment_service.job.failures import BrokenProcessError
+from augment_service.job.feeders import Feeders, FeederWork, num_workers_per_gpu
 from augment_service.job.model_facts import MlmFacts
 from augment_service.job.ray_metrics import RayMetrics
 from augment_service.job.shard_work import positions, quarantine
@@ -82,6 +83,7 @@ class MlmWorker:
         # Vectors that do not answer for a good part of the time that a shard has are lost.
         self._neighbours = RemoteNeighbours(config.stall_seconds / 2)
         self._broken: BrokenProcessError | None = None
+        self._feeders: Feeders | None = None
 
     def where(self) -> str:
         """Id of the node this actor was placed on; an answer means that the actor found room."""
@@ -97,6 +99,13 @@ class MlmWorker:
         mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads, observe)
         self._masked_lm = mlm
         self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens)
+        num_feeders = num_workers_per_gpu(config, mlm.device)
+        if num_feeders:
+            work = FeederWork(
+                lexicon=mlm.lexicon, params=config.params(), batch_tokens=config.batch_tokens, emit=config.emit
+            )
+            self._feeders = Feeders(num_feeders, work, mlm, self._neighbours)
+            logger.debug("feeders_started", extra={"fields": {"pids": self._feeders.pids}})
         return MlmFacts(
             fingerprint=mlm.fingerprint(),
             device=mlm.device,
@@ -188,19 +197,9 @@ class MlmWorker:
             raise
 
     def _table(self, rows: Sequence[SourceRow], schema: pa.Schema) -> tuple[pa.Table, dict[str, float]]:
-        inputs, tokens = self._engine.statistics.model_inputs, self._engine.statistics.model_tokens
-        if self._config.emit == "candidates":
-            found = self._engine.candidates(rows)
-            sites = float(sum(len(one.sites) for one in found))
-            table, statistics = candidates_table(schema, rows, found), {"sites": sites}
-        else:
-            found, samples = self._engine.samples(rows)
-            table, statistics = samples_table(schema, rows, found, samples), sample_statistics(found, samples)
-        done = self._engine.statistics
-        return table, statistics | {
-            "model_inputs": done.model_inputs - inputs,
-            "model_tokens": done.model_tokens - tokens,
-        }
+        if self._feeders is not None:
+            return self._feeders.table(rows, schema)
+        return shard_table(self._engine, self._config.emit, rows, schema)
 
     def _without_poison(
         self,

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from augment_service.engine.augment import AugmentEngine
+from shared.candidate_columns import CandidateColumns
 from shared.candidates import Ints, RowCandidates, Samples, TextCandidates
 from shared.inputs.arrow_cells import take, to_array
 from shared.inputs.rows import SourceRow
@@ -48,13 +50,38 @@ def candidates_table(schema: pa.Schema, rows: Sequence[SourceRow], found: Sequen
 
 def sample_statistics(found: Sequence[RowCandidates], samples: Samples) -> dict[str, float]:
     """Counts of a shard, recorded in its commit."""
-    sites = np.asarray([len(row.sites) for row in found], np.int64)
+    sites = num_sites(found)
     return {
         "samples": len(samples),
         "replaceable_words": int(sites[samples.row].sum()) if len(samples) else 0,
         "replaced_by_mlm": int((samples.origin == 0).sum()),
         "replaced_by_glove": int((samples.origin == 1).sum()),
     }
+
+
+def shard_table(
+    engine: AugmentEngine, emit: str, rows: Sequence[SourceRow], schema: pa.Schema
+) -> tuple[pa.Table, dict[str, float]]:
+    """The table of a shard, or of a part of one, and its counts. `emit`: samples or candidates."""
+    inputs, tokens = engine.statistics.model_inputs, engine.statistics.model_tokens
+    if emit == "candidates":
+        found = engine.candidates(rows)
+        table, statistics = candidates_table(schema, rows, found), {"sites": float(num_sites(found).sum())}
+    else:
+        found, samples = engine.samples(rows)
+        table, statistics = samples_table(schema, rows, found, samples), sample_statistics(found, samples)
+    done = engine.statistics
+    return table, statistics | {
+        "model_inputs": done.model_inputs - inputs,
+        "model_tokens": done.model_tokens - tokens,
+    }
+
+
+def num_sites(found: Sequence[RowCandidates]) -> Ints:
+    """(rows,) int64, the replaceable words of each row."""
+    if isinstance(found, CandidateColumns):
+        return np.diff(found.row_first_site)
+    return np.asarray([len(row.sites) for row in found], np.int64)
 
 
 def _table(schema: pa.Schema, rows: Sequence[SourceRow], columns: Sequence[pa.Array], source: Ints) -> pa.Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from augment_service.config import RunConfig
+from augment_service.job.scheduler import IN_FLIGHT_PER_ACTOR
 
 
 def num_actors_wanted(ray: Any, config: RunConfig) -> int:
@@ -23,6 +24,9 @@ def num_actors_wanted(ray: Any, config: RunConfig) -> int:
 def actor_options(ray: Any, config: RunConfig, *, own_ray: bool) -> dict[str, Any]:
     """Ray options of a masked-LM actor. own_ray: whether Ray was started for this run alone, on this machine."""
     options: dict[str, Any] = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+    if config.workers_per_gpu != "0" and (_uses_gpu(ray, config) or config.workers_per_gpu != "auto"):
+        # Both of its shards at once: one begins while the last parts of the other are assembled and written.
+        options["max_concurrency"] = IN_FLIGHT_PER_ACTOR
     if _uses_gpu(ray, config):
         return options | {"num_gpus": config.mlm_gpus, "num_cpus": 1 if config.mlm_gpus >= 1 else 0}
     cpus: float = config.mlm_threads

@@ -16,7 +16,7 @@ import pyarrow as pa
 from augment_service.config import RunConfig
 from augment_service.engine.presence import check_models_exist
 from augment_service.job.heartbeat import Heartbeat, new_run_name, read_heartbeats, remove_dead
-from augment_service.job.quarantine_bound import check_quarantine
+from augment_service.job.quarantine_bound import QuarantineBound
 from augment_service.job.shard_work import shard_schema, shard_work
 from shared.cli.command_line import CommandResult
 from shared.cli.logs import bind_log_fields
@@ -26,11 +26,11 @@ from shared.inputs.options import from_config
 from shared.inputs.sources import Source, open_source
 from shared.manifest import MANIFEST, JobConfig, Manifest, ShardPlan, read_manifest, write_or_check
 from shared.output_names import FOLDERS, is_own, writer_of_partial
-from shared.shard_checks import check_complete, find_damaged, remove_orphans
-from shared.shards import SUCCESS, committed_shards, iter_commits
+from shared.shard_checks import Complete, check_complete, find_damaged, remove_orphans
+from shared.shards import SUCCESS, committed_shards
 from shared.storage.store import Store, open_store
 from shared.success import success_bytes, write_success
-from shared.totals import Totals, total
+from shared.totals import Totals
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +59,14 @@ def run_command(config: RunConfig) -> CommandResult:
     if missing:
         _log_plan(job, missing)
         _compute(job, missing)
-    check_complete(job.store, rows=job.source.num_rows, shards=job.manifest.plan.shards)
-    totals = total(iter_commits(job.store))
-    check_quarantine(job.store, config.max_quarantine)
-    if missing or not _is_marked(job.store, totals):
-        _finish(job, totals)
+    bound = QuarantineBound(job.store, config.max_quarantine)
+    done = check_complete(job.store, rows=job.source.num_rows, shards=job.manifest.plan.shards, also=bound.add)
+    bound.check()
+    if missing or not _is_marked(job.store, done):
+        _finish(job, done)
     seconds = round(time.monotonic() - began, 1)
-    summary = asdict(totals) | {"output": job.store.uri, "seconds": seconds}
-    return CommandResult(summary, _summary_text(job, totals, len(missing), seconds))
+    summary = asdict(done.totals) | {"output": job.store.uri, "seconds": seconds}
+    return CommandResult(summary, _summary_text(job, done.totals, len(missing), seconds))
 
 
 def job_name(output: str) -> str:
@@ -190,16 +190,17 @@ def _write_last_heartbeat(job: Job, heartbeat: Heartbeat, state: str, message: s
     heartbeat.write(job.store)
 
 
-def _is_marked(store: Store, totals: Totals) -> bool:
+def _is_marked(store: Store, done: Complete) -> bool:
     """Whether the output is marked as complete with the commits that it has now."""
-    return store.exists(SUCCESS) and store.read(SUCCESS) == success_bytes(store, totals)
+    return store.exists(SUCCESS) and store.read(SUCCESS) == success_bytes(store, done.totals, done.commits_sha256)
 
 
-def _finish(job: Job, totals: Totals) -> None:
+def _finish(job: Job, done: Complete) -> None:
     """Remove leftovers of killed runs and mark the output as complete."""
     _check_same_job(job)
-    remove_orphans(job.store, remove_dead(job.store, job.run, time.time()))
-    write_success(job.store, totals)
+    live = remove_dead(job.store, job.run, time.time())
+    remove_orphans(job.store, live, known=done.files)
+    write_success(job.store, done.totals, done.commits_sha256)
 
 
 def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float) -> str:

@@ -23,7 +23,7 @@ from augment_service.job.scheduler import Assignment, Scheduler
 from augment_service.job.shard_work import ShardWork
 from augment_service.job.stalls import StallWatch
 from shared.cli.progress import Progress, format_seconds
-from shared.errors import ClusterError, OverloadError, StoreError
+from shared.errors import ClusterError, OutputError, OverloadError, StoreError
 from shared.shards import Commit
 from shared.storage.store import Store
 
@@ -85,8 +85,14 @@ class Driver:
                         self._scheduler.add_actor(name)
             for name, assignment in self._scheduler.assign_all():
                 self._give(name, assignment)
+            if beat.shards_left and self._scheduler.is_dry:
+                raise OutputError(
+                    f"the input has no rows for {beat.shards_left} of the planned shards, and nothing is in flight; "
+                    "if it has changed since the run began, use another --output"
+                )
             if stalled := self._stalls.look():
                 self._stalled(*stalled)
+            self._pool.end_stalled()
             progress.update(beat.rows_done, shards_left=beat.shards_left, actors=self._pool.num_ready)
         progress.close()
         self._finish()

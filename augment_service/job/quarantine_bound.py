@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 
 from shared.errors import InputError
-from shared.shards import Commit, iter_commits
+from shared.shards import Commit
 from shared.storage.store import Store
 
 MIN_ROWS = 100
@@ -50,11 +50,3 @@ class QuarantineBound:
                 if len(reasons) == SHOWN_REASONS:
                     return reasons
         return reasons
-
-
-def check_quarantine(store: Store, share: float) -> None:
-    """Raises InputError when too many rows of all commits together are in quarantine."""
-    bound = QuarantineBound(store, share)
-    for commit in iter_commits(store):
-        bound.add(commit)
-    bound.check()

@@ -106,6 +106,11 @@ class Scheduler(Generic[Work]):
         """Number of assignments given out and not answered yet."""
         return sum(map(len, self._queues.values()))
 
+    @property
+    def is_dry(self) -> bool:
+        """Whether nothing can follow any more: the source has ended, and no work is in flight or waits."""
+        return self._source_is_exhausted and not (self._again or self._hunted or self.in_flight)
+
     def add_actor(self, actor: str) -> None:
         """An actor became ready."""
         self._queues[actor] = deque()

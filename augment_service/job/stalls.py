@@ -8,14 +8,55 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from augment_service.job.scheduler import Scheduler
+from augment_service.job.scheduler import STALLED_FACTOR, Scheduler
+
+Load = TypeVar("Load")
 
 SHOWN_FROM = 1 / 3
 """Share of the limit after which `status` says that the run stalls."""
+FIRST_LOAD_FACTOR = 3.0
+"""The first load of a run gets this many times as long: it may download the model."""
 LOOK_SECONDS, AWAY_SECONDS = 1.0, 10.0
 """Time between two looks. After a longer one than the second, the driver itself was stopped, so answers may wait."""
+
+
+class LoadWatch(Generic[Load]):
+    """Looks at actors that load. at_least: seconds that a load always gets, three times as long for the first one."""
+
+    def __init__(self, at_least: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._at_least, self._clock = at_least, clock
+        self._began: dict[Load, float] = {}
+        self._num_done, self._seconds = 0, 0.0
+        self._last_look, self._not_before = clock(), 0.0
+
+    def began(self, load: Load) -> None:
+        """A load began: its actor has a place. Waiting for room does not count."""
+        self._began[load] = self._clock()
+
+    def ended(self, load: Load, *, is_done: bool) -> None:
+        """A load ended, well or with the end of its actor."""
+        began = self._began.pop(load, None)
+        if began is not None and is_done:
+            self._num_done += 1
+            self._seconds += self._clock() - began
+
+    def look(self) -> list[tuple[Load, float]]:
+        """Loads that hang, and for how many seconds each has gone on."""
+        now = self._clock()
+        if now - self._last_look > AWAY_SECONDS:
+            self._not_before = now + AWAY_SECONDS
+        self._last_look = now
+        if now < self._not_before:
+            return []
+        limit = self._limit()
+        return [(load, now - began) for load, began in self._began.items() if now - began > limit]
+
+    def _limit(self) -> float:
+        if not self._num_done:
+            return self._at_least * FIRST_LOAD_FACTOR
+        return max(self._at_least, self._seconds / self._num_done * STALLED_FACTOR)
 
 
 class StallWatch:

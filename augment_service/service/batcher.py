@@ -202,7 +202,7 @@ class PassBatcher:
         for (one, number), index in zip(taken, plan.index_of, strict=True):
             one.answer(number, rankings[index])
         seconds = max(time.monotonic() - began, 1e-6)
-        tokens = sum(map(len, plan.unique))
+        tokens = len(plan.unique.ids)
         # Fixed costs dominate small passes, which therefore say little about the throughput of a full one.
         if tokens * 4 >= self.batch_tokens:
             self.tokens_per_second += (1 - _RATE_MEMORY) * (tokens / seconds - self.tokens_per_second)
@@ -216,6 +216,6 @@ class PassBatcher:
             )
         )
 
-    def _rank(self, plan: BatchPlan, width: int, whole_words: bool) -> list[Ranking]:
+    def _rank(self, plan: BatchPlan, width: int, whole_words: bool) -> Sequence[Ranking]:
         excluded = ~self.masked_lm.lexicon.vocabulary.is_whole_word if whole_words else None
         return self.masked_lm.rank(plan.unique, plan.batches, width, excluded)

@@ -21,7 +21,7 @@ from torch import Tensor
 from shared.errors import ModelError
 
 STUDENT_PATH = Path(__file__).with_name("student.safetensors")
-STUDENT_SHA256 = "753e4911d30f16194f60c51b47bfcda190ec7f352a6ea64251d18e90d32843bc"
+STUDENT_SHA256 = "46459ed133b207c23b1dc16f33130731ab8f16908c4155ba4bb0a0723ede4e99"
 FORMAT = "general-student-1"
 PROJECTIONS_PREFIX, ENCODER_PREFIX = "projections.", "bert."
 LEFT_OUT = "bert.pooler."

@@ -55,6 +55,12 @@ def test_three_actors_write_the_same_bytes_as_one(job: Job, finished_run: Path, 
     assert bytes_of(tmp_path / "out") == bytes_of(finished_run)
 
 
+def test_workers_that_feed_the_model_change_no_byte(job: Job, finished_run: Path, tmp_path: Path) -> None:
+    finished = run_command(*job.arguments(tmp_path / "out", "--mlm-actors", "1", "--workers-per-gpu", "2"))
+    assert finished.returncode == 0, finished.stderr
+    assert bytes_of(tmp_path / "out") == bytes_of(finished_run)
+
+
 def test_a_run_that_is_killed_and_resumed_writes_the_same_bytes(job: Job, finished_run: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     commits = output / "commits"

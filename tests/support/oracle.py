@@ -37,7 +37,7 @@ def expected_candidates(engine: AugmentEngine, model: Any, words: tuple[Word, ..
     """Candidate words of the specification, from the full ranking."""
     params, vocabulary = engine.params, engine.vocabulary
     word = words[index]
-    ranking = ranked_entries(model, engine.masked_lm.tokenizer, words, index, params.context)
+    ranking = ranked_entries(model, engine.lexicon.tokenizer, words, index, params.context)
     chosen = []
     for entry, _ in ranking:
         surface = vocabulary.surfaces[entry]

@@ -21,10 +21,8 @@ from shared.errors import OutputError
 from shared.shard_checks import check_complete, find_damaged, remove_orphans
 from shared.shards import SUCCESS, commit_name, done_already, read_commit, read_shard, write_shard
 from shared.success import write_success
-from shared.totals import Totals
 
 NUM_SHARDS = 3
-PLANNED = {"rows": NUM_SHARDS, "shards": NUM_SHARDS}
 STEP_SECONDS = 60.0
 
 
@@ -141,9 +139,9 @@ def drive(store: SteppedStore, variant: int, outcome: dict[int, str], driver: in
                 continue
             statistics = {"halved_batches": 1.0} if variant else {}
             write_shard(store, shard, table_of(shard, variant), 1, [], statistics)  # type: ignore[arg-type]
-        check_complete(store, **PLANNED)  # type: ignore[arg-type]
-        remove_orphans(store)  # type: ignore[arg-type]
-        write_success(store, Totals())  # type: ignore[arg-type]
+        done = check_complete(store, rows=NUM_SHARDS, shards=NUM_SHARDS)  # type: ignore[arg-type]
+        remove_orphans(store, known=done.files)  # type: ignore[arg-type]
+        write_success(store, done.totals, done.commits_sha256)  # type: ignore[arg-type]
         outcome[driver] = "complete"
     except Killed:
         outcome[driver] = "killed"
@@ -204,7 +202,7 @@ def test_whatever_the_interleaving_a_complete_output_is_complete(
     for shard in range(NUM_SHARDS):
         commit = read_commit(store, commit_name(shard))
         assert read_shard(store, commit).column("source_id").to_pylist() == [shard]
-    check_complete(store, **PLANNED)
+    check_complete(store, rows=NUM_SHARDS, shards=NUM_SHARDS)
 
 
 class KilledStore(SteppedStore):
@@ -229,4 +227,4 @@ class KilledStore(SteppedStore):
 def test_an_output_with_a_hole_is_never_marked_complete() -> None:
     store = prepared(["whole", "missing", "whole"])
     with pytest.raises(OutputError, match="shard 1"):
-        check_complete(store, **PLANNED)
+        check_complete(store, rows=NUM_SHARDS, shards=NUM_SHARDS)

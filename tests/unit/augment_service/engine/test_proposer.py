@@ -12,7 +12,9 @@ from tests.support.command import ROOT
 HEAVY = ("torch", "transformers", "tokenizers", "ray", "gensim", "fastapi", "pyarrow")
 
 
-@pytest.mark.parametrize("module", ["proposer", "inputs", "batches", "lexicon", "vocabulary", "words"])
+@pytest.mark.parametrize(
+    "module", ["proposer", "inputs", "batches", "lexicon", "vocabulary", "words", "shard_candidates"]
+)
 def test_taking_steps_loads_no_model_library(module: str) -> None:
     code = (
         f"import sys, augment_service.engine.{module}\n"

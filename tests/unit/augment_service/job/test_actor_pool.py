@@ -11,6 +11,7 @@ import ray
 from augment_service.config import RunConfig
 from augment_service.job.actor_pool import DEATHS_AT_LEAST, ActorPool
 from augment_service.job.model_facts import MlmFacts, VectorFacts
+from augment_service.job.stalls import AWAY_SECONDS
 from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError
 from tests.support.ray_errors import every_ray_error, raised
 
@@ -307,3 +308,38 @@ def test_deaths_in_a_row_end_the_run_and_progress_resets_them() -> None:
         world.pool.lost(f"mlm-{number}", "killed")
     with pytest.raises(ClusterError, match=r"25 actors died and none finished a shard .* the last: killed"):
         world.pool.lost(f"mlm-{2 * DEATHS_AT_LEAST}", "killed")
+
+
+def seconds_pass(world: World, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    for watch in (world.pool._loads, world.pool._vector_loads):
+        now = watch._clock() + seconds
+        monkeypatch.setattr(watch, "_clock", lambda now=now: now)
+        watch.look()
+        monkeypatch.setattr(watch, "_clock", lambda now=now: now + AWAY_SECONDS)
+
+
+def test_an_actor_that_hangs_while_it_loads_is_replaced_and_one_that_waits_for_room_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World(2)
+    world.answer("MlmWorker", "where", NODE)
+    while world.pending("GloveWorker", "load"):
+        world.answer("GloveWorker", "load", VECTORS)
+    world.pool.end_stalled()
+    assert world.ray.killed == []
+    seconds_pass(world, monkeypatch, 10_000.0)
+    world.pool.end_stalled()
+    assert [handle.kind for handle in world.ray.killed] == ["MlmWorker"]
+    assert len(world.pending("MlmWorker", "load")) == 2
+
+
+def test_vectors_that_hang_while_they_load_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.answer("MlmWorker", "where", NODE)
+    world.answer("MlmWorker", "load", MLM)
+    seconds_pass(world, monkeypatch, 10_000.0)
+    world.pool.end_stalled()
+    assert {handle.kind for handle in world.ray.killed} == {"GloveWorker"}
+    while len(world.pending("GloveWorker", "load")) > 1:
+        assert world.answer("GloveWorker", "load", VECTORS) == []
+    assert world.answer("GloveWorker", "load", VECTORS) == ["mlm-0"]

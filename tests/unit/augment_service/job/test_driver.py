@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from augment_service.job.failures import BrokenProcessError
 from augment_service.job.heartbeat import Heartbeat
 from augment_service.job.scheduler import Scheduler
 from augment_service.job.shard_work import ShardWork
-from shared.errors import ClusterError, ExpectedError, InputError, ModelError, StoreError
+from shared.errors import ClusterError, ExpectedError, InputError, ModelError, OutputError, StoreError
 from shared.inputs.rows import SourceRow
 from shared.shards import Commit, write_shard
 from shared.storage.store import open_store
@@ -152,3 +153,14 @@ def test_without_room_the_run_says_what_is_missing_and_ends_after_its_time(
     said = [record for record in caplog.records if record.getMessage() == "no_actor_yet"]
     assert len(said) > 3
     assert "wait for room" in said[0].fields["missing"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("planned", [1, 5])
+def test_an_input_that_ends_before_the_last_planned_shard_is_an_error_at_once(tmp_path: Path, planned: int) -> None:
+    world = World(tmp_path, 3, [])
+    world.beat.shards = world.beat.shards_left = 3 + planned
+    began = time.monotonic()
+    with pytest.raises(OutputError, match=f"no rows for {planned} of the planned shards.*nothing is in flight"):
+        world.driver.run()
+    assert time.monotonic() - began < 5
+    assert world.beat.shards_left == planned

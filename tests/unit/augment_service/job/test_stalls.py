@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from augment_service.job.scheduler import FIRST_FACTOR, STALLED_FACTOR, Scheduler
-from augment_service.job.stalls import AWAY_SECONDS, SHOWN_FROM, StallWatch
+from augment_service.job.stalls import AWAY_SECONDS, FIRST_LOAD_FACTOR, SHOWN_FROM, LoadWatch, StallWatch
 from tests.unit.augment_service.job.test_scheduler import Work
 
 FLOOR = 600.0
@@ -105,3 +105,40 @@ def test_a_stalled_actor_is_counted_as_one() -> None:
     list(world.scheduler.assign_all())
     world.scheduler.lost("a", "hangs", "stalled")
     assert set(world.scheduler.retries) == {"stalled"}
+
+
+def test_a_load_may_take_its_time_and_no_longer() -> None:
+    now = 0.0
+    watch: LoadWatch[str] = LoadWatch(FLOOR, lambda: now)
+
+    def overdue_after(seconds: float) -> list[str]:
+        nonlocal now
+        until = now + seconds
+        while now < until:
+            now = min(now + 5.0, until)
+            if found := watch.look():
+                return [name for name, _ in found]
+        return []
+
+    watch.began("first")
+    assert overdue_after(FLOOR * FIRST_LOAD_FACTOR) == []
+    assert overdue_after(10.0) == ["first"]
+    watch.ended("first", is_done=False)
+    assert overdue_after(10 * FLOOR) == []
+    watch.began("second")
+    assert overdue_after(100.0) == []
+    watch.ended("second", is_done=True)
+    watch.began("third")
+    watch.began("fourth")
+    assert overdue_after(STALLED_FACTOR * 100.0) == []
+    assert overdue_after(10.0) == ["third", "fourth"]
+
+
+def test_a_pause_of_the_driver_is_not_taken_for_one_of_a_load() -> None:
+    now = 0.0
+    watch: LoadWatch[str] = LoadWatch(FLOOR, lambda: now)
+    watch.began("a")
+    now = 100 * FLOOR
+    assert watch.look() == []
+    now += AWAY_SECONDS
+    assert [name for name, _ in watch.look()] == ["a"]

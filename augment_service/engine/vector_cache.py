@@ -1,0 +1,193 @@
+"""Parsed vectors, kept on disk: read once from text, memory-mapped from then on.
+
+An entry is keyed by the content of its source and holds unit-length rows, words, and checksums of both. A second, tiny
+file tells the content of a source from its size and times, so that a start does not read the source. Entries are
+written under temporary names and renamed: writers that run at once write the same, and a damaged entry is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import time
+import uuid
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from augment_service.engine.vector_files import file_of, read_vectors
+from augment_service.engine.vector_text import WordVectors
+from shared.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+_RACY_SECONDS = 2.0
+"""A source that changed this recently may change again within the resolution of its times: it is read again."""
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedVectors:
+    """Words and their unit-length rows, (words, width) float32 and memory-mapped.
+
+    zero_rows: indices of words whose vector is zero. problem: what of the source was left out.
+    """
+
+    words: list[str]
+    unit: NDArray[np.float32]
+    fingerprint: str
+    zero_rows: list[int]
+    problem: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Entry:
+    """What the .json file of an entry holds besides the words."""
+
+    format: int
+    shape: list[int]
+    unit_crc: int
+    words_crc: int
+    zero_rows: list[int]
+    problem: str
+
+
+def cached_vectors(path: str, limit: int | None) -> CachedVectors:
+    """The vectors of a source, from the cache if they are there. Raises ModelError."""
+    cache = _cache_folder()
+    state = _state_of(path, limit)
+    found = None
+    if state and (fingerprint := _known_fingerprint(cache, state)):
+        found = _load(cache, fingerprint)
+    if found is None:
+        vectors = read_vectors(path, limit)
+        found = _load(cache, vectors.fingerprint)
+        if found is None:
+            _store(cache, path, vectors)
+            found = _load(cache, vectors.fingerprint)
+        if found is None:
+            raise ModelError(f"the vector cache {cache} gives back other bytes than were written: check the disk")
+        if state and state == _state_of(path, limit):
+            _write(cache / f"{state}.source.json", json.dumps({"fingerprint": vectors.fingerprint}).encode())
+    if found.problem:
+        logger.warning("vectors_left_out", extra={"fields": {"file": path, "problem": found.problem}})
+    return found
+
+
+def _state_of(path: str, limit: int | None) -> str | None:
+    """Name of a source in its present state, by size and times; None if it is missing or changed just now.
+
+    The time of the last change of the inode is part of it, which no copying tool can set.
+    """
+    whole = Path(path)
+    files = sorted(whole.iterdir()) if whole.is_dir() else [one for one in (file_of(path),) if one]
+    facts: list[Any] = [str(whole.resolve()), limit]
+    for one in files:
+        try:
+            stat = one.stat()
+        except OSError:
+            return None
+        if abs(time.time() - max(stat.st_mtime, stat.st_ctime)) < _RACY_SECONDS:
+            return None
+        facts.append([one.name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns])
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32] if files else None
+
+
+def _known_fingerprint(cache: Path, state: str) -> str | None:
+    try:
+        known = json.loads((cache / f"{state}.source.json").read_bytes())
+        return str(known["fingerprint"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _load(cache: Path, fingerprint: str) -> CachedVectors | None:
+    """An entry whose checksums are right; None if there is none."""
+    name = fingerprint[:32]
+    try:
+        stored = json.loads((cache / f"{name}.json").read_bytes())
+        words = stored.pop("words")
+        entry = _Entry(**stored)
+        unit = np.load(cache / f"{name}.unit.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError):
+        return None
+    is_right = entry.format == FORMAT and list(unit.shape) == entry.shape and unit.dtype == np.float32
+    is_right = is_right and len(words) == len(unit) and _words_crc(words) == entry.words_crc
+    if not is_right or _crc(unit) != entry.unit_crc:
+        logger.warning("damaged_vector_cache", extra={"fields": {"entry": str(cache / name)}})
+        return None
+    return CachedVectors(
+        words=words, unit=unit, fingerprint=fingerprint, zero_rows=entry.zero_rows, problem=entry.problem
+    )
+
+
+def _store(cache: Path, path: str, vectors: WordVectors) -> None:
+    """Write an entry. Raises ModelError for numbers that are not finite, or if the disk refuses."""
+    name = vectors.fingerprint[:32]
+    matrix = vectors.matrix
+    norms = np.linalg.norm(np.asarray(matrix, np.float64), axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite numbers, refused below
+        unit = (matrix / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    bad = ~np.isfinite(unit).all(axis=1)
+    if bad.any():
+        word = vectors.words[int(bad.argmax())]
+        raise ModelError(f"--glove {path}: the vector of {word!r} has numbers that are NaN or infinite")
+    entry = _Entry(
+        format=FORMAT,
+        shape=list(unit.shape),
+        unit_crc=_crc(unit),
+        words_crc=_words_crc(vectors.words),
+        zero_rows=np.flatnonzero(~np.any(unit, axis=1)).tolist(),
+        problem=vectors.problem,
+    )
+    _write(cache / f"{name}.unit.npy", unit)
+    _write(cache / f"{name}.json", json.dumps(asdict(entry) | {"words": vectors.words}).encode())
+
+
+def _write(path: Path, content: bytes | NDArray[np.float32]) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
+    try:
+        with temporary.open("wb") as file:
+            if isinstance(content, bytes):
+                file.write(content)
+            else:
+                np.save(file, content)
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ModelError(
+            f"cannot write the vector cache {path.parent}: {error.strerror or error}; free some space, or set "
+            "AUGMENT_SERVICE_CACHE to a writable folder"
+        ) from error
+
+
+def _crc(rows: NDArray[np.float32]) -> int:
+    crc = 0
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        crc = zlib.crc32(np.ascontiguousarray(rows[start : start + _BLOCK_ROWS]).data, crc)
+    return crc
+
+
+def _words_crc(words: list[str]) -> int:
+    return zlib.crc32("\n".join(words).encode("utf-8", "surrogatepass"))
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("AUGMENT_SERVICE_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    folder = Path(base) / "tinybert-augment"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"cannot create the vector cache {folder}: {error}; set AUGMENT_SERVICE_CACHE to a writable folder"
+        ) from error
+    return folder
