@@ -23,7 +23,7 @@ def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
     """Record batches of a Parquet file, or of an Arrow file or stream. Raises InputError."""
     try:
         for batch in _batches(path, kind):
-            str(batch.schema)  # names that are not UTF-8 are an error here, not where they are used
+            _ = batch.schema.names  # names that are not UTF-8 are an error here, not where they are used
             yield batch
     except (MemoryError, OverflowError) as error:
         raise InputError(f"{path}: damaged, or it needs more memory than there is: {error}") from error

@@ -8,7 +8,6 @@ from typing import Any
 
 from shared.errors import InputError
 from shared.glue import Task
-from shared.inputs.arrow_cells import ArrowCell
 from shared.inputs.columns import Columns
 from shared.inputs.json_records import as_type
 from shared.inputs.labels import is_missing, is_number, label_text, whole_number
@@ -25,14 +24,17 @@ def read_row(position: int, record: Record, columns: Columns, options: InputOpti
     reason = record.reason if cells is None else _problem(record, cells, columns, options)
     if cells is None or reason:
         return QuarantinedRow(position, record.where, reason, record.shown())
-    texts = [cells[index] for index in columns.texts]
-    rest = [as_type(cells[index], field.type) for index, field in zip(columns.rest, columns.rest_fields, strict=True)]
+    rest: tuple[Any, ...] = ()
+    if columns.rest:
+        fields = zip(columns.rest, columns.rest_fields, strict=True)
+        rest = tuple([as_type(cells[index], field.type) for index, field in fields])
+    texts = columns.texts
     return SourceRow(
-        source_id=position if columns.source_id is None else _source_id(cells[columns.source_id]),
-        text_a=texts[0],
-        text_b=texts[1] if len(texts) > 1 else None,
-        label=None if columns.label is None else _label(cells[columns.label], columns.label_names),
-        rest=tuple(rest),
+        position if columns.source_id is None else _source_id(cells[columns.source_id]),
+        cells[texts[0]],
+        cells[texts[1]] if len(texts) > 1 else None,
+        None if columns.label is None else _label(cells[columns.label], columns.label_names),
+        rest,
     )
 
 
@@ -41,9 +43,9 @@ def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptio
     for index in columns.texts:
         if problem := _text_problem(cells[index], options.max_characters):
             return f"column {columns.names[index]}: {problem}"
-    for index in columns.rest if columns.label is None else (columns.label, *columns.rest):
+    for index in columns.not_texts:
         cell = cells[index]
-        if not isinstance(cell, (ArrowCell, int, float)) and cell is not None and _has_surrogate(cell):
+        if isinstance(cell, (str, list, dict)) and _has_surrogate(cell):
             return f"column {columns.names[index]}: contains a lone surrogate"
     if columns.label is not None:
         label = _label(cells[columns.label], columns.label_names)
@@ -80,7 +82,7 @@ def _source_id(cell: Any) -> int:
 def _text_problem(text: Any, max_characters: int) -> str:
     if not isinstance(text, str):
         return "the text is missing" if is_missing(text) else "not a text"
-    if is_missing(text):
+    if not text or text.isspace():
         return "empty text"
     if "\x00" in text:
         return "contains a NUL byte"
@@ -91,11 +93,11 @@ def _text_problem(text: Any, max_characters: int) -> str:
     return ""
 
 
-def _has_surrogate(value: Any) -> bool:
+def _has_surrogate(value: str | list[Any] | dict[str, Any]) -> bool:
     """Whether a text, or a text within lists and objects, is not valid Unicode."""
-    if isinstance(value, (list, dict)):
+    if not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False)
-    return isinstance(value, str) and not value.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)
+    return not value.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)
 
 
 def _label_problem(label: str, task: Task) -> str:
