@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' Makefile
 
-demo: setup  ## teacher, augmentation and student on real reviews, with a report (7 to 30 minutes)
+demo: setup  ## `trainer distill` on real reviews: teacher, augmentation, student, report (about 8 minutes)
 	$(BIN)/python deploy/demo/demo.py --output $(DEMO)
 
 test: setup  ## the fast tests (under 10 minutes on 2 cores)

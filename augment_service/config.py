@@ -12,6 +12,7 @@ from shared.cli.table_format import TableFormat
 from shared.glue import Task
 from shared.params import AugmentParams, Context, Filter, Protect, StopWords, WordList, Words
 from shared.protected import read_word_files
+from shared.storage.local_paths import absolute, absolute_model
 
 Config = TypeVar("Config", bound=CommandConfig)
 Device = Literal["auto", "cpu", "cuda"]
@@ -72,10 +73,10 @@ class RunConfig(ModelConfig, TableFormat):
 
     input: tuple[str, ...] = identity(
         ...,
-        "Input files, folders or globs, local, s3:// or hf://; TSV, CSV, JSON, Parquet or Arrow, also compressed.",
+        "Input files, folders or globs, local, s3://, gs://, az:// or hf://; tables of all kinds, also compressed.",
         min_length=1,
     )
-    output: str = runtime(..., "Output folder, local or s3://bucket/prefix; an interrupted run resumes from it.")
+    output: str = runtime(..., "Output folder, local, s3://, gs:// or az://; an interrupted run resumes from it.")
     task: str | None = identity(None, "GLUE task; sets the text columns, labels and N_a.")
     text_column: tuple[str, ...] = identity(
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
@@ -117,6 +118,12 @@ class RunConfig(ModelConfig, TableFormat):
         3600.0, "End the run when no actor could start for this long, for instance for lack of room.", gt=0
     )
     resume: bool = runtime(True, "Continue an interrupted run; --no-resume rejects an output with a run in it.")
+
+    def with_absolute_paths(self) -> RunConfig:
+        """The same options with paths that mean the same in every process, wherever it was started."""
+        paths = {"input": tuple(map(absolute, self.input)), "output": absolute(self.output)}
+        models = {"mlm": absolute_model(self.mlm), "glove": absolute_model(self.glove)}
+        return self.model_copy(update=paths | models)
 
     @model_validator(mode="after")
     def _columns(self) -> RunConfig:
@@ -206,7 +213,7 @@ class ExportConfig(OutputConfig):
     group: ClassVar[str] = "Export"
 
     format: Literal["tsv", "jsonl", "parquet", "reference-tsv"] = identity("tsv", "File format.")
-    output: str = identity(..., "File to write.")
+    output: str = identity(..., "File to write, local, s3://, gs:// or az://.")
 
 
 class ServeConfig(ModelChoice):

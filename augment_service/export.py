@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -14,11 +13,12 @@ import pyarrow.parquet as pq
 
 from augment_service.config import ExportConfig
 from shared.cli.command_line import CommandResult
-from shared.errors import InputError, OutputError, StoreError
+from shared.errors import InputError, OutputError
 from shared.glue import get_task
 from shared.manifest import Manifest, read_manifest
 from shared.shards import SUCCESS, list_commits, read_shard
 from shared.storage.store import Store, open_store
+from shared.storage.whole_file import whole_file
 
 
 def run_command(config: ExportConfig) -> CommandResult:
@@ -29,17 +29,9 @@ def run_command(config: ExportConfig) -> CommandResult:
         raise OutputError(f"{store.uri} is not complete: finish the run first, so that no samples are missing")
     if manifest.config.emit != "samples" and config.format != "parquet":
         raise OutputError(f"{store.uri} contains candidate sets, not samples; use --format parquet")
-    target = Path(config.output)
-    temporary = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        rows = _WRITERS[config.format](store, manifest, temporary)
-        temporary.replace(target)
-    except OSError as error:
-        raise StoreError(f"{target}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return CommandResult({"file": str(target), "rows": rows}, f"{rows:,} rows: {target}")
+    with whole_file(config.output) as path:
+        rows = _WRITERS[config.format](store, manifest, path)
+    return CommandResult({"file": config.output, "rows": rows}, f"{rows:,} rows: {config.output}")
 
 
 def _tables(store: Store) -> Iterator[pa.Table]:

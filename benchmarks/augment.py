@@ -85,12 +85,10 @@ def prepare(work: Path, layers: int, hidden: int) -> Path:
     import torch
     import transformers
 
-    from deploy.demo.reviews import prepare_reviews
+    from deploy.demo.reviews import review_sentences
     from shared.embedded import resolve_encoder
 
-    train, _ = prepare_reviews(work / "data")
-    rows = train.read_text(encoding="utf-8").splitlines()[1:]
-    sentences = [row.split("\t")[0].strip() for row in rows]
+    sentences = review_sentences(work / "data" / "reviews.csv")
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = transformers.AutoTokenizer.from_pretrained(resolve_encoder("embedded"))
     torch.manual_seed(0)

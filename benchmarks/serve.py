@@ -167,11 +167,9 @@ def sentences(work: Path) -> Path:
     """Distinct film-review sentences."""
     path = work / "sentences.json"
     if not path.exists():
-        from deploy.demo.reviews import prepare_reviews
+        from deploy.demo.reviews import review_sentences
 
-        train, _ = prepare_reviews(work / "data")
-        rows = train.read_text(encoding="utf-8").splitlines()[1:]
-        distinct = dict.fromkeys(row.split("\t")[0].strip() for row in rows)
+        distinct = dict.fromkeys(review_sentences(work / "data" / "reviews.csv"))
         texts = [one for one in distinct if 8 <= len(one.split()) <= 30]
         path.write_text(json.dumps(texts), encoding="utf-8")
     return path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, model_validator
@@ -15,6 +16,7 @@ from shared.json_text import parse_json, short_json, to_json_object
 from shared.params import STOP_WORDS_OF_MODE, AugmentParams
 from shared.schema import FORMAT_VERSION
 from shared.storage.input_files import InputFile
+from shared.storage.local_paths import absolute_model
 from shared.storage.store import Store
 
 MANIFEST = "manifest.json"
@@ -105,20 +107,34 @@ class _Header:
     format_version: int
 
 
-def write_or_check(store: Store, manifest: Manifest) -> bool:
-    """Write the manifest, or check that the existing one is equal; True if the job is new.
+def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool = False) -> bool:
+    """Write the manifest, or check that the existing one is of the same job; True if the job is new.
 
-    Raises ManifestError that names the first fields that differ.
+    Inputs are compared by content and suffix. models_by_content: `models` says what was loaded, so where it was loaded
+    from makes no difference. Raises ManifestError that names the first fields that differ.
     """
     if not store.exists(MANIFEST) and store.put_if_absent(MANIFEST, manifest.to_bytes()):
         return True
     found = to_json_object(read_manifest(store))
-    differing = _differences("", found | {"config": DETECTED | _ADDED | found["config"]}, to_json_object(manifest))
+    found = found | {"config": DETECTED | _ADDED | found["config"]}
+    wanted = to_json_object(manifest)
+    differing = _differences("", _by_content(found, models_by_content), _by_content(wanted, models_by_content))
     if differing:
         raise ManifestError(
             f"{store.uri} belongs to another job: {'; '.join(differing[:3])}. Use another --output, or delete it"
         )
     return False
+
+
+def _by_content(manifest: dict[str, Any], models_by_content: bool) -> dict[str, Any]:
+    """The parts of a manifest that make a job, without where its files lie."""
+    config = {name: value for name, value in manifest["config"].items() if name != "input"}
+    for name in ("mlm", "glove"):
+        if name in config:
+            # Earlier versions wrote paths down as they were given.
+            config[name] = None if models_by_content else absolute_model(str(config[name]))
+    inputs = [one | {"file": "".join(PurePosixPath(one["file"]).suffixes[-2:])} for one in manifest["inputs"]]
+    return manifest | {"config": config, "inputs": [f"{one['sha256']} {one['file']}" for one in inputs]}
 
 
 def read_manifest(store: Store) -> Manifest:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -12,6 +15,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The test models are tiny: more threads would only add synchronisation.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# What a test leaves in a cache must not reach another run of the tests, nor the user.
+os.environ["TRAINER_CACHE"] = tempfile.mkdtemp(prefix="cache-of-tests-")
+atexit.register(shutil.rmtree, os.environ["TRAINER_CACHE"], ignore_errors=True)
 # First calls compile or import, and the machine may be busy. pytest-timeout catches tests that hang.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")

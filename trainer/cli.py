@@ -9,6 +9,12 @@ from shared.cli.command_line import main as run_command_line
 
 COMMANDS = (
     Command(
+        "distill",
+        "From a file of labelled text to a small model that serves: all of the steps below, in one command.",
+        "trainer.pipeline.config:DistillConfig",
+        "trainer.pipeline.command:run_command",
+    ),
+    Command(
         "mlm",
         "Train a masked LM from an encoder, or adapt one to a domain.",
         "trainer.mlm.config:MlmConfig",

@@ -278,6 +278,14 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
         "number of the most frequent, or none to keep all. Waits for the augmentation job to finish.",
     )
     window_shards: int = identity(8, "Shards whose rows are shuffled together.", ge=1)
+    token_cache: str | None = runtime(
+        None,
+        "Folder on local disk for tokenized shards, which later epochs, workers and runs read instead of the shards "
+        "(default: tinybert-tokens in TRAINER_CACHE, AUGMENT_SERVICE_CACHE, XDG_CACHE_HOME or ~/.cache).",
+    )
+    token_cache_gib: float = runtime(
+        10.0, "Largest size of that folder, in GiB; what was not used for longest is removed. 0 keeps nothing.", ge=0
+    )
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
     ablation: str = runtime("full", "Name of this run in the report's ablation table, such as no-general.")
 

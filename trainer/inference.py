@@ -84,8 +84,13 @@ class Classifier:
         pieces = self._tokenize(first, second)
         return predict(self._model, pieces, self.device, batch_size)
 
+    def _own_length(self) -> int | None:
+        """The tokenizer's limit, where it is less than what the model could read: what the model was trained with."""
+        own = int(self.tokenizer.model_max_length)
+        return own if own < self._model.config.max_position_embeddings else None
+
     def _tokenize(self, first: Sequence[str], second: Sequence[str] | None) -> Pieces:
-        longest = sequence_length(self._max_length, second is not None)
+        longest = sequence_length(self._max_length or self._own_length(), second is not None)
         return tokenize(self.tokenizer, first, second, min(longest, self._model.config.max_position_embeddings))
 
 

@@ -23,6 +23,7 @@ from trainer.data.batches import Batch
 from trainer.data.budget import Epochs
 from trainer.data.stream import ShardStream
 from trainer.data.tasks import TaskSpec, sequence_length
+from trainer.data.token_cache import TokenCache, cache_folder
 from trainer.distill import IntermediateDistillation, PredictionDistillation
 from trainer.evaluation import DevSet, in_precision, score_teacher
 from trainer.loop import train
@@ -168,6 +169,12 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         annotations=setting.annotations if is_prediction else None,
         has_pairs=setting.dev.has_pairs,
         held_out=setting.selection.held_out,
+        cache=TokenCache(
+            folder=config.token_cache or str(cache_folder()), max_bytes=int(config.token_cache_gib * 2**30)
+        ),
+        tokenizer_digest=tokenizer_fingerprint(student.tokenizer),
+        rank=worker.rank,
+        world=worker.world,
     )
     if is_prediction:
         prediction = PredictionDistillation(

@@ -28,6 +28,7 @@ from augment_service.job.blame import Judge, reason_of
 from augment_service.job.failures import BrokenProcessError
 from augment_service.job.feeders import Feeders, FeederWork, num_workers_per_gpu
 from augment_service.job.model_facts import MlmFacts
+from augment_service.job.node_view import check_model_seen, check_output_seen
 from augment_service.job.ray_metrics import RayMetrics
 from augment_service.job.shard_work import positions, quarantine
 from shared.cli.logs import bind_log_fields, configure_logs
@@ -90,9 +91,11 @@ class MlmWorker:
         return str(ray.get_runtime_context().get_node_id())
 
     def load(self) -> MlmFacts:
-        """Load the model. Raises ModelError, UsageError, StoreError."""
+        """Load the model. Raises ModelError, UsageError, StoreError, OutputError (see `node_view`)."""
         keep_freed_memory()
         config = self._config
+        check_output_seen(config.output, self._run)
+        check_model_seen("--mlm", config.mlm)
         self._store = open_store(config.output, self._run)
         self._metrics = RayMetrics(self._job, "actor")
         observe = partial(self._metrics.observe, "augment_masked_lm_batch_seconds")

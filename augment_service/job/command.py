@@ -53,9 +53,10 @@ class Job:
 def run_command(config: RunConfig) -> CommandResult:
     """`augment_service run`: augment the input into OUTPUT, or finish an interrupted run. Raises ExpectedError."""
     began = time.monotonic()
-    job = _plan(config)
-    _check_same_job(job)
+    job = _plan(config.with_absolute_paths())
     missing = _missing_shards(job)
+    # Other paths to the models are compared by content, once the models are loaded; without that, as they are written.
+    _check_same_job(job, models_by_content=bool(missing))
     if missing:
         _log_plan(job, missing)
         _compute(job, missing)
@@ -112,10 +113,11 @@ def _check_empty(store: Store) -> None:
         )
 
 
-def _check_same_job(job: Job) -> None:
+def _check_same_job(job: Job, *, models_by_content: bool) -> None:
     """Check an existing manifest before any model is loaded. Raises ManifestError if it belongs to another job."""
     if job.store.exists(MANIFEST):
-        write_or_check(job.store, replace(job.manifest, models=read_manifest(job.store).models))
+        manifest = replace(job.manifest, models=read_manifest(job.store).models)
+        write_or_check(job.store, manifest, models_by_content=models_by_content)
 
 
 def _missing_shards(job: Job) -> set[int]:
@@ -148,6 +150,8 @@ def _compute(job: Job, missing: set[int]) -> None:
     plan = job.manifest.plan
     heartbeat = Heartbeat(job.run, rows=plan.rows, shards=plan.shards, shards_left=len(missing))
     heartbeat.rows_done = plan.rows - sum(map(plan.rows_of, missing))
+    # Actors look for it, to see whether their node has this output.
+    heartbeat.write(job.store)
     with ray_session(job.config.address, NAMESPACE) as (ray, is_own_ray):
         heartbeat.ray_job = ray_job_of(ray)
         driver = _driver(job, missing, heartbeat, ray, is_own_ray)
@@ -168,7 +172,7 @@ def _driver(job: Job, missing: set[int], heartbeat: Heartbeat, ray: Any, is_own_
     from augment_service.job.scheduler import Scheduler
 
     def check_models(models: dict[str, Any]) -> None:
-        write_or_check(job.store, replace(job.manifest, models=models))
+        write_or_check(job.store, replace(job.manifest, models=models), models_by_content=True)
 
     pool = ActorPool(
         ray=ray, config=job.config, run=job.run, job=job.name, own_ray=is_own_ray, check_models=check_models
@@ -197,7 +201,7 @@ def _is_marked(store: Store, done: Complete) -> bool:
 
 def _finish(job: Job, done: Complete) -> None:
     """Remove leftovers of killed runs and mark the output as complete."""
-    _check_same_job(job)
+    _check_same_job(job, models_by_content=True)
     live = remove_dead(job.store, job.run, time.time())
     remove_orphans(job.store, live, known=done.files)
     write_success(job.store, done.totals, done.commits_sha256)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from augment_service.engine.glove import GloveVectors
 from augment_service.job.model_facts import VectorFacts
+from augment_service.job.node_view import check_model_seen
 
 
 class GloveWorker:
@@ -13,6 +14,7 @@ class GloveWorker:
 
     def load(self, path: str, limit: int | None) -> VectorFacts:
         """Load the vectors. Raises ModelError."""
+        check_model_seen("--glove", path)
         self._vectors = GloveVectors.load(path, limit)
         return VectorFacts(fingerprint=self._vectors.fingerprint, words=len(self._vectors.words))
 

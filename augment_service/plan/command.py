@@ -28,6 +28,9 @@ from shared.cli.command_line import CommandResult
 from shared.inputs.options import from_config
 from shared.inputs.sources import open_source
 
+MEASURED_BATCH_TOKENS = 1024
+"""Largest batch of the measurement."""
+
 
 def run_command(config: PlanConfig) -> CommandResult:
     """`augment_service plan`. Raises ExpectedError."""
@@ -45,7 +48,9 @@ def run_command(config: PlanConfig) -> CommandResult:
     # Loads torch, which errors in the options or the input should not wait for.
     from augment_service.plan.measure import measure
 
-    measured = measure(config, source, sample, num_processes=1 if gpu else _actors_per_node(config))
+    # Above this a CPU's rate is flat, while one call with batches made for a GPU takes minutes.
+    small = config.model_copy(update={"batch_tokens": min(config.batch_tokens, MEASURED_BATCH_TOKENS)})
+    measured = measure(small, source, sample, num_processes=1 if gpu else _actors_per_node(config))
     work = whole_job(
         rows=source.num_rows, shard_rows=config.shard_rows, measured=measured, pace=_pace(config, measured.blocks)
     )

@@ -1,13 +1,13 @@
-"""Real labelled film-review sentences for the demo, from a Python package, as a TSV like SST-2's.
+"""Real labelled film-review sentences for the demo, from a Python package, as a CSV file.
 
 The source distribution of vaderSentiment 3.3.2 (MIT) contains 10,605 sentences, each rated from -4 to 4 by twenty
 people. The sign of the mean rating is the label. The sentences are from SST, so a student trained on them must not be
-scored on SST-2; the demo makes its own split.
+scored on SST-2; `trainer distill` makes its own split.
 """
 
 from __future__ import annotations
 
-import hashlib
+import csv
 import io
 import subprocess
 import sys
@@ -20,25 +20,28 @@ from shared.errors import InputError
 PACKAGE = "vaderSentiment==3.3.2"
 ARCHIVE = "hutto_ICWSM_2014.tar.gz"
 RATINGS = "movieReviewSnippets_GroundTruth.txt"
-DEV_SHARE = 0.1
 
 
-def prepare_reviews(folder: Path) -> tuple[Path, Path]:
-    """Write `train.tsv` and `dev.tsv` (columns sentence, label) into `folder` unless they exist; return both paths.
+def prepare_reviews(path: Path) -> Path:
+    """Write the sentences as CSV (columns sentence, label) unless the file exists; returns its path.
 
     Raises InputError when the package cannot be downloaded.
     """
-    train, dev = folder / "train.tsv", folder / "dev.tsv"
-    if train.exists() and dev.exists():
-        return train, dev
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = [(text, int(rating > 0)) for text, rating in _ratings() if rating != 0.0]
-    for path, is_dev in ((train, False), (dev, True)):
-        lines = ["sentence\tlabel"] + [f"{text}\t{label}" for text, label in rows if _is_dev(text) == is_dev]
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    return train, dev
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [(text, "positive" if rating > 0 else "negative") for text, rating in _ratings() if rating != 0.0]
+    temporary = path.with_suffix(".partial")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("sentence", "label"), *rows])
+    temporary.replace(path)
+    return path
+
+
+def review_sentences(path: Path) -> list[str]:
+    """The sentences of the file that `prepare_reviews` writes there, in order."""
+    with prepare_reviews(path).open(encoding="utf-8", newline="") as file:
+        return [row["sentence"] for row in csv.DictReader(file)]
 
 
 def _ratings() -> list[tuple[str, float]]:
@@ -65,8 +68,3 @@ def _read_member(archive: tarfile.TarFile, name: str) -> bytes:
     if file is None:
         raise InputError(f"{PACKAGE}: {name} is not a file")
     return file.read()
-
-
-def _is_dev(text: str) -> bool:
-    """Whether a sentence belongs to the tenth held out, by its hash: the same split on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") < DEV_SHARE * 2**32

@@ -1,6 +1,6 @@
-"""Input files by path or URI: the files that an `--input` names, and the bytes of a file on disk or in S3.
+"""Input files by path or URI: the files that an `--input` names, and the bytes of a file on disk or in an object store.
 
-A file in S3 is read in blocks, and each block is retried on its own, so that a fault in the middle of an input of many
+An object is read in blocks, and each block is retried on its own, so that a fault in the middle of an input of many
 gigabytes does not end the job.
 """
 
@@ -21,10 +21,10 @@ from pydantic import Field
 
 from shared.errors import InputError, StoreError, UsageError
 from shared.storage.hub import HUB, hub_files
+from shared.storage.objects import EXAMPLES, already_exists, client_of, is_remote, split_uri, with_retries
 
 logger = logging.getLogger(__name__)
 
-S3 = "s3://"
 BLOCK_BYTES = 8 << 20
 
 
@@ -46,12 +46,12 @@ def expand(inputs: Sequence[str], suffixes: Collection[str]) -> list[str]:
     paths: list[str] = []
     for one in inputs:
         one = one.removeprefix("file://")
-        if one.startswith(S3):
-            found = _expand_s3(one, suffixes)
+        if is_remote(one):
+            found = _expand_remote(one, suffixes)
         elif one.startswith(HUB):
             found = hub_files(one)
         elif "://" in one:
-            raise UsageError(f"--input {one}: an input must be a local path, s3://bucket/key or hf://OWNER/NAME:SPLIT")
+            raise UsageError(f"--input {one}: an input must be a local path, {EXAMPLES}, or hf://OWNER/NAME:SPLIT")
         else:
             found = _expand_local(one, suffixes)
         if not found:
@@ -63,8 +63,8 @@ def expand(inputs: Sequence[str], suffixes: Collection[str]) -> list[str]:
 def open_binary(path: str | Path) -> io.BufferedReader:
     """The file's bytes, seekable. Raises InputError, StoreError."""
     try:
-        if isinstance(path, str) and path.startswith(S3):
-            return io.BufferedReader(_S3File(path), BLOCK_BYTES)
+        if isinstance(path, str) and is_remote(path):
+            return io.BufferedReader(_RemoteFile(path), BLOCK_BYTES)
         return open(path, "rb")
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}") from error
@@ -76,19 +76,19 @@ def sha256_of(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _S3File(io.RawIOBase):
+class _RemoteFile(io.RawIOBase):
     """An object as a seekable raw file; every read is a request of its own, with retries. Raises StoreError."""
 
     def __init__(self, uri: str) -> None:
-        from shared.storage.s3 import file_system, split_uri, with_retries
-
         super().__init__()
+        import obstore
+
         self._uri, self._position = uri, 0
-        self._path = "/".join(split_uri(uri))
-        self._file: Any = None
-        self._retry, self._file_system = with_retries, file_system()
+        root, self._key = split_uri(uri)
+        self._client = client_of(root)
         try:
-            self._size = self._retry(f"open {uri}", lambda: int(self._reopen().size()))
+            found = with_retries(f"open {uri}", lambda: obstore.head(self._client, self._key))
+            self._size, self._tag = int(found["size"]), found["e_tag"]
         except FileNotFoundError as error:
             raise InputError(f"--input {uri}: no such file") from error
 
@@ -116,28 +116,25 @@ class _S3File(io.RawIOBase):
             return 0
 
         def read() -> bytes:
-            file = self._file or self._reopen()
-            try:
-                content: bytes = file.read_at(wanted, self._position)
-            except OSError:
-                self._file = None
-                raise
+            import obstore
+
+            options = {"range": (self._position, self._position + wanted), "if_match": self._tag}
+            content = bytes(obstore.get(self._client, self._key, options=options).bytes())
             if len(content) != wanted:
-                self._file = None
                 raise OSError(f"got {len(content)} of {wanted} bytes")
             return content
 
         try:
-            content = self._retry(f"read {self._uri} at byte {self._position}", read)
+            content = with_retries(f"read {self._uri} at byte {self._position}", read)
         except FileNotFoundError as error:
             raise StoreError(f"{self._uri} was deleted while it was being read") from error
+        except Exception as error:
+            if not already_exists(error):
+                raise
+            raise InputError(f"{self._uri} was replaced while it was being read") from error
         buffer[:wanted] = content
         self._position += wanted
         return wanted
-
-    def _reopen(self) -> Any:
-        self._file = self._file_system.open_input_file(self._path)
-        return self._file
 
 
 def _is_data(path: str, suffixes: Collection[str]) -> bool:
@@ -181,27 +178,37 @@ def _expand_local(one: str, suffixes: Collection[str]) -> list[str]:
     return found if _is_data(one, suffixes) else [name for name in found if _is_data(name, suffixes)]
 
 
-def _expand_s3(uri: str, suffixes: Collection[str]) -> list[str]:
+def _expand_remote(uri: str, suffixes: Collection[str]) -> list[str]:
     """Files named by a key, a prefix (as a folder) or a glob in the parts of a key."""
-    from pyarrow import fs
-
-    from shared.storage.s3 import file_system, split_uri, with_retries
-
-    bucket, key = split_uri(uri)
+    root, key = split_uri(uri)
     parts = key.split("/")
     magic = next((index for index, part in enumerate(parts) if glob.has_magic(part)), None)
     if magic is None and _is_data(key, suffixes):
-        return [f"{S3}{bucket}/{key}"]
-    base = "/".join([bucket, *parts[:magic]]).rstrip("/")
+        return [f"{root}/{key}"]
+    base = "/".join(parts[:magic])
     is_deep = magic is not None and (magic < len(parts) - 1 or "**" in parts[magic])
-    selector = fs.FileSelector(base, allow_not_found=True, recursive=is_deep)
-    infos = with_retries(f"list {S3}{base}", lambda: file_system().get_file_info(selector))
-    paths = sorted(one.path for one in infos if one.type == fs.FileType.File)
+    keys = _keys(root, base, is_deep)
     if magic is None:
-        names = _of_folder(f"{S3}{base}", [PurePosixPath(path).name for path in paths], suffixes)
-        return [f"{S3}{base}/{name}" for name in names]
-    found = [path for path in paths if matches(path.removeprefix(f"{bucket}/"), key)]
-    return [f"{S3}{path}" for path in found if _is_data(key, suffixes) or _is_data(path, suffixes)]
+        folder = f"{root}/{base}".rstrip("/")
+        names = _of_folder(folder, [PurePosixPath(one).name for one in keys], suffixes)
+        return [f"{folder}/{name}" for name in names]
+    found = [one for one in keys if matches(one, key)]
+    return [f"{root}/{one}" for one in found if _is_data(key, suffixes) or _is_data(one, suffixes)]
+
+
+def _keys(root: str, base: str, is_deep: bool) -> list[str]:
+    """Keys of the objects in a folder, sorted; is_deep: in the folders below it, too. Raises StoreError."""
+    import obstore
+
+    client = client_of(root)
+
+    def listed() -> list[str]:
+        if is_deep:
+            return sorted(one["path"] for page in obstore.list(client, base or None, chunk_size=1000) for one in page)
+        return sorted(one["path"] for one in obstore.list_with_delimiter(client, base or None)["objects"])
+
+    keys = with_retries(f"list {root}/{base}", listed)
+    return [key for key in keys if key != base and not key.endswith("/")]
 
 
 def matches(key: str, pattern: str) -> bool:

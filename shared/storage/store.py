@@ -1,4 +1,4 @@
-"""Files of an output folder behind one small interface: a local disk or NFS here, an object store in `s3_store`.
+"""Files of an output folder behind one small interface: a local disk or NFS here, an object store in `object_store`.
 
 There are two ways to write: `put` replaces a file atomically, `put_if_absent` creates it only if the name is free. Both
 leave either the whole file or nothing. Renaming and appending are missing because object stores have neither.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import errno
+import hashlib
 import os
 import time
 import uuid
@@ -17,7 +18,11 @@ from typing import Protocol
 
 from shared.errors import StoreError, UsageError
 from shared.output_names import PARTIAL, partial_name, writer_of_partial
+from shared.storage.objects import EXAMPLES, SCHEMES, is_remote
 
+STALE_CLAIM_SECONDS = 30.0
+"""A writer that died between two system calls keeps others waiting for this long."""
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _TRANSIENT = {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.EBUSY}
 
 
@@ -67,7 +72,7 @@ class Store(Protocol):
 
 
 class LocalStore:
-    """A folder on a disk with hard links and atomic rename. `writer`: put into the names of half-written files."""
+    """A folder on a disk with atomic rename. `writer`: put into the names of half-written files."""
 
     def __init__(self, root: str, writer: str = "none") -> None:
         self.root = Path(root)
@@ -121,11 +126,37 @@ class LocalStore:
             # If NFS loses its first response, it may report that the link exists although this very call created it.
             return temporary.stat().st_nlink == 2
         except OSError as error:
-            raise self._error(name, error) from error
+            if error.errno not in _NO_LINKS:
+                raise self._error(name, error) from error
+            return self._rename_if_absent(name, temporary)
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
         return True
+
+    def _rename_if_absent(self, name: str, temporary: Path) -> bool:
+        """`put_if_absent` on a disk without hard links (exFAT, gcsfuse): whoever creates a second file may rename."""
+        path = self.root / name
+        claim = path.with_name(partial_name(path.name, "none", hashlib.md5(name.encode()).hexdigest()))
+        try:
+            while True:
+                try:
+                    os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+                    break
+                except FileExistsError:
+                    with contextlib.suppress(FileNotFoundError):
+                        if time.time() - claim.stat().st_mtime > STALE_CLAIM_SECONDS:
+                            claim.unlink()
+                    time.sleep(0.02)
+            try:
+                if path.exists():
+                    return False
+                temporary.replace(path)
+                return True
+            finally:
+                claim.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._error(name, error) from error
 
     def delete(self, name: str) -> None:
         """Remove a file, if it exists."""
@@ -180,14 +211,20 @@ class LocalStore:
 
 
 def open_store(uri: str, writer: str = "none") -> Store:
-    """The store of an output folder: a path, file:// or s3://bucket/prefix. Raises UsageError, StoreError.
+    """The store of an output folder: a path, file:// or the URI of an object store. Raises UsageError, StoreError.
 
     writer: name of the run that writes. Half-written files without one are only removed once they are old.
     """
-    if uri.startswith("s3://"):
-        from shared.storage.s3_store import S3Store
+    if is_remote(uri):
+        from shared.storage.object_store import ObjectStore
 
-        return S3Store(uri)
-    if "://" in uri and not uri.startswith("file://"):
-        raise UsageError(f"{uri}: an output must be a local folder or s3://bucket/prefix")
-    return LocalStore(uri.removeprefix("file://"), writer)
+        return ObjectStore(uri)
+    return LocalStore(local_path(uri), writer)
+
+
+def local_path(uri: str) -> str:
+    """The path of a local file or folder, also from file://. Raises UsageError for any other URI."""
+    path = uri.removeprefix("file://")
+    if "://" in path or (":" in path and path.partition(":")[0] in SCHEMES):
+        raise UsageError(f"{uri}: an output must be a local path, {EXAMPLES}")
+    return path

@@ -16,13 +16,13 @@ from shared.errors import InputError, StoreError, UsageError
 from shared.manifest import write_or_check
 from shared.shard_checks import find_damaged, remove_orphans
 from shared.shards import list_commits, read_shard, write_shard
-from shared.storage import s3
+from shared.storage import objects
 from shared.storage.input_files import expand, open_binary, sha256_of
 from shared.storage.store import Store, open_store
 from tests.integration.conftest import Job
 from tests.support.command import bytes_of, run_command
 from tests.support.manifests import small_manifest
-from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server
+from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
 from trainer.data.augmented import wait_for_commit
 
 FOLDERS = ("shards", "commits", "quarantine", "runs")
@@ -31,6 +31,7 @@ FOLDERS = ("shards", "commits", "quarantine", "runs")
 @pytest.fixture(scope="module")
 def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        s3_client(url).create_bucket(Bucket="bucket")
         yield url
 
 
@@ -38,13 +39,8 @@ def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make this process and its children use the server at `url`."""
     for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(s3, "FIRST_PAUSE_SECONDS", 0.05)
-    s3.file_system.cache_clear()
-    s3.client.cache_clear()
-    with ThreadPoolExecutor() as pool:
-        pool.submit(
-            lambda: s3.with_retries("make the bucket", lambda: s3.client().create_bucket(Bucket="bucket"))
-        ).result()
+    monkeypatch.setattr(objects, "FIRST_PAUSE_SECONDS", 0.05)
+    objects._client_of.cache_clear()
 
 
 @pytest.fixture
@@ -109,7 +105,7 @@ def test_shards_survive_a_fault_in_every_fourth_request(faulty: FaultyProxy) -> 
     assert set(faulty.faults) == {"500", "503", "slow", "torn-upload", "lost-answer", "torn-download"}
 
 
-def test_damaged_objects_and_unfinished_uploads_are_found(clean: None) -> None:
+def test_damaged_objects_and_orphans_are_found(clean: None) -> None:
     store = open_store("s3://bucket/damaged")
     commits = [write_shard(store, shard, table(shard), 1, [], {}) for shard in range(3)]
     changed = bytearray(store.read(commits[1].file))
@@ -119,12 +115,46 @@ def test_damaged_objects_and_unfinished_uploads_are_found(clean: None) -> None:
     assert find_damaged(store, read_all=True) == [1]
     write_shard(store, 1, table(1), 1, [], {})
     assert find_damaged(store, read_all=True) == []
-    upload = s3.client().create_multipart_upload(Bucket="bucket", Key="damaged/shards/00007-0123456789abcdef.arrow")
-    assert upload["UploadId"]
-    # moto dates every upload to 2010.
-    assert remove_orphans(store, older_than_seconds=1e10) == 0
-    assert remove_orphans(store) == 1
     assert remove_orphans(store) == 0
+    store.put("shards/00007-0123456789abcdef.arrow", b"of a run that was killed")
+    assert remove_orphans(store) == 1
+
+
+def test_an_object_of_many_blocks_is_one_request_and_comes_back_whole(
+    clean: None, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.storage.object_store.BLOCK_BYTES", 1 << 16)
+    store, content = open_store("s3://bucket/large"), bytes(range(256)) * 2000
+    store.put("shards/a", content)
+    assert store.read("shards/a") == content
+    # The tag of an upload in parts ends in their number.
+    assert "-" not in s3_client(moto).head_object(Bucket="bucket", Key="large/shards/a")["ETag"]
+
+
+def test_keys_are_used_as_they_are_written(clean: None, moto: str) -> None:
+    outside = s3_client(moto)
+    names = ["a b", "a%20b", "#?&=+", "[x]*", "漢字é", "~", "a'b\"c"]
+    for name in names:
+        open_store("s3://bucket/odd keys").put(f"f/{name}", name.encode())
+    listed = [one["Key"] for one in outside.list_objects_v2(Bucket="bucket", Prefix="odd keys/")["Contents"]]
+    assert sorted(listed) == sorted(f"odd keys/f/{name}" for name in names)
+    store = open_store("s3://bucket/odd keys")
+    assert store.list("f") == sorted(f"f/{name}" for name in names)
+    assert [store.read(f"f/{name}").decode() for name in names] == names
+    assert (store.entries(), open_store("s3://bucket/odd").entries()) == (["f/"], [])
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_an_error(
+    clean: None, moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.storage.input_files.BLOCK_BYTES", 1000)
+    store = open_store("s3://bucket/replaced")
+    store.put("a.csv", b"x" * 5000)
+    with open_binary("s3://bucket/replaced/a.csv") as file:
+        assert file.read(10) == b"x" * 10
+        store.put("a.csv", b"y" * 5000)
+        with pytest.raises(InputError, match="was replaced while it was being read"):
+            file.read()
 
 
 def test_a_missing_bucket_and_an_unreachable_server_give_one_clear_line(
@@ -138,9 +168,9 @@ def test_a_missing_bucket_and_an_unreachable_server_give_one_clear_line(
         open_store("s3://")
     with pytest.raises(InputError, match=r"s3://bucket/nothing\.csv: no such file"):
         sha256_of("s3://bucket/nothing.csv")
-    monkeypatch.setattr(s3, "MAX_TRIES", 2)
+    monkeypatch.setattr(objects, "MAX_TRIES", 2)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    s3.client.cache_clear()
+    objects._client_of.cache_clear()
     with pytest.raises(StoreError, match="failed 2 times") as caught:
         open_store("s3://bucket/out").put_if_absent("a", b"x")
     assert caught.value.is_transient
@@ -188,3 +218,10 @@ def test_a_job_in_s3_with_faults_writes_the_same_bytes(
     status = run_command("status", "s3://bucket/job/out")
     assert "complete" in status.stdout
     assert os.environ["AWS_ENDPOINT_URL_S3"] == faulty.url
+    faulty.share = 0.2
+    for target in ("s3://bucket/job/all.jsonl", str(finished_run.parent / "all.jsonl")):
+        exported = run_command("export", "s3://bucket/job/out", "--format", "jsonl", "--output", target)
+        assert exported.returncode == 0, exported.stderr
+    with open_binary("s3://bucket/job/all.jsonl") as file:
+        assert file.read() == (finished_run.parent / "all.jsonl").read_bytes()
+    assert run_command("export", "s3://bucket/job/out", "--output", "s3://bucket").returncode == 2

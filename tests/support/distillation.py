@@ -85,19 +85,27 @@ def candidates_of(row: SourceRow) -> RowCandidates:
 class Output:
     """An augmentation output whose shards can be committed one by one, as a running job does."""
 
-    def __init__(self, folder: Path, num_rows: int = 40, emit: str = "samples", n_a: int = 3, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        num_rows: int = 40,
+        emit: str = "samples",
+        n_a: int = 3,
+        rows_per_shard: int = ROWS_PER_SHARD,
+        **options: Any,
+    ) -> None:
         self.store = LocalStore(str(folder))
         self.params = AugmentParams(n_a=n_a, seed=5)
         self.emit = emit
         make_schema = candidates_schema if emit == "candidates" else samples_schema
         self.schema: pa.Schema = make_schema(pa.int64(), [])
         rows = source_rows(num_rows)
-        self.shards = [rows[start : start + ROWS_PER_SHARD] for start in range(0, num_rows, ROWS_PER_SHARD)]
+        self.shards = [rows[start : start + rows_per_shard] for start in range(0, num_rows, rows_per_shard)]
         manifest = Manifest(
             config=JobConfig(**self.params.model_dump(mode="json") | {"emit": emit, "task": None} | options),
             inputs=(),
             models={},
-            plan=ShardPlan.cut(num_rows, ROWS_PER_SHARD),
+            plan=ShardPlan.cut(num_rows, rows_per_shard),
             schema=tuple(f"{one.name}: {one.type}" for one in self.schema),
         )
         write_or_check(self.store, manifest)

@@ -63,6 +63,14 @@ def moto_server(log: Path) -> Iterator[str]:
         process.wait()
 
 
+def s3_client(url: str) -> Any:
+    """A boto3 client of the server: what the tests look with from outside."""
+    import boto3
+
+    keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
+    return boto3.client("s3", endpoint_url=url, **keys)
+
+
 class FaultyProxy:
     """Forwards to `upstream`, with a fault in each request with probability `share`. `faults` counts them by kind."""
 

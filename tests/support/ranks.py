@@ -9,12 +9,16 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from tests.support.command import ROOT
 
 
 def run_ranks(options: dict[str, object], folder: Path, world: int, timeout_seconds: float = 200) -> None:
-    """Run `trainer task` with these options in `world` processes; fails when one of them does."""
+    """Run a training command with these options in `world` processes; fails when one of them does.
+
+    options: those of the command, and `command`: its name (default `task`).
+    """
     folder.mkdir(parents=True)
     path = folder / "options.json"
     path.write_text(json.dumps(options | {"output": str(folder)}))
@@ -36,14 +40,20 @@ def _main(path: Path, rank: int, world: int) -> None:
     import torch
     import torch.distributed as distributed
 
-    from trainer.config import TaskConfig
+    from trainer import general, task, teacher
+    from trainer.config import GeneralConfig, LoopConfig, TaskConfig, TeacherConfig
     from trainer.state import Worker
-    from trainer.task import _work
 
+    commands: dict[str, tuple[type[LoopConfig], Any]] = {
+        "task": (TaskConfig, task._work),
+        "teacher": (TeacherConfig, teacher._work),
+        "general": (GeneralConfig, general._work),
+    }
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{path}.rendezvous", rank=rank, world_size=world)
-    config = TaskConfig.build(json.loads(path.read_text()))
-    _work(config, Worker(device="cpu", dtype=torch.float32, rank=rank, world=world))
+    options = json.loads(path.read_text())
+    kind, work = commands[options.pop("command", "task")]
+    work(kind.build(options), Worker(device="cpu", dtype=torch.float32, rank=rank, world=world))
     distributed.destroy_process_group()
 
 

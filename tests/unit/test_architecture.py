@@ -74,6 +74,17 @@ ALLOWED: Mapping[str, set[str]] = {
     "trainer": {"trainer.data", "shared", "shared.cli", "shared.compute", "shared.embedded", "shared.storage"},
     "trainer.data": {"trainer.config", "trainer.labels", "shared", "shared.inputs", "shared.storage"},
     "trainer.mlm": {"trainer", "trainer.data", "shared", "shared.cli", "shared.embedded", "shared.storage"},
+    "trainer.pipeline": {
+        "trainer",
+        "trainer.data",
+        "shared.errors",
+        "shared.model_folder",
+        "shared.cli",
+        "shared.compute",
+        "shared.embedded",
+        "shared.inputs",
+        "shared.storage",
+    },
     "trainer.predict": {
         "trainer",
         "trainer.data",

@@ -64,16 +64,71 @@ class Pieces:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tokenized:
+    """Tokenized rows in reading order. labels, keys, logits: as in Examples."""
+
+    pieces: Pieces
+    labels: NDArray[np.float32]
+    keys: Ints
+    logits: NDArray[np.float32] | None = None
+    has_pairs: bool = False
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Ints) -> Tokenized:
+        """The given rows, in the given order."""
+        logits = None if self.logits is None else self.logits[rows]
+        return replace(
+            self, pieces=self.pieces.take(rows), labels=self.labels[rows], keys=self.keys[rows], logits=logits
+        )
+
+    @classmethod
+    def of(cls, examples: Examples, pieces: Pieces) -> Tokenized:
+        """Examples after tokenization."""
+        return cls(
+            pieces=pieces,
+            labels=examples.labels,
+            keys=examples.keys,
+            logits=examples.logits,
+            has_pairs=examples.texts_b is not None,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Tokenized]) -> Tokenized:
+        """All rows of at least one part."""
+        if len(parts) == 1:
+            return parts[0]
+        logits = [part.logits for part in parts if part.logits is not None]
+        pieces = Pieces(
+            np.concatenate([part.pieces.ids for part in parts]),
+            np.concatenate([part.pieces.type_ids for part in parts]),
+            to_offsets(np.concatenate([part.pieces.lengths for part in parts])),
+        )
+        return cls(
+            pieces=pieces,
+            labels=np.concatenate([part.labels for part in parts]),
+            keys=np.concatenate([part.keys for part in parts]),
+            logits=np.concatenate(logits) if logits else None,
+            has_pairs=any(part.has_pairs for part in parts),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """A prepared window: rows in training order; batch b holds rows `batch_offsets[b]:batch_offsets[b + 1]`.
 
-    labels, keys, logits: as in Examples. begin, end: passes over the data done before and after this window.
+    pieces, labels, keys, logits: as in Tokenized, in any order. rows: where each row of the training order is among
+    them, -1 for rows of other ranks; None where they are in training order. row_lengths: tokens of each row in training
+    order, where `pieces` lacks some. begin, end: passes over the data done before and after this window.
     """
 
     pieces: Pieces
     labels: NDArray[np.float32]
     keys: Ints
     logits: NDArray[np.float32] | None = None
+    rows: Ints | None = None
+    row_lengths: Ints | None = None
     batch_offsets: Ints
     begin: float
     end: float
@@ -94,16 +149,49 @@ class Window:
 
     def num_tokens(self, batch: int) -> int:
         """Tokens of a batch, padding not counted."""
-        first, last = self.batch_offsets[batch], self.batch_offsets[batch + 1]
-        return int(self.pieces.offsets[last] - self.pieces.offsets[first])
+        return int(self._lengths(batch).sum())
+
+    def only(self, rank: int, world: int, accumulate: int) -> Window:
+        """The same window with the data of one rank's rows alone; the parts of other ranks cannot be made from it."""
+        place = np.arange(self.batch_offsets[-1]) - np.repeat(self.batch_offsets[:-1], np.diff(self.batch_offsets))
+        mine = np.flatnonzero(place % (world * accumulate) // accumulate == rank)
+        rows = self.rows if self.rows is not None else np.arange(self.batch_offsets[-1])
+        chosen = rows[mine]
+        is_whole = len(mine) == len(rows)
+        where = np.full(len(rows), -1, np.int64)
+        where[mine] = np.arange(len(mine))
+        return replace(
+            self,
+            pieces=self.pieces.take(chosen),
+            labels=self.labels[chosen],
+            keys=self.keys[chosen],
+            logits=None if self.logits is None else self.logits[chosen],
+            rows=None if is_whole else where,
+            row_lengths=None if is_whole else self._all_lengths(),
+        )
+
+    def _lengths(self, batch: int) -> Ints:
+        """Tokens of each row of a batch."""
+        places = slice(self.batch_offsets[batch], self.batch_offsets[batch + 1])
+        if self.row_lengths is not None:
+            return self.row_lengths[places]
+        rows = self.rows[places] if self.rows is not None else np.arange(places.start, places.stop)
+        return self.pieces.offsets[rows + 1] - self.pieces.offsets[rows]
+
+    def _all_lengths(self) -> Ints:
+        if self.row_lengths is not None:
+            return self.row_lengths
+        return self.pieces.lengths if self.rows is None else self.pieces.lengths[self.rows]
 
     def part(self, batch: int, part: int = 0, num_parts: int = 1, step: int = 0) -> Batch | None:
         """Part `part` of `num_parts` of a batch: every num_parts-th row; None when it has no rows. `step` is unused."""
-        rows = np.arange(self.batch_offsets[batch], self.batch_offsets[batch + 1])
-        mine = rows[part::num_parts]
-        if not len(mine):
+        places = np.arange(self.batch_offsets[batch], self.batch_offsets[batch + 1])[part::num_parts]
+        if not len(places):
             return None
-        all_lengths, lengths = self.pieces.lengths[rows], self.pieces.lengths[mine]
+        mine = places if self.rows is None else self.rows[places]
+        assert mine.min() >= 0, "rows of another rank"
+        all_lengths = self._lengths(batch)
+        lengths = all_lengths[part::num_parts]
         width = int(lengths.max())
         mask = np.arange(width)[None, :] < lengths[:, None]  # (B, L)
         flat = ragged_ranges(self.pieces.offsets[mine], lengths)
@@ -119,7 +207,7 @@ class Window:
             logits=None if self.logits is None else torch.from_numpy(self.logits[mine]),
             keys=self.keys[mine],
             has_padding=bool(lengths.min() < width),
-            row_share=len(mine) / len(rows),
+            row_share=len(mine) / len(all_lengths),
             piece_share=float(lengths.sum() / all_lengths.sum()),
             pair_share=float(np.square(lengths).sum() / np.square(all_lengths).sum()),
         )
@@ -193,8 +281,7 @@ def tokenize(tokenizer: Any, texts_a: Sequence[str], texts_b: Sequence[str] | No
 
 
 def prepare_window(
-    examples: Examples,
-    pieces: Pieces,
+    data: Tokenized,
     *,
     batch_size: int,
     generator: np.random.Generator,
@@ -202,13 +289,14 @@ def prepare_window(
     end: float,
     pad_id: int,
 ) -> Window:
-    """Order the rows of a window and cut them into batches. pieces: the tokenized examples."""
-    order, offsets = plan_window(pieces.lengths, batch_size, generator)
+    """Order the rows of a window and cut them into batches. The rows stay where they are until a batch is made."""
+    order, offsets = plan_window(data.pieces.lengths, batch_size, generator)
     return Window(
-        pieces=pieces.take(order),
-        labels=examples.labels[order],
-        keys=examples.keys[order],
-        logits=None if examples.logits is None else examples.logits[order],
+        pieces=data.pieces,
+        labels=data.labels,
+        keys=data.keys,
+        logits=data.logits,
+        rows=order,
         batch_offsets=offsets,
         begin=begin,
         end=end,

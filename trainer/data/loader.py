@@ -135,7 +135,7 @@ class Loader(Generic[BatchT]):
                 "worker_init_fn": _end_with_parent,
             }
         return DataLoader(
-            _Windows(self.source),
+            _Windows(self.source, self.rank, self.world, self.accumulate if self.num_processes else 0),
             sampler=places,
             batch_size=None,
             num_workers=self.num_processes,
@@ -145,17 +145,19 @@ class Loader(Generic[BatchT]):
 
 
 class _Windows(Dataset[Any]):
-    """Windows by (epoch, window).
+    """Windows by (epoch, window), with the rows of one rank alone where they are sent to another process.
 
     A failure is returned as a value: DataLoader would raise it as another type, with a traceback as its message.
     """
 
-    def __init__(self, source: WindowSource[Any]) -> None:
+    def __init__(self, source: WindowSource[Any], rank: int, world: int, accumulate: int) -> None:
         self._source = source
+        self._rank, self._world, self._accumulate = rank, world, accumulate
 
     def __getitem__(self, place: tuple[int, int]) -> PreparedWindow[Any] | ExpectedError:
         try:
-            return self._source.prepare(*place)
+            window = self._source.prepare(*place)
+            return window.only(self._rank, self._world, self._accumulate) if self._accumulate else window
         except ExpectedError as error:
             return error
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from shared.seeds import table_order, window_order
-from trainer.data.batches import Examples, Pieces, Window, prepare_window
+from trainer.data.batches import Examples, Pieces, Tokenized, Window, prepare_window
 
 TABLE_WINDOW_BATCHES = 256
 
@@ -31,6 +31,10 @@ class PreparedWindow(Protocol[BatchT_co]):
 
     def num_tokens(self, batch: int) -> int:
         """Tokens of a batch, padding not counted."""
+        ...
+
+    def only(self, rank: int, world: int, accumulate: int) -> PreparedWindow[BatchT_co]:
+        """The window without data that this rank does not need."""
         ...
 
     def part(self, batch: int, part: int, num_parts: int, step: int) -> BatchT_co | None:
@@ -72,15 +76,8 @@ class TableSource:
         total = len(self.examples)
         size = TABLE_WINDOW_BATCHES * self.batch_size
         rows = table_order(self.seed, epoch).permutation(total)[window * size : (window + 1) * size]
-        chosen = Examples(
-            texts_a=[""] * len(rows),
-            texts_b=None,
-            labels=self.examples.labels[rows],
-            keys=self.examples.keys[rows],
-        )
         return prepare_window(
-            chosen,
-            self.pieces.take(rows),
+            Tokenized.of(self.examples, self.pieces).take(rows),
             batch_size=self.batch_size,
             generator=window_order(self.seed, epoch, window),
             begin=epoch + window * size / total,

@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from shared.errors import InputError, ShardError
 from shared.seeds import shard_order, window_order
-from shared.shards import read_shard
+from shared.shards import Commit, read_shard
 from shared.storage.store import open_store
 from trainer.data.annotations import AnnotationFacts, check_facts
 from trainer.data.augmented import Augmented, sampled, wait_for_commit
-from trainer.data.batches import Examples, Ints, Window, prepare_window, tokenize
+from trainer.data.batches import Examples, Ints, Tokenized, Window, prepare_window, tokenize
 from trainer.data.tasks import TaskSpec
+from trainer.data.token_cache import TokenCache
 
 Floats = NDArray[np.float32]
 
@@ -34,7 +35,8 @@ class ShardStream:
 
     n_a: samples per source row (default: the job's). annotations: what the teacher's logits must have been made from,
     if batches carry them. has_pairs: whether rows have two texts, as in the dev file; None accepts both.
-    held_out: rising source ids of rows that are left out together with their samples.
+    held_out: rising source ids of rows that are left out together with their samples. cache: where tokenized shards are
+    kept, under tokenizer_digest among others. rank, world: this worker among those that may share the cache.
     """
 
     augmented: Augmented
@@ -50,6 +52,10 @@ class ShardStream:
     annotations: AnnotationFacts | None = None
     has_pairs: bool | None = None
     held_out: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
+    cache: TokenCache | None = None
+    tokenizer_digest: str = ""
+    rank: int = 0
+    world: int = 1
     _is_checked: bool = False
 
     def num_windows(self, epoch: int) -> int:
@@ -61,10 +67,11 @@ class ShardStream:
         total = self.augmented.num_shards
         first, last = window * self.window_shards, min((window + 1) * self.window_shards, total)
         shards = epoch_shards(total, self.seed, epoch)[first:last]
-        examples = _concatenate([self._examples(shard, epoch) for shard in shards])
+        data = Tokenized.concatenate(self._tokenized(shards, epoch))
+        if len(self.held_out):
+            data = data.take(np.flatnonzero(~np.isin(data.keys[:, 0], self.held_out)))
         return prepare_window(
-            examples,
-            tokenize(self.tokenizer, examples.texts_a, examples.texts_b, self.max_length),
+            data,
             batch_size=self.batch_size,
             generator=window_order(self.seed, epoch, window),
             begin=epoch + first / total,
@@ -72,35 +79,57 @@ class ShardStream:
             pad_id=self.pad_id,
         )
 
-    def _examples(self, shard: int, epoch: int) -> Examples:
+    def _tokenized(self, shards: Sequence[int], epoch: int) -> list[Tokenized]:
+        """The shards of a window. Ranks begin at different ones, so those with a common cache share the work."""
+        begin = self.rank * len(shards) // self.world
+        found = {shard: self._shard(shard, epoch) for shard in [*shards[begin:], *shards[:begin]]}
+        return [found[shard] for shard in shards]
+
+    def _shard(self, shard: int, epoch: int) -> Tokenized:
         store = open_store(self.augmented.uri)
         commit = wait_for_commit(store, shard, self.augmented.num_shards, self.follow_timeout)
+        # Logits exist only for the samples of epoch 0.
+        draws = epoch if self.augmented.emits_candidates and self.annotations is None else 0
+        logits = None if self.annotations is None else self._annotation(shard)
+
+        def tokenized() -> Tokenized:
+            examples = self._examples(shard, commit, draws, logits)
+            return Tokenized.of(examples, tokenize(self.tokenizer, examples.texts_a, examples.texts_b, self.max_length))
+
+        if self.cache is None:
+            data = tokenized()
+        else:
+            drawn = (self.augmented.fingerprint, draws) if self.augmented.emits_candidates else ()
+            made_from = (commit.sha256, logits.sha256 if logits else "", self.tokenizer_digest, self.max_length)
+            data = self.cache.get([*made_from, self.n_a, list(self.spec.labels or ()), *drawn], tokenized)
+        if len(data) and self.has_pairs is not None and data.has_pairs != self.has_pairs:
+            raise InputError(
+                f"{store.uri} holds {'text pairs' if data.has_pairs else 'single texts'}, the dev file "
+                f"{'text pairs' if self.has_pairs else 'single texts'}: check --text-column, --task and --augmented"
+            )
+        return data
+
+    def _examples(self, shard: int, commit: Commit, draws: int, logits: Commit | None) -> Examples:
+        store = open_store(self.augmented.uri)
         table = read_shard(store, commit)
         missing = [name for name in ("source_id", "text_a", "label") if name not in table.column_names]
         if missing:
             raise ShardError(
                 f"{store.uri}/{commit.file} has no column {missing[0]}: it is not a shard of this format version"
             )
-        if len(self.held_out):
-            table = table.filter(pa.array(~np.isin(table["source_id"].to_numpy(), self.held_out)))
-        # Logits exist only for the samples of epoch 0.
-        table = sampled(table, self.augmented, self.n_a, epoch if self.annotations is None else 0)
+        table = sampled(table, self.augmented, self.n_a, draws)
         texts_b = table["text_b"].to_pylist()
         has_pairs = any(text is not None for text in texts_b)
-        if texts_b and self.has_pairs is not None and has_pairs != self.has_pairs:
-            raise InputError(
-                f"{store.uri} holds {'text pairs' if has_pairs else 'single texts'}, the dev file "
-                f"{'text pairs' if self.has_pairs else 'single texts'}: check --text-column, --task and --augmented"
-            )
         return Examples(
             texts_a=table["text_a"].to_pylist(),
             texts_b=[text or "" for text in texts_b] if has_pairs else None,
             labels=_encode_labels(table["label"], self.spec, f"{store.uri}/{commit.file}"),
             keys=np.stack([table["source_id"].to_numpy(), table["n"].to_numpy()], axis=1).astype(np.int64),
-            logits=None if self.annotations is None else self._logits(shard, table),
+            logits=None if logits is None else self._logits(logits, table),
         )
 
-    def _logits(self, shard: int, table: pa.Table) -> Floats:
+    def _annotation(self, shard: int) -> Commit:
+        """The commit of a shard's logits."""
         assert self.annotations is not None
         store = open_store(self.annotations.uri(self.augmented.uri))
         writer = "`trainer annotate` with this teacher and --max-length"
@@ -108,6 +137,11 @@ class ShardStream:
         if not self._is_checked:
             check_facts(store, self.annotations)
             self._is_checked = True
+        return commit
+
+    def _logits(self, commit: Commit, table: pa.Table) -> Floats:
+        assert self.annotations is not None
+        store = open_store(self.annotations.uri(self.augmented.uri))
         annotated = read_shard(store, commit)
         place = {key: index for index, key in enumerate(_keys_of(annotated))}
         rows = [place.get(key) for key in _keys_of(table)]
@@ -137,15 +171,3 @@ def _encode_labels(column: pa.ChunkedArray, spec: TaskSpec, where: str) -> Float
     values = pc.unique(column).to_pylist()
     code = {value: spec.encode_label(value, where) for value in values}
     return np.asarray([code[value] for value in column.to_pylist()], np.float32)
-
-
-def _concatenate(parts: Sequence[Examples]) -> Examples:
-    has_pairs = any(part.texts_b is not None for part in parts)
-    logits = [part.logits for part in parts if part.logits is not None]
-    return Examples(
-        texts_a=[text for part in parts for text in part.texts_a],
-        texts_b=[text for part in parts for text in (part.texts_b or [""] * len(part))] if has_pairs else None,
-        labels=np.concatenate([part.labels for part in parts]),
-        keys=np.concatenate([part.keys for part in parts]),
-        logits=np.concatenate(logits) if logits else None,
-    )

@@ -96,6 +96,10 @@ class MaskedWindow:
         """Tokens of a batch, padding not counted."""
         return self.text.num_tokens(batch)
 
+    def only(self, rank: int, world: int, accumulate: int) -> MaskedWindow:
+        """The whole window: the masks of a batch are drawn for all of its sequences."""
+        return self
+
     def part(self, batch: int, part: int, num_parts: int, step: int) -> MaskedBatch | None:
         """Every num_parts-th sequence of a batch; None if it has no masked position."""
         ids, lengths = self._padded(batch)

@@ -17,7 +17,7 @@ from trainer.report.page import render_page
 from trainer.report.runs import read_run
 from trainer.report.summary import summarise
 from trainer.report.timing import machine_facts, time_runs
-from trainer.run_folder import check_is_local
+from trainer.run_folder import check_is_local, write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +37,9 @@ def run_command(config: ReportConfig) -> CommandResult:
     page = render_page(runs, summary, figures.name)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        figures.write_text(json.dumps(summary.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        output.write_text(page, encoding="utf-8")
+        content = json.dumps(summary.as_dict(), indent=1, ensure_ascii=False) + "\n"
+        write_atomically(figures, lambda file: file.write(content.encode()))
+        write_atomically(output, lambda file: file.write(page.encode()))
     except OSError as error:
         raise StoreError(f"--output {output}: {error.strerror or error}") from error
     unfinished = [run for run in runs if not run.is_finished]

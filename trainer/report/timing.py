@@ -59,7 +59,7 @@ def _time_group(runs: Sequence[Run], config: ReportConfig, device: str) -> Timin
     folders = _folders(runs[0])
     teacher, student = (load_saved_classifier(str(one.folder), "--runs") for one in folders)
     length = min(
-        config.length or runs[0].length, *(longest_input(one.model.config, one.tokenizer) for one in (teacher, student))
+        config.length or runs[0].length, *(longest_input(one.model, one.tokenizer) for one in (teacher, student))
     )
     measurements = []
     for dtype in config.dtypes:

@@ -28,7 +28,7 @@ from tests.support.models import save_random_model, save_random_vectors
         (["run", "--input", "x.tsv", "--output", "o", "--p-t", "1.5"], 2, "--p-t: got '1.5'"),
         (["run", "--input", "x.tsv", "--output", "o", "--context", "triple"], 2, "--context: got 'triple'"),
         (["run", "--input", "x.tsv", "--output", "o", "--task", "GLUE"], 2, "GLUE"),
-        (["run", "--input", "x.tsv", "--output", "gs://b/p", "--task", "SST-2"], 2, "a local folder or s3"),
+        (["run", "--input", "x.tsv", "--output", "hdfs://b/p", "--task", "SST-2"], 2, "a local path, s3"),
         (["run", "--input", "gone.tsv", "--output", "o", "--task", "SST-2"], 1, "gone.tsv: no such file"),
         (["run", "--config", "gone.yaml"], 2, "--config gone.yaml"),
         (["status", "nowhere"], 1, "nowhere has no manifest.json"),

@@ -15,7 +15,7 @@ import yaml
 from tests.support.entrypoints import build_config, commands_in
 
 MANIFESTS = Path(__file__).resolve().parents[3] / "deploy" / "kuberay"
-NAMES = ("raycluster.yaml", "rayjob-augment.yaml", "rayjob-train.yaml")
+NAMES = ("raycluster.yaml", "rayjob-augment.yaml", "rayjob-train.yaml", "rayjob-distill.yaml")
 JOBS = tuple(name for name in NAMES if name.startswith("rayjob"))
 
 

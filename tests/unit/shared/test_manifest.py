@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,3 +120,37 @@ def test_a_manifest_that_is_not_json_gives_one_line(tmp_path: Path, content: byt
     store.put(MANIFEST, content)
     with pytest.raises(ManifestError, match=r"manifest\.json is not of `augment_service run`: Invalid JSON"):
         read_manifest(store)
+
+
+def with_paths(manifest: Manifest, *, file: str, digest: str = "ab" * 32, **config: Any) -> Manifest:
+    options = manifest.config.model_dump() | {"input": [file]} | config
+    return replace(manifest, inputs=(InputFile(path=file, sha256=digest),), config=JobConfig(**options))
+
+
+def test_a_job_is_the_same_wherever_its_files_lie(tmp_path: Path) -> None:
+    store, job = LocalStore(str(tmp_path)), manifest_of_a_small_job()
+    write_or_check(store, job)
+    for file in ("/data/träin.tsv", "s3://bucket/other.tsv"):
+        assert not write_or_check(store, with_paths(job, file=file))
+    with pytest.raises(ManifestError, match="inputs was"):
+        write_or_check(store, with_paths(job, file="/data/träin.tsv", digest="00" * 32))
+    with pytest.raises(ManifestError, match="inputs was"):
+        write_or_check(store, with_paths(job, file="/data/träin.csv"))
+
+
+def test_models_are_the_same_by_content_once_they_are_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "copy").mkdir()
+    store = LocalStore(str(tmp_path / "out"))
+    file = "data/träin.tsv"
+    write_or_check(store, with_paths(manifest_of_a_small_job(), file=file, mlm="model"))
+    same = with_paths(manifest_of_a_small_job(), file=file, mlm=str(tmp_path / "model"))
+    copy = with_paths(manifest_of_a_small_job(), file=file, mlm=str(tmp_path / "copy"))
+    assert not write_or_check(store, same)
+    assert not write_or_check(store, copy, models_by_content=True)
+    with pytest.raises(ManifestError, match=r"config\.mlm was"):
+        write_or_check(store, copy)
+    other = replace(copy, models={"mlm": {"fingerprint": "00"}, "glove": {}})
+    with pytest.raises(ManifestError, match=r"models\."):
+        write_or_check(store, other, models_by_content=True)

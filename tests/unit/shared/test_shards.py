@@ -113,8 +113,8 @@ def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path, monkeypatch:
 
 
 def test_an_unsupported_store_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"a local folder or s3://bucket/prefix"):
-        open_store("gs://bucket/prefix")
+    with pytest.raises(UsageError, match=r"a local path, s3://bucket/prefix"):
+        open_store("hdfs://bucket/out")
 
 
 @pytest.mark.parametrize("name", [name for name in dir(errors) if name.endswith("Error")])

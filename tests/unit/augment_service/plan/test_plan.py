@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import transformers
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from augment_service.cli import main
+from augment_service.config import PlanConfig
 from augment_service.engine.flops import ModelCost, model_cost
 from augment_service.plan.estimate import (
     Block,
@@ -30,6 +32,7 @@ from augment_service.plan.estimate import (
     whole_job,
 )
 from augment_service.plan.gpus import GPUS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL, find_gpu
+from augment_service.plan.measure import measure
 from shared.errors import UsageError
 from tests.support.models import save_random_model, save_random_vectors
 
@@ -229,3 +232,26 @@ def test_wrong_options_of_plan_are_reported_before_anything_loads(capsys: pytest
     assert "--nodes" in capsys.readouterr().err
     assert main(["plan", "--input", "gone.tsv", "--task", "SST-2"]) == 1
     assert "gone.tsv" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_large_batches_of_a_gpu_do_not_make_the_measurement_longer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tmp_path / "corpus.tsv"
+    corpus.write_text("text\n" + "a good movie with a bad plot\n" * 50, encoding="utf-8")
+    model, vectors = save_random_model("bert-uncased", tmp_path / "model"), save_random_vectors(tmp_path / "glove.txt")
+    options = ["--input", str(corpus), "--text-column", "text", "--mlm", str(model), "--glove", str(vectors)]
+    measured: list[int] = []
+
+    def spied(config: PlanConfig, *arguments: Any, **options: Any) -> Measurement:
+        measured.append(config.batch_tokens)
+        return measure(config, *arguments, **options)
+
+    monkeypatch.setattr("augment_service.plan.measure.measure", spied)
+    times = []
+    for batch_tokens in ("1024", "16384"):
+        assert main(["plan", *options, "--gpu", "H100", "--batch-tokens", batch_tokens, "--json"]) == 0
+        times.append(json.loads(capsys.readouterr().out)["seconds"])
+    assert measured == [1024, 1024]
+    assert times[1] <= times[0] * 3

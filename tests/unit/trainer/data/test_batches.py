@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.seeds import window_order
-from trainer.data.batches import Examples, Pieces, plan_window, prepare_window, ragged_ranges, to_offsets
+from trainer.data.batches import Pieces, Tokenized, plan_window, prepare_window, ragged_ranges, to_offsets
 
 
 def pieces_of(lengths: list[int]) -> Pieces:
@@ -18,34 +18,46 @@ def pieces_of(lengths: list[int]) -> Pieces:
     return Pieces(np.arange(offsets[-1], dtype=np.int32), np.zeros(offsets[-1], np.uint8), offsets)
 
 
-def examples_of(count: int) -> Examples:
+def data_of(pieces: Pieces) -> Tokenized:
+    count = len(pieces.lengths)
     keys = np.stack([np.arange(count), np.zeros(count, np.int64)], axis=1).astype(np.int64)
-    return Examples(texts_a=[""] * count, texts_b=None, labels=np.arange(count, dtype=np.float32), keys=keys)
+    return Tokenized(pieces=pieces, labels=np.arange(count, dtype=np.float32), keys=keys)
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=120),
     batch_size=st.integers(1, 9),
-    num_parts=st.integers(1, 5),
+    world=st.integers(1, 4),
+    accumulate=st.integers(1, 3),
     seed=st.integers(0, 2**63 - 1),
 )
 def test_parts_of_the_batches_hold_every_row_once_with_its_own_tokens(
-    lengths: list[int], batch_size: int, num_parts: int, seed: int
+    lengths: list[int], batch_size: int, world: int, accumulate: int, seed: int
 ) -> None:
     pieces = pieces_of(lengths)
     window = prepare_window(
-        examples_of(len(lengths)),
-        pieces,
+        data_of(pieces),
         batch_size=batch_size,
         generator=window_order(seed, 0, 1),
         begin=0.0,
         end=1.0,
         pad_id=-1,
     )
+    num_parts = world * accumulate
+    # Each rank gets its own rows alone.
+    windows = [window.only(rank, world, accumulate) for rank in range(world)]
+    assert sum(len(one.labels) for one in windows) == len(lengths)
     seen: list[int] = []
     for number in range(window.num_batches):
-        parts = [window.part(number, part, num_parts) for part in range(num_parts)]
+        parts = [windows[part // accumulate].part(number, part, num_parts) for part in range(num_parts)]
+        for part, from_all in zip(
+            parts, (window.part(number, one, num_parts) for one in range(num_parts)), strict=True
+        ):
+            assert (part is None) == (from_all is None)
+            if part is not None and from_all is not None:
+                assert part.input_ids.equal(from_all.input_ids)
+                assert (part.pair_share, part.piece_share) == (from_all.pair_share, from_all.piece_share)
         present = [part for part in parts if part is not None]
         for part in present:
             for row in range(len(part.labels)):
@@ -60,6 +72,7 @@ def test_parts_of_the_batches_hold_every_row_once_with_its_own_tokens(
         for share in ("row_share", "piece_share", "pair_share"):
             assert sum(getattr(part, share) for part in present) == pytest.approx(1.0)
         assert window.num_rows(number) == sum(len(part.labels) for part in present)
+        assert {one.num_tokens(number) for one in windows} == {window.num_tokens(number)}
         assert window.num_tokens(number) == sum(int(part.mask.sum()) for part in present)
     assert sorted(seen) == list(range(len(lengths)))
 

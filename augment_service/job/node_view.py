@@ -1,0 +1,39 @@
+"""What a node of the cluster can see: each actor checks it before it loads, so no shard goes to a wrong folder."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+
+from augment_service.job.heartbeat import Heartbeat
+from shared.errors import ModelError, OutputError
+from shared.storage.objects import is_remote
+from shared.storage.store import open_store
+
+PATIENCE_SECONDS = 10.0
+"""A network file system may show a new file late."""
+
+
+def check_output_seen(output: str, run: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Raises OutputError, naming the node, if a local output here is not the driver's, which holds its heartbeat."""
+    if is_remote(output):
+        return
+    store, name = open_store(output), Heartbeat(run).name
+    deadline = time.monotonic() + patience_seconds
+    while not store.exists(name):
+        if time.monotonic() > deadline:
+            raise OutputError(
+                f"node {socket.gethostname()} does not see --output {output} as the driver does: it must be on a disk "
+                "that all nodes share at the same path, or in an object store"
+            )
+        time.sleep(0.2)
+
+
+def check_model_seen(option: str, path: str) -> None:
+    """Raises ModelError, naming the node, if a model or vectors that the driver found on its disk are not here."""
+    if os.path.isabs(path) and not os.path.exists(path):
+        raise ModelError(
+            f"node {socket.gethostname()} has no {path} ({option}): it must be on every node at the same path, or be "
+            "the id of a model in the hub"
+        )

@@ -1,0 +1,176 @@
+"""`trainer distill` as a user runs it: from one file to a folder that can be handed on; kills; signals."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.support.command import ROOT, descendants_of, kill_when
+from tests.support.pipeline import Workshop, labelled
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+QUICK = ("--no-onnx", "--no-report")
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the trainer to its end: several processes, which a busy machine starts slowly."""
+    command = [sys.executable, "-m", "trainer", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def reviews(workshop: Workshop) -> Path:
+    return workshop.save("reviews.csv", labelled())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(workshop: Workshop, reviews: Path) -> Path:
+    output = workshop.folder / "undisturbed"
+    finished = run_command(*workshop.arguments(reviews, output))
+    assert finished.returncode == 0, finished.stderr
+    (workshop.folder / "said.txt").write_text(finished.stderr + finished.stdout, encoding="utf-8")
+    return output
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(output / "model" / "model.safetensors")
+    return found
+
+
+def test_one_file_becomes_a_folder_to_hand_on(workshop: Workshop, undisturbed: Path) -> None:
+    said = (workshop.folder / "said.txt").read_text(encoding="utf-8")
+    assert "2 classes: bad 80, good 80" in said
+    assert "decided: the label is column 'label'" in said
+    assert "python -m augment_service run --input" in said
+    result = json.loads((undisturbed / "result.json").read_text())
+    assert set(result["metrics"]) == {"accuracy", "f1_macro"} == set(result["teacher_metrics"])
+    assert set(result["minutes"]) == {"teacher", "augment", "student", "export onnx", "export int8", "report"}
+    assert result["faster"].keys() == {"1", "32"}
+    for name in ("model/config.json", "onnx/model.onnx", "onnx/model-int8.onnx", "report.html", "README.md"):
+        assert (undisturbed / name).is_file(), name
+    texts = workshop.save("new.csv", [{"text": row["text"], "id": index} for index, row in enumerate(labelled(20))])
+    answers = []
+    for model in ("model", "onnx/model.onnx"):
+        output = workshop.folder / "answers.jsonl"
+        finished = run_command(
+            *("predict", "--model", str(undisturbed / model), "--data", str(texts), "--text-column", "text"),
+            *("--output", str(output)),
+        )
+        assert finished.returncode == 0, finished.stderr
+        answers.append([json.loads(line) for line in output.read_text().splitlines()])
+    assert [one["predicted_label"] for one in answers[0]] == [one["predicted_label"] for one in answers[1]]
+
+
+def test_the_same_command_again_does_nothing_and_another_one_is_refused(
+    workshop: Workshop, reviews: Path, undisturbed: Path
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (undisturbed / "student").rglob("*") if path.is_file()}
+    finished = run_command(*workshop.arguments(reviews, undisturbed))
+    assert finished.returncode == 0, finished.stderr
+    assert "student: done earlier" in finished.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    other = run_command(*workshop.arguments(reviews, undisturbed, "--seed", "7"))
+    assert (other.returncode, "holds a run with another seed (0, now 7)" in other.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("step", ["teacher", "augmented", "student", "onnx"])
+def test_killed_in_each_step_and_run_again_it_ends_with_the_same_weights(
+    workshop: Workshop, reviews: Path, undisturbed: Path, step: str
+) -> None:
+    before = weights(undisturbed)
+    made = ["teacher", "augmented", "student", "onnx", "model"]
+    for name in made[made.index(step) :]:
+        shutil.rmtree(undisturbed / name)
+    wait, seen = random.Random(time.time_ns()).uniform(0.0, 6.0), list[float]()
+
+    def is_time() -> bool:
+        if (undisturbed / step).exists() and not seen:
+            seen.append(time.monotonic())
+        return bool(seen) and time.monotonic() - seen[0] > wait
+
+    kill_when(is_time, *workshop.arguments(reviews, undisturbed), program="trainer")
+    finished = run_command(*workshop.arguments(reviews, undisturbed))
+    assert finished.returncode == 0, (wait, finished.stderr)
+    after = weights(undisturbed)
+    assert before.keys() == after.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == [], wait
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_no_step_outlives_the_command(workshop: Workshop, reviews: Path, tmp_path: Path, how: signal.Signals) -> None:
+    output = tmp_path / "stopped"
+    command = [sys.executable, "-m", "trainer", *workshop.arguments(reviews, output, "--prediction-epochs", "50")]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 200
+    while not (output / "student" / "config.json").exists():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    children = descendants_of(process.pid)
+    assert children
+    process.send_signal(how)
+    process.communicate(timeout=100)
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130)
+    while alive := [pid for pid in children if _is_alive(pid)]:
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.1)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def result_of(workshop: Workshop, data: Path, output: Path, *more: str) -> dict[str, Any]:
+    finished = run_command(*workshop.arguments(data, output, *QUICK, *more))
+    assert finished.returncode == 0, finished.stderr
+    found: dict[str, Any] = json.loads((output / "result.json").read_text())
+    return found
+
+
+def test_many_classes(workshop: Workshop, tmp_path: Path) -> None:
+    names = [f"topic {letter}" for letter in "abcd"]
+    data = workshop.save("topics.csv", labelled(240, names))
+    result = result_of(workshop, data, tmp_path / "out")
+    assert result["data"]["num_classes"] == 4
+    config = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    assert sorted(config["id2label"].values()) == names
+
+
+def test_pairs_with_a_number_to_predict(workshop: Workshop, tmp_path: Path) -> None:
+    rows = labelled(200)
+    pairs = [
+        {"sentence1": row["text"], "sentence2": other["text"], "score": index % 8 / 2, "note": "not used"}
+        for index, (row, other) in enumerate(zip(rows, reversed(rows), strict=True))
+    ]
+    result = result_of(workshop, workshop.save("pairs.csv", pairs), tmp_path / "out", "--regression")
+    assert result["data"]["text_columns"] == ["sentence1", "sentence2"]
+    assert set(result["metrics"]) == {"pearson", "spearman"}
+
+
+def test_a_teacher_of_ones_own(workshop: Workshop, reviews: Path, undisturbed: Path, tmp_path: Path) -> None:
+    teacher = undisturbed / "teacher" / "model"
+    result = result_of(workshop, reviews, tmp_path / "out", "--teacher", str(teacher))
+    assert "teacher" not in result["minutes"]
+    assert result["teacher_metrics"]

@@ -1,0 +1,115 @@
+"""What cannot work is one clear line, before minutes are spent and before anything is written."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import call_main
+from tests.support.distillation import save_teacher
+from tests.support.pipeline import Workshop, labelled
+
+Rows = list[dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("bad"))
+
+
+def renamed(rows: Rows, **names: str) -> Rows:
+    return [{names.get(name, name): value for name, value in row.items()} for row in rows]
+
+
+def with_two_rows_of_another_class() -> Rows:
+    rows = labelled(160)
+    return [*rows[:-2], *({**row, "label": "rare"} for row in rows[-2:])]
+
+
+def long_texts() -> Rows:
+    return [{**row, "text": " ".join([row["text"]] * 1400)} for row in labelled(120)]
+
+
+def foreign() -> Rows:
+    draw = random.Random(1)
+    letters = "абвгдежзийклмнопрстуфхцчшщ"
+    words = ["".join(draw.choices(letters, k=9)) for _ in range(300)]
+    return [{"text": " ".join(draw.choices(words, k=12)), "label": index % 2} for index in range(160)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "code", "message"),
+    [
+        (lambda: renamed(labelled(), label="verdict", text="words"), (), 2, "which column is the label? Say it with"),
+        (lambda: [{**row, "stars": 1} for row in labelled()], (), 2, "which column is the label?"),
+        (lambda: [{**row, "body": "x"} for row in labelled()], (), 2, "which column is the text?"),
+        (labelled, ("--label-column", "grade"), 1, "--label-column grade"),
+        (lambda: [{**row, "label": "good"} for row in labelled()], (), 1, "all labels are 'good'"),
+        (with_two_rows_of_another_class, (), 1, "class 'rare' has only 2 rows"),
+        (lambda: labelled(20), (), 1, "20 rows are too few to train on"),
+        (lambda: [{**row, "label": f"id-{i % 500}"} for i, row in enumerate(labelled(1000))], (), 1, "500 classes for"),
+        (lambda: [{**row, "label": i / 7} for i, row in enumerate(labelled())], (), 2, "add --regression to predict"),
+        (labelled, ("--regression",), 1, "is not a number; leave out --regression"),
+        (long_texts, (), 1, "of the texts are longer than the"),
+        (lambda: [{**row, "text": ""} for row in labelled()], (), 1, "none of 160 rows can be used"),
+        (labelled, ("--budget", "1s"), 2, "--budget 1s is too small"),
+        (labelled, ("--budget", "soon"), 2, "write 20m or 2h"),
+        (labelled, ("--max-length", "500"), 2, "reads at most 64 tokens"),
+        (labelled, ("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
+        (labelled, ("--output", "s3://bucket/x"), 2, "writes to a local folder only"),
+        (labelled, ("--test", "/nowhere.csv"), 1, "/nowhere.csv"),
+    ],
+)
+def test_bad_input_is_one_clear_line(
+    workshop: Workshop, tmp_path: Path, rows: Callable[[], Rows], more: tuple[str, ...], code: int, message: str
+) -> None:
+    data = workshop.save("data.csv", rows())
+    if "--budget" in more:
+        more = (*more, "--estimate")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == code, finished.stderr
+    assert message in finished.stderr.splitlines()[-1]
+    assert "Traceback" not in finished.stderr
+    assert not (tmp_path / "out" / "config.json").exists(), "the next try would be refused as another run"
+
+
+def test_a_teacher_that_does_not_know_the_labels(workshop: Workshop, tmp_path: Path) -> None:
+    teacher = save_teacher(workshop.folder / "teacher")
+    data = workshop.save("data.csv", labelled())
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", "--teacher", str(teacher)), program="trainer")
+    assert finished.returncode == 1
+    assert "does not know the label 'bad'" in finished.stderr.splitlines()[-1]
+    numbers = workshop.save("data.csv", [{**row, "label": index % 5} for index, row in enumerate(labelled())])
+    finished = call_main(*workshop.arguments(numbers, tmp_path / "out", "--teacher", str(teacher)), program="trainer")
+    assert "does not know the label '2'" in finished.stderr.splitlines()[-1]
+
+
+def test_a_text_of_another_language(workshop: Workshop, tmp_path: Path) -> None:
+    arguments = workshop.arguments(workshop.save("data.csv", foreign()), tmp_path / "out")
+    arguments.remove("--any-language")
+    finished = call_main(*arguments, program="trainer")
+    assert finished.returncode == 1
+    assert "hardly knows the words of" in finished.stderr.splitlines()[-1]
+
+
+def test_an_output_of_another_run(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", labelled())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.doc").write_text("precious")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out"), program="trainer")
+    assert (finished.returncode, "is not empty and holds no run" in finished.stderr) == (2, True)
+    (tmp_path / "out" / "config.json").write_text('{"command": "task"}')
+    finished = call_main(*workshop.arguments(data, tmp_path / "out"), program="trainer")
+    assert (finished.returncode, 'holds a run with another command ("task"' in finished.stderr) == (1, True)
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", labelled())
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", "--dry-run"), program="trainer")
+    assert finished.returncode == 0, finished.stderr
+    assert "python -m trainer task --augmented" in finished.stderr
+    assert not (tmp_path / "out").exists()

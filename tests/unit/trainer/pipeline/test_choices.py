@@ -1,0 +1,76 @@
+"""Samples and epochs by the size of the data, or to fit a budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import UsageError
+from trainer.pipeline.choices import Rates, TaskSize, default_choices, estimate, fitting_choices
+from trainer.pipeline.config import DistillConfig, minutes_of
+
+SLOW = Rates(teacher_step=40.0, teacher_forward=150.0, student_step=600.0, augment=10.0, augment_fixed=20.0, start=8.0)
+SMALL = TaskSize(num_train=8000, num_scored=2000, has_pairs=False, max_length=48, student="embedded")
+
+
+def config(**options: Any) -> DistillConfig:
+    return DistillConfig.build({"data": "reviews.csv", "output": "out", **options})
+
+
+@given(st.integers(100, 200_000), st.booleans())
+def test_defaults_are_sensible_for_any_size(rows: int, has_pairs: bool) -> None:
+    choices = default_choices(config(), replace(SMALL, num_train=rows, has_pairs=has_pairs))
+    assert 1 <= choices.n_a <= (4 if has_pairs else 20)
+    assert 1 <= choices.epochs <= choices.prediction_epochs <= 10
+    assert choices.rows(rows) == rows
+
+
+@given(st.floats(1, 600), st.integers(200, 100_000), st.floats(0.1, 30))
+def test_what_is_chosen_fits_the_budget_or_is_refused_with_what_would(minutes: float, rows: int, pace: float) -> None:
+    task = replace(SMALL, num_train=rows)
+    rates = Rates(
+        teacher_step=40 * pace,
+        teacher_forward=150 * pace,
+        student_step=600 * pace,
+        augment=10 * pace,
+        augment_fixed=20.0,
+        start=8.0,
+    )
+    asked = config(budget=f"{minutes:.3f}m")
+    refusal = ""
+    try:
+        choices = fitting_choices(asked, rates, task)
+    except UsageError as error:
+        refusal = str(error)
+        wanted = refusal.split("Give --budget ")[1].split("m ")[0]
+        asked = config(budget=f"{wanted}m")
+        choices = fitting_choices(asked, rates, task)
+    assert not refusal or "is too small: the least that works here takes about" in refusal
+    assert sum(estimate(asked, choices, rates, task).values()) <= minutes_of(str(asked.budget))
+
+
+def test_more_time_is_used_for_more_samples() -> None:
+    short, long = (fitting_choices(config(budget=text), SLOW, SMALL) for text in ("30m", "3h"))
+    assert short.rows(8000) * short.n_a < long.rows(8000) * long.n_a
+
+
+def test_what_the_user_says_is_not_chosen() -> None:
+    told = config(n_a=3, epochs=2.5, teacher_epochs=1, prediction_epochs=4, augment_rows=500, budget="10h")
+    choices = fitting_choices(told, SLOW, SMALL)
+    assert (choices.n_a, choices.epochs, choices.teacher_epochs, choices.prediction_epochs) == (3, 2.5, 1, 4)
+    assert choices.rows(8000) == 500
+
+
+@pytest.mark.parametrize(("text", "minutes"), [("20m", 20), ("2h", 120), ("90s", 1.5), ("15", 15), ("1.5 h", 90)])
+def test_times_are_read(text: str, minutes: float) -> None:
+    assert minutes_of(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["soon", "0m", "-3m", "20 days", ""])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="write 20m or 2h"):
+        config(budget=text)

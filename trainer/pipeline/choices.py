@@ -1,0 +1,155 @@
+"""Samples and epochs by the size of the data, or by a time budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from shared.errors import UsageError
+from trainer.pipeline.config import DistillConfig, minutes_of
+
+SAMPLES = 200_000
+"""Samples that the student's stages see in one pass, where the rows allow it."""
+LEAST_SEEN = 60_000
+"""Small data sets are passed over until the student has seen this many samples in its first stage."""
+MAX_N_A, MAX_N_A_PAIRS, MAX_EPOCHS = 20, 4, 10
+SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)
+MARGIN = 0.9
+"""Share of a budget that is planned for; the rest covers a machine that slows down."""
+MIN_AUGMENT_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the steps are told. augment_rows: rows that are augmented; None for all."""
+
+    n_a: int
+    teacher_epochs: float
+    epochs: float
+    prediction_epochs: float
+    max_length: int
+    shard_rows: int
+    student: str
+    augment_rows: int | None = None
+
+    def rows(self, num_train: int) -> int:
+        """Rows that the student learns from."""
+        return min(self.augment_rows or num_train, num_train)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """What this machine does in a second, measured. start: seconds until a command has loaded its libraries.
+
+    teacher_step, student_step: rows trained; teacher_forward: rows answered; augment: rows augmented, with `fixed`
+    seconds before the first of them.
+    """
+
+    teacher_step: float
+    teacher_forward: float
+    student_step: float
+    augment: float
+    augment_fixed: float
+    start: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSize:
+    """What the choices depend on. num_scored: rows of dev and test; student: what --student became."""
+
+    num_train: int
+    num_scored: int
+    has_pairs: bool
+    max_length: int
+    student: str
+
+
+def default_choices(config: DistillConfig, task: TaskSize) -> Choices:
+    """By the number of rows alone, so that they are the same on every machine."""
+    return _scaled(config, 1.0, task)
+
+
+def fitting_choices(config: DistillConfig, rates: Rates, task: TaskSize) -> Choices:
+    """The most that fits --budget. Raises UsageError with the least that works when it is too small."""
+    budget = minutes_of(str(config.budget))
+    least = math.inf
+    for scale in SCALES:
+        choices = _scaled(config, scale, task)
+        minutes = sum(estimate(config, choices, rates, task).values())
+        if minutes <= budget * MARGIN:
+            return choices
+        least = min(least, minutes)
+    raise UsageError(
+        f"--budget {config.budget} is too small: the least that works here takes about {least / MARGIN:.0f} minutes "
+        f"({task.num_train:,} rows to train on). Give --budget {math.ceil(least / MARGIN)}m or more, or fewer rows"
+    )
+
+
+def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSize) -> Mapping[str, float]:
+    """Minutes of each step. Steps that share the processor are counted in turn."""
+    rows = choices.rows(task.num_train)
+    seen = rows * (1 + choices.n_a) * (choices.epochs + choices.prediction_epochs)
+    scored = task.num_scored / rates.teacher_forward
+    seconds = {
+        "teacher": rates.start
+        + choices.teacher_epochs * (task.num_train / rates.teacher_step + EVALUATIONS * scored)
+        + scored,
+        "augment": rates.start + rates.augment_fixed + rows / rates.augment,
+        "student": rates.start
+        + seen * (1 / rates.teacher_forward + 1 / rates.student_step)
+        + (EVALUATIONS * choices.prediction_epochs * 0.2 + 2) * scored,
+        "export": 4 * rates.start,
+        "report": 4 * rates.start,
+    }
+    for name, is_wanted in (("teacher", not config.teacher), ("export", config.onnx), ("report", config.report)):
+        if not is_wanted:
+            del seconds[name]
+    return {name: value / 60 for name, value in seconds.items()}
+
+
+EVALUATIONS = 2
+"""Evaluations per epoch that the steps are asked for."""
+
+
+def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
+    num_train = task.num_train
+    rows = min(num_train, max(int(num_train * min(1.0, 3 * scale)), MIN_AUGMENT_ROWS))
+    most = MAX_N_A_PAIRS if task.has_pairs else MAX_N_A
+    n_a = min(max(round(scale * SAMPLES / rows) - 1, 1), most)
+    per_pass = rows * (1 + n_a)
+    epochs = min(max(round(scale * LEAST_SEEN / per_pass), 1), MAX_EPOCHS)
+    choices = Choices(
+        n_a=n_a,
+        teacher_epochs=3.0 if scale >= 0.5 else 2.0 if scale >= 0.25 else 1.0,
+        epochs=float(epochs),
+        prediction_epochs=float(min(2 * epochs, MAX_EPOCHS)),
+        max_length=task.max_length,
+        shard_rows=shard_rows(rows),
+        student=task.student,
+        augment_rows=rows if rows < num_train else None,
+    )
+    return _as_told(config, choices, num_train)
+
+
+def _as_told(config: DistillConfig, choices: Choices, num_train: int) -> Choices:
+    names = ("n_a", "teacher_epochs", "epochs", "prediction_epochs", "augment_rows")
+    told = {name: value for name in names if (value := getattr(config, name)) is not None}
+    choices = replace(choices, **told)
+    return replace(choices, shard_rows=shard_rows(choices.rows(num_train)))
+
+
+def shard_rows(rows: int) -> int:
+    """Rows per shard: enough shards to start training early, few enough that each is worth its overhead."""
+    return min(max(rows // 16, 16), 512)
+
+
+def choice_lines(choices: Choices, num_train: int) -> Sequence[str]:
+    """The choices in words."""
+    rows = choices.rows(num_train)
+    return [
+        f"teacher: {choices.teacher_epochs:g} passes over {num_train:,} rows",
+        f"augmentation: {rows:,} rows, {choices.n_a} samples each",
+        f"student {choices.student}: {choices.epochs:g} + {choices.prediction_epochs:g} passes over "
+        f"{rows * (1 + choices.n_a):,} samples",
+    ]

@@ -1,0 +1,91 @@
+"""Configuration of `trainer distill`."""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+from pydantic import field_validator
+
+from shared.cli.config import CommandConfig, identity, runtime
+from shared.cli.table_format import TableFormat
+from trainer.config import ComputeConfig
+
+
+class ChoicesConfig(CommandConfig):
+    """What `trainer distill` chooses by the size of the data, unless it is told."""
+
+    group: ClassVar[str] = "Training"
+
+    n_a: int | None = identity(None, "N_a: samples per source text (default: by the number of rows).", ge=0)
+    augment_rows: int | None = identity(
+        None, "Rows that are augmented and trained on by the student (default: all, or what --budget allows).", ge=1
+    )
+    teacher_epochs: float | None = identity(None, "Passes of the teacher's fine-tuning (default 3).", gt=0)
+    epochs: float | None = identity(None, "Passes of the student's intermediate stage (default: by the rows).", gt=0)
+    prediction_epochs: float | None = identity(
+        None, "Passes of the student's prediction stage (default: by the rows).", gt=0
+    )
+    budget: str | None = identity(
+        None, "Time for everything, such as 20m or 2h: chooses rows, samples and epochs that fit.", metavar="TIME"
+    )
+    batch_size: int = identity(32, "Examples per training step.", ge=1)
+    teacher_lr: float = identity(6e-5, "Peak learning rate of the teacher.", gt=0)
+    lr: float = identity(1e-3, "Peak learning rate of the student's intermediate stage.", gt=0)
+    prediction_lr: float = identity(5e-4, "Peak learning rate of the student's prediction stage.", gt=0)
+    max_length: int | None = identity(
+        None, "Longest input in tokens (default: what holds 98% of the texts).", ge=8, le=512
+    )
+    seed: int = identity(0, "Seed of samples, sample order, dropout and new weights.", ge=0, lt=2**63)
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, value: str | None) -> str | None:
+        if value is not None:
+            minutes_of(value)
+        return value
+
+
+class DistillConfig(ChoicesConfig, ComputeConfig, TableFormat):
+    """Options of `trainer distill`."""
+
+    group: ClassVar[str] = "Distillation"
+
+    data: str = identity(..., "Labelled file: TSV, CSV, JSONL, Parquet or Arrow.")
+    output: str = runtime(..., "Folder for everything that is made; an interrupted run resumes from it.")
+    text_column: tuple[str, ...] = identity(
+        (),
+        "Text column, by name or 0-based index; two for text pairs (default: guessed from the names, if unambiguous).",
+        max_length=2,
+    )
+    label_column: str | None = identity(
+        None, "Label column, by name or 0-based index (default: guessed from the names, if unambiguous)."
+    )
+    regression: bool = identity(False, "The label is a number to predict.")
+    dev: str | None = identity(None, "File that the best checkpoints are chosen on (default: a tenth of the rows).")
+    test: str | None = identity(None, "File for the final scores (default: a tenth of the rows).")
+    teacher: str | None = identity(None, "Fine-tuned teacher: a folder or a hub id (default: fine-tune --encoder).")
+    encoder: str = identity("embedded", "BERT to fine-tune as the teacher: embedded, a folder or a hub id.")
+    student: str = identity(
+        "auto",
+        "Student: embedded, a folder, or a size M,d',FFN,heads (default auto: embedded where the teacher reads its "
+        "vocabulary, else a new one of 3 layers).",
+    )
+    mlm: str = identity("embedded", "Masked LM of the augmentation job: embedded, a folder or a hub id.")
+    glove: str = identity("embedded", "Word vectors of the augmentation job: embedded, a file or a folder.")
+    drop_rare: bool = identity(False, "Leave out rows of classes that have too few, instead of refusing the file.")
+    truncate: bool = identity(False, "Accept that most texts are longer than the models can read.")
+    any_language: bool = identity(False, "Accept text that the teacher's vocabulary hardly knows.")
+    address: str = runtime("auto", "Ray cluster of the augmentation job: auto (RAY_ADDRESS, else local), or local.")
+    onnx: bool = runtime(True, "Export the student to ONNX, fp32 and int8.")
+    report: bool = runtime(True, "Write the report, and time the student against its teacher.")
+    dry_run: bool = runtime(False, "Print what would be done, and the estimate, and stop.")
+    estimate: bool = runtime(True, "Measure this machine for some seconds and print minutes per step.")
+
+
+def minutes_of(text: str) -> float:
+    """`90s`, `20m`, `1.5h` -> minutes; a bare number is minutes. Raises ValueError."""
+    found = re.fullmatch(r"\s*([0-9]+\.?[0-9]*)\s*(s|m|min|h)?\s*", text)
+    if found is None or float(found[1]) <= 0:
+        raise ValueError(f"{text!r} is not a time; write 20m or 2h")
+    return float(found[1]) * {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0}[found[2] or "m"]

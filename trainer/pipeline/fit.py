@@ -1,0 +1,130 @@
+"""Whether texts, labels and models fit together: the length of inputs, the language, the teacher's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from shared.embedded import EMBEDDED, resolve_encoder
+from shared.errors import InputError, ModelError, UsageError
+from shared.model_folder import model_folder, reading_model
+from trainer.labels import find_label
+from trainer.models import load_tokenizer
+from trainer.pipeline.config import DistillConfig
+from trainer.pipeline.inspection import Inspection, texts_of
+
+SAMPLED_ROWS = 4000
+COVERED = 98
+MIN_LENGTH, STEP, MOST_TOKENS = 32, 8, 512
+MOST_TRUNCATED = 0.5
+MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became."""
+
+    max_length: int
+    truncated: float
+    student: str
+    notes: tuple[str, ...] = ()
+
+
+def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
+    """Load the teacher's configuration and tokenizer only, and compare. Raises ExpectedError with one line."""
+    from transformers import AutoConfig
+
+    named = config.teacher or config.encoder
+    option = "--teacher" if config.teacher else "--encoder"
+    path = model_folder(resolve_encoder(named) if named == EMBEDDED else named, option)
+    with reading_model(path, option):
+        settings = AutoConfig.from_pretrained(path)
+    tokenizer = load_tokenizer(path, option)
+    if config.teacher:
+        _check_classes(config, settings, inspection)
+    lengths, unknown, per_word = _tokens(tokenizer, inspection)
+    if not config.any_language and (unknown > MOST_UNKNOWN or per_word > MOST_TOKENS_PER_WORD):
+        raise ModelError(
+            f"{option} {named} hardly knows the words of {config.data}: {unknown:.0%} of the tokens are unknown, and a "
+            f"word takes {per_word:.1f} tokens (1.3 in its own language). Name a model of the texts' language with "
+            "--encoder or --teacher, and one with --mlm; or add --any-language"
+        )
+    limit = min(int(settings.max_position_embeddings), int(tokenizer.model_max_length), MOST_TOKENS)
+    if config.max_length is not None and config.max_length > limit:
+        raise UsageError(f"--max-length {config.max_length}: {named} reads at most {limit} tokens")
+    wanted = max(int(np.percentile(lengths, COVERED)), MIN_LENGTH)
+    length = config.max_length or min(-(-wanted // STEP) * STEP, limit)
+    truncated = float((lengths > length).mean())
+    if truncated > MOST_TRUNCATED and not config.truncate:
+        raise InputError(
+            f"{config.data}: {truncated:.0%} of the texts are longer than the {length} tokens that are read (half have "
+            f"more than {int(np.median(lengths)):,}); the rest of them would be ignored. Cut the texts into passages, "
+            "or add --truncate"
+        )
+    notes = [f"inputs of up to {length} tokens; {truncated:.1%} of the texts are longer and are cut"]
+    return Fit(
+        max_length=length,
+        truncated=truncated,
+        student=_student(config, settings, tokenizer),
+        notes=tuple(notes),
+    )
+
+
+def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection) -> None:
+    count = int(settings.num_labels)
+    if not any("SequenceClassification" in name for name in settings.architectures or ()):
+        raise ModelError(
+            f"--teacher {config.teacher} is not a sequence classification model; to fine-tune it first, name it with "
+            "--encoder"
+        )
+    if settings.model_type != "bert":
+        raise ModelError(
+            f"--teacher {config.teacher} is a {settings.model_type}; `trainer distill` works with BERT teachers"
+        )
+    if config.regression != (count == 1):
+        kind = "a number" if count == 1 else f"{count} classes"
+        raise ModelError(f"--teacher {config.teacher} predicts {kind}, which does not fit the labels of {config.data}")
+    names = tuple(str(settings.id2label[index]) for index in range(count))
+    unknown = [label for label in inspection.counts if find_label(names, label) is None]
+    if unknown:
+        raise ModelError(
+            f"--teacher {config.teacher} does not know the label {unknown[0][:40]!r} of {config.data}; its classes are "
+            f"{', '.join(names)[:200]}. Rename the labels, or leave out --teacher to fine-tune one"
+        )
+
+
+def _tokens(tokenizer: Any, inspection: Inspection) -> tuple[Any, float, float]:
+    """(lengths in tokens, share of unknown tokens, tokens per word) of some rows, spread over the file."""
+    step = max(len(inspection.rows) // SAMPLED_ROWS, 1)
+    first, second = texts_of(inspection.rows[::step], inspection.has_pairs)
+    encoded = tokenizer(first, second, truncation=False, padding=False, verbose=False)["input_ids"]
+    lengths = np.asarray([len(ids) for ids in encoded])
+    words = sum(len(text.split()) for text in _all(first, second))
+    total = max(int(lengths.sum()), 1)
+    unknown = sum(ids.count(tokenizer.unk_token_id) for ids in encoded) / total
+    return lengths, unknown, (total - 2 * len(lengths)) / max(words, 1) - _punctuation(first, second, words)
+
+
+def _punctuation(first: Sequence[str], second: Sequence[str] | None, words: int) -> float:
+    """Punctuation marks per word, each a token of its own: they say nothing about the language."""
+    marks = sum(not letter.isalnum() and not letter.isspace() for text in _all(first, second) for letter in text)
+    return marks / max(words, 1)
+
+
+def _all(first: Sequence[str], second: Sequence[str] | None) -> list[str]:
+    return [*first, *(second or ())]
+
+
+def _student(config: DistillConfig, settings: Any, tokenizer: Any) -> str:
+    """--student, or the embedded one where the teacher reads its vocabulary, else a new one that fits the teacher."""
+    if config.student != "auto":
+        return config.student
+    from shared.embedded.student import embedded_student, vocabulary_digest
+
+    if vocabulary_digest(tokenizer.get_vocab()) == embedded_student().vocabulary_sha256:
+        return EMBEDDED
+    width = min(144, int(settings.hidden_size) // 4 * 4)
+    return f"{min(3, int(settings.num_hidden_layers))},{width},{4 * width},4"

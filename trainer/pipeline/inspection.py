@@ -1,0 +1,191 @@
+"""A labelled file, read and judged before minutes are spent on it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from shared.errors import InputError, UsageError
+from shared.inputs.headers import read_header
+from shared.inputs.labels import is_number, label_text
+from shared.inputs.options import InputOptions, from_config
+from shared.inputs.rows import QuarantinedRow, SourceRow
+from shared.inputs.sources import open_source
+from shared.inputs.table_files import SUFFIXES
+from shared.storage.input_files import expand
+from trainer.data.split import text_hashes
+from trainer.pipeline.columns import choose_columns
+from trainer.pipeline.config import DistillConfig
+
+MIN_ROWS, MIN_CLASS_ROWS = 100, 8
+MANY_CLASSES, ROWS_PER_CLASS = 100, 50
+NUMBERS_AS_CLASSES = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """Usable rows of a file. counts: rows of each class, empty for regression; decided: what was chosen for the user.
+
+    refused: rows set aside; duplicates: rows whose text occurred before; contradictions: texts with several labels.
+    """
+
+    text_columns: tuple[str, ...]
+    label_column: str
+    label_type: Any
+    rows: list[SourceRow]
+    refused: list[QuarantinedRow]
+    counts: dict[str, int]
+    duplicates: int
+    contradictions: int
+    decided: list[str] = field(default_factory=list)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether rows have two texts."""
+        return len(self.text_columns) == 2
+
+    def hashes(self) -> Any:
+        """(rows,) uint64 of the words of each row."""
+        return text_hashes(*texts_of(self.rows, self.has_pairs))
+
+    def classes(self) -> Any:
+        """(rows,) int64 numbers of the labels; zeros for regression."""
+        numbers = {label: number for number, label in enumerate(self.counts)}
+        return np.asarray([numbers.get(label_text(row.label), 0) for row in self.rows], np.int64)
+
+    def description(self, path: str) -> list[str]:
+        """What a person should know about the file, as lines."""
+        words = sorted(len(row.text_a.split()) + len((row.text_b or "").split()) for row in self.rows)
+        lines = [
+            f"{path}: {len(self.rows):,} rows, {'pairs of texts' if self.has_pairs else 'single texts'} of "
+            f"{words[len(words) // 2]} words (median), {words[len(words) * 98 // 100]} (98%), {words[-1]} (longest)"
+        ]
+        if self.counts:
+            shown = sorted(self.counts.items(), key=lambda one: -one[1])
+            listed = ", ".join(f"{name} {count:,}" for name, count in shown[:6])
+            more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
+            lines.append(f"{len(shown)} classes: {listed}{more}")
+        else:
+            numbers = [float(row.label) for row in self.rows]
+            lines.append(f"a number to predict, from {min(numbers):g} to {max(numbers):g}")
+        if self.duplicates:
+            lines.append(f"{self.duplicates:,} rows repeat a text; equal texts are kept on one side of the split")
+        if self.contradictions:
+            lines.append(f"{self.contradictions:,} texts have more than one label")
+        if self.refused:
+            first = self.refused[0]
+            lines.append(f"{len(self.refused):,} rows set aside, such as {first.where}: {first.reason}")
+        return [*lines, *(f"decided: {one}" for one in self.decided)]
+
+
+def inspect(config: DistillConfig) -> Inspection:
+    """Read --data and judge it. Raises InputError, UsageError: one line that says what is wrong and how to mend it."""
+    options = from_config(config, input=(config.data,), text_column=(), label_column=None)
+    names = read_header(expand((config.data,), SUFFIXES), options).names
+    texts, label, decided = choose_columns(names, config.text_column, config.label_column, config.data)
+    rows, refused, label_type = _read(options, texts, label)
+    _check_enough(rows, refused, config)
+    rows, counts, dropped = _judge_labels(rows, config)
+    if dropped:
+        decided.append(dropped)
+    hashes = text_hashes(*texts_of(rows, len(texts) == 2))
+    labels: dict[int, set[str]] = {}
+    for one, row in zip(hashes.tolist(), rows, strict=True):
+        labels.setdefault(one, set()).add(label_text(row.label))
+    return Inspection(
+        text_columns=texts,
+        label_column=label,
+        label_type=label_type,
+        rows=rows,
+        refused=refused,
+        counts=counts,
+        duplicates=len(rows) - len(labels),
+        contradictions=sum(len(found) > 1 for found in labels.values()) if counts else 0,
+        decided=decided,
+    )
+
+
+def read_rows(path: str, config: DistillConfig, texts: Sequence[str], label: str) -> list[SourceRow]:
+    """The usable rows of --dev or --test. Raises InputError."""
+    options = from_config(config, input=(path,), text_column=(), label_column=None)
+    rows, refused, _ = _read(options, tuple(texts), label)
+    if not rows or len(refused) > len(rows):
+        reason = f"{refused[0].where}: {refused[0].reason}" if refused else "no rows"
+        raise InputError(f"{path}: most rows cannot be used, for example {reason}")
+    return rows
+
+
+def texts_of(rows: Sequence[SourceRow], has_pairs: bool) -> tuple[list[str], list[str] | None]:
+    """First texts, and the second ones of pairs."""
+    return [row.text_a for row in rows], [row.text_b or "" for row in rows] if has_pairs else None
+
+
+def _read(
+    options: InputOptions, texts: tuple[str, ...], label: str
+) -> tuple[list[SourceRow], list[QuarantinedRow], Any]:
+    from dataclasses import replace
+
+    source = open_source(replace(options, text_column=texts, label_column=label))
+    rows: list[SourceRow] = []
+    refused: list[QuarantinedRow] = []
+    for item in source.rows():
+        if isinstance(item, SourceRow):
+            rows.append(item)
+        else:
+            refused.append(item)
+    return rows, refused, source.label_type
+
+
+def _check_enough(rows: list[SourceRow], refused: list[QuarantinedRow], config: DistillConfig) -> None:
+    if len(refused) > len(rows):
+        first = refused[0]
+        raise InputError(
+            f"{config.data}: {len(refused):,} of {len(rows) + len(refused):,} rows cannot be used, for example "
+            f"{first.where}: {first.reason}"
+        )
+    if len(rows) < MIN_ROWS:
+        raise InputError(
+            f"{config.data}: {len(rows)} rows are too few to train on, choose on and test on: {MIN_ROWS} are the "
+            "least, some thousands are better. Label more"
+        )
+
+
+def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> tuple[list[SourceRow], dict[str, int], str]:
+    """Rows, rows of each class, and what was left out in words. Raises InputError, UsageError."""
+    counts = Counter(label_text(row.label) for row in rows)
+    are_numbers = all(is_number(label) for label in counts)
+    if config.regression:
+        other = next((label for label in counts if not is_number(label)), None)
+        if other is not None:
+            raise InputError(f"{config.data}: label {other[:40]!r} is not a number; leave out --regression for classes")
+        if len(counts) < 2:
+            raise InputError(f"{config.data}: all labels are {next(iter(counts))}; there is nothing to predict")
+        return rows, {}, ""
+    if len(counts) < 2:
+        raise InputError(f"{config.data}: all labels are {next(iter(counts))[:40]!r}; a task needs two classes")
+    if are_numbers and (len(counts) > NUMBERS_AS_CLASSES or any("." in label for label in counts)):
+        raise UsageError(
+            f"{config.data}: the labels are {len(counts):,} different numbers, from {min(map(float, counts)):g} to "
+            f"{max(map(float, counts)):g}: add --regression to predict a number, or make classes of them"
+        )
+    if len(counts) > MANY_CLASSES and len(rows) < ROWS_PER_CLASS * len(counts):
+        raise InputError(
+            f"{config.data}: {len(counts):,} classes for {len(rows):,} rows, {len(rows) / len(counts):.1f} rows each; "
+            f"so many classes need {ROWS_PER_CLASS} rows each. Is --label-column the right column? Else merge classes"
+        )
+    rare = sorted(label for label, count in counts.items() if count < MIN_CLASS_ROWS)
+    if rare and not config.drop_rare:
+        raise InputError(
+            f"{config.data}: class {rare[0][:40]!r} has only {counts[rare[0]]} rows"
+            + (f" ({len(rare)} classes have fewer than {MIN_CLASS_ROWS})" if len(rare) > 1 else "")
+            + f"; {MIN_CLASS_ROWS} are the least to train, choose and test. Label more, merge it, or add --drop-rare"
+        )
+    kept = [row for row in rows if label_text(row.label) not in rare]
+    left = {label: counts[label] for label in sorted(counts) if label not in rare}
+    if len(left) < 2:
+        raise InputError(f"{config.data}: fewer than two classes have {MIN_CLASS_ROWS} rows")
+    return kept, left, f"{len(rows) - len(kept)} rows of {len(rare)} rare classes are left out" if rare else ""

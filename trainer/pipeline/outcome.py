@@ -1,0 +1,153 @@
+"""What a distillation ends with: the folder to hand on, its README.md, result.json, and the summary table."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from shared.errors import OutputError
+from trainer.models import replace_folder
+from trainer.pipeline.choices import Choices
+from trainer.pipeline.config import DistillConfig
+from trainer.pipeline.preparation import Prepared
+from trainer.pipeline.running import read_seconds
+from trainer.result import RunResult, read_result
+from trainer.run_folder import write_atomically
+
+RESULT = "result.json"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The figures of a finished distillation. Scores are those of the test rows; kept: student over teacher.
+
+    faster: batch size -> how many times faster than the teacher (fp32). onnx_bytes: file name -> size.
+    """
+
+    metrics: Mapping[str, float]
+    teacher_metrics: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    kept: Mapping[str, float]
+    parameters: int
+    teacher_parameters: int | None
+    smaller: float | None
+    faster: Mapping[str, float]
+    onnx_bytes: Mapping[str, int]
+    minutes: Mapping[str, float]
+
+    def table(self) -> list[str]:
+        """The summary for a person."""
+        lines = [f"{'':<22}{'teacher':>12}{'student':>12}"]
+        for name, value in self.metrics.items():
+            theirs = self.teacher_metrics.get(name)
+            kept = f"   {self.kept[name]:.1%} kept" if name in self.kept else ""
+            lines.append(f"{name:<22}{f'{theirs:.4f}' if theirs is not None else '–':>12}{value:>12.4f}{kept}")
+        theirs_parameters = f"{self.teacher_parameters:,}" if self.teacher_parameters else "–"
+        smaller = f"   {self.smaller:.1f} times smaller" if self.smaller else ""
+        lines.append(f"{'parameters':<22}{theirs_parameters:>12}{self.parameters:>12,}{smaller}")
+        for batch, ratio in self.faster.items():
+            lines.append(f"{f'speed, batch {batch}':<22}{'':>12}{'':>12}   {ratio:.1f} times faster (fp32)")
+        if self.onnx_bytes:
+            lines.append(", ".join(f"onnx/{name} {size / 1e6:.1f} MB" for name, size in self.onnx_bytes.items()))
+        steps = ", ".join(f"{name} {minutes:.1f}" for name, minutes in self.minutes.items())
+        lines.append(f"minutes: {steps}; together {sum(self.minutes.values()):.1f}")
+        return lines
+
+
+def finish(config: DistillConfig, prepared: Prepared, choices: Choices) -> Outcome:
+    """Write model/, the tokenizer next to the ONNX files, README.md and result.json. Raises OutputError, StoreError."""
+    out = Path(config.output)
+    result = read_result(out / "student")
+    if result is None or result.test is None:
+        raise OutputError(f"{out / 'student'} has no result with test scores; remove it and run the command again")
+    _copy_model(out / "student" / "model", out / "model", choices.max_length)
+    for name in (*TOKENIZER_FILES, "config.json"):
+        if config.onnx and (out / "model" / name).is_file():
+            shutil.copyfile(out / "model" / name, out / "onnx" / name)
+    outcome = _outcome(out, result)
+    content = json.dumps(asdict(outcome) | {"choices": asdict(choices), "data": asdict(prepared)}, indent=1)
+    (out / "README.md").write_text(_readme(config, prepared, outcome), encoding="utf-8")
+    write_atomically(out / RESULT, lambda file: file.write(content.encode()))
+    return outcome
+
+
+def _copy_model(source: Path, target: Path, max_length: int) -> None:
+    """The student's folder; its tokenizer truncates where training did, in any program that loads it."""
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(source, partial)
+    path = partial / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": max_length}
+    path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_folder(partial, target)
+
+
+def _outcome(out: Path, result: RunResult) -> Outcome:
+    assert result.test is not None
+    theirs = result.test.teacher or {}
+    kept = {name: value / theirs[name] for name, value in result.test.scores.items() if theirs.get(name, 0.0) > 0}
+    teacher = result.teacher_parameters
+    parameters = int(result.parameters or 0)
+    return Outcome(
+        metrics=dict(result.test.scores),
+        teacher_metrics=dict(theirs),
+        baselines=dict(result.test.baselines),
+        kept=kept,
+        parameters=parameters,
+        teacher_parameters=teacher,
+        smaller=teacher / parameters if teacher and parameters else None,
+        faster=_speeds(out / "report.json"),
+        onnx_bytes={path.name: path.stat().st_size for path in sorted((out / "onnx").glob("*.onnx"))},
+        minutes={name: round(seconds / 60, 2) for name, seconds in read_seconds(out).items()},
+    )
+
+
+def _speeds(path: Path) -> dict[str, float]:
+    """Batch size -> ratio in fp32, from the report's figures."""
+    try:
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, float] = {}
+    for timing in figures.get("timings", ()):
+        for one in timing.get("measurements", ()):
+            if one.get("dtype") == "fp32" and one.get("ratio"):
+                found[str(one["batch_size"])] = float(one["ratio"])
+    return found
+
+
+def _readme(config: DistillConfig, prepared: Prepared, outcome: Outcome) -> str:
+    table = "\n".join(outcome.table())
+    columns = " ".join(["--text-column", *prepared.text_columns])
+    return f"""# A student of {config.data}
+
+Made by `trainer distill`. This folder can be handed on as it is.
+
+| | |
+|---|---|
+| `model/` | the student, a plain transformers folder with its [model card](model/README.md) |
+| `onnx/model.onnx`, `onnx/model-int8.onnx` | the same for any ONNX runtime, with the tokenizer |
+| `report.html` | size, speed, scores and training curves |
+| `result.json` | the figures below, and every choice |
+| `teacher/`, `augmented/`, `student/`, `data/`, `logs/` | what it was made from; not needed for use |
+
+Trained on {prepared.num_train:,} rows; {prepared.num_dev:,} others chose the checkpoints. Scores on
+{prepared.num_test:,} test rows that did neither, in fp32:
+```
+{table}
+```
+Use it:
+```
+python -m trainer predict --model model --data new.csv {columns} --output answers.csv
+```
+```python
+from trainer import load_student
+
+load_student("model").predict(["a text"])
+```
+"""

@@ -1,0 +1,158 @@
+"""The training, dev and test files that the steps read, written once under OUTPUT/data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from shared.errors import InputError, ManifestError
+from shared.inputs.rows import SourceRow
+from shared.storage.input_files import sha256_of
+from trainer.data.split import text_hashes
+from trainer.pipeline.config import DistillConfig
+from trainer.pipeline.inspection import Inspection, read_rows, texts_of
+from trainer.pipeline.parts import DEV, TEST, TRAIN, assign_parts, limited
+from trainer.run_folder import write_atomically
+
+SHARE = 0.1
+FACTS = "split.json"
+MIN_PART_ROWS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Files of OUTPUT/data and their rows. sources: digests of the files that they were made from."""
+
+    train: str
+    dev: str
+    test: str
+    text_columns: tuple[str, ...]
+    label_column: str
+    num_train: int
+    num_dev: int
+    num_test: int
+    num_classes: int
+    sources: dict[str, str]
+    leaked: int = 0
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether rows have two texts."""
+        return len(self.text_columns) == 2
+
+    def column_options(self) -> list[str]:
+        """The options that name the columns of these files."""
+        return ["--text-column", *self.text_columns, "--label-column", self.label_column]
+
+
+def read_prepared(config: DistillConfig) -> Prepared | None:
+    """What an earlier call prepared; None when there is nothing. Raises ManifestError when its files changed since."""
+    path = Path(config.output) / "data" / FACTS
+    if not path.is_file():
+        return None
+    try:
+        found: Prepared = TypeAdapter(Prepared).validate_python(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ManifestError(f"{path} is damaged ({str(error).splitlines()[0]}); remove {config.output}") from error
+    if found.sources != _digests(config):
+        raise ManifestError(
+            f"{config.output} was made from files that have changed since; use another --output for the new ones"
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """Rows to train on, in an order that does not follow the file's, to choose on, and to test on.
+
+    leaked: training rows that were left out because --dev or --test has the same text.
+    """
+
+    train: list[SourceRow]
+    dev: list[SourceRow]
+    test: list[SourceRow]
+    leaked: int
+
+
+def split_rows(config: DistillConfig, inspection: Inspection) -> Parts:
+    """Split in memory. Raises InputError when a part would be too small."""
+    hashes = inspection.hashes()
+    columns = (inspection.text_columns, inspection.label_column)
+    apart = {part: read_rows(path, config, *columns) for part, path in _given(config).items()}
+    shares = [0.0 if part in apart else SHARE for part in (DEV, TEST)]
+    parts = limited(assign_parts(hashes, inspection.classes(), *shares), hashes)
+    known = [text_hashes(*texts_of(rows, inspection.has_pairs)) for rows in apart.values()]
+    leaked = np.isin(hashes, np.concatenate(known)) if known else np.zeros(len(hashes), bool)
+    # Neighbours in a file are often alike, and a part of the rows may be all that is augmented.
+    order = np.argsort(hashes, kind="stable")
+    rows: dict[int, list[SourceRow]] = {
+        part: [inspection.rows[index] for index in order if parts[index] == part and not leaked[index]]
+        for part in (TRAIN, DEV, TEST)
+    }
+    rows |= apart
+    for part, name in ((TRAIN, "train on"), (DEV, "choose on"), (TEST, "test on")):
+        if len(rows[part]) < MIN_PART_ROWS:
+            raise InputError(f"{config.data}: only {len(rows[part])} rows are left to {name}; label more rows")
+    return Parts(train=rows[TRAIN], dev=rows[DEV], test=rows[TEST], leaked=int(leaked.sum()))
+
+
+def describe_parts(config: DistillConfig, inspection: Inspection, parts: Parts) -> Prepared:
+    """What `write_parts` writes, without writing it."""
+    folder = Path(config.output) / "data"
+    return Prepared(
+        train=str(folder / "train.parquet"),
+        dev=str(folder / "dev.parquet"),
+        test=str(folder / "test.parquet"),
+        text_columns=inspection.text_columns,
+        label_column=inspection.label_column,
+        num_train=len(parts.train),
+        num_dev=len(parts.dev),
+        num_test=len(parts.test),
+        num_classes=len(inspection.counts),
+        sources=_digests(config),
+        leaked=parts.leaked,
+    )
+
+
+def write_parts(config: DistillConfig, inspection: Inspection, parts: Parts) -> Prepared:
+    """Write the files of OUTPUT/data, and what they are last. Raises StoreError."""
+    folder = Path(config.output) / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = describe_parts(config, inspection, parts)
+    for path, rows in ((prepared.train, parts.train), (prepared.dev, parts.dev), (prepared.test, parts.test)):
+        write_rows(Path(path), rows, inspection)
+    content = json.dumps(asdict(prepared), indent=1).encode()
+    write_atomically(folder / FACTS, lambda file: file.write(content))
+    return prepared
+
+
+def _given(config: DistillConfig) -> dict[int, str]:
+    named = {DEV: config.dev, TEST: config.test}
+    return {part: path for part, path in named.items() if path is not None}
+
+
+def _digests(config: DistillConfig) -> dict[str, str]:
+    named = {"data": config.data, "dev": config.dev, "test": config.test}
+    return {name: sha256_of(path) for name, path in named.items() if path is not None}
+
+
+def write_rows(path: Path, rows: Sequence[SourceRow], inspection: Inspection) -> None:
+    """Write rows as Parquet with the columns of the input. Raises StoreError."""
+    columns = {inspection.text_columns[0]: pa.array([row.text_a for row in rows], pa.string())}
+    if inspection.has_pairs:
+        columns[inspection.text_columns[1]] = pa.array([row.text_b for row in rows], pa.string())
+    labels = [row.label for row in rows]
+    try:
+        columns[inspection.label_column] = pa.array(labels, inspection.label_type)
+    except (pa.ArrowException, TypeError):
+        # A dev or test file whose labels are written otherwise.
+        columns[inspection.label_column] = pa.array([str(label) for label in labels], pa.string())
+    table = pa.table(columns)
+    write_atomically(path, lambda file: pq.write_table(table, file))

@@ -1,0 +1,197 @@
+"""Runs the steps of a plan as processes: their progress in one place, and none of them left behind.
+
+A process that dies, by a signal or by `kill -9`, takes its steps with it: on Linux the kernel then sends them SIGTERM,
+upon which they write a checkpoint and end. A lock that they inherit keeps the next call waiting until they have.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from shared.cli.command_line import INTERRUPTED_EXIT_CODE
+from shared.cli.progress import format_seconds
+from shared.errors import ExpectedError, OutputError, UsageError
+from trainer.pipeline.steps import Step
+from trainer.run_folder import write_atomically
+
+SECONDS = "seconds.json"
+GRACE_SECONDS = 60.0
+LOCK_SECONDS = 90.0
+_POLL_SECONDS = 0.1
+_DIE_WITH_PARENT = 1
+
+
+class StepError(ExpectedError):
+    """A step ended with an error; its last line says which."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[int]:
+    """A lock on an output, as a file descriptor for the steps to inherit. Raises OutputError when it is in use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+    deadline = time.monotonic() + LOCK_SECONDS
+    told = False
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise OutputError(f"{folder} is in use by another `trainer distill`, or by its steps") from None
+                if not told:
+                    print(
+                        f"{folder} is in use; waiting for steps of an earlier call to end", file=sys.stderr, flush=True
+                    )
+                    told = True
+                time.sleep(_POLL_SECONDS)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(slots=True, kw_only=True)
+class Runner:
+    """Runs steps. say: shows one line to the user."""
+
+    folder: Path
+    lock: int
+    say: Callable[[str], None]
+    _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _last: dict[str, str] = field(default_factory=dict)
+    _readers: list[threading.Thread] = field(default_factory=list)
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run steps at the same time, those that are not done. Raises StepError, KeyboardInterrupt."""
+        todo = [step for step in steps if not step.is_done]
+        for step in steps:
+            if step.is_done:
+                self.say(f"{step.name}: done earlier")
+        began = {step.name: time.monotonic() for step in todo}
+        try:
+            for step in todo:
+                self._start(step)
+            self._wait(todo, began)
+        finally:
+            self._stop()
+
+    def _start(self, step: Step) -> None:
+        self.say(f"$ {step.line()}")
+        (self.folder / "logs").mkdir(exist_ok=True)
+        log = (self.folder / "logs" / f"{step.name.replace(' ', '-')}.log").open("ab")
+        process = subprocess.Popen(
+            step.command(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(self.lock,),
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        self._running[step.name] = process
+        assert process.stdout is not None
+        reader = threading.Thread(target=self._read, args=(step.name, process.stdout, log), daemon=True)
+        reader.start()
+        self._readers.append(reader)
+
+    def _read(self, name: str, stream: IO[bytes], log: IO[bytes]) -> None:
+        with log, stream:
+            for line in stream:
+                log.write(line)
+                log.flush()
+                text = line.decode("utf-8", "replace").rstrip()
+                if text:
+                    self._last[name] = text
+                    self.say(f"{name:>8} | {text}")
+
+    def _wait(self, steps: Sequence[Step], began: dict[str, float]) -> None:
+        pending = {step.name: step for step in steps}
+        while pending:
+            for name, step in list(pending.items()):
+                code = self._running[name].poll()
+                if code is None:
+                    continue
+                del pending[name]
+                self._record(name, time.monotonic() - began[name])
+                if code in (INTERRUPTED_EXIT_CODE, -signal.SIGINT, -signal.SIGTERM):
+                    raise KeyboardInterrupt
+                if code != 0:
+                    self._join()
+                    raise StepError(self._complaint(step, code))
+                if not step.is_done:
+                    raise StepError(f"step {name} ended without {step.done}; the log is {self.folder / 'logs'}")
+            time.sleep(_POLL_SECONDS)
+        self._join()
+
+    def _complaint(self, step: Step, code: int) -> str:
+        last = self._last.get(step.name, "no message").removeprefix(f"{step.program}: error: ")
+        how = f"killed by signal {-code}" if code < 0 else last
+        return f"step {step.name}: {how} (run it alone: {step.line()})"
+
+    def _stop(self) -> None:
+        """End what still runs: a checkpoint is written, what is committed is kept."""
+        alive = [process for process in self._running.values() if process.poll() is None]
+        for process in alive:
+            process.terminate()
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in alive:
+            try:
+                process.wait(max(deadline - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        self._join()
+        self._running.clear()
+
+    def _join(self) -> None:
+        for reader in self._readers:
+            reader.join(timeout=5)
+        self._readers.clear()
+
+    def _record(self, name: str, seconds: float) -> None:
+        """Add to the time of a step, over all calls."""
+        total = read_seconds(self.folder)
+        total[name] = round(total.get(name, 0.0) + seconds, 1)
+        content = json.dumps(total, indent=1).encode()
+        write_atomically(self.folder / SECONDS, lambda file: file.write(content))
+        self.say(f"{name}: ended after {format_seconds(seconds)}")
+
+
+def read_seconds(folder: Path) -> dict[str, float]:
+    """Seconds that each step has taken so far."""
+    try:
+        loaded: dict[str, float] = json.loads((folder / SECONDS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return loaded
+
+
+def check_platform() -> None:
+    """Raises UsageError where processes cannot be tied to their parent."""
+    if os.name != "posix":
+        raise UsageError("`trainer distill` needs Linux or macOS")
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform.startswith("linux") else None
+
+
+def _die_with_parent() -> None:
+    """In the new process: SIGTERM when the parent dies, and the default handling of signals."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _LIBC is not None:
+        _LIBC.prctl(_DIE_WITH_PARENT, signal.SIGTERM)

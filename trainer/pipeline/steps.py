@@ -1,0 +1,143 @@
+"""The plan of a distillation as data: one command per step, each with its own folder and a mark of being done."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.pipeline.choices import EVALUATIONS, Choices
+from trainer.pipeline.config import DistillConfig
+from trainer.pipeline.preparation import Prepared
+
+STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """A command. done: the file whose existence says that the step is finished; it is written last, and at once.
+
+    group: steps of one group run at the same time.
+    """
+
+    name: str
+    group: int
+    program: str
+    arguments: tuple[str, ...]
+    done: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.done.is_file()
+
+    def command(self) -> list[str]:
+        """What to execute."""
+        return [sys.executable, "-m", self.program, *self.arguments]
+
+    def line(self) -> str:
+        """What a person would type."""
+        return f"python -m {self.program} {shlex.join(self.arguments)}"
+
+
+def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> list[Step]:
+    """Every step, in order."""
+    out = Path(config.output)
+    columns = prepared.column_options()
+    seed = ["--seed", str(config.seed)]
+    compute = ["--device", config.device, "--dtype", config.dtype]
+    compute += ["--threads", str(config.threads)] if config.threads else []
+    scored = ["--dev", prepared.dev, "--test", prepared.test, "--max-length", str(choices.max_length)]
+    scored += ["--batch-size", str(config.batch_size), "--evaluations", str(EVALUATIONS)]
+    teacher = config.teacher or str(out / "teacher")
+    steps = []
+    if not config.teacher:
+        tuning = ["--epochs", f"{choices.teacher_epochs:g}", "--lr", f"{config.teacher_lr:g}", "--name", "teacher"]
+        tuning += ["--regression"] if config.regression else []
+        steps.append(
+            Step(
+                name="teacher",
+                group=0,
+                program="trainer",
+                arguments=(
+                    *("teacher", "--train", prepared.train, *scored, *columns, "--encoder", config.encoder),
+                    *(*tuning, *seed, *compute, "--output", str(out / "teacher")),
+                ),
+                done=out / "teacher" / "result.json",
+            )
+        )
+    limit = ["--limit", str(choices.augment_rows)] if choices.augment_rows else []
+    steps.append(
+        Step(
+            name="augment",
+            group=1,
+            program="augment_service",
+            arguments=(
+                *("run", "--input", prepared.train, *columns, "--mlm", config.mlm, "--glove", config.glove),
+                *("--n-a", str(choices.n_a), *limit, "--shard-rows", str(choices.shard_rows), *seed),
+                *("--address", config.address, "--output", str(out / "augmented")),
+            ),
+            done=out / "augmented" / "_SUCCESS",
+        )
+    )
+    distilling = ["--epochs", f"{choices.epochs:g}", "--lr", f"{config.lr:g}", "--name", "student"]
+    distilling += [
+        "--prediction-epochs",
+        f"{choices.prediction_epochs:g}",
+        "--prediction-lr",
+        f"{config.prediction_lr:g}",
+    ]
+    if choices.student == "embedded":
+        # Most of its weights are the embeddings of tokens that a task never meets.
+        distilling += ["--prune-vocabulary", "auto"]
+    steps.append(
+        Step(
+            name="student",
+            group=1,
+            program="trainer",
+            arguments=(
+                *("task", "--augmented", str(out / "augmented"), "--teacher", teacher, "--student", choices.student),
+                *(*scored, *columns, *distilling, *STUDENT_RECIPE, *seed, *compute, "--output", str(out / "student")),
+            ),
+            done=out / "student" / "result.json",
+        )
+    )
+    for kind, name in (("onnx", "model"), ("int8", "model-int8")) if config.onnx else ():
+        steps.append(
+            Step(
+                name=f"export {kind}",
+                group=2 if kind == "onnx" else 3,
+                program="trainer",
+                arguments=(
+                    *("export", "--model", str(out / "student"), "--format", kind, "--data", prepared.dev),
+                    *("--text-column", *prepared.text_columns, "--max-length", str(choices.max_length)),
+                    *("--output", str(out / "onnx" / f"{name}.onnx")),
+                ),
+                done=out / "onnx" / f"{name}.json",
+            )
+        )
+    if not config.report:
+        return steps
+    runs = [] if config.teacher else [str(out / "teacher")]
+    steps.append(
+        Step(
+            name="report",
+            group=4,
+            program="trainer",
+            arguments=(
+                *("report", "--runs", *runs, str(out / "student"), "--data", prepared.test),
+                *("--text-column", *prepared.text_columns, "--dtypes", "fp32", "--device", config.device),
+                *(("--threads", str(config.threads)) if config.threads else ()),
+                *("--output", str(out / "report.html")),
+            ),
+            done=out / "report.html",
+        )
+    )
+    return steps
+
+
+def groups_of(steps: Sequence[Step]) -> list[list[Step]]:
+    """Steps that run at the same time, in order."""
+    return [[step for step in steps if step.group == group] for group in sorted({step.group for step in steps})]
