@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, StringConstraints, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.cli.table_format import TableFormat
@@ -17,6 +17,8 @@ from shared.storage.local_paths import absolute, absolute_model
 Config = TypeVar("Config", bound=CommandConfig)
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
+RootPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$")]
+Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
 
 
 class ModelChoice(CommandConfig):
@@ -220,12 +222,15 @@ class ServeConfig(ModelChoice):
     """Options of `augment_service serve`."""
 
     group: ClassVar[str] = "Service"
+    environment_prefix: ClassVar[str] = "AUGMENT_SERVICE_"
 
     threads: int | None = runtime(None, "CPU threads of the model (default: all cores).", ge=1)
     host: str = runtime("127.0.0.1", "Address to listen on; all but loopback addresses require bearer tokens.")
     port: int = runtime(8000, "Port to listen on; 0 picks a free one and logs it in the first line.", ge=0, le=65535)
     token_file: str | None = runtime(
-        None, "File with one bearer token per line; AUGMENT_SERVICE_TOKENS adds comma-separated ones."
+        None,
+        "File with one bearer token per line, perhaps with a name and limits; read again on SIGHUP. "
+        "AUGMENT_SERVICE_TOKENS adds comma-separated ones.",
     )
     allow_without_token: bool = runtime(
         False,
@@ -252,7 +257,10 @@ class ServeConfig(ModelChoice):
     queue_seconds: float = runtime(2.0, "A request that would wait longer than this for the model gets a 503.", gt=0)
     max_wait_ms: float = runtime(2.0, "Maximum wait for more requests before a batch runs.", ge=0)
     body_seconds: float = runtime(30.0, "Time limit for the body of a request to arrive.", gt=0)
-    request_seconds: float = runtime(60.0, "Time limit of one request, until its answer begins.", gt=0)
+    request_seconds: float = runtime(
+        60.0, "Time limit of one request, until its answer begins; after that it gets a 504.", gt=0
+    )
+    slow_seconds: float = runtime(5.0, "Count and log requests that take longer than this; streams are exempt.", gt=0)
     drain_delay: float = runtime(
         0.0, "Time that new connections are still accepted after SIGTERM, while /readyz returns 503.", ge=0
     )
@@ -261,6 +269,23 @@ class ServeConfig(ModelChoice):
         False, "Log every request: method, route, status, seconds and X-Request-Id; never texts or tokens."
     )
     cache_bytes: int = runtime(256_000_000, "Maximum size of the candidate cache in bytes.", ge=0)
+    admin_port: int | None = runtime(
+        None,
+        "Also serve /healthz, /readyz, /metrics and /info here, without tokens; 0 picks a free port.",
+        ge=0,
+        le=65535,
+    )
+    admin_host: str = runtime("127.0.0.1", "Address of --admin-port.")
+    root_path: RootPath = runtime("", "Path under which a reverse proxy publishes the service, such as /augment.")
+    cors_origin: tuple[Origin, ...] = runtime(
+        (),
+        "Origins whose pages may call the service from a browser, such as https://app.example.org.",
+        metavar="ORIGIN",
+    )
+    gzip: bool = runtime(True, "Compress answers of 2 kB and more for clients that accept it; streams never.")
+    traces: bool = runtime(
+        False, "Send OpenTelemetry traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (pip install '.[traces]')."
+    )
 
     @model_validator(mode="after")
     def _no_summary(self) -> Self:

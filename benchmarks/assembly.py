@@ -3,6 +3,8 @@
 Rankings and neighbours are prepared before the clock starts (random vocabulary entries), so the time measured is the
 work that one core does to feed a GPU. The engine, the draws and the writer are those of the job.
 
+It is CPU time, which other work on the machine changes little.
+
     python benchmarks/assembly.py --sentences 2048 --shard-rows 512
 """
 
@@ -90,16 +92,16 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.work) as scratch:
             store = open_store(scratch)
             for number, shard in enumerate(shards):
-                marks = [time.perf_counter()]
+                marks = [time.process_time()]
                 found = engine.candidates(shard)
-                marks.append(time.perf_counter())
+                marks.append(time.process_time())
                 samples = draw_samples(found, engine.params)
-                marks.append(time.perf_counter())
+                marks.append(time.process_time())
                 table = samples_table(schema, shard, found, samples)
                 statistics = sample_statistics(found, samples)
-                marks.append(time.perf_counter())
+                marks.append(time.process_time())
                 write_shard(store, number, table, len(shard), [], statistics)
-                marks.append(time.perf_counter())
+                marks.append(time.process_time())
                 for name, start, end in zip(list(seconds), marks, marks[1:], strict=False):
                     seconds[name] += end - start
                 num_samples += len(samples)

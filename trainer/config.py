@@ -85,7 +85,16 @@ class CorpusConfig(LoopConfig):
     group: ClassVar[str] = "Corpus"
 
     corpus: tuple[str, ...] = identity(
-        ..., "Text files, one passage per line; .xz and .gz are decompressed.", min_length=1
+        ...,
+        "Text files, one passage per line, or tables: JSONL and Parquet, and CSV and TSV with --text-column. All of "
+        "them may be compressed.",
+        min_length=1,
+    )
+    text_column: str | None = identity(
+        None, "Column of a --corpus table that holds the texts (default: text in JSONL and Parquet)."
+    )
+    encoding: str = identity(
+        "auto", "Encoding of the corpus files, such as cp1252; auto is UTF-8, or what a mark says."
     )
     corpus_weights: tuple[float, ...] = identity(
         (), "Passes over each corpus file in one epoch, in --corpus order; fractions sample a part (default 1 each)."

@@ -53,7 +53,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     identity = fingerprint(teacher)
     teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)
     fitting_length(config.max_length, config.max_length, teacher.config, tokenizer, config.teacher)
-    texts = [split_lines(path, config.held_out) for path in config.corpus]
+    texts = [split_lines(path, config.held_out, config.encoding, config.text_column) for path in config.corpus]
     source = _source(config, tokenizer, [train for train, _ in texts])
     if not source.tokens_per_epoch:
         raise InputError(f"--corpus {', '.join(config.corpus)}: no text to train on")

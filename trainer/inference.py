@@ -178,10 +178,7 @@ def evaluate(
 def _load_model(folder: Path) -> Any:
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json")
-    model = load_classifier(str(folder), option="model")
-    if model.config.problem_type == "multi_label_classification":
-        raise ModelError(f"{folder} is a multi-label classifier: only one class per text is supported")
-    return model
+    return load_classifier(str(folder), option="model")
 
 
 def _run_options(folder: Path) -> dict[str, Any] | None:

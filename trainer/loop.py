@@ -26,11 +26,14 @@ from trainer.interruption import Interruption
 from trainer.recipe import Scores, Stage
 from trainer.record import Recorder, StageProgress
 from trainer.state import Best, Run, State
-from trainer.steps import make_optimizer, take_step
+from trainer.steps import fetch_losses, make_optimizer, take_step
 
 logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
+
+MOST_UNREAD = 16
+"""Steps after which the losses on a GPU are read, so that one that is not finite ends the run soon."""
 
 
 def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
@@ -110,10 +113,11 @@ def _run_stage(
     seconds_before, waited_before = state.seconds, state.data_wait_seconds
     for module in run.trained.values():
         module.train()
-    steps = loader.steps(state.cursor)
+    steps, loss = loader.steps(state.cursor), 0.0
     while (step := _between_steps(run, optimizer, interruption, lambda: next(steps, None))) is not None:
         due = stage.evaluation.num_due(step.position, step.before.tokens) if stage.evaluation else 0
         if due > state.evaluations_done:
+            fetch_losses(run)
             scores = _between_steps(run, optimizer, interruption, lambda: _score(stage))
             state.evaluations_done = due
             _keep_scores(run, stage, recorder, scores)
@@ -122,13 +126,19 @@ def _run_stage(
         interruption.is_requested = interruption.is_requested or run.is_stopping
         state.seconds = seconds_before + time.monotonic() - started
         state.data_wait_seconds = waited_before + loader.wait_seconds
-        if state.step % stage.recipe.metrics_period_steps == 0:
+        is_recorded = state.step % stage.recipe.metrics_period_steps == 0
+        if is_recorded or len(run.unread) >= MOST_UNREAD:
+            loss = fetch_losses(run) or loss
+        loss = terms.get("loss", loss)
+        if is_recorded and state.summed_steps:
             recorder.losses(stage, optimizer.param_groups[0]["lr"])
         if run.is_first:
-            progress.update(step, terms["loss"])
+            progress.update(step, loss)
         if time.monotonic() - saved > config.checkpoint_seconds:
+            fetch_losses(run)
             write_checkpoint(run, optimizer)
             saved = time.monotonic()
+    fetch_losses(run)
     if state.summed_steps:
         recorder.losses(stage, optimizer.param_groups[0]["lr"])
     progress.close()
@@ -149,6 +159,7 @@ def _between_steps(
         with interruption.at_once():
             return work()
     except KeyboardInterrupt:
+        fetch_losses(run)
         write_checkpoint(run, optimizer)
         logger.info("interrupted", extra={"fields": {"step": run.state.step, "checkpoint": "written"}})
         raise

@@ -47,7 +47,9 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
             "classification model; make one with `python -m trainer teacher`"
         )
     options: dict[str, Any] = {"attn_implementation": ATTENTION, "dtype": torch.float32}
-    if num_labels is not None:
+    if num_labels is None:
+        check_single_label(config, path, option)
+    else:
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     with reading_model(path, option):
         model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
@@ -67,6 +69,15 @@ def load_encoder(path: str) -> Any:
     if missing := sorted(problems["missing_keys"]):
         raise ModelError(f"--teacher {path} lacks weights such as {missing[0]}")
     return model
+
+
+def check_single_label(config: Any, path: str, option: str) -> None:
+    """Raises ModelError for a multi-label classifier: softmax and argmax over its outputs would mean nothing."""
+    if config.problem_type == "multi_label_classification":
+        raise ModelError(
+            f"{option} {path} is a multi-label classifier, which is not supported: train a teacher with one label per "
+            "text, or one teacher per label (`trainer teacher`)"
+        )
 
 
 def fitting_length(requested: int | None, default: int, config: Any, tokenizer: Any, path: str) -> int:

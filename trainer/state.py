@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer.config import LoopConfig
 from trainer.data.loader import Cursor, Step
@@ -59,11 +59,16 @@ class State:
     totals: list[float] = field(default_factory=list)
 
     def count(self, step: Step[Any], terms: Mapping[str, float]) -> None:
-        """Record a step that was taken."""
+        """Record a step that was taken. terms: empty when they are not known yet."""
         self.step += 1
         self.samples += step.num_rows
         self.tokens += step.num_tokens
         self.cursor = step.after
+        if terms:
+            self.add(terms)
+
+    def add(self, terms: Mapping[str, float]) -> None:
+        """Add the loss terms of a step to the sums."""
         for name, value in terms.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.summed_steps += 1
@@ -88,12 +93,23 @@ class State:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadLosses:
+    """Loss terms of a step that was taken: `values` (terms,) on the device; place: where in training, for messages."""
+
+    step: int
+    place: str
+    names: tuple[str, ...]
+    values: Tensor
+
+
 @dataclass(slots=True, kw_only=True)
 class Run:
     """A run in progress.
 
     trained: modules with learned weights, by name; the first is the model. inputs: name -> digest of files that must
     not change between an interruption and the resumption. is_stopping: the workers have agreed to stop after this step.
+    unread: losses of the last steps that are still on the GPU.
     """
 
     config: LoopConfig
@@ -103,6 +119,7 @@ class Run:
     inputs: Mapping[str, str] = field(default_factory=dict)
     state: State = field(default_factory=State)
     is_stopping: bool = False
+    unread: list[UnreadLosses] = field(default_factory=list)
 
     @property
     def model(self) -> nn.Module:

@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,33 +21,69 @@ from shared.compute.memory import release_freed_memory
 logger = logging.getLogger(__name__)
 
 Input = TypeVar("Input")
+Result = TypeVar("Result")
 
 _CPU_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate memory", "std::bad_alloc")
 
 
 class BatchGuard:
-    """Runs batches and counts them in `batches`, `halved` and `seconds`.
+    """Runs batches and counts them in `batches` and `halved`; `seconds` is the time that the device computed.
 
-    observe: if given, called with the seconds of each batch.
+    observe: if given, called with the seconds of each batch. on_cuda: a call only starts a computation there, so its
+    time is taken by events of the device, which are read later.
     """
 
-    def __init__(self, observe: Callable[[float], None] | None = None) -> None:
-        self.batches, self.halved, self.seconds = 0, 0, 0.0
-        self._observe = observe
+    def __init__(self, observe: Callable[[float], None] | None = None, *, on_cuda: bool = False) -> None:
+        self.batches, self.halved, self._seconds = 0, 0, 0.0
+        self._observe, self._on_cuda = observe, on_cuda
+        self._running: list[tuple[torch.cuda.Event, torch.cuda.Event, bool]] = []
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of all computations so far; waits for those that still run."""
+        while self._running:
+            started, ended, is_batch = self._running.pop(0)
+            ended.synchronize()
+            self._took(started.elapsed_time(ended) / 1e3, is_batch)
+        return self._seconds
 
     def run(self, compute: Callable[[Sequence[Input]], Tensor], inputs: Sequence[Input]) -> Tensor:
         """`compute(inputs)`, in parts if memory requires it. Raises its error if even a single input is too large."""
-        began = time.perf_counter()
-        result = self._run(compute, inputs, may_try_again=True)
-        seconds = time.perf_counter() - began
-        self.batches, self.seconds = self.batches + 1, self.seconds + seconds
-        if self._observe is not None:
-            self._observe(seconds)
+        result = self._timed(lambda: self._run(compute, inputs, _joined, may_try_again=True), is_batch=True)
+        self.batches += 1
         return result
 
+    def run_head(
+        self, compute: Callable[[Tensor], Result], states: Tensor, join: Callable[[Sequence[Result]], Result]
+    ) -> Result:
+        """`compute(states)`, if memory requires it in parts of rows that `join` puts together. Counts as no batch."""
+        return self._timed(lambda: self._run(compute, states, join, may_try_again=True), is_batch=False)
+
+    def _timed(self, compute: Callable[[], Result], is_batch: bool) -> Result:
+        if not self._on_cuda:
+            began = time.perf_counter()
+            result = compute()
+            self._took(time.perf_counter() - began, is_batch)
+            return result
+        started, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+        started.record()
+        result = compute()
+        ended.record()
+        self._running.append((started, ended, is_batch))
+        return result
+
+    def _took(self, seconds: float, is_batch: bool) -> None:
+        self._seconds += seconds
+        if is_batch and self._observe is not None:
+            self._observe(seconds)
+
     def _run(
-        self, compute: Callable[[Sequence[Input]], Tensor], inputs: Sequence[Input], may_try_again: bool
-    ) -> Tensor:
+        self,
+        compute: Callable[[Any], Result],
+        inputs: Any,
+        join: Callable[[Sequence[Result]], Result],
+        may_try_again: bool,
+    ) -> Result:
         try:
             return compute(inputs)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -60,11 +96,15 @@ class BatchGuard:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if may_try_again:
-            return self._run(compute, inputs, may_try_again=False)
+            return self._run(compute, inputs, join, may_try_again=False)
         self.halved += 1
         logger.warning("batch_halved", extra={"fields": {"inputs": len(inputs), "reason": reason}})
         middle = len(inputs) // 2
-        return torch.cat([self._run(compute, part, False) for part in (inputs[:middle], inputs[middle:])])
+        return join([self._run(compute, part, join, False) for part in (inputs[:middle], inputs[middle:])])
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(parts))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

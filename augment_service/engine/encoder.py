@@ -17,6 +17,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from augment_service.engine.linear import Linear
+from augment_service.engine.varlen import Attention, varlen_attention
 from shared.compute.attention import products_are_faster
 from shared.positions import position_offset
 
@@ -41,16 +42,33 @@ class PackedBatch:
     wanted: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Norm:
+    """A layer norm with its weights in the precision of its input."""
+
+    shape: tuple[int, ...]
+    weight: Tensor
+    bias: Tensor
+    epsilon: float
+
+    @classmethod
+    def of(cls, norm: nn.LayerNorm, dtype: torch.dtype) -> _Norm:
+        return cls(tuple(norm.normalized_shape), norm.weight.data.to(dtype), norm.bias.data.to(dtype), norm.eps)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        return functional.layer_norm(states, self.shape, self.weight, self.bias, self.epsilon)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
     """Weights of one post-norm transformer layer. Query, key and value share a matrix; `up` includes the activation."""
 
     qkv: Linear
     output: Linear
-    attention_norm: nn.LayerNorm
+    attention_norm: _Norm
     up: Linear
     down: Linear
-    output_norm: nn.LayerNorm
+    output_norm: _Norm
 
 
 class PackedEncoder:
@@ -66,7 +84,7 @@ class PackedEncoder:
         self._positions = embeddings.position_embeddings.weight.data
         segment_table = getattr(embeddings, "token_type_embeddings", None)
         self._segments = segment_table.weight.data if segment_table is not None else None
-        self._embedding_norm = embeddings.LayerNorm
+        self._embedding_norm = _Norm.of(embeddings.LayerNorm, self._words.dtype)
         self._place_shift = position_offset(model)
         projection = getattr(base, "embeddings_project", None)
         self._projection = Linear((projection,), dtype) if projection is not None else None
@@ -75,6 +93,10 @@ class PackedEncoder:
             self._layers = [_distilbert_layer(layer, dtype, activation) for layer in base.transformer.layer]
         else:
             self._layers = [_bert_layer(layer, dtype, activation) for layer in base.encoder.layer]
+        self._varlen: Attention | None = None
+        if self._words.is_cuda:
+            size = getattr(model.config, "hidden_size", None) or model.config.dim
+            self._varlen = varlen_attention(self._attention_by_length, self._num_heads, size, dtype)
 
     def __call__(self, batch: PackedBatch) -> Tensor:
         """(P, H) last hidden states at the wanted rows."""
@@ -88,17 +110,20 @@ class PackedEncoder:
         embedded = embedded + functional.embedding(batch.places + self._place_shift, self._positions)
         if self._segments is not None:
             embedded = embedded + functional.embedding(batch.segments, self._segments)
-        states = _norm(self._embedding_norm, embedded).to(self._dtype)
+        states = self._embedding_norm(embedded).to(self._dtype)
         return self._projection(states) if self._projection else states
 
     def _layer(self, layer: _Layer, states: Tensor, lengths: tuple[int, ...], wanted: Tensor | None) -> Tensor:
         context = self._attention(layer.qkv(states), lengths)
         if wanted is not None:
             context, states = context.index_select(0, wanted), states.index_select(0, wanted)
-        attended = _norm(layer.attention_norm, layer.output(context) + states)
-        return _norm(layer.output_norm, layer.down(layer.up(attended)) + attended)
+        attended = layer.attention_norm(layer.output(context) + states)
+        return layer.output_norm(layer.down(layer.up(attended)) + attended)
 
     def _attention(self, qkv: Tensor, lengths: tuple[int, ...]) -> Tensor:
+        return (self._varlen or self._attention_by_length)(qkv, lengths)
+
+    def _attention_by_length(self, qkv: Tensor, lengths: tuple[int, ...]) -> Tensor:
         size = qkv.shape[1] // 3
         parts, start = [], 0
         for length, count in _runs(lengths):
@@ -145,20 +170,15 @@ def _runs(lengths: tuple[int, ...]) -> list[tuple[int, int]]:
     return runs
 
 
-def _norm(norm: nn.LayerNorm, states: Tensor) -> Tensor:
-    weight, bias = norm.weight.to(states.dtype), norm.bias.to(states.dtype)
-    return functional.layer_norm(states, norm.normalized_shape, weight, bias, norm.eps)
-
-
 def _bert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer:
     attention = layer.attention.self
     return _Layer(
         qkv=Linear((attention.query, attention.key, attention.value), dtype),
         output=Linear((layer.attention.output.dense,), dtype),
-        attention_norm=layer.attention.output.LayerNorm,
+        attention_norm=_Norm.of(layer.attention.output.LayerNorm, dtype),
         up=Linear((layer.intermediate.dense,), dtype, activation),
         down=Linear((layer.output.dense,), dtype),
-        output_norm=layer.output.LayerNorm,
+        output_norm=_Norm.of(layer.output.LayerNorm, dtype),
     )
 
 
@@ -167,10 +187,10 @@ def _distilbert_layer(layer: Any, dtype: torch.dtype, activation: Any) -> _Layer
     return _Layer(
         qkv=Linear((attention.q_lin, attention.k_lin, attention.v_lin), dtype),
         output=Linear((attention.out_lin,), dtype),
-        attention_norm=layer.sa_layer_norm,
+        attention_norm=_Norm.of(layer.sa_layer_norm, dtype),
         up=Linear((layer.ffn.lin1,), dtype, activation),
         down=Linear((layer.ffn.lin2,), dtype),
-        output_norm=layer.output_layer_norm,
+        output_norm=_Norm.of(layer.output_layer_norm, dtype),
     )
 
 

@@ -31,7 +31,8 @@ from shared.positions import longest_input
 
 logger = logging.getLogger(__name__)
 
-HEAD_ROWS = 256
+HEAD_ROWS, HEAD_ROWS_ON_CUDA = 256, 2048
+"""Positions that are ranked at a time. Reading a ranking waits for the GPU, which should be rare."""
 MIN_ROWS = 16
 """Matrix libraries compute products of very few rows differently, with other last digits. Padding to this many rows
 makes answers batch-invariant: they do not depend on what else is in the batch (decision 0013)."""
@@ -39,6 +40,8 @@ PIECES_MULTIPLE, WANTED_MULTIPLE = 32, 16
 """oneDNN compiles and caches a kernel for each number of rows. Tokens and wanted positions are padded to multiples of
 these, which bounds the memory of that cache and, for small models, saves a quarter of the time."""
 _TIE_MARGIN = 8
+
+_Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class MaskedLM:
@@ -55,7 +58,9 @@ class MaskedLM:
     ) -> None:
         self.tokenizer = tokenizer
         self.device, self.dtype, self.name = device, dtype, name
-        self.guard = BatchGuard(observe)
+        self._on_cuda = device.startswith("cuda")
+        self.guard = BatchGuard(observe, on_cuda=self._on_cuda)
+        self._head_rows = HEAD_ROWS_ON_CUDA if self._on_cuda else HEAD_ROWS
         self._model = model.eval().to(device)
         self.vocab_size = int(model.config.vocab_size)
         self._head = _head_of(self._model)
@@ -110,7 +115,7 @@ class MaskedLM:
     def check_output(self) -> None:
         """Rank one masked position, whatever the vocabulary. Raises ModelError if the scores are not finite."""
         cls_id, sep_id, mask_id = _special_ids(self.tokenizer)
-        guard, self.guard = self.guard, BatchGuard()
+        guard, self.guard = self.guard, BatchGuard(on_cuda=self._on_cuda)
         try:
             self.rank([ModelInput((cls_id, mask_id, sep_id), (1,), 3)], [(0,)], 1, None)
         finally:
@@ -153,7 +158,7 @@ class MaskedLM:
         if excluded is not None:
             full = np.ones(self.vocab_size, np.bool_)
             full[: min(len(excluded), self.vocab_size)] = excluded[: self.vocab_size]
-            penalty = torch.from_numpy(np.where(full, -np.inf, 0.0).astype(np.float32)).to(self.device)
+            penalty = self._on_device(np.where(full, -np.inf, 0.0).astype(np.float32))
         waiting: list[tuple[Ints, Tensor]] = []
         num_rows = 0
         for batch in batches:
@@ -161,7 +166,7 @@ class MaskedLM:
             states = self.guard.run(self._states, columns.take(indices))
             waiting.append((ranges(columns.first_position[indices], columns.num_positions[indices]), states))
             num_rows += len(states)
-            if num_rows >= HEAD_ROWS:
+            if num_rows >= self._head_rows:
                 self._finish(waiting, k, penalty, found)
                 waiting, num_rows = [], 0
         self._finish(waiting, k, penalty, found)
@@ -186,12 +191,15 @@ class MaskedLM:
         wanted = starts[owner] + np.concatenate([one.positions for one in parts])
         # RoBERTa has only one segment id.
         segments = ((places >= first) & self.has_segments).astype(np.int64)
-        ids_t, segments_t, places_t, wanted_t = (
-            torch.from_numpy(array).to(self.device) for array in (ids, segments, places, wanted)
-        )
+        ids_t, segments_t, places_t, wanted_t = map(self._on_device, (ids, segments, places, wanted))
         return PackedBatch(
             ids=ids_t, segments=segments_t, places=places_t, lengths=tuple(lengths.tolist()), wanted=wanted_t
         )
+
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
+        """The array on the device. From pinned memory a GPU fetches it while this process goes on."""
+        values = torch.from_numpy(array)
+        return values.pin_memory().to(self.device, non_blocking=True) if self._on_cuda else values.to(self.device)
 
     def _own_forward(self, inputs: Sequence[ModelInput]) -> Tensor:
         """Forward pass of an architecture without a packed one, for sequences of one length at a time.
@@ -228,20 +236,22 @@ class MaskedLM:
         if not waiting:
             return
         states = torch.cat([states for _, states in waiting]).float()
-        ids_parts, score_parts = [], []
-        for start in range(0, len(states), HEAD_ROWS):
-            part = states[start : start + HEAD_ROWS]
+
+        def ranked(part: Tensor) -> _Ranked:
             filled = torch.cat([part, part[-1:].expand(-len(part) % WANTED_MULTIPLE, -1)])
             logits = (self._head(filled) if self._head else filled)[: len(part)]
-            if penalty is not None:
-                logits = logits + penalty
-            ids, scores = top_k(logits, k)
-            ids_parts.append(ids)
-            score_parts.append(scores)
-        ids, scores = np.concatenate(ids_parts), np.concatenate(score_parts)
+            return top_k(logits if penalty is None else logits + penalty, k)
+
+        starts = range(0, len(states), self._head_rows)
+        parts = [states[start : start + self._head_rows] for start in starts]
+        ids, scores = _joined([self.guard.run_head(ranked, part, _joined) for part in parts])
         check_scores(self.name, states, scores)
         rows = np.concatenate([rows for rows, _ in waiting])
         found.ids[rows], found.scores[rows] = ids, scores
+
+
+def _joined(parts: Sequence[_Ranked]) -> _Ranked:
+    return np.concatenate([ids for ids, _ in parts]), np.concatenate([scores for _, scores in parts])
 
 
 def _fillers(inputs: ModelInputs, max_length: int) -> ModelInputs:

@@ -67,6 +67,8 @@ def run_command(config: RunConfig) -> CommandResult:
         _finish(job, done)
     seconds = round(time.monotonic() - began, 1)
     summary = asdict(done.totals) | {"output": job.store.uri, "seconds": seconds}
+    if hint := _why_so_few(job, done.totals):
+        summary["hint"] = hint
     return CommandResult(summary, _summary_text(job, done.totals, len(missing), seconds))
 
 
@@ -222,6 +224,25 @@ def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float) -
             f"{totals.share_replaced:.0%} of the replaceable words were replaced, {1 - totals.share_by_glove:.0%} of "
             f"them by the masked LM and {totals.share_by_glove:.0%} by GloVe"
         )
+    if hint := _why_so_few(job, totals):
+        lines.append(hint)
     if totals.quarantined:
         lines.append(f"{totals.quarantined} rows were quarantined, each with its reason: {job.store.uri}/quarantine")
     return "\n".join(lines)
+
+
+def _why_so_few(job: Job, totals: Totals) -> str:
+    """What to change when most rows have no samples, because none of their words may be replaced; else empty."""
+    config = job.config
+    if config.emit != "samples" or 10 * totals.samples >= config.n_a * totals.rows:
+        return ""
+    which = "most rows have no word" if totals.samples else "no row has a word"
+    if config.words == "reference":
+        return (
+            f"{which} that may be replaced under --words reference, which takes words of a-z only; for text in other "
+            "scripts use --words all-letters and a masked LM of its language"
+        )
+    return (
+        f"{which} that may be replaced under --words {config.words}: its words are neither tokens of the masked LM nor "
+        "in the vectors. Use a masked LM and vectors of the text's language"
+    )

@@ -13,14 +13,15 @@ from dataclasses import dataclass, fields
 from importlib.metadata import version
 from typing import Self
 
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
+from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from augment_service.config import ServeConfig
 from augment_service.service import problems
 from augment_service.service.access import Access
 from augment_service.service.admission import Gate
+from augment_service.service.cors import Cors
+from augment_service.service.info import info
 from augment_service.service.limits import Limits
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.middleware import Middleware, MiddlewareSettings
@@ -29,6 +30,7 @@ from augment_service.service.page_routes import add_page
 from augment_service.service.state import LoadModels, State
 from augment_service.service.state_routes import add_state_routes
 from augment_service.service.text_routes import add_text_routes
+from augment_service.service.traces import make_tracer
 
 DESCRIPTION = (
     "Samples and candidates for texts, using the engine of the batch job: the same text, id, seed and parameters give "
@@ -47,6 +49,7 @@ class AppSettings:
     max_requests: int
     max_answer_bytes: int
     memory_budget: int
+    gzip: bool
 
     @classmethod
     def of(cls, config: ServeConfig, access: Access, *, only_loopback_hosts: bool = False) -> Self:
@@ -58,13 +61,18 @@ class AppSettings:
                 max_body_bytes=config.max_body_bytes,
                 body_seconds=config.body_seconds,
                 request_seconds=config.request_seconds,
+                slow_seconds=config.slow_seconds,
                 access_log=config.access_log,
+                root_path=config.root_path,
+                cors=Cors(config.cors_origin),
+                tracer=make_tracer(config.traces),
                 only_loopback_hosts=only_loopback_hosts,
             ),
             cache_bytes=config.cache_bytes,
             max_requests=config.max_requests,
             max_answer_bytes=config.max_answer_bytes,
             memory_budget=config.memory_budget,
+            gzip=config.gzip,
         )
 
 
@@ -93,6 +101,7 @@ def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        root_path=settings.middleware.root_path,
         docs_url=None,
         redoc_url=None,
     )
@@ -111,16 +120,13 @@ def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
         gate=gate,
         deadlines=state.deadlines,
     )
-    add_text_routes(app, state, settings.limits)
+    state.describe = lambda: info(
+        state.models_info(), settings.limits, settings.max_answer_bytes, settings.access.needs_token
+    )
+    app.state.metrics = metrics
+    add_text_routes(app, state, settings.limits, gzip=settings.gzip)
     add_state_routes(app, state, metrics)
     add_page(app)
-    app.add_exception_handler(HTTPException, _http_problem)
+    app.add_exception_handler(HTTPException, problems.http_problem)
     describe(app, settings.limits, settings.access.needs_token)
     return app
-
-
-async def _http_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    details = {404: "no route matches this path", 405: "this path does not support this method"}
-    headers = dict(error.headers) if error.headers else {}
-    return problems.problem(error.status_code, details.get(error.status_code, str(error.detail)), headers=headers)

@@ -21,7 +21,7 @@ FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 30.0
 _RETRIED_STATUSES = (429, 503)
 _MAX_TIMEOUTS = 2
-"""Tries that may end at a time limit: the same work would most likely take as long again."""
+"""Tries that may end at our own time limit: the same work would most likely take as long again."""
 
 
 class ServiceError(Exception):
@@ -40,7 +40,8 @@ class Call:
 
     Responses are pure functions of the request, so a request without a response (429, 503, a broken connection) can be
     sent again: after Retry-After seconds if the service sends that header, otherwise after a doubling delay. A request
-    that reaches a time limit, the service's or our own, is sent again once.
+    that reaches our own time limit is sent again once; one that reaches the service's (504) is not, because the same
+    work would take as long again.
     """
 
     augment_path: ClassVar[str] = "/v1/augment"
@@ -66,8 +67,7 @@ class Call:
             problem = Problem.model_validate_json(response.content)
         # A 5xx without a problem document comes from a proxy that lost its replica: another one may answer.
         is_lost = problem is None and response.status_code >= 500
-        self._num_timeouts += problem is not None and problem.code == "timeout"
-        may_retry = self._tries < self._max_tries and self._num_timeouts < _MAX_TIMEOUTS
+        may_retry = self._tries < self._max_tries
         if (response.status_code in _RETRIED_STATUSES or is_lost) and may_retry:
             retry_after = response.headers.get("retry-after", "")
             return self._next_wait(float(retry_after) if retry_after.isdecimal() else None)

@@ -34,9 +34,12 @@ _SLICE_BYTES = 16_384
 class GuardedConfig(uvicorn.Config):
     """uvicorn's configuration with GuardedProtocol and its limit of open connections."""
 
-    def __init__(self, app: Any, *, max_connections: int, **options: Any) -> None:
+    def __init__(
+        self, app: Any, *, max_connections: int, count_refusal: Callable[[str], None] | None = None, **options: Any
+    ) -> None:
         super().__init__(app, http=GuardedProtocol, **options)
         self.max_connections = max_connections
+        self.count_refusal = count_refusal or (lambda code: None)
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -45,7 +48,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def __init__(self, config: uvicorn.Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
         assert isinstance(config, GuardedConfig)
-        self._max_connections = config.max_connections
+        self._max_connections, self._count_refusal = config.max_connections, config.count_refusal
         self._num_headers = self._bare_bytes = 0
         self._has_progress = False
         self._discards = False
@@ -57,6 +60,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._raw_transport = transport
         self._guard = self._wait_for_request()
         if len(self.connections) > self._max_connections:
+            self._count_refusal("connections")
             message = problem_message(503, "too many connections; try again", "overload", {"Retry-After": "1"})
             if len(self.connections) <= self._max_connections + MAX_LINGERING:
                 self._refuse(message)
@@ -145,13 +149,16 @@ class GuardedProtocol(HttpToolsProtocol):
             return  # no other protocol is offered: the request is answered as HTTP
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _TooManyHeadersError):
+                self._count_refusal("headers-too-large")
                 self._refuse(problem_message(431, f"more than {MAX_HEADERS} headers"))
             else:
+                self._count_refusal("not-http")
                 self._refuse(problem_message(400, "the request is not valid HTTP", "not-http"))
             return
         # Only here is memory taken before the application sees anything: bytes that complete no part of a request.
         self._bare_bytes = 0 if self._has_progress else self._bare_bytes + len(data)
         if self._bare_bytes > MAX_HEAD_BYTES:
+            self._count_refusal("headers-too-large")
             self._refuse(problem_message(431, f"the headers are longer than {MAX_HEAD_BYTES} bytes"))
 
     def _refuse(self, message: bytes) -> None:

@@ -19,12 +19,15 @@ from ray.serve.handle import DeploymentHandle
 
 from augment_service.config import ServeConfig
 from augment_service.engine.batches import ModelInput, Ranking
+from augment_service.engine.glove import GloveVectors
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.proposer import Answer, Ask, Nearest
-from augment_service.service.access import Access, read_tokens
+from augment_service.service.access import Access
 from augment_service.service.app import AppSettings, create_app
+from augment_service.service.info import ModelInfo, of_masked_lm, of_vectors
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models, load_batcher, load_neighbours
+from augment_service.service.tokens import read_tokens
 from shared.cli.logs import configure_logs
 from shared.compute.memory import keep_freed_memory
 from shared.errors import ClusterError, ExpectedError, OverloadError
@@ -42,12 +45,16 @@ class MaskedLM:
     def __init__(self, config: ServeConfig) -> None:
         configure_logs(config.log_format, config.log_level)
         keep_freed_memory()
-        self._batcher = load_batcher(config)
+        self._config, self._batcher = config, load_batcher(config)
 
     async def lexicon(self) -> Lexicon:
         """What the ingress needs to know about the model."""
         lexicon = self._batcher.masked_lm.lexicon
         return Lexicon(lexicon.tokenizer, lexicon.cls_id, lexicon.sep_id, lexicon.mask_id, lexicon.max_length)
+
+    async def info(self) -> ModelInfo:
+        """Facts of the model, for /info."""
+        return await asyncio.to_thread(of_masked_lm, self._config, self._batcher.masked_lm)
 
     async def admit(self) -> None:
         """Raises OverloadError when this replica's queue is too long."""
@@ -64,7 +71,13 @@ class Glove:
 
     def __init__(self, config: ServeConfig) -> None:
         configure_logs(config.log_format, config.log_level)
-        self._neighbours = load_neighbours(config)
+        self._config, self._neighbours = config, load_neighbours(config)
+
+    async def info(self) -> ModelInfo:
+        """Facts of the vectors, for /info."""
+        vectors = self._neighbours.vectors
+        assert isinstance(vectors, GloveVectors)
+        return of_vectors(self._config, vectors)
 
     async def admit(self) -> None:
         """Raises OverloadError when this replica's queue is too long."""
@@ -89,7 +102,10 @@ class Ingress:
 
         async def load(_: ServiceMetrics) -> Models:
             lexicon = await _ask(lambda: self._masked_lm.lexicon.remote())
-            return RemoteModels(lexicon, self._masked_lm, self._glove, config.batch_tokens)
+            models = RemoteModels(lexicon, self._masked_lm, self._glove, config.batch_tokens)
+            models.info["mlm"] = await _ask(lambda: self._masked_lm.info.remote())
+            models.info["glove"] = await _ask(lambda: self._glove.info.remote())
+            return models
 
         return create_app(load, AppSettings.of(config, Access(read_tokens(config.token_file))))
 
@@ -100,6 +116,7 @@ class RemoteModels:
     def __init__(
         self, lexicon: Lexicon, masked_lm: DeploymentHandle, glove: DeploymentHandle, batch_tokens: int
     ) -> None:
+        self.info: dict[str, ModelInfo] = {}
         self.lexicon, self._masked_lm, self._glove = lexicon, masked_lm, glove
         self._call_tokens = batch_tokens * _PASSES_PER_CALL
 

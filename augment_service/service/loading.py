@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from augment_service.config import ServeConfig
+from augment_service.engine.glove import GloveVectors
 from augment_service.engine.presence import check_models_exist
+from augment_service.service.info import of_masked_lm, of_vectors
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import LocalModels, load_batcher, load_neighbours
 from shared.embedded import EMBEDDED
@@ -38,6 +40,9 @@ async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> Loc
         with_retries(lambda: load_batcher(config, metrics.passed), config.mlm),
         asyncio.to_thread(load_neighbours, config),
     )
+    vectors = neighbours.vectors
+    assert isinstance(vectors, GloveVectors)
+    mlm_info = await asyncio.to_thread(of_masked_lm, config, batcher.masked_lm)
     metrics.watch_queue(
         queued_tokens=lambda: batcher.queued_tokens,
         tokens_per_second=lambda: batcher.tokens_per_second,
@@ -45,7 +50,7 @@ async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> Loc
         words_per_second=lambda: neighbours.words_per_second,
     )
     metrics.shares_passes.set(int(batcher.shares_passes))
-    return LocalModels(batcher, neighbours)
+    return LocalModels(batcher, neighbours, {"mlm": mlm_info, "glove": of_vectors(config, vectors)})
 
 
 async def with_retries(load: Callable[[], Loaded], mlm: str) -> Loaded:

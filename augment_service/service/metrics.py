@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from augment_service.service.info import build_info
 
 if TYPE_CHECKING:
     from augment_service.service.batcher import PassReport
     from augment_service.service.cache import ByteLru
+    from augment_service.service.info import ModelInfo
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
@@ -30,12 +33,16 @@ class ServiceMetrics:
         self._pass_requests = self._histogram("pass_requests", "Requests that shared a model pass.", _COUNTS)
         self._pass_seconds = self._histogram("pass_seconds", "Duration of a model pass.", _SECONDS)
         self._wait_seconds = self._histogram("queue_wait_seconds", "Longest wait of a request in a pass.", _SECONDS)
+        self._slow = self._counter("slow_requests", "Requests that took longer than --slow-seconds.", "route")
+        self._tokens = self._counter("token_requests", "Requests with an access token, by its name.", "token")
         self.in_flight = self._gauge("requests_in_flight", "Requests in flight.")
         self.ready = self._gauge("ready", "1 when the models are loaded and requests are accepted.")
         self.shares_passes = self._gauge(
             "shares_passes", "1 when requests share model passes, 0 when results on this machine depend on the batch."
         )
         self._hit, self._miss = self._cache.labels("hit"), self._cache.labels("miss")
+        Info("augment_service_build", "Versions of what runs.", registry=self.registry).info(build_info())
+        ProcessCollector(registry=self.registry)
         self._by_route: dict[tuple[str, int], tuple[Any, Any]] = {}
 
     def answered(self, route: str, status: int, seconds: float) -> None:
@@ -51,6 +58,20 @@ class ServiceMetrics:
     def rejected(self, code: str) -> None:
         """Count one rejected request."""
         self._rejected.labels(code).inc()
+
+    def slow(self, route: str) -> None:
+        """Count one request that took long."""
+        self._slow.labels(route).inc()
+
+    def used_token(self, name: str) -> None:
+        """Count one request of a token; names are the operator's."""
+        self._tokens.labels(name).inc()
+
+    def show_models(self, models: Mapping[str, ModelInfo]) -> None:
+        """Export which models are loaded."""
+        info = Info("augment_service_model", "A loaded model.", ["model"], registry=self.registry)
+        for model, one in models.items():
+            info.labels(model).info({"name": one.name, "fingerprint": one.fingerprint} | _texts(one.details))
 
     def cache_hit(self, is_hit: bool) -> None:
         """Count one cache lookup."""
@@ -95,3 +116,7 @@ class ServiceMetrics:
 
     def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
         return Histogram(f"augment_service_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items()}

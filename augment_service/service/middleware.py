@@ -6,7 +6,7 @@ import logging
 import random
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -16,8 +16,12 @@ from augment_service.service import problems
 from augment_service.service.access import Access, is_loopback
 from augment_service.service.admission import Gate, Lease
 from augment_service.service.body import ClientGoneError, read_body
+from augment_service.service.cors import Cors
 from augment_service.service.deadlines import Deadline, Deadlines
 from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.page_routes import PAGE_FILES
+from augment_service.service.tokens import Token
+from augment_service.service.traces import NoTracer, Tracer
 from shared.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
@@ -25,7 +29,11 @@ logger = logging.getLogger(__name__)
 STREAM_PATH = "/v1/augment/stream"
 WORK_PATHS = ("/v1/augment", "/v1/candidates", STREAM_PATH)
 KNOWN_PATHS = frozenset(
-    {*WORK_PATHS, "/", "/page.css", "/page.js", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json"}
+    {
+        *WORK_PATHS,
+        *PAGE_FILES,
+        *("/openapi.json", "/healthz", "/readyz", "/metrics", "/info"),
+    }
 )
 CLIENT_GONE_STATUS = 499
 REQUEST_ID_HEADER = b"x-request-id"
@@ -38,14 +46,20 @@ class MiddlewareSettings:
     """Limits that hold before a request is understood.
 
     body_seconds: for the body to arrive. request_seconds: from then until the answer begins; a stream has no such
-    limit. access_log: one log line per request, without texts or tokens. only_loopback_hosts: reject every Host header
-    but a loopback name (DNS-rebinding protection).
+    limit. slow_seconds: log and count requests that take longer, except for streams. access_log: one log line per
+    request, without texts or tokens. root_path: the path under which a proxy publishes the service; it is removed from
+    requests that still have it. only_loopback_hosts: reject every Host header but a loopback name (DNS-rebinding
+    protection).
     """
 
     max_body_bytes: int
     body_seconds: float
     request_seconds: float
+    slow_seconds: float
     access_log: bool = False
+    root_path: str = ""
+    cors: Cors = field(default_factory=lambda: Cors(()))
+    tracer: Tracer = field(default_factory=NoTracer)
     only_loopback_hosts: bool = False
 
 
@@ -72,25 +86,36 @@ class Middleware:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        path = scope["path"]
+        path = self._without_root(scope)
+        route = path if path in KNOWN_PATHS else "other"
         status = 0
         deadline, lease = self._deadlines.new(), self._gate.lease()
-        request_id = _request_id(scope)
+        request_id, token = _request_id(scope), None
+        cors_headers = self._settings.cors.headers(scope)
 
         async def watched(message: Any) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *SECURITY_HEADERS, (REQUEST_ID_HEADER, request_id)]
+                more = [*SECURITY_HEADERS, (REQUEST_ID_HEADER, request_id), *cors_headers]
+                message["headers"] = [*message["headers"], *more]
                 deadline.allow(None)
             await send(message)
 
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
+        traced = self._settings.tracer.request(scope["method"], route, scope)
+        report_status = traced.__enter__()
         try:
-            self._check(scope, path)
+            if self._settings.cors.is_preflight(scope):
+                await self._settings.cors.allow(watched)
+                return
+            found = self._check(scope, path)
             async with deadline:
                 if path in WORK_PATHS and scope["method"] == "POST":
+                    if found is not None:
+                        found.begin()
+                        token = found
                     await self._admit(scope, receive, deadline, lease)
                 await self._app(scope, receive, watched)
         except ClientGoneError:
@@ -109,14 +134,34 @@ class Middleware:
                 raise
         finally:
             lease.release()
+            if token is not None:
+                token.end()
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
-            route, seconds = path if path in KNOWN_PATHS else "other", time.perf_counter() - began
-            self._metrics.answered(route, status, seconds)
-            if self._settings.access_log:
-                _log_request(scope["method"], route, status, seconds, request_id)
+            report_status(status)
+            traced.__exit__(None, None, None)
+            self._note(_Served(scope["method"], route, status, time.perf_counter() - began, request_id, token))
 
-    def _check(self, scope: Any, path: str) -> None:
+    def _note(self, served: _Served) -> None:
+        """Count a request, and log it where that was asked for."""
+        self._metrics.answered(served.route, served.status, served.seconds)
+        if served.token is not None:
+            self._metrics.used_token(served.token.name)
+        if served.seconds > self._settings.slow_seconds and served.route != STREAM_PATH:
+            self._metrics.slow(served.route)
+            logger.warning("slow_request", extra={"fields": served.fields()})
+        if self._settings.access_log:
+            logger.info("request", extra={"fields": served.fields()})
+
+    def _without_root(self, scope: Any) -> str:
+        """The path without the part that a proxy may have left in front of it."""
+        root, path = self._settings.root_path, str(scope["path"])
+        if root and (path == root or path.startswith(f"{root}/")):
+            path = path.removeprefix(root) or "/"
+            scope["path"], scope["raw_path"] = path, path.encode()
+        return path
+
+    def _check(self, scope: Any, path: str) -> Token | None:
         authorization = host = None
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -125,9 +170,13 @@ class Middleware:
                 host = value
         if self._settings.only_loopback_hosts and not _is_loopback_host(host):
             raise _RefusedError(problems.problem(421, "without tokens this service accepts loopback host names only"))
-        if (path in WORK_PATHS or path == "/metrics") and not self._access.allows(authorization):
+        if not self._access.needs_token or not (path in WORK_PATHS or path == "/metrics"):
+            return None
+        token = self._access.find(authorization)
+        if token is None:
             detail = "this service requires a token: send the header Authorization: Bearer TOKEN"
             raise _RefusedError(problems.problem(401, detail, headers={"WWW-Authenticate": "Bearer"}))
+        return token
 
     async def _admit(self, scope: Any, receive: Any, deadline: Deadline, lease: Lease) -> None:
         """Read the body into `scope["lease"]`; only then does the request take a slot."""
@@ -152,10 +201,28 @@ class Middleware:
 
     async def _refuse(self, response: Any, scope: Any, receive: Any, send: Any) -> None:
         self._metrics.rejected(_code_of(response))
-        if response.status_code in (401, 408, 413, 415):
+        if response.status_code in (401, 408, 413, 415, 429):
             # The body may be unread, and the rest of it must not be parsed as the next request.
             response.headers["Connection"] = "close"
         await response(scope, receive, send)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """A request that is over; nothing of its content."""
+
+    method: str
+    route: str
+    status: int
+    seconds: float
+    request_id: bytes
+    token: Token | None
+
+    def fields(self) -> dict[str, Any]:
+        """For a log line."""
+        named = {"token": self.token.name} if self.token is not None else {}
+        fields = {"method": self.method, "route": self.route, "status": self.status, "seconds": self.seconds}
+        return fields | {"id": self.request_id.decode()} | named
 
 
 class _RefusedError(Exception):
@@ -174,11 +241,6 @@ def _request_id(scope: Any) -> bytes:
         if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
             return bytes(value)
     return b"%016x" % random.getrandbits(64)
-
-
-def _log_request(method: str, route: str, status: int, seconds: float, request_id: bytes) -> None:
-    fields = {"method": method, "route": route, "status": status, "seconds": seconds, "id": request_id.decode()}
-    logger.info("request", extra={"fields": fields})
 
 
 def _is_loopback_host(host: bytes | None) -> bool:

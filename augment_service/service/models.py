@@ -17,6 +17,7 @@ from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.engine.proposer import Answer, Ask
 from augment_service.service.batcher import PassBatcher, PassReport, ignore_report
+from augment_service.service.info import ModelInfo
 from augment_service.service.neighbours import BLOCK_WORDS, NeighbourBatcher
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Models(Protocol):
     """Answers what the engine asks of the models: in this process, or through Ray Serve deployments."""
 
     lexicon: Lexicon
+    info: dict[str, ModelInfo]
 
     async def answer(self, ask: Ask) -> Answer:
         """Raises OverloadError, ModelError, ClusterError."""
@@ -46,7 +48,8 @@ class Models(Protocol):
 class LocalModels:
     """A masked LM and word vectors in this process."""
 
-    def __init__(self, batcher: PassBatcher, neighbours: NeighbourBatcher) -> None:
+    def __init__(self, batcher: PassBatcher, neighbours: NeighbourBatcher, info: dict[str, ModelInfo]) -> None:
+        self.info = info
         self.batcher, self.neighbours = batcher, neighbours
         self.lexicon = batcher.masked_lm.lexicon
 

@@ -9,7 +9,14 @@ from fastapi import FastAPI
 from augment_service.service.limits import Limits
 from augment_service.service.problems import PROBLEM_TYPE
 from augment_service.service.requests import AugmentRequest, CandidatesRequest
-from augment_service.service.responses import AugmentResponse, CandidatesResponse, Health, Problem, TextSamples
+from augment_service.service.responses import (
+    AugmentResponse,
+    CandidatesResponse,
+    Health,
+    Problem,
+    ServiceInfo,
+    TextSamples,
+)
 
 _PROBLEMS = {
     400: "The body is not valid JSON.",
@@ -19,8 +26,10 @@ _PROBLEMS = {
     415: "The body was not sent as application/json.",
     421: "Without tokens, only loopback host names are accepted.",
     422: "The body does not match the schema, or it or its answer exceeds a limit of the service.",
+    429: "The token has used what it may use: try again after Retry-After seconds.",
     431: "The headers are too large or too many.",
-    503: "Overloaded, still loading, or timed out: try again after Retry-After seconds.",
+    503: "Overloaded, still loading, or shutting down: try again after Retry-After seconds.",
+    504: "The request exceeded its time limit. Sending it again would most likely take as long.",
 }
 _EXAMPLE_PROBLEM = {
     "type": "about:blank",
@@ -63,7 +72,7 @@ def _problem(text: str, retries: bool = False) -> dict[str, Any]:
 
 def _route(summary: str, model: Any) -> dict[str, Any]:
     responses: dict[int | str, dict[str, Any]] = {
-        status: _problem(text, status == 503) for status, text in _PROBLEMS.items()
+        status: _problem(text, status in (429, 503)) for status, text in _PROBLEMS.items()
     }
     responses[200] = {"model": model}
     return {"summary": summary, "responses": responses, "response_model": None, "tags": ["texts"]}
@@ -82,6 +91,11 @@ READINESS: dict[str, Any] = {
     "tags": ["state"],
     "summary": "Are the models loaded and requests accepted?",
     "responses": {503: {"model": Health, "description": "Loading, failed, or draining."}},
+}
+INFO: dict[str, Any] = {
+    "response_model": ServiceInfo,
+    "tags": ["state"],
+    "summary": "Version, models and limits of this service",
 }
 METRICS: dict[str, Any] = {
     "tags": ["state"],

@@ -7,10 +7,14 @@ from importlib.resources import files
 from fastapi import FastAPI
 from fastapi.responses import Response
 
-_FILES = {
+PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/service.js": ("service.js", "text/javascript; charset=utf-8"),
+    "/results.js": ("results.js", "text/javascript; charset=utf-8"),
+    "/files.js": ("files.js", "text/javascript; charset=utf-8"),
+    "/favicon.ico": ("favicon.svg", "image/svg+xml"),
     "/docs": ("docs.html", "text/html; charset=utf-8"),
     "/docs.js": ("docs.js", "text/javascript; charset=utf-8"),
 }
@@ -22,7 +26,7 @@ _POLICY = (
 
 def add_page(app: FastAPI) -> None:
     """Add the page's routes. Its content security policy forbids it to load anything from another host."""
-    for path, (name, media_type) in _FILES.items():
+    for path, (name, media_type) in PAGE_FILES.items():
         _add_file(app, path, (files("augment_service.service.page") / name).read_bytes(), media_type)
 
 

@@ -7,9 +7,12 @@ from http import HTTPStatus
 
 import orjson
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from augment_service.service.limits import LimitError
+from augment_service.service.tokens import TokenLimitError
 from shared.errors import ExpectedError, OverloadError
 
 PROBLEM_TYPE = "application/problem+json"
@@ -23,8 +26,10 @@ CODES = {
     415: "not-json",
     421: "wrong-host",
     422: "invalid",
+    429: "token-limit",
     431: "headers-too-large",
     503: "unavailable",
+    504: "timeout",
 }
 _MAX_ERRORS = 10
 
@@ -75,14 +80,26 @@ def of_error(error: Exception) -> Response:
     if isinstance(error, OverloadError):
         headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))}
         return problem(503, str(error), "overload", headers=headers)
+    if isinstance(error, TokenLimitError):
+        headers = {"Retry-After": str(math.ceil(error.retry_after_seconds))}
+        return problem(429, str(error), headers=headers)
     if isinstance(error, LimitError):
         return problem(422, f"{error.pointer}: {error}", "limit", [{"pointer": error.pointer, "detail": str(error)}])
     if isinstance(error, TimeoutError):
-        return problem(503, "the request exceeded its time limit", "timeout", headers={"Retry-After": "5"})
+        # Without Retry-After: the same work would take as long again.
+        return problem(504, "the request exceeded its time limit; send fewer texts at once, or use the stream")
     if isinstance(error, ExpectedError):
         headers = {"Retry-After": "5"} if error.http_status == 503 else {}
         return problem(error.http_status, str(error), headers=headers)
     return problem(500, "internal error; see the service's log", "internal")
+
+
+async def http_problem(request: Request, error: Exception) -> Response:
+    """The response for an unknown path or method: an exception handler."""
+    assert isinstance(error, HTTPException)
+    details = {404: "no route matches this path", 405: "this path does not support this method"}
+    headers = dict(error.headers) if error.headers else {}
+    return problem(error.status_code, details.get(error.status_code, str(error.detail)), headers=headers)
 
 
 def of_validation(error: ValidationError) -> Response:

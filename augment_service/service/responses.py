@@ -97,3 +97,35 @@ class Health(BaseModel):
 
     status: Literal["ok", "ready", "loading", "draining", "failed"]
     detail: str = ""
+
+
+class ModelFacts(BaseModel):
+    """A loaded model. The same fingerprint as in a job's manifest means the same candidates."""
+
+    name: str
+    fingerprint: str = Field(description="sha256 of what decides its candidates.")
+    dtype: str | None = Field(None, description="Precision of the masked LM.")
+    device: str | None = Field(None, description="Where the masked LM runs.")
+    words: int | None = Field(None, description="Number of word vectors.")
+
+
+class RequestLimits(BaseModel):
+    """Maxima of one request."""
+
+    max_texts: int
+    max_stream_texts: int
+    max_text_characters: int
+    max_n_a: int
+    max_k: int
+    max_request_tokens: int = Field(description="Model tokens that one text may require.")
+    max_answer_bytes: int
+
+
+class ServiceInfo(BaseModel):
+    """What runs here."""
+
+    version: str
+    python: str
+    models: dict[Literal["mlm", "glove"], ModelFacts] = Field(description="Empty while they are loading.")
+    limits: RequestLimits
+    needs_token: bool

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import threadpoolctl
@@ -20,7 +21,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from augment_service.config import ServeConfig
-from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
+from augment_service.service.access import Access, check_binding, is_loopback
+from augment_service.service.admin import AdminServer
 from augment_service.service.app import AppSettings, create_app
 from augment_service.service.connections import GuardedConfig
 from augment_service.service.descriptors import usable_connections
@@ -28,13 +30,16 @@ from augment_service.service.loading import check_paths, load_local_models
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from augment_service.service.state import State
+from augment_service.service.tokens import TOKENS_VARIABLE, read_tokens
 from shared.cli.command_line import CommandResult
+from shared.cli.environment import unknown_variables
 from shared.compute.memory import keep_freed_memory
 from shared.errors import ModelError, UsageError
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
+_OTHER_VARIABLES = (TOKENS_VARIABLE, "AUGMENT_SERVICE_CONFIG", "AUGMENT_SERVICE_CACHE")
 _LAST_RESORT_SECONDS = 5.0
 """After the time for draining, until connections are cut whose refusal nobody reads."""
 
@@ -49,13 +54,20 @@ def run_command(config: ServeConfig) -> CommandResult:
     # take a tenth of a millisecond used seconds of processor time under load.
     threadpoolctl.threadpool_limits(1, user_api="blas")
     listener = _listen(config.host, config.port)
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    logger.info("listening", extra={"fields": {"url": f"http://{shown}:{port}", "tokens": len(tokens)}})
-    app = local_app(config, Access(tokens))
+    logger.info("listening", extra={"fields": {"url": _url(listener), "tokens": len(tokens)}})
+    if unknown := unknown_variables(ServeConfig, os.environ, _OTHER_VARIABLES):
+        logger.warning("unknown_environment_variables", extra={"fields": {"names": ", ".join(unknown)}})
+    access = Access(tokens)
+    app = local_app(config, access)
+    admin = None
+    if config.admin_port is not None:
+        admin_listener = _listen(config.admin_host, config.admin_port, "admin-")
+        logger.info("admin_listening", extra={"fields": {"url": _url(admin_listener)}})
+        admin = AdminServer(admin_listener, app.state.service, app.state.metrics)
     server_config = GuardedConfig(
         app,
         max_connections=usable_connections(config.max_connections),
+        count_refusal=app.state.metrics.rejected,
         loop="uvloop",
         log_config=None,
         access_log=False,
@@ -67,6 +79,9 @@ def run_command(config: ServeConfig) -> CommandResult:
     server = _Server(
         server_config, app.state.service, drain_delay=config.drain_delay, drain_seconds=config.drain_seconds
     )
+    server.admin = admin
+    if config.token_file is not None:
+        server.on_hangup = lambda: reread_tokens(access, config.token_file)
     server.run(sockets=[listener])
     if server.failure:
         raise ModelError(server.failure)
@@ -84,14 +99,31 @@ def local_app(config: ServeConfig, access: Access) -> FastAPI:
     return create_app(load, AppSettings.of(config, access, only_loopback_hosts=only_loopback))
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def reread_tokens(access: Access, token_file: str | None) -> None:
+    """Accept the tokens that the file contains now. A file that cannot be used changes nothing, and is logged."""
+    try:
+        tokens = read_tokens(token_file)
+    except UsageError as error:
+        logger.error("tokens_not_read: the old ones stay valid", extra={"fields": {"error": str(error)}})
+        return
+    access.replace(tokens)
+    logger.info("tokens_read", extra={"fields": {"tokens": len(tokens)}})
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listen(host: str, port: int, option: str = "") -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise UsageError(f"--host {host} --port {port}: {error.strerror or error}") from error
+        message = f"--{option}host {host} --{option}port {port}: {error.strerror or error}"
+        raise UsageError(message) from error
     return listener
 
 
@@ -105,6 +137,8 @@ class _Server(uvicorn.Server):
     def __init__(self, config: GuardedConfig, state: State, *, drain_delay: float, drain_seconds: float) -> None:
         super().__init__(config)
         self.failure = ""
+        self.admin: AdminServer | None = None
+        self.on_hangup: Callable[[], None] | None = None
         self._state, self._drain_delay, self._drain_seconds = state, drain_delay, drain_seconds
         self._closes_at: float | None = None
         state.on_load_failure = self._fail
@@ -112,11 +146,22 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         previous = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGTERM, signal.SIGINT)}
+        if self.on_hangup is not None:
+            previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, self._handle_hangup)
         try:
             yield
         finally:
             for one, handler in previous.items():
                 signal.signal(one, handler)
+
+    def _handle_hangup(self, sig: int, frame: Any) -> None:
+        assert self.on_hangup is not None
+        self.on_hangup()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.admin is not None:
+            self.admin.start()
+        await super().startup(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         if self._closes_at is None and not self.should_exit and self._drain_delay:
@@ -135,6 +180,8 @@ class _Server(uvicorn.Server):
         ending = asyncio.get_running_loop().call_later(self._drain_seconds, self._state.deadlines.end)
         await super().shutdown(sockets)
         ending.cancel()
+        if self.admin is not None:
+            await self.admin.stop()
 
     def _fail(self, reason: str) -> None:
         self.failure, self.should_exit = reason, True

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from augment_service.service.augmenter import Augmenter
 from augment_service.service.deadlines import Deadlines
+from augment_service.service.info import ModelInfo
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from shared.errors import ExpectedError, ModelError
@@ -27,12 +29,17 @@ class State:
         self.is_draining = False
         self.deadlines = Deadlines()
         self.on_load_failure: LoadFailed | None = None
+        self.describe: Callable[[], dict[str, Any]] = dict
 
     def ready(self) -> Augmenter:
         """The augmenter. Raises ModelError while the models are loading and when loading failed."""
         if self.augmenter is None:
             raise ModelError(self.failure or "the models are still loading; try again in a moment")
         return self.augmenter
+
+    def models_info(self) -> dict[str, ModelInfo] | None:
+        """Facts of the models by their kind; None until they are loaded."""
+        return self.augmenter.models.info if self.augmenter is not None else None
 
     def drain(self) -> None:
         """Report `draining` from now on, so that a load balancer sends no more requests."""
@@ -47,6 +54,7 @@ class State:
             # Computed once here; otherwise the first request would wait for them.
             await asyncio.to_thread(lambda: (models.lexicon.vocabulary.is_whole_word, models.lexicon.splitter))
             self.augmenter = Augmenter(models, cache_bytes=cache_bytes, max_tokens=max_tokens, metrics=metrics)
+            metrics.show_models(models.info)
             metrics.ready.set(1)
             logger.info("ready")
         except ExpectedError as error:

@@ -1,4 +1,4 @@
-"""Routes that report the state of the process: /healthz, /readyz and /metrics."""
+"""Routes that report the state of the process: /healthz, /readyz, /metrics and /info."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from augment_service.service.metrics import ServiceMetrics
-from augment_service.service.openapi import HEALTH, METRICS, READINESS
+from augment_service.service.openapi import HEALTH, INFO, METRICS, READINESS
 from augment_service.service.state import State
 
 
@@ -32,6 +32,11 @@ def add_state_routes(app: FastAPI, state: State, metrics: ServiceMetrics) -> Non
     @app.get("/metrics", **METRICS)
     async def prometheus() -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/info", **INFO)
+    async def info() -> Response:
+        body = orjson.dumps(state.describe())
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _health(status: str, code: int = 200, detail: str = "") -> Response:

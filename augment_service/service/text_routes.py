@@ -21,6 +21,7 @@ from augment_service.service.admission import Lease
 from augment_service.service.augmenter import Augmenter
 from augment_service.service.body import while_connected
 from augment_service.service.estimates import TEXTS_AT_ONCE, estimate
+from augment_service.service.json_parts import JsonParts, accepts_gzip
 from augment_service.service.limits import Limits
 from augment_service.service.openapi import AUGMENT, CANDIDATES, STREAM
 from augment_service.service.requests import AugmentRequest, CandidatesRequest
@@ -33,11 +34,9 @@ Body = TypeVar("Body", bound=CandidatesRequest)
 Job = Coroutine[Any, Any, bytes]
 _INLINE_BODY_BYTES = 32_768
 """Larger bodies are measured on a thread."""
-_SENT_BYTES = 65_536
-"""Part of an answer that is handed to the connection at once."""
 
 
-def add_text_routes(app: FastAPI, state: State, limits: Limits) -> None:
+def add_text_routes(app: FastAPI, state: State, limits: Limits, *, gzip: bool) -> None:
     """Add the routes to the application."""
 
     async def parse(request: Request, model: type[Body], is_stream: bool = False) -> tuple[Body, Lease]:
@@ -52,7 +51,11 @@ def add_text_routes(app: FastAPI, state: State, limits: Limits) -> None:
         return body, lease
 
     async def answer(request: Request, jobs: list[Job], lease: Lease) -> Response:
-        return JsonParts(await while_connected(request, _results(jobs, lease)))
+        parts = await while_connected(request, _results(jobs, lease))
+        response = JsonParts(parts, may_compress=gzip and accepts_gzip(request.headers.get("accept-encoding", "")))
+        if gzip:
+            response.headers["vary"] = "accept-encoding"
+        return response
 
     @app.post("/v1/augment", **AUGMENT)
     async def augment(request: Request) -> Response:
@@ -80,33 +83,6 @@ def _sample_jobs(augmenter: Augmenter, body: AugmentRequest) -> list[Job]:
 def _candidate_jobs(augmenter: Augmenter, body: CandidatesRequest) -> list[Job]:
     params, ticket = body.params(), augmenter.ticket()
     return [augmenter.candidates(text, params, ticket) for text in body.texts]
-
-
-class JsonParts(Response):
-    """`{"results": [...]}` of parts that are JSON already; sent part by part, each of which is freed then."""
-
-    media_type = "application/json"
-
-    def __init__(self, parts: deque[bytes]) -> None:
-        self._parts = parts
-        super().__init__()
-        self.headers["content-length"] = str(sum(map(len, parts)) + max(len(parts) - 1, 0) + len(b'{"results":[]}'))
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the answer. Waits whenever the client has not read what was sent before."""
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        pending, size = [b'{"results":['], 0
-        while self._parts:
-            part = self._parts.popleft()
-            for start in range(0, len(part), _SENT_BYTES):
-                pending.append(part[start : start + _SENT_BYTES])
-                size += len(pending[-1])
-                if size >= _SENT_BYTES:
-                    await send({"type": "http.response.body", "body": b"".join(pending), "more_body": True})
-                    pending, size = [], 0
-            if self._parts:
-                pending.append(b",")
-        await send({"type": "http.response.body", "body": b"".join([*pending, b"]}"])})
 
 
 async def _results(jobs: list[Job], lease: Lease) -> deque[bytes]:

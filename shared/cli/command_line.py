@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from shared.cli.config import CommandConfig
-from shared.cli.options import add_arguments, from_namespace
+from shared.cli.options import add_arguments
 from shared.cli.signals import interruptible
+from shared.cli.values import from_namespace
 from shared.errors import ExpectedError, UsageError
 
 INTERRUPTED_EXIT_CODE = 130

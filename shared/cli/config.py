@@ -41,6 +41,8 @@ class CommandConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
     group: ClassVar[str] = "Common options"
+    environment_prefix: ClassVar[str] = ""
+    """Commands with a prefix also take their options from environment variables of this prefix."""
 
     debug: bool = runtime(False, "Also print the traceback when the command fails.")
     as_json: bool = runtime(False, "Print the final summary as one JSON object on stdout.")

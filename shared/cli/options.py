@@ -1,4 +1,4 @@
-"""The options of a configuration: grouped, described, parsed from flags, and completed from a YAML file.
+"""The options of a configuration: grouped, described, and as arguments of a parser.
 
 Required options come first in `--help`, then one group per class that declares them, then the options that every
 command has. argparse itself requires no flag, because a YAML file may supply it: validation reports what is missing.
@@ -17,7 +17,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from shared.cli.config import CommandConfig, extra_of, flag_of
-from shared.cli.yaml_file import read_yaml
 
 REQUIRED = "Required"
 
@@ -70,13 +69,6 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[CommandConfig]) -
             _add_argument(section, name, field)
         if group.title == CommandConfig.group and not parser.add_help:
             section.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-
-
-def from_namespace(model: type[CommandConfig], namespace: argparse.Namespace) -> CommandConfig:
-    """Build the configuration: flags over the `--config` file over defaults. Raises UsageError."""
-    values = vars(namespace).copy()
-    path = values.pop("config", None)
-    return model.build((_from_file(model, path) if path else {}) | values)
 
 
 def value_type(field: FieldInfo) -> Any:
@@ -170,22 +162,3 @@ def _without_none(annotation: Any) -> Any:
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return next(one for one in typing.get_args(annotation) if one is not type(None))
     return annotation
-
-
-def _from_file(model: type[CommandConfig], path: str) -> dict[str, Any]:
-    """The file's options. One value is accepted where a list is expected, and any scalar where text is: as written."""
-    values, texts = read_yaml(path)
-    for name, value in values.items():
-        field = model.model_fields.get(name)
-        if field is None or value is None:
-            continue
-        if value_type(field) is str:
-            value = _as_written(value, texts.get(name))
-        values[name] = [value] if takes_several(field) and not isinstance(value, list) else value
-    return values
-
-
-def _as_written(value: Any, text: Any) -> Any:
-    if isinstance(value, list) and isinstance(text, list):
-        return [_as_written(*pair) for pair in zip(value, text, strict=True)]
-    return text if isinstance(text, str) and value is not None else value

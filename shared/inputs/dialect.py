@@ -59,7 +59,7 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
             sample = sample[: end + 1]
         elif len(sample) == SAMPLE_BYTES and b"\n" not in file.read(LONGEST_HEADER):
             raise InputError(f"{path}: its first line is longer than {LONGEST_HEADER:,} bytes: is it a table?")
-    encoding = _encoding(path, sample, options.encoding)
+    encoding = text_encoding(path, sample, options.encoding)
     text = sample.decode(encoding, "replace")
     if not text.partition("\n")[0].strip():
         raise InputError(f"{path} is empty, or its first line is")
@@ -90,7 +90,8 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     )
 
 
-def _encoding(path: str, sample: bytes, wanted: str) -> str:
+def text_encoding(path: str, sample: bytes, wanted: str) -> str:
+    """The codec of a text file: --encoding, what a mark says, or UTF-8. Raises UsageError, InputError."""
     if wanted != "auto":
         try:
             name = codecs.lookup(wanted).name

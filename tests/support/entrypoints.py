@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shared.cli.config import CommandConfig
-from shared.cli.options import add_arguments, from_namespace
+from shared.cli.options import add_arguments
+from shared.cli.values import from_namespace
 
 PROGRAMS = ("augment_service", "trainer")
 _ENDS = {"&&", "||", ";", "|", "&"}

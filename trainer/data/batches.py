@@ -251,7 +251,8 @@ class Batch:
             return self
         names = ("input_ids", "token_type_ids", "mask", "labels", "logits")
         tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return replace(self, **{name: value.to(device, non_blocking=True) for name, value in tensors.items()})
+        # From pinned memory, or the copy would wait for the device.
+        return replace(self, **{name: one.pin_memory().to(device, non_blocking=True) for name, one in tensors.items()})
 
 
 def tokenize(tokenizer: Any, texts_a: Sequence[str], texts_b: Sequence[str] | None, max_length: int) -> Pieces:

@@ -1,21 +1,29 @@
-"""Text files -> token ids, one array per file, with the lines kept for evaluation set apart."""
+"""Text files and tables -> token ids, one array per file, with the lines kept for evaluation set apart."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import lzma
+import io
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import InputError
+from shared.inputs.dialect import text_encoding
+from shared.inputs.options import InputOptions
+from shared.inputs.rows import QuarantinedRow
+from shared.inputs.sources import open_source
+from shared.inputs.table_files import COMPRESSED, KINDS, open_table
 from trainer.data.batches import to_offsets
 
+logger = logging.getLogger(__name__)
+
+SAMPLE_BYTES = 1 << 16
 SENTENCE_ENDS = (".", "!", "?")
 TOKENIZE_LINES = 2048
 
@@ -59,23 +67,78 @@ class Vocabulary:
         )
 
 
-def read_lines(path: str) -> Iterator[str]:
-    """Non-empty lines of a text, .gz or .xz file, stripped. Raises InputError naming the file."""
-    opener: Any = {".xz": lzma.open, ".gz": gzip.open}.get(Path(path).suffix, open)
+def read_lines(path: str, encoding: str = "auto", text_column: str | None = None) -> Iterator[str]:
+    """Non-empty lines of a text file or of the texts of a table, stripped. Raises InputError naming file and line.
+
+    TSV and CSV are tables if `text_column` is given, else text; JSON, Parquet and Arrow always are, by default with the
+    column `text`. All may be compressed. Bytes that `encoding` cannot read are refused, never replaced.
+    """
     try:
-        with opener(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
-            for line in file:
-                if text := str(line).strip():
+        kind = _table_kind(path)
+        if kind in ("jsonl", "parquet", "arrow") or (kind and text_column is not None):
+            yield from _lines_of_table(path, encoding, text_column or "text")
+        else:
+            yield from _lines_of_text(path, encoding)
+    except InputError as error:
+        raise InputError(f"--corpus {error}") from error
+
+
+def _table_kind(path: str) -> str | None:
+    names = [PurePosixPath(path)]
+    if names[0].suffix.lower() in COMPRESSED:
+        names.append(PurePosixPath(names[0].stem))
+    return KINDS.get(names[-1].suffix.lower())
+
+
+def _lines_of_text(path: str, encoding: str) -> Iterator[str]:
+    with open_table(path) as binary:
+        codec = text_encoding(path, binary.read(SAMPLE_BYTES), encoding)
+    number = 0
+    with open_table(path) as binary:
+        try:
+            for line in io.TextIOWrapper(binary, codec, errors="surrogateescape", newline="\n"):
+                number += 1
+                if not line.isascii() and (bad := next((one for one in line if "\udc80" <= one <= "\udcff"), "")):
+                    raise _undecodable(path, number, codec, f"byte 0x{ord(bad) - 0xDC00:02x}")
+                if text := line.strip():
                     yield text
-    except (OSError, lzma.LZMAError, EOFError) as error:
-        raise InputError(f"--corpus {path}: {getattr(error, 'strerror', None) or error}") from error
+        except UnicodeError as error:
+            raise _undecodable(path, number + 1, codec, str(getattr(error, "reason", error))) from error
 
 
-def split_lines(path: str, held_out: float) -> tuple[list[str], list[str]]:
+def _undecodable(path: str, number: int, codec: str, what: str) -> InputError:
+    name = "UTF-8" if codec.startswith("utf-8") else codec
+    return InputError(
+        f"{path} line {number}: not {name} ({what}): say what it is with --encoding, such as cp1252 or gb18030, or "
+        "convert the file"
+    )
+
+
+def _lines_of_table(path: str, encoding: str, text_column: str) -> Iterator[str]:
+    options = InputOptions(input=(path,), text_column=(text_column,), encoding=encoding, max_characters=1 << 40)
+    num_used, refused = 0, list[QuarantinedRow]()
+    for row in open_source(options).rows():
+        if isinstance(row, QuarantinedRow):
+            refused.append(row)
+            continue
+        num_used += 1
+        yield from (text for line in row.text_a.split("\n") if (text := line.strip()))
+    if refused:
+        first = f"{refused[0].where}: {refused[0].reason}"
+        if len(refused) > num_used:
+            raise InputError(
+                f"{path}: {len(refused)} of {len(refused) + num_used} rows cannot be used, such as {first}"
+            )
+        logger.warning("rows_left_out", extra={"fields": {"count": len(refused), "first": first}})
+
+
+def split_lines(
+    path: str, held_out: float, encoding: str = "auto", text_column: str | None = None
+) -> tuple[list[str], list[str]]:
     """Training lines and held-out lines of a file. Raises InputError when it has no training lines."""
     train: list[str] = []
     dev: list[str] = []
-    for text in read_lines(path):
+    for text in read_lines(path, encoding, text_column):
         (dev if is_held_out(text, held_out) else train).append(text)
     if not train:
         raise InputError(f"--corpus {path} contains no text to train on")

@@ -100,7 +100,7 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
     training: list[TokenFile] = []
     held_out: list[TokenFile] = []
     for path in config.corpus:
-        kept, apart = split_lines(path, config.held_out)
+        kept, apart = split_lines(path, config.held_out, config.encoding, config.text_column)
         training.append(tokenize_lines(kept, tokenizer))
         held_out.append(tokenize_lines(apart, tokenizer))
         logger.info("corpus", extra={"fields": {"file": path, "lines": len(kept), "tokens": len(training[-1].ids)}})

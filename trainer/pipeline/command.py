@@ -29,6 +29,7 @@ from trainer.run_folder import check_is_local, open_run, write_atomically
 
 PLAN = "plan.json"
 COMMAND = "distill"
+MADE = ("model", "onnx", "report.html", "README.md")
 
 
 def run_command(config: DistillConfig) -> CommandResult:
@@ -46,9 +47,8 @@ def run_command(config: DistillConfig) -> CommandResult:
         for steps in groups_of(plan_steps(config, prepared, choices)):
             runner.run(steps)
         outcome = finish(config, prepared, choices)
-    text = "\n".join(
-        [*outcome.table(), "", f"{folder}/model   {folder}/onnx   {folder}/report.html   {folder}/README.md"]
-    )
+    made = [f"{folder}/{name}" for name in MADE if (folder / name).exists()]
+    text = "\n".join([*outcome.table(), "", "   ".join(made)])
     return CommandResult(asdict(outcome), text)
 
 

@@ -1,21 +1,20 @@
-// The web page: requests candidates and samples of the sentences, and shows which model proposed each word.
+// The web page: asks for candidates and samples of the sentences, and keeps the settings in the link.
+import { ask, info, waitUntilReady } from "./service.js";
+import { element, showResults, closeCandidates } from "./results.js";
+import { asCsv, asJsonl, copy, save } from "./files.js";
+
 const EXAMPLE = "A gripping and honest film that never loses its sense of humour.\nThe plot is formulaic, but the photography is dazzling.";
 const NUMBERS = ["n_a", "k", "seed", "p_t"];
 const SWITCHES = ["filter", "context", "words", "text", "conditioning", "pairs"];
 const ONLY_SAMPLES = ["n_a", "seed", "p_t", "conditioning", "pairs"];
-const ORIGINS = { mlm: "masked LM", glove: "GloVe" };
+const NAMES = { n_a: "the number of variants", k: "the number of candidates", seed: "the seed", p_t: "the share" };
 const LONGEST_SHARED_TEXT = 4000;
+const LARGEST_SEED = 2n ** 63n - 1n;
 
 const byId = (id) => document.getElementById(id);
-const form = byId("form"), tip = byId("tip");
+const form = byId("form");
 const defaults = Object.fromEntries([...NUMBERS, ...SWITCHES].map((name) => [name, form.elements[name].value]));
-let running = null, lastLines = "", tipOwner = null;
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
+let running = null, shown = null, limits = null, isExample = false;
 
 function readTexts() {
   const lines = byId("texts").value.split("\n").filter((line) => line.trim() !== "");
@@ -24,10 +23,13 @@ function readTexts() {
 
 function readSettings() {
   const settings = {};
-  for (const name of NUMBERS) settings[name] = Number(form.elements[name].value);
+  for (const name of NUMBERS) settings[name] = name === "seed" ? BigInt(form.elements.seed.value.trim()) : Number(form.elements[name].value);
   for (const name of SWITCHES) settings[name] = form.elements[name].value;
   return settings;
 }
+
+// What the results depend on. Whoever changes it sees that the results below belong to something else.
+const inputs = () => JSON.stringify([byId("texts").value, ...[...NUMBERS, ...SWITCHES].map((name) => form.elements[name].value)]);
 
 // Errors are shown at the field that the problem document points at, otherwise above the results.
 function clearErrors() {
@@ -39,6 +41,7 @@ function clearErrors() {
 function showFieldError(name, message) {
   const line = byId(`${name}-error`), field = form.elements[name];
   if (!line || !field) return false;
+  if (byId("settings").contains(field)) byId("settings").open = true;
   field.setAttribute("aria-invalid", "true");
   line.textContent = message;
   line.hidden = false;
@@ -58,7 +61,9 @@ function showProblem(problem, response) {
     byId("token").focus();
     return;
   }
+  if (problem.code === "timeout") return showAlert("This took longer than the service allows. Try fewer or shorter sentences.");
   const seconds = response.headers.get("Retry-After");
+  if (problem.code === "overload") return showAlert(`The service is busy. Try again${seconds ? ` in ${seconds} s` : " in a moment"}.`);
   let placed = false;
   for (const { pointer, detail } of problem.errors ?? []) {
     const [, name, index] = pointer.split("/");
@@ -68,152 +73,80 @@ function showProblem(problem, response) {
   if (!placed) showAlert(problem.detail + (seconds ? ` (try again in ${seconds} s)` : ""));
 }
 
-function checkFields() {
-  for (const name of NUMBERS) {
-    const field = form.elements[name];
-    const isWhole = name === "p_t" || /^\d+$/.test(field.value.trim());
-    if (!isWhole || !field.checkValidity()) return !showFieldError(name, isWhole ? field.validationMessage : "Enter a whole number.");
-  }
-  if (readTexts().length === 0) return !showFieldError("texts", "Enter a sentence first.");
-  return true;
+function rangeOf(name) {
+  if (name === "seed") return [0n, LARGEST_SEED];
+  if (name === "p_t") return [0, 1];
+  const field = form.elements[name];
+  return [Number(field.min), Number(field.max)];
 }
 
-async function ask(path, body, signal) {
-  const headers = { "Content-Type": "application/json" };
-  const token = sessionStorage.getItem("token");
-  if (token) headers.Authorization = `Bearer ${token}`;
-  const response = await fetch(path, { method: "POST", headers, body: JSON.stringify(body), signal });
-  if (response.ok) return (await response.json()).results;
-  const problem = await response.json().catch(() => ({ detail: `The service answered ${response.status}.` }));
-  throw Object.assign(new Error(problem.detail), { problem, response });
+function checkFields() {
+  for (const name of NUMBERS) {
+    const value = form.elements[name].value.trim(), [low, high] = rangeOf(name);
+    if (value === "") return !showFieldError(name, `Enter ${NAMES[name]}.`);
+    const isNumber = name === "p_t" || /^-?\d+$/.test(value);
+    const number = isNumber && (name === "seed" ? BigInt(value) : Number(value));
+    if (!isNumber || number < low || number > high) return !showFieldError(name, `Enter a whole number from ${low} to ${high}.`);
+  }
+  const texts = readTexts();
+  if (texts.length === 0) return !showFieldError("texts", "Enter a sentence first.");
+  if (!limits) return true;
+  if (texts.length > limits.max_texts) return !showFieldError("texts", `These are ${texts.length} sentences; at most ${limits.max_texts} at once.`);
+  const place = texts.findIndex((text) => [text].flat().some((one) => Array.from(one).length > limits.max_text_characters));
+  return place < 0 || !showFieldError("texts", `Sentence ${place + 1}: longer than ${limits.max_text_characters} characters.`);
 }
 
 async function run() {
   clearErrors();
-  hideTip();
+  closeCandidates();
   if (!checkFields()) return;
   running?.abort();
   const mine = (running = new AbortController());
-  const texts = readTexts(), settings = readSettings();
+  const texts = readTexts(), settings = readSettings(), asked = inputs(), moves = !isExample;
   const candidateSettings = Object.fromEntries(Object.entries(settings).filter(([name]) => !ONLY_SAMPLES.includes(name)));
-  writeUrl();
+  if (!isExample) writeUrl();
+  isExample = false;
   byId("go").setAttribute("aria-busy", "true");
+  byId("stop").hidden = false;
   byId("status").textContent = "Working…";
   const began = performance.now();
+  const clock = setInterval(() => (byId("status").textContent = `Working… ${Math.round((performance.now() - began) / 1000)} s`), 1000);
   try {
-    // Samples are drawn from the candidates: requesting these first puts them into the service's cache.
+    // Samples are drawn from the candidates: asking for these first puts them into the service's cache.
     const candidates = await ask("v1/candidates", { texts, ...candidateSettings }, mine.signal);
     const samples = await ask("v1/augment", { texts, ...settings }, mine.signal);
-    show(candidates, samples);
+    showResults(byId("cards"), candidates, samples);
+    shown = { asked, samples };
+    byId("toolbar").hidden = byId("downloads").hidden = false;
+    markStale();
     const count = samples.reduce((sum, one) => sum + one.samples.length, 0);
-    byId("status").textContent = `${count} ${count === 1 ? "sample" : "samples"} in ${Math.round(performance.now() - began)} ms`;
+    byId("status").textContent = `${count} ${count === 1 ? "variant" : "variants"} in ${Math.round(performance.now() - began)} ms`;
     byId("token-box").hidden = true;
+    // On a phone the results are below the fold.
+    if (moves && byId("cards").getBoundingClientRect().top > innerHeight * 0.7) byId("results").scrollIntoView({ block: "start" });
   } catch (error) {
     if (mine.signal.aborted) return;
     byId("status").textContent = "";
     if (error.problem) showProblem(error.problem, error.response);
     else showAlert("The service does not respond. Is it still running?");
   } finally {
-    if (running === mine) byId("go").removeAttribute("aria-busy");
+    clearInterval(clock);
+    if (running === mine) {
+      byId("go").removeAttribute("aria-busy");
+      byId("stop").hidden = true;
+    }
   }
 }
 
-function show(candidates, results) {
-  const cards = candidates.map((one, index) => {
-    const title = element("h2", { textContent: `Sentence ${index + 1}` });
-    const card = element("article", { className: "card" }, title, wordsLine(one.text_a));
-    if (one.text_b) card.append(wordsLine(one.text_b));
-    const samples = results[index].samples;
-    if (samples.length) card.append(element("ol", { className: "samples" }, ...samples.map(sampleItem)));
-    else card.append(element("p", { className: "none", textContent: "No samples: this sentence has no replaceable word, or the number of samples is 0." }));
-    return card;
-  });
-  byId("cards").replaceChildren(...cards);
-  byId("toolbar").hidden = false;
-  lastLines = results.flatMap((one) => one.samples.map((sample) => JSON.stringify({ id: one.id, ...sample }))).join("\n") + "\n";
+function stop() {
+  running?.abort();
+  byId("status").textContent = "Stopped.";
 }
 
-// Spans are in code points, but JavaScript strings are in UTF-16 units: slice arrays of code points.
-function wordsLine({ text, words }) {
-  const letters = Array.from(text), line = element("p", { className: "words" });
-  let last = 0;
-  for (const word of words) {
-    line.append(letters.slice(last, word.start).join(""));
-    line.append(wordElement(letters.slice(word.start, word.end).join(""), word));
-    last = word.end;
-  }
-  line.append(letters.slice(last).join(""));
-  return line;
-}
-
-function wordElement(shown, word) {
-  if (!word.origin) return element("span", { className: "kept", textContent: shown });
-  const button = element("button", { type: "button", className: `word ${word.origin}`, textContent: shown });
-  const count = word.candidates.length;
-  button.setAttribute("aria-label", `${shown}, ${ORIGINS[word.origin]}, ${count ? `${count} candidates` : "no candidates"}`);
-  for (const event of ["pointerenter", "focus", "click"]) button.addEventListener(event, () => showTip(button, word));
-  button.addEventListener("pointerleave", () => document.activeElement !== button && hideTip());
-  button.addEventListener("blur", hideTip);
-  return button;
-}
-
-function showTip(owner, word) {
-  hideTip();
-  const scores = word.scores, low = Math.min(...scores), span = Math.max(...scores) - low || 1;
-  const items = word.candidates.map((candidate, index) => {
-    const item = element("li", {}, element("span", { textContent: candidate }), element("span", { textContent: scores[index].toFixed(2) }));
-    item.style.setProperty("--share", `${Math.round(8 + 92 * ((scores[index] - low) / span))}%`);
-    return item;
-  });
-  const heading = items.length ? `${ORIGINS[word.origin]}: ${word.origin === "mlm" ? "logit" : "cosine"}` : "No candidates: the word is not replaced.";
-  tip.replaceChildren(element("h3", { textContent: heading }), element("ol", {}, ...items));
-  tip.className = `is-${word.origin}`;
-  tip.hidden = false;
-  const place = owner.getBoundingClientRect(), width = tip.offsetWidth, height = tip.offsetHeight;
-  const left = Math.max(8, Math.min(place.left, document.documentElement.clientWidth - width - 8));
-  const fitsBelow = place.bottom + height + 8 < innerHeight || place.top < height + 8;
-  tip.style.left = `${left + scrollX}px`;
-  tip.style.top = `${(fitsBelow ? place.bottom + 6 : place.top - height - 6) + scrollY}px`;
-  owner.setAttribute("aria-describedby", "tip");
-  tipOwner = owner;
-}
-
-function hideTip() {
-  tip.hidden = true;
-  tipOwner?.removeAttribute("aria-describedby");
-  tipOwner = null;
-}
-
-function sampleItem(sample) {
-  const item = element("li", { value: sample.n });
-  item.append(...markedText(sample, "text_a"));
-  if (sample.text_b !== null) item.append(element("span", { className: "second" }, ...markedText(sample, "text_b")));
-  return item;
-}
-
-function markedText(sample, column) {
-  const letters = Array.from(sample[column]), parts = [];
-  let last = 0;
-  for (const one of sample.replaced.filter((one) => one.column === column)) {
-    parts.push(letters.slice(last, one.start).join(""));
-    const was = element("span", { className: "unseen", textContent: ` (was ${one.word})` });
-    parts.push(element("mark", { className: one.origin, title: `was: ${one.word}` }, one.candidate, was));
-    last = one.end;
-  }
-  parts.push(letters.slice(last).join(""));
-  return parts;
-}
-
-async function copy(button, text) {
-  const before = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Could not copy";
-  }
-  byId("status").textContent = button.textContent;
-  setTimeout(() => (button.textContent = before), 1500);
+function markStale() {
+  const isStale = shown !== null && shown.asked !== inputs();
+  byId("stale").hidden = !isStale;
+  byId("cards").classList.toggle("is-stale", isStale);
 }
 
 // Settings and sentences are kept in the URL's fragment, which browsers never send to a server.
@@ -233,25 +166,52 @@ function readUrl() {
     const isKnown = field.tagName !== "SELECT" || [...field.options].some((one) => one.value === value);
     field.value = isKnown ? value : defaults[name];
   }
-  byId("switches").open = SWITCHES.some((name) => form.elements[name].value !== defaults[name]);
-  showShare();
+  showSettings();
 }
 
-function showShare() {
-  byId("p_t-value").textContent = Number(form.elements.p_t.value).toFixed(2);
+function showSettings() {
+  byId("p_t-value").textContent = `about ${Math.round(100 * form.elements.p_t.value)}%`;
+  const count = [...NUMBERS, ...SWITCHES].filter((name) => form.elements[name].value !== defaults[name]).length;
+  byId("changed").textContent = count ? `${count} changed` : "variants per sentence, candidates, seed …";
+  markStale();
 }
 
-async function waitUntilReady() {
-  for (;;) {
-    const state = await fetch("readyz").then((response) => response.json()).catch(() => null);
-    if (state?.status !== "loading") {
-      if (state?.status === "failed") showAlert(state.detail);
-      if (byId("status").textContent.startsWith("The models")) byId("status").textContent = "";
-      return;
-    }
-    byId("status").textContent = "The models are loading…";
-    await new Promise((done) => setTimeout(done, 500));
+function reset() {
+  for (const name of [...NUMBERS, ...SWITCHES]) form.elements[name].value = defaults[name];
+  clearErrors();
+  showSettings();
+  writeUrl();
+}
+
+function showAbout(found) {
+  const { models, version } = found;
+  limits = found.limits;
+  form.elements.n_a.max = limits.max_n_a;
+  form.elements.k.max = limits.max_k;
+  byId("metrics").hidden = found.needs_token;
+  const parts = [`Version ${version}`];
+  if (models.mlm) parts.push(`language model ${models.mlm.name} (${models.mlm.dtype}, ${models.mlm.fingerprint.slice(0, 12)})`);
+  if (models.glove) parts.push(`word vectors ${models.glove.name} (${models.glove.fingerprint.slice(0, 12)})`);
+  parts.push(`at most ${limits.max_texts} sentences of ${limits.max_text_characters.toLocaleString("en")} characters, ${limits.max_n_a} variants, ${limits.max_k} candidates`);
+  byId("about").replaceChildren(element("p", { textContent: `${parts.join(" · ")}.` }));
+  byId("about").append(element("p", { textContent: "A batch job with the same fingerprints, ids, seed and settings gives the same variants." }));
+  byId("about").hidden = false;
+}
+
+async function begin() {
+  readUrl();
+  const failure = await waitUntilReady((text) => (byId("status").textContent = text));
+  if (failure) return showAlert(failure);
+  const found = await info().catch(() => null);
+  if (found) showAbout(found);
+  if (found?.needs_token && !sessionStorage.getItem("token")) {
+    byId("token-box").hidden = false;
+    byId("status").textContent = "Enter your access token to begin.";
+    return;
   }
+  if (running) return;
+  isExample = location.hash === "";
+  if (isExample || new URLSearchParams(location.hash.slice(1)).has("texts")) run();
 }
 
 form.addEventListener("submit", (event) => {
@@ -268,10 +228,13 @@ form.addEventListener("keydown", (event) => {
   }
 });
 form.addEventListener("change", writeUrl);
-byId("p_t").addEventListener("input", showShare);
-byId("copy-jsonl").addEventListener("click", (event) => copy(event.currentTarget, lastLines));
-byId("copy-link").addEventListener("click", (event) => copy(event.currentTarget, location.href));
-addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
+form.addEventListener("input", showSettings);
+byId("stop").addEventListener("click", stop);
+byId("reset").addEventListener("click", reset);
+byId("copy-jsonl").addEventListener("click", (event) => copy(event.currentTarget, asJsonl(shown.samples), byId("status")));
+byId("copy-link").addEventListener("click", (event) => copy(event.currentTarget, location.href, byId("status")));
+byId("save-jsonl").addEventListener("click", () => save("variants.jsonl", "application/x-ndjson", asJsonl(shown.samples)));
+byId("save-csv").addEventListener("click", () => save("variants.csv", "text/csv", asCsv(shown.samples)));
+addEventListener("keydown", (event) => event.key === "Escape" && closeCandidates());
 addEventListener("hashchange", readUrl);
-readUrl();
-waitUntilReady();
+begin();

@@ -99,12 +99,13 @@ def test_a_large_request_does_not_starve_small_ones(service: Service) -> None:
     assert finished < done[0], "five small requests waited for the large one"
 
 
-def test_a_request_beyond_the_time_limit_is_answered_503(model_options: list[str], tmp_path: Path) -> None:
+def test_a_request_beyond_the_time_limit_is_answered_504(model_options: list[str], tmp_path: Path) -> None:
     options = ["--request-seconds", "0.2", "--queue-seconds", "100"]
     with Service(*model_options, *options, log=tmp_path / "log.txt") as service, service.client() as client:
         body = {"texts": [text_number(i) * 4 for i in range(64)], "n_a": 1, "words": "all", "context": "pair"}
         response = client.post("/v1/augment", json=body)
-        assert (response.status_code, response.json()["code"]) == (503, "timeout")
+        assert (response.status_code, response.json()["code"]) == (504, "timeout")
+        assert "retry-after" not in response.headers
         assert client.post("/v1/augment", json={"texts": ["the cat"], "n_a": 1}).status_code == 200
 
 
@@ -158,5 +159,5 @@ def test_a_short_token_and_a_taken_port_are_refused(service: Service, monkeypatc
     monkeypatch.setenv("AUGMENT_SERVICE_TOKENS", "short-secret")
     refused = run_command("serve", "--port", "0")
     assert refused.returncode == 2
-    assert "token 1 must be 16 or more" in refused.stderr
+    assert "AUGMENT_SERVICE_TOKENS: token 1: a token must be 16 or more" in refused.stderr
     assert "short-secret" not in refused.stderr

@@ -126,7 +126,7 @@ async def from_service(
     from augment_service.service.neighbours import NeighbourBatcher
 
     models = LocalModels(
-        PassBatcher(masked_lm=augmenter._masked_lm, batch_tokens=1024), NeighbourBatcher(vectors=augmenter._vectors)
+        PassBatcher(masked_lm=augmenter._masked_lm, batch_tokens=1024), NeighbourBatcher(vectors=augmenter._vectors), {}
     )
     service = ServiceAugmenter(models, cache_bytes=1_000_000, max_tokens=100_000, metrics=ServiceMetrics())
     ticket = service.ticket()

@@ -75,7 +75,9 @@ def test_the_dashboard_shows_exactly_the_metrics_of_the_service() -> None:
     metrics.watch_queue(
         queued_tokens=lambda: 0, tokens_per_second=lambda: 0.0, queued_words=lambda: 0, words_per_second=lambda: 0.0
     )
-    known = {name.removesuffix("_created") for name in metrics.registry._names_to_collectors}
+    metrics.show_models({})
+    names = metrics.registry._names_to_collectors
+    known = {name.removesuffix("_created") for name in names if name.startswith("augment_service_")}
     asked = {
         name
         for panel in dashboard["panels"]
@@ -83,5 +85,5 @@ def test_the_dashboard_shows_exactly_the_metrics_of_the_service() -> None:
         for name in re.findall(r"augment_service_\w+", target["expr"])
     }
     assert asked - known == set()
-    stems = {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in known}
-    assert stems - {re.sub(r"_(bucket|sum|count|total)$", "", name) for name in asked} == set()
+    stems = {re.sub(r"_(bucket|sum|count|total|info)$", "", name) for name in known}
+    assert stems - {re.sub(r"_(bucket|sum|count|total|info)$", "", name) for name in asked} == set()

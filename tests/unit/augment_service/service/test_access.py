@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from augment_service.service.access import Access, check_binding, is_loopback, read_tokens
+from augment_service.service.access import Access, check_binding, is_loopback
+from augment_service.service.tokens import Token, TokenLimitError, read_tokens
 from shared.errors import UsageError
 
 
@@ -23,9 +26,13 @@ from shared.errors import UsageError
     ],
 )
 def test_only_a_bearer_header_with_a_known_token_is_allowed(header: bytes | None, is_allowed: bool) -> None:
-    access = Access(["one-token-that-is-long", "two-token-that-is-long"])
-    assert access.allows(header) is is_allowed
-    assert Access([]).allows(header)
+    secrets = ("one-token-that-is-long", "two-token-that-is-long")
+    access = Access([Token(secret=secret, name=secret[:3]) for secret in secrets])
+    found = access.find(header)
+    assert (found is not None) is is_allowed
+    if header is not None and found is not None:
+        assert found.secret.encode() in header
+    assert not Access([]).needs_token
 
 
 def test_only_loopback_addresses_do_without_tokens() -> None:
@@ -42,4 +49,92 @@ def test_only_loopback_addresses_do_without_tokens() -> None:
 
 def test_tokens_in_the_environment_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUGMENT_SERVICE_TOKENS", " a-token-of-the-tests , ,another-token-here ")
-    assert read_tokens(None) == ["a-token-of-the-tests", "another-token-here"]
+    assert [one.secret for one in read_tokens(None)] == ["a-token-of-the-tests", "another-token-here"]
+
+
+def test_a_token_file_has_names_limits_comments_and_perhaps_a_byte_order_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUGMENT_SERVICE_TOKENS", raising=False)
+    path = tmp_path / "tokens"
+    path.write_bytes(
+        b"\xef\xbb\xbfa-token-of-the-tests\r\n\n# a comment\n  # another\n"
+        b"team-a: another-token:with-a-colon max-requests=2\nbatch: the-third-token-here per-minute=60 max-requests=1\n"
+    )
+    found = read_tokens(str(path))
+    assert [(one.name, one.secret) for one in found] == [
+        ("token-1", "a-token-of-the-tests"),
+        ("team-a", "another-token:with-a-colon"),
+        ("batch", "the-third-token-here"),
+    ]
+    assert [(one.max_requests, one.per_minute) for one in found] == [(None, None), (2, None), (1, 60)]
+    assert "the-third-token" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("short-secret", "line 1: a token must be 16"),
+        ("name: short-secret", "line 1: a token must be 16"),
+        ("a name: secret-secret-secret", "line 1: a name consists"),
+        ("secret-secret-secret max-request=1", "line 1: after the token only max-requests=N"),
+        ("secret-secret-secret max-requests=0", "line 1: after the token only max-requests=N"),
+        ("secret-secret-secret and-another-secret", "line 1: after the token only max-requests=N"),
+        ("secret-s\u00e9cret-secret", "line 1: a token must be 16"),
+        ("a: secret-secret-secret\na: secret-secret-second", "two tokens have the name a"),
+        ("# nothing", "contains no token"),
+    ],
+)
+def test_a_line_that_is_no_token_is_named_without_showing_it(
+    line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AUGMENT_SERVICE_TOKENS", raising=False)
+    path = tmp_path / "tokens"
+    path.write_text(line, encoding="utf-8")
+    with pytest.raises(UsageError, match=message) as caught:
+        read_tokens(str(path))
+    assert "secret" not in str(caught.value).replace("import secrets", "").replace("secrets.token", "")
+
+
+def test_a_token_may_have_so_many_requests_at_a_time_also_after_a_reload() -> None:
+    def token(limit: int) -> Token:
+        return Token(secret="one-token-that-is-long", name="one", max_requests=limit)
+
+    access = Access([token(2)])
+
+    def find() -> Token:
+        found = access.find(b"Bearer one-token-that-is-long")
+        assert found is not None
+        return found
+
+    first, second = find(), find()
+    first.begin()
+    second.begin()
+    with pytest.raises(TokenLimitError):
+        find().begin()
+    access.replace([token(3)])
+    find().begin()
+    with pytest.raises(TokenLimitError):
+        find().begin()
+    first.end()
+    find().begin()
+
+
+def test_a_token_may_start_so_many_requests_per_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr("augment_service.service.tokens.time.monotonic", lambda: now)
+    one = Token(secret="one-token-that-is-long", name="one", per_minute=3)
+    for _ in range(3):
+        one.begin()
+    with pytest.raises(TokenLimitError) as caught:
+        one.begin()
+    assert caught.value.retry_after_seconds == pytest.approx(20)
+    now += 21
+    one.begin()
+    with pytest.raises(TokenLimitError):
+        one.begin()
+    now += 600
+    for _ in range(3):
+        one.begin()
+    with pytest.raises(TokenLimitError):
+        one.begin()

@@ -78,10 +78,11 @@ def augment_stream_async(url: str) -> list[TextSamples]:
         (500, b"Internal Server Error", 3),  # a proxy whose replica died
         (502, b"<html>", 3),
         (
-            503,
-            json.dumps(PROBLEM | {"status": 503, "code": "timeout"}).encode(),
-            2,
-        ),  # it may well happen again
+            504,
+            json.dumps(PROBLEM | {"status": 504, "code": "timeout"}).encode(),
+            1,
+        ),  # the same work would take as long again
+        (504, b"<html>", 3),  # a proxy that lost its replica
         (500, json.dumps(PROBLEM).encode(), 1),  # an error of the service itself: it would happen again
         (404, b"not here", 1),
     ],

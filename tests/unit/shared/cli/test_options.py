@@ -13,7 +13,8 @@ import augment_service.cli
 import trainer.cli
 from shared.cli.command_line import Command, _load
 from shared.cli.config import CommandConfig, flag_of, identity, runtime
-from shared.cli.options import add_arguments, from_namespace, option_groups, range_text
+from shared.cli.options import add_arguments, option_groups, range_text
+from shared.cli.values import from_namespace
 from shared.errors import UsageError
 
 COMMANDS = [

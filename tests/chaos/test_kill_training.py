@@ -1,0 +1,20 @@
+"""The short form of tests.chaos.kill_training: training that is killed at random moments ends with the same bits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.command import ROOT
+
+
+@pytest.mark.slow
+def test_training_killed_at_random_moments_ends_with_the_same_bits() -> None:
+    # A process of its own: it forks, which needs a process without threads.
+    command = [sys.executable, "-m", "tests.chaos.kill_training", "--kills", "8", "--seed", "3"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "8 kills, " in finished.stdout
+    assert ", 0 different" in finished.stdout
