@@ -32,15 +32,6 @@ _FAULTS = (
     *(OSError, EOFError, UnicodeError, NotImplementedError),
     *(lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException),
 )
-    OSError,
-    EOFError,
-    UnicodeError,
-    lzma.LZMAError,
-    zlib.error,
-    zipfile.BadZipFile,
-    pa.ArrowException,
-    NotImplementedError,
-)
 
 
 def file_kind(path: str) -> str:
