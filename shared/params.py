@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
@@ -14,7 +14,7 @@ Context = Literal["single", "pair", "unmasked"]
 Words = Literal["reference", "all-letters", "all"]
 TextForm = Literal["preserve", "reference"]
 Filter = Literal["reference", "whole-words"]
-Pairs = Literal["both", "each"]
+Pairs = Literal["both", "each", "same"]
 Case = Literal["match", "keep"]
 
 STOP_WORDS_OF_MODE = ("<default>",)
@@ -67,7 +67,9 @@ class AugmentParams(BaseModel):
         "reference", "Candidates: the K best vocabulary entries without word continuations; or the K best whole words."
     )
     pairs: Pairs = identity(
-        "both", "Text pairs: every sample may change both texts, or samples change one text each, in turn."
+        "both",
+        "Text pairs: every sample may change both texts; samples change one text each, in turn; or both, with the same "
+        "new word wherever a word occurs in both.",
     )
     case: Case = identity(
         "match",
@@ -89,6 +91,14 @@ class AugmentParams(BaseModel):
         "line (default: reference with --words reference, otherwise none).",
         metavar="FILE",
     )
+
+    @model_validator(mode="after")
+    def _same_needs_candidates_of_the_original(self) -> Self:
+        if self.pairs == "same" and self.conditioning == "sequential":
+            raise ValueError(
+                "--pairs same needs --conditioning original: with sequential, candidates depend on the words before"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.candidates import Ints, RowCandidates, Samples, concatenate, offsets_of
-from shared.choices import KEPT, Choices, ChoiceTable, list_choices, text_key
+from shared.choices import KEPT, Choices, ChoiceTable
+from shared.links import link_words
+from shared.listing import list_choices, text_key
 from shared.params import AugmentParams
 from shared.rng import uniforms
 from shared.strings import used_only
@@ -33,6 +35,8 @@ def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams) -> Sample
     in parts.
     """
     table = ChoiceTable.of(rows, params.text)
+    if params.pairs == "same":
+        table = link_words(table, rows, params)
     num_sites = np.diff(table.first_site)
     drawable = np.flatnonzero(num_sites > 0) if params.p_t > 0 and params.n_a else np.zeros(0, np.int64)
     blocks = _blocks(drawable, num_sites[drawable] * params.n_a)

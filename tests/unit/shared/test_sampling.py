@@ -51,7 +51,7 @@ PARAMS = st.builds(
     n_a=st.integers(0, 12),
     p_t=st.sampled_from([0.0, 0.2, 0.4, 1.0]),
     seed=st.integers(0, 2**63 - 1),
-    pairs=st.sampled_from(["both", "each"]),
+    pairs=st.sampled_from(["both", "each", "same"]),
 )
 
 
