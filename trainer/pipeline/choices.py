@@ -14,7 +14,7 @@ SAMPLES = 200_000
 LEAST_SEEN = 60_000
 """Small data sets are passed over until the student has seen this many samples in its first stage."""
 MAX_N_A, MAX_N_A_PAIRS, MAX_EPOCHS = 20, 4, 10
-SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)
+SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
 MARGIN = 0.9
 """Share of a budget that is planned for; the rest covers a machine that slows down."""
 MIN_AUGMENT_ROWS = 200
@@ -121,7 +121,7 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
     epochs = min(max(round(scale * LEAST_SEEN / per_pass), 1), MAX_EPOCHS)
     choices = Choices(
         n_a=n_a,
-        teacher_epochs=3.0 if scale >= 0.5 else 2.0 if scale >= 0.25 else 1.0,
+        teacher_epochs=3.0 if scale >= 0.5 else 2.0 if scale >= 0.25 else 1.0 if scale >= 0.05 else 0.5,
         epochs=float(epochs),
         prediction_epochs=float(min(2 * epochs, MAX_EPOCHS)),
         max_length=task.max_length,
