@@ -22,22 +22,31 @@ class _Unreadable:
 def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
     """Record batches of a Parquet file, or of an Arrow file or stream. Raises InputError."""
     try:
-        if kind == "parquet":
-            import pyarrow.parquet as pq
+        for batch in _batches(path, kind):
+            _ = batch.schema.names  # names that are not UTF-8 are an error here, not where they are used
+            yield batch
+    except (MemoryError, OverflowError) as error:
+        raise InputError(f"{path}: damaged, or it needs more memory than there is: {error}") from error
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
-            with open_seekable(path) as file:
-                yield from pq.ParquetFile(file).iter_batches(batch_size=4096)
+
+def _batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
+    if kind == "parquet":
+        import pyarrow.parquet as pq
+
+        with open_seekable(path) as file:
+            yield from pq.ParquetFile(file).iter_batches(batch_size=4096)
+        return
+    is_local = "://" not in path and path.lower().endswith(".arrow")
+    with pa.memory_map(path) if is_local else pa.PythonFile(open_seekable(path), mode="r") as opened:
+        try:
+            reader = pa.ipc.open_file(opened)
+        except pa.ArrowInvalid:
+            opened.seek(0)
+            yield from pa.ipc.open_stream(opened)
             return
-        is_local = "://" not in path and path.lower().endswith(".arrow")
-        with pa.memory_map(path) if is_local else pa.PythonFile(open_seekable(path), mode="r") as opened:
-            try:
-                reader = pa.ipc.open_file(opened)
-                yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
-            except pa.ArrowInvalid:
-                opened.seek(0)
-                yield from pa.ipc.open_stream(opened)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))
 
 
 def arrow_records(

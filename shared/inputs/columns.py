@@ -24,7 +24,7 @@ _HUB_TEXTS = {"MNLI": ("premise", "hypothesis"), "MRPC": ("sentence1", "sentence
 class Columns:
     """Roles of the input's columns, by index. `rest_fields`: output fields of the columns that have no role.
 
-    label_names: the names of an integer label's classes, where the files have them.
+    label_names: the names of an integer label's classes, where the files have them. not_texts: the label and `rest`.
     """
 
     names: tuple[str, ...]
@@ -34,6 +34,7 @@ class Columns:
     rest: tuple[int, ...]
     rest_fields: tuple[pa.Field, ...]
     label_names: tuple[str, ...] = ()
+    not_texts: tuple[int, ...] = ()
 
 
 def find_columns(header: Header, options: InputOptions, first_path: str) -> Columns:
@@ -58,6 +59,7 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
         source_id=source_id,
         rest=rest,
         rest_fields=_rest_fields(header, rest),
+        not_texts=rest if label is None else (label, *rest),
         label_names=() if label is None else _label_names(header, names[label], task),
     )
 

@@ -67,7 +67,9 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     is_glue = task is not None and not options.text_column
     quoting = options.quoting == "csv" or (options.quoting == "auto" and not (is_glue and file_kind(path) == "tsv"))
     default = "\t" if file_kind(path) == "tsv" else ","
-    delimiter = _delimiter(options.delimiter) or (default if is_glue else _find_delimiter(text, default, newline))
+    delimiter = _delimiter(options.delimiter) or (
+        default if is_glue else _find_delimiter(text, default, newline, options)
+    )
     escape = "\\" if options.escape == "backslash" else None
     if quoting and options.quoting == "auto" and options.escape == "auto":
         plain, escaped = (_count_bad(text, delimiter, one, newline) for one in (None, "\\"))
@@ -152,18 +154,24 @@ def _has_quoted_cells(text: str, delimiter: str, newline: str) -> bool:
     )
 
 
-def _find_delimiter(text: str, default: str, newline: str) -> str:
-    """The format's own delimiter if the header has it; else the one that gives nearly all rows the header's width."""
+def _find_delimiter(text: str, default: str, newline: str, options: InputOptions) -> str:
+    """The one that gives the header the columns that are asked for by name.
+
+    Else the format's own delimiter if the header has it; else the one that gives nearly all rows the header's width.
+    """
+    asked = {*options.text_column, options.label_column, options.id_column} - {None}
     best, share_of_best = default, 0.0
+    is_default = False
     for delimiter in (default, *(one for one in _NAMES if one != default)):
         rows = [one.cells for one in _sample_rows(text, delimiter, None, newline)]
         if not rows or rows[0] is None or len(rows[0]) < 2:
             continue
+        if asked and asked <= set(rows[0]):
+            return delimiter
         share = sum(row is not None and len(row) == len(rows[0]) for row in rows) / len(rows)
-        if share > share_of_best and (delimiter == default or share >= 0.9):
+        is_default = is_default or (delimiter == default and share >= 0.5)
+        if not is_default and share > share_of_best and (delimiter == default or share >= 0.9):
             best, share_of_best = delimiter, share
-        if delimiter == default and share >= 0.5:
-            break
     return best
 
 

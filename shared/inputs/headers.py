@@ -82,6 +82,10 @@ def read_header(paths: Sequence[str], options: InputOptions) -> Header:
         if layout is None:
             logger.info("empty_file_passed_over", extra={"fields": {"file": path}})
     names = tuple(dict.fromkeys(name for layout in layouts for name in layout.names))
+    for layout in layouts:
+        for name in layout.names:
+            if not name.isascii() and not name.encode("utf-8", "ignore").decode() == name:
+                raise InputError(f"{layout.path}: the column name {name!a} contains a lone surrogate")
     types = _types(layouts)
     return Header(
         names=names,

@@ -18,6 +18,7 @@ _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,18}))(\.0)?", re.ASCII)
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?", re.ASCII)
 _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<point>\.(?:0|[0-9]*[1-9]))?(?:e(?P<exponent>[-+]?[0-9]{1,3}))?", re.ASCII)
 _EXACT = 2**53
+_INT64 = pa.int64()
 
 WHOLE, LONG, FLOAT, TEXT = "whole", "long", "float", "text"
 """Kinds of labels. LONG: an integer that float64 cannot hold exactly."""
@@ -32,6 +33,8 @@ def is_missing(cell: Any) -> bool:
 
 def whole_number(cell: Any) -> int | None:
     """The int64 that a cell is, or is the plain spelling of; else None."""
+    if isinstance(cell, str) and len(cell) == 1 and "0" <= cell <= "9":
+        return int(cell)
     if isinstance(cell, bool):
         return None
     if isinstance(cell, float):
@@ -89,8 +92,8 @@ def convert_label(label: Any, label_type: pa.DataType) -> Any:
     """A label as a value of its column's type."""
     if label is None:
         return None
-    if pa.types.is_int64(label_type):
-        return whole_number(label)
+    if label_type == _INT64:
+        return label if type(label) is int else whole_number(label)
     if pa.types.is_float64(label_type):
         return float(label)
     if pa.types.is_string(label_type) and not isinstance(label, str):

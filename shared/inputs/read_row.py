@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,14 +24,17 @@ def read_row(position: int, record: Record, columns: Columns, options: InputOpti
     reason = record.reason if cells is None else _problem(record, cells, columns, options)
     if cells is None or reason:
         return QuarantinedRow(position, record.where, reason, record.shown())
-    texts = [cells[index] for index in columns.texts]
-    rest = [as_type(cells[index], field.type) for index, field in zip(columns.rest, columns.rest_fields, strict=True)]
+    rest: tuple[Any, ...] = ()
+    if columns.rest:
+        fields = zip(columns.rest, columns.rest_fields, strict=True)
+        rest = tuple([as_type(cells[index], field.type) for index, field in fields])
+    texts = columns.texts
     return SourceRow(
-        source_id=position if columns.source_id is None else _source_id(cells[columns.source_id]),
-        text_a=texts[0],
-        text_b=texts[1] if len(texts) > 1 else None,
-        label=None if columns.label is None else _label(cells[columns.label], columns.label_names),
-        rest=tuple(rest),
+        position if columns.source_id is None else _source_id(cells[columns.source_id]),
+        cells[texts[0]],
+        cells[texts[1]] if len(texts) > 1 else None,
+        None if columns.label is None else _label(cells[columns.label], columns.label_names),
+        rest,
     )
 
 
@@ -39,6 +43,10 @@ def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptio
     for index in columns.texts:
         if problem := _text_problem(cells[index], options.max_characters):
             return f"column {columns.names[index]}: {problem}"
+    for index in columns.not_texts:
+        cell = cells[index]
+        if isinstance(cell, (str, list, dict)) and _has_surrogate(cell):
+            return f"column {columns.names[index]}: contains a lone surrogate"
     if columns.label is not None:
         label = _label(cells[columns.label], columns.label_names)
         if isinstance(label, (list, dict)):
@@ -74,15 +82,22 @@ def _source_id(cell: Any) -> int:
 def _text_problem(text: Any, max_characters: int) -> str:
     if not isinstance(text, str):
         return "the text is missing" if is_missing(text) else "not a text"
-    if is_missing(text):
+    if not text or text.isspace():
         return "empty text"
     if "\x00" in text:
         return "contains a NUL byte"
     if len(text) > max_characters:
         return f"{len(text)} characters, --max-characters is {max_characters}"
-    if not text.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in text):
+    if _has_surrogate(text):
         return "contains a lone surrogate"
     return ""
+
+
+def _has_surrogate(value: str | list[Any] | dict[str, Any]) -> bool:
+    """Whether a text, or a text within lists and objects, is not valid Unicode."""
+    if not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
+    return not value.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)
 
 
 def _label_problem(label: str, task: Task) -> str:

@@ -49,7 +49,9 @@ def text_records(path: str, dialect: Dialect, width: int | None) -> Iterator[Rec
             for index, (number, cells, reason, raw) in enumerate(rows):
                 if index == 0 and dialect.header:
                     continue
-                if not raw.isascii() and (problem := _undecodable(raw, dialect.encoding)):
+                if cells is not None and (width is None or len(cells) == width) and raw.isascii():
+                    yield Record(path, "line", number, cells, "", raw)
+                elif not raw.isascii() and (problem := _undecodable(raw, dialect.encoding)):
                     yield Record(path, "line", number, None, problem, raw)
                 elif cells is not None and width is not None and len(cells) != width:
                     yield Record(path, "line", number, None, f"{len(cells)} columns, {width} expected", raw)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -58,8 +58,9 @@ class Source:
             count += 1
             if count > self.num_rows:
                 break
-            if isinstance(item, SourceRow):
-                yield replace(item, label=convert_label(item.label, self.label_type))
+            if isinstance(item, SourceRow) and item.label is not None:
+                label = convert_label(item.label, self.label_type)
+                yield SourceRow(item.source_id, item.text_a, item.text_b, label, item.rest)
             else:
                 yield item
             if (digest := digests.add(item)) is not None and digest != next(expected):

@@ -28,7 +28,10 @@ KINDS = {
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 SUFFIXES = (*KINDS, *(f"{kind}{one}" for kind in KINDS for one in COMPRESSED), ".zip")
 """Endings of the files that are taken from a folder."""
-_FAULTS = (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException, NotImplementedError)
+_FAULTS = (
+    *(OSError, EOFError, UnicodeError, NotImplementedError),
+    *(lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException),
+)
 
 
 def file_kind(path: str) -> str:

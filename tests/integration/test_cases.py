@@ -1,0 +1,40 @@
+"""Files, labels and ids as people have them: the reference cases, where their folder exists, each by its own script."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CASES = ROOT.parent / "shared" / "cases"
+NUMBERS = (*range(1, 30), 43, 56, 60)
+"""Cases of tables, labels and ids, and of the service; those of models and corpora have numbers between."""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not CASES.is_dir(), reason="the reference cases are not here"),
+]
+
+
+def folders() -> list[str]:
+    found = sorted(path.name for path in CASES.glob("[0-9][0-9]-*")) if CASES.is_dir() else ["none"]
+    return [name for name in found if not name[:2].isdigit() or int(name[:2]) in NUMBERS]
+
+
+@pytest.mark.parametrize("case", folders())
+def test_a_case_ends_as_expected(case: str) -> None:
+    places = {"PY": sys.executable, "PROJ": str(ROOT), "GOLD": str(CASES.parent / "golden"), "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        ["bash", str(CASES / case / "run.sh")],
+        env=os.environ | places,
+        capture_output=True,
+        text=True,
+        timeout=380,
+    )
+    expected = (CASES / case / "expected.txt").read_text(encoding="utf-8")
+    assert result.returncode == 0, f"{result.stdout[-2000:]}{result.stderr[-1000:]}\nexpected: {expected}"
