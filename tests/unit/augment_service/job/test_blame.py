@@ -17,7 +17,9 @@ from augment_service.engine.batch_guard import BatchGuard
 from augment_service.job.actors import MlmWorker
 from augment_service.job.blame import ROWS_TO_JUDGE, Judge, is_device_error
 from augment_service.job.failures import BrokenProcessError, cause_of, is_rays_own
+from augment_service.job.heartbeat import Heartbeat
 from shared.errors import ClusterError, ExpectedError, ModelError, OverloadError
+from shared.storage.store import open_store
 from tests.support.models import save_random_model
 
 DEVICE_ERRORS = [
@@ -152,6 +154,8 @@ def test_the_check_of_a_worker_runs_its_masked_lm_even_if_no_word_needs_it(
         output=str(tmp_path / "out"),
         dtype="fp32",
     )
+    # What the driver has written before it starts an actor.
+    open_store(config.output).put(Heartbeat("run").name, b"{}")
     worker = MlmWorker(config, "run", "job", "actor")
     worker.load()
     worker._engine.neighbours = NoNeighbours()
