@@ -156,6 +156,8 @@ def _width(path: str, lines: list[bytes]) -> int:
 def _numbers(rows: Iterable[bytes]) -> Floats:
     """(rows, width) float32. Raises ValueError."""
     texts = [row.decode("ascii") for row in rows]
+    if not all(map(str.strip, texts)):
+        raise ValueError("a line has no numbers")
     return np.loadtxt(texts, dtype=np.float32, delimiter=" ", comments=None, ndmin=2)
 
 

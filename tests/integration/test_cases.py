@@ -1,4 +1,4 @@
-"""Files, labels and ids as people have them: the reference cases, where their folder exists, each by its own script."""
+"""Files, labels, models and vectors as people have them: the reference cases, each by its own script."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = ROOT.parent / "shared" / "cases"
-NUMBERS = (*range(1, 30), 43, 56, 60)
-"""Cases of tables, labels and ids, and of the service; those of models and corpora have numbers between."""
+OTHERWISE = (50, 57, 59, 63)
+"""Their scripts cannot run: one cuts a line shorter than its text, three import modules by names that they had once.
+Long texts, vectors and families have tests of their own."""
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,7 +24,7 @@ pytestmark = [
 
 def folders() -> list[str]:
     found = sorted(path.name for path in CASES.glob("[0-9][0-9]-*")) if CASES.is_dir() else ["none"]
-    return [name for name in found if not name[:2].isdigit() or int(name[:2]) in NUMBERS]
+    return [name for name in found if not name[:2].isdigit() or int(name[:2]) not in OTHERWISE]
 
 
 @pytest.mark.parametrize("case", folders())

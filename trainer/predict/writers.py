@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from shared.errors import InputError, UsageError
+from shared.inputs.arrow_cells import to_array
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -48,7 +49,7 @@ def as_table(schema: pa.Schema, columns: Sequence[Sequence[Any]]) -> pa.Table:
     arrays = []
     for field, cells in zip(schema, columns, strict=True):
         try:
-            arrays.append(pa.array(cells, field.type))
+            arrays.append(to_array(cells, field.type))
         except (pa.ArrowException, TypeError, ValueError) as error:
             raise InputError(f"column {field.name}: {str(error).splitlines()[0]}") from error
     return pa.Table.from_arrays(arrays, schema=schema)

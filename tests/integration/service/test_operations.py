@@ -40,10 +40,13 @@ def test_a_folder_that_holds_no_model_ends_the_process(tmp_path: Path) -> None:
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_hub_that_fails_is_asked_again_before_the_process_ends(tmp_path: Path) -> None:
-    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    # Offline, nobody would be asked.
+    online = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    environment = os.environ | online
     command = [sys.executable, "-m", "augment_service", "serve", "--port", "0", "--mlm", "someone/some-model"]
-    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110)
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
     assert finished.returncode == 1, finished.stderr
     assert finished.stderr.count("model_not_loaded_yet") == 3
     assert "--mlm someone/some-model" in finished.stderr.splitlines()[-1]
