@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from augment_service.service.loading import is_path
 from tests.support.command import ROOT, run_command
