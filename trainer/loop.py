@@ -25,6 +25,7 @@ from trainer.data.loader import Loader
 from trainer.interruption import Interruption
 from trainer.recipe import Scores, Stage
 from trainer.record import Recorder, StageProgress
+from trainer.run_folder import keep_metrics
 from trainer.state import Best, Run, State
 from trainer.steps import fetch_losses, make_optimizer, take_step
 
@@ -47,6 +48,9 @@ def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
     saved = _shared_checkpoint(run, stages)
     if saved is not None:
         restore(run, saved)
+    elif run.is_first:
+        # A run that was killed before its first checkpoint starts over, and so do its metrics.
+        keep_metrics(run.folder, 0)
     recorder = Recorder(run)
     while run.state.stage < len(stages):
         stage = stages[run.state.stage]

@@ -1,6 +1,6 @@
 """`make demo`: `trainer distill` on real film-review sentences with the embedded models, within 8 minutes on 2 cores.
 
-It makes a student of 10,605 sentences, shows what the augmentation did to some of them, and has the student classify
+It makes a student of 3,000 sentences, shows what the augmentation did to some of them, and has the student classify
 three new ones. Every command is printed; running the demo again reuses its results.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from deploy.demo.reviews import prepare_reviews
+from deploy.demo.reviews import prepare_reviews, sample_reviews
 from shared.errors import ExpectedError
 from shared.shards import list_commits, read_shard
 from shared.storage.store import open_store
@@ -35,10 +35,11 @@ def main() -> int:
     """Run the demo; exit code 0, or that of what failed, with one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/demo"))
+    parser.add_argument("--rows", type=int, default=3000, help="Sentences to use, of 10,605.")
     parser.add_argument("--budget", default="7m", help="Time for everything after set-up.")
     options = parser.parse_args()
     try:
-        return tell_story(options.output, options.budget)
+        return tell_story(options.output, options.budget, options.rows)
     except BrokenPipeError:
         # The reader of our output closed the pipe (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -50,9 +51,9 @@ def main() -> int:
         return error.exit_code
 
 
-def tell_story(output: Path, budget: str) -> int:
+def tell_story(output: Path, budget: str, rows: int) -> int:
     """Distil, show samples, classify; returns the first nonzero exit code."""
-    reviews = prepare_reviews(output / "reviews.csv")
+    reviews = sample_reviews(prepare_reviews(output / "all-reviews.csv"), output / "reviews.csv", rows)
     student = output / "student"
     say("1. One command from a file of labelled sentences to a small model.")
     columns = ["--text-column", "sentence"]

@@ -8,6 +8,7 @@ scored on SST-2; `trainer distill` makes its own split.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import subprocess
 import sys
@@ -36,6 +37,16 @@ def prepare_reviews(path: Path) -> Path:
         csv.writer(file).writerows([("sentence", "label"), *rows])
     temporary.replace(path)
     return path
+
+
+def sample_reviews(path: Path, output: Path, count: int) -> Path:
+    """Write `count` rows of the file at `path`, chosen by the hash of their sentence, and return `output`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    rows.sort(key=lambda row: hashlib.sha256(row[0].encode()).digest())
+    with output.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows[:count]])
+    return output
 
 
 def review_sentences(path: Path) -> list[str]:

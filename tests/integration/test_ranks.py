@@ -72,4 +72,7 @@ def check_ranks(options: dict[str, object], folder: Path, worlds: tuple[int, ...
     for other in weights[1:]:
         assert weights[0].keys() == other.keys()
         for name, value in weights[0].items():
+            if name.endswith("attention.self.key.bias"):
+                # Softmax cancels it: its gradient is rounding alone, which Adam scales up to whole steps.
+                continue
             assert torch.allclose(value, other[name], atol=1e-4, rtol=1e-3), name
