@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 MEASURED_BATCHES, SECONDS = 4, 4.0
 AUGMENT_SECONDS = "4"
 PLANNED_ROWS = 512
+LIBRARIES = "import pyarrow, ray, torch, transformers"
 
 
 def calibrate(config: DistillConfig, inspection: Inspection, max_length: int, student: str) -> Rates:
@@ -80,9 +81,7 @@ def _augmentation(config: DistillConfig, inspection: Inspection) -> tuple[float,
         command = [sys.executable, "-m", "augment_service", "plan", "--input", f"{folder}/rows.parquet", *columns]
         command += ["--mlm", config.mlm, "--glove", config.glove, "--shard-rows", "16", "--json"]
         command += ["--calibrate-seconds", AUGMENT_SECONDS]
-        began = time.monotonic()
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        taken = time.monotonic() - began
     if finished.returncode != 0:
         lines = finished.stderr.strip().splitlines() or ["no reason given"]
         reason = lines[-1].removeprefix("augment_service: error: ")
@@ -90,8 +89,10 @@ def _augmentation(config: DistillConfig, inspection: Inspection) -> tuple[float,
     plan: dict[str, Any] = json.loads(finished.stdout)
     models = float(plan["start_seconds"])
     working = max(float(plan["seconds"]) - models, 0.1)
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, check=False)
+    start = time.monotonic() - began
     # Ray takes about as long to start as the libraries do to load.
-    start = max(taken - float(AUGMENT_SECONDS) - models, 2.0)
     return float(plan["rows"]) / working, models + start, start
 
 
