@@ -152,10 +152,10 @@ def _compute(job: Job, missing: set[int]) -> None:
     plan = job.manifest.plan
     heartbeat = Heartbeat(job.run, rows=plan.rows, shards=plan.shards, shards_left=len(missing))
     heartbeat.rows_done = plan.rows - sum(map(plan.rows_of, missing))
-    # Actors look for it, to see whether their node has this output.
-    heartbeat.write(job.store)
     with ray_session(job.config.address, NAMESPACE) as (ray, is_own_ray):
         heartbeat.ray_job = ray_job_of(ray)
+        # Actors look for it, to see whether their node has this output. A Ray that cannot be joined leaves no trace.
+        heartbeat.write(job.store)
         driver = _driver(job, missing, heartbeat, ray, is_own_ray)
         try:
             driver.run()
