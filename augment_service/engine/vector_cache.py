@@ -15,6 +15,7 @@ import os
 import time
 import uuid
 import zlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -71,10 +72,7 @@ def cached_vectors(path: str, limit: int | None) -> CachedVectors:
         vectors = read_vectors(path, limit)
         found = _load(cache, vectors.fingerprint)
         if found is None:
-            _store(cache, path, vectors)
-            found = _load(cache, vectors.fingerprint)
-        if found is None:
-            raise ModelError(f"the vector cache {cache} gives back other bytes than were written: check the disk")
+            found = _store(cache, path, vectors)
         if state and state == _state_of(path, limit):
             _write(cache / f"{state}.source.json", json.dumps({"fingerprint": vectors.fingerprint}).encode())
     if found.problem:
@@ -129,8 +127,11 @@ def _load(cache: Path, fingerprint: str) -> CachedVectors | None:
     )
 
 
-def _store(cache: Path, path: str, vectors: WordVectors) -> None:
-    """Write an entry. Raises ModelError for numbers that are not finite, or if the disk refuses."""
+def _store(cache: Path, path: str, vectors: WordVectors) -> CachedVectors:
+    """Write an entry, and return it. Raises ModelError for numbers that are not finite, or if the disk refuses.
+
+    The rows are mapped before they get their name, so it does not matter who removes or replaces the entry meanwhile.
+    """
     name = vectors.fingerprint[:32]
     matrix = vectors.matrix
     norms = np.linalg.norm(np.asarray(matrix, np.float64), axis=1, keepdims=True)
@@ -148,18 +149,39 @@ def _store(cache: Path, path: str, vectors: WordVectors) -> None:
         zero_rows=np.flatnonzero(~np.any(unit, axis=1)).tolist(),
         problem=vectors.problem,
     )
-    _write(cache / f"{name}.unit.npy", unit)
+    mapped = _write_rows(cache / f"{name}.unit.npy", unit)
+    if _crc(mapped) != entry.unit_crc:
+        raise ModelError(f"the vector cache {cache} gives back other bytes than were written: check the disk")
     _write(cache / f"{name}.json", json.dumps(asdict(entry) | {"words": vectors.words}).encode())
+    return CachedVectors(
+        words=vectors.words,
+        unit=mapped,
+        fingerprint=vectors.fingerprint,
+        zero_rows=entry.zero_rows,
+        problem=entry.problem,
+    )
 
 
-def _write(path: Path, content: bytes | NDArray[np.float32]) -> None:
+def _write_rows(path: Path, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Write the rows, and return them memory-mapped. Raises ModelError."""
+    with _renamed_when_written(path) as temporary:
+        with temporary.open("wb") as file:
+            np.save(file, rows)
+        mapped: NDArray[np.float32] = np.load(temporary, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _write(path: Path, content: bytes) -> None:
+    with _renamed_when_written(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _renamed_when_written(path: Path) -> Iterator[Path]:
+    """A temporary path next to `path`, which takes its name at the end of the block. Raises ModelError."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
-        with temporary.open("wb") as file:
-            if isinstance(content, bytes):
-                file.write(content)
-            else:
-                np.save(file, content)
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):

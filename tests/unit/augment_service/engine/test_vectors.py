@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import hashlib
 import lzma
@@ -10,7 +11,7 @@ import os
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,28 @@ def test_writers_at_once_and_damage_in_between(tmp_path: Path, own_cache: Path) 
         time.sleep(0.005)
     assert problems == []
     assert not [one.name for one in own_cache.iterdir() if one.suffix not in (".json", ".npy")]
+
+
+def test_an_entry_that_is_removed_as_soon_as_it_is_written_is_no_problem(
+    tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = source(tmp_path)
+    wanted = cached_vectors(path, None)
+    renamed = vector_cache._renamed_when_written
+
+    @contextlib.contextmanager
+    def removed_at_once(target: Path) -> Iterator[Path]:
+        with renamed(target) as temporary:
+            yield temporary
+        target.unlink()
+
+    for one in own_cache.iterdir():
+        one.unlink()
+    monkeypatch.setattr(vector_cache, "_renamed_when_written", removed_at_once)
+    found = cached_vectors(path, None)
+    assert list(own_cache.iterdir()) == []
+    assert found.words == wanted.words
+    np.testing.assert_array_equal(found.unit, wanted.unit)
 
 
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
