@@ -54,12 +54,15 @@ def run_command(config: RunConfig) -> CommandResult:
     """`augment_service run`: augment the input into OUTPUT, or finish an interrupted run. Raises ExpectedError."""
     began = time.monotonic()
     job = _plan(config.with_absolute_paths())
+    # Before the shards are read: another job's may be many. Models are compared by content, once they are loaded.
+    _check_same_job(job, models_by_content=True)
     missing = _missing_shards(job)
-    # Other paths to the models are compared by content, once the models are loaded; without that, as they are written.
-    _check_same_job(job, models_by_content=bool(missing))
     if missing:
         _log_plan(job, missing)
         _compute(job, missing)
+    else:
+        # No model is loaded, so their paths are compared as they are written.
+        _check_same_job(job, models_by_content=False)
     bound = QuarantineBound(job.store, config.max_quarantine)
     done = check_complete(job.store, rows=job.source.num_rows, shards=job.manifest.plan.shards, also=bound.add)
     bound.check()
@@ -69,7 +72,7 @@ def run_command(config: RunConfig) -> CommandResult:
     summary = asdict(done.totals) | {"output": job.store.uri, "seconds": seconds}
     if hint := _why_so_few(job, done.totals):
         summary["hint"] = hint
-    return CommandResult(summary, _summary_text(job, done.totals, len(missing), seconds))
+    return CommandResult(summary, _summary_text(job, done.totals, len(missing), seconds, hint))
 
 
 def job_name(output: str) -> str:
@@ -209,7 +212,7 @@ def _finish(job: Job, done: Complete) -> None:
     write_success(job.store, done.totals, done.commits_sha256)
 
 
-def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float) -> str:
+def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float, hint: str) -> str:
     if num_computed:
         rate = min(num_computed * job.config.shard_rows, totals.rows) / max(seconds, 0.1)
         how_long = f"{format_seconds(seconds)} ({rate:,.1f} rows/s)"
@@ -224,7 +227,7 @@ def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float) -
             f"{totals.share_replaced:.0%} of the replaceable words were replaced, {1 - totals.share_by_glove:.0%} of "
             f"them by the masked LM and {totals.share_by_glove:.0%} by GloVe"
         )
-    if hint := _why_so_few(job, totals):
+    if hint:
         lines.append(hint)
     if totals.quarantined:
         lines.append(f"{totals.quarantined} rows were quarantined, each with its reason: {job.store.uri}/quarantine")
@@ -234,7 +237,9 @@ def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float) -
 def _why_so_few(job: Job, totals: Totals) -> str:
     """What to change when most rows have no samples, because none of their words may be replaced; else empty."""
     config = job.config
-    if config.emit != "samples" or 10 * totals.samples >= config.n_a * totals.rows:
+    # A row with a single word that may be replaced has a sample, so fewer samples than half of the rows prove it.
+    are_few = 10 * totals.samples < config.n_a * totals.rows and 2 * totals.samples < totals.rows
+    if config.emit != "samples" or config.p_t == 0 or not are_few:
         return ""
     which = "most rows have no word" if totals.samples else "no row has a word"
     if config.words == "reference":

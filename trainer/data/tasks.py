@@ -13,7 +13,7 @@ from shared.glue import get_task
 from shared.inputs.labels import is_number
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
-from shared.inputs.sources import open_source
+from shared.inputs.sources import Source, open_source
 from trainer.config import TableConfig
 from trainer.data.batches import Examples
 from trainer.labels import find_label
@@ -81,13 +81,8 @@ class Table:
         )
 
 
-def read_table(path: str, config: TableConfig) -> Table:
-    """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
-    source = open_source(from_config(config, input=(path,)))
-    if source.columns.label is None and config.task:
-        raise InputError(f"{path} has no labels: it has the layout of {config.task}'s test files. Give a labelled file")
-    if source.columns.label is None:
-        raise InputError(f"{path} has no label column: name it with --label-column")
+def usable_rows(source: Source, path: str) -> tuple[list[SourceRow], list[QuarantinedRow]]:
+    """All rows of a labelled file, and those set aside. Raises InputError when most of them cannot be used."""
     rows: list[SourceRow] = []
     refused: list[QuarantinedRow] = []
     for item in source.rows():
@@ -95,13 +90,25 @@ def read_table(path: str, config: TableConfig) -> Table:
             rows.append(item)
         else:
             refused.append(item)
+    if len(refused) > len(rows):
+        first = refused[0]
+        raise InputError(
+            f"{path}: {len(refused):,} of {len(rows) + len(refused):,} rows cannot be used, for example "
+            f"{first.where}: {first.reason}"
+        )
+    return rows, refused
+
+
+def read_table(path: str, config: TableConfig) -> Table:
+    """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
+    source = open_source(from_config(config, input=(path,)))
+    if source.columns.label is None and config.task:
+        raise InputError(f"{path} has no labels: it has the layout of {config.task}'s test files. Give a labelled file")
+    if source.columns.label is None:
+        raise InputError(f"{path} has no label column: name it with --label-column")
+    rows, refused = usable_rows(source, path)
     if refused:
         first = refused[0]
-        if len(refused) > len(rows):
-            raise InputError(
-                f"{path}: {len(refused)} of {len(rows) + len(refused)} rows cannot be used, for example "
-                f"{first.where}: {first.reason}"
-            )
         logger.warning(
             "rows_left_out", extra={"fields": {"count": len(refused), "first": f"{first.where}: {first.reason}"}}
         )

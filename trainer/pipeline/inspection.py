@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,13 @@ import numpy as np
 from shared.errors import InputError, UsageError
 from shared.inputs.headers import read_header
 from shared.inputs.labels import is_number, label_text
-from shared.inputs.options import InputOptions, from_config
+from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import open_source
 from shared.inputs.table_files import SUFFIXES
 from shared.storage.input_files import expand
 from trainer.data.split import text_hashes
+from trainer.data.tasks import usable_rows
 from trainer.pipeline.columns import choose_columns
 from trainer.pipeline.config import DistillConfig
 
@@ -87,8 +88,9 @@ def inspect(config: DistillConfig) -> Inspection:
     options = from_config(config, input=(config.data,), text_column=(), label_column=None)
     names = read_header(expand((config.data,), SUFFIXES), options).names
     texts, label, decided = choose_columns(names, config.text_column, config.label_column, config.data)
-    rows, refused, label_type = _read(options, texts, label)
-    _check_enough(rows, refused, config)
+    source = open_source(replace(options, text_column=texts, label_column=label))
+    rows, refused = usable_rows(source, config.data)
+    _check_enough(rows, config)
     rows, counts, dropped = _judge_labels(rows, config)
     if dropped:
         decided.append(dropped)
@@ -99,7 +101,7 @@ def inspect(config: DistillConfig) -> Inspection:
     return Inspection(
         text_columns=texts,
         label_column=label,
-        label_type=label_type,
+        label_type=source.label_type,
         rows=rows,
         refused=refused,
         counts=counts,
@@ -111,11 +113,10 @@ def inspect(config: DistillConfig) -> Inspection:
 
 def read_rows(path: str, config: DistillConfig, texts: Sequence[str], label: str) -> list[SourceRow]:
     """The usable rows of --dev or --test. Raises InputError."""
-    options = from_config(config, input=(path,), text_column=(), label_column=None)
-    rows, refused, _ = _read(options, tuple(texts), label)
-    if not rows or len(refused) > len(rows):
-        reason = f"{refused[0].where}: {refused[0].reason}" if refused else "no rows"
-        raise InputError(f"{path}: most rows cannot be used, for example {reason}")
+    options = from_config(config, input=(path,), text_column=tuple(texts), label_column=label)
+    rows, _ = usable_rows(open_source(options), path)
+    if not rows:
+        raise InputError(f"{path}: no rows")
     return rows
 
 
@@ -124,29 +125,7 @@ def texts_of(rows: Sequence[SourceRow], has_pairs: bool) -> tuple[list[str], lis
     return [row.text_a for row in rows], [row.text_b or "" for row in rows] if has_pairs else None
 
 
-def _read(
-    options: InputOptions, texts: tuple[str, ...], label: str
-) -> tuple[list[SourceRow], list[QuarantinedRow], Any]:
-    from dataclasses import replace
-
-    source = open_source(replace(options, text_column=texts, label_column=label))
-    rows: list[SourceRow] = []
-    refused: list[QuarantinedRow] = []
-    for item in source.rows():
-        if isinstance(item, SourceRow):
-            rows.append(item)
-        else:
-            refused.append(item)
-    return rows, refused, source.label_type
-
-
-def _check_enough(rows: list[SourceRow], refused: list[QuarantinedRow], config: DistillConfig) -> None:
-    if len(refused) > len(rows):
-        first = refused[0]
-        raise InputError(
-            f"{config.data}: {len(refused):,} of {len(rows) + len(refused):,} rows cannot be used, for example "
-            f"{first.where}: {first.reason}"
-        )
+def _check_enough(rows: list[SourceRow], config: DistillConfig) -> None:
     if len(rows) < MIN_ROWS:
         raise InputError(
             f"{config.data}: {len(rows)} rows are too few to train on, choose on and test on: {MIN_ROWS} are the "

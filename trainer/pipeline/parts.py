@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.split import MAX_VALIDATION_ROWS
+
 TRAIN, DEV, TEST = 0, 1, 2
-MAX_DEV_ROWS = 4000
-"""More rows would cost evaluation time and hardly sharpen the choice."""
 
 
 def assign_parts(
@@ -31,7 +31,9 @@ def assign_parts(
     return parts
 
 
-def limited(parts: NDArray[np.int8], hashes: NDArray[np.uint64], maximum: int = MAX_DEV_ROWS) -> NDArray[np.int8]:
+def limited(
+    parts: NDArray[np.int8], hashes: NDArray[np.uint64], maximum: int = MAX_VALIDATION_ROWS
+) -> NDArray[np.int8]:
     """The same with at most `maximum` rows to choose on, those of the lowest hashes; the others train."""
     dev = np.flatnonzero(parts == DEV)
     if len(dev) <= maximum:

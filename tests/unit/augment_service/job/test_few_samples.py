@@ -26,6 +26,9 @@ def test_no_word_in_the_script_of_the_default() -> None:
     assert why(39).startswith("most rows have no word")
     assert why(40) == ""
     assert why(0, emit="candidates") == ""
+    # One sample a row: each has a word, though not 20 different texts. And nothing was to be replaced.
+    assert why(100, n_a=20) == ""
+    assert why(0, p_t=0.0) == ""
     assert "masked LM and vectors of the text's language" in why(0, words="all-letters")
 
 
