@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: setup help demo test test-slow lint format bench serve reference clean
+.PHONY: setup help demo test test-slow explore lint format bench serve reference clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready  ## create .venv with the pinned packages (default)
@@ -26,6 +26,9 @@ test: setup  ## the fast tests (under 10 minutes on 2 cores)
 
 test-slow: setup  ## the slow tests
 	$(BIN)/python -m pytest -q -m slow
+
+explore: setup  ## the property tests on new random examples (the other targets repeat the same ones)
+	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -q -m hypothesis
 
 lint: setup  ## what CI checks: lint, formatting, types
 	$(BIN)/ruff check .

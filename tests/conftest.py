@@ -18,9 +18,12 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # What a test leaves in a cache must not reach another run of the tests, nor the user.
 os.environ["TRAINER_CACHE"] = tempfile.mkdtemp(prefix="cache-of-tests-")
 atexit.register(shutil.rmtree, os.environ["TRAINER_CACHE"], ignore_errors=True)
-# First calls compile or import, and the machine may be busy. pytest-timeout catches tests that hang.
-hypothesis.settings.register_profile("no-deadline", deadline=None)
-hypothesis.settings.load_profile("no-deadline")
+# First calls compile or import, and the machine may be busy: no deadline. pytest-timeout catches tests that hang.
+# The suite runs the same examples everywhere, so that it fails for a change and not by chance; `make explore` runs the
+# property tests on new random examples.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None, print_blob=True)
+hypothesis.settings.register_profile("explore", deadline=None, derandomize=False, print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 REFERENCE_DATA = Path(__file__).resolve().parents[2] / "shared"
 

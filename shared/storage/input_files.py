@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -171,11 +172,17 @@ def _expand_local(one: str, suffixes: Collection[str]) -> list[str]:
         if not path.is_file():
             raise InputError(f"--input {one}: no such file")
         return [one]
-    found = sorted(name for name in glob.glob(one, recursive=True) if Path(name).is_file())
+    found = _files_matching(one)
     if not found:
         raise InputError(f"--input {one}: no such file")
     # A pattern that names no suffix means the data among what it matches.
     return found if _is_data(one, suffixes) else [name for name in found if _is_data(name, suffixes)]
+
+
+def _files_matching(pattern: str) -> list[str]:
+    """Files named by a glob. `glob` answers `a.csv/**` with `a.csv/` where that is a file: such a name is left out."""
+    found = glob.glob(pattern, recursive=True)
+    return sorted(name for name in found if not name.endswith(os.sep) and Path(name).is_file())
 
 
 def _expand_remote(uri: str, suffixes: Collection[str]) -> list[str]:

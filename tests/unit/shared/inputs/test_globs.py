@@ -8,9 +8,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from shared.errors import InputError
 from shared.inputs.table_files import SUFFIXES
 from shared.storage.input_files import expand, matches
 
@@ -32,11 +33,19 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(patterns)
+@example("a.csv/**")
 def test_a_key_matches_where_a_file_would(tree: Path, pattern: str) -> None:
     if any(part in (".", "..") for part in pattern.split("/")):
         return
-    found = {name for name in glob.glob(pattern, root_dir=tree, recursive=True) if (tree / name).is_file()}
+    # `glob` also answers `a.csv/**` with `a.csv/`, which no key and no path of a file looks like.
+    found = {name for name in glob.glob(pattern, root_dir=tree, recursive=True) if not name.endswith("/")}
+    found = {name for name in found if (tree / name).is_file()}
     assert {name for name in FILES if matches(name, pattern)} == found
+
+
+def test_a_file_is_no_folder_of_a_glob(tree: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        expand([f"{tree}/a.csv/**"], SUFFIXES)
 
 
 def test_a_subfolder_with_data_is_named(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
