@@ -39,13 +39,16 @@ def prepare_reviews(path: Path) -> Path:
     return path
 
 
-def sample_reviews(path: Path, output: Path, count: int) -> Path:
-    """Write `count` rows of the file at `path`, chosen by the hash of their sentence, and return `output`."""
+def sample_reviews(path: Path, output: Path, count: int, *, first: int = 0) -> Path:
+    """Write `count` rows of the file at `path` after the `first`, in the order of their sentences' hashes.
+
+    Returns `output`.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     rows.sort(key=lambda row: hashlib.sha256(row[0].encode()).digest())
     with output.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows[:count]])
+        csv.writer(file).writerows([header, *rows[first : first + count]])
     return output
 
 

@@ -56,10 +56,11 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSize:
-    """What the choices depend on. num_scored: rows of dev and test; student: what --student became."""
+    """What the choices depend on. num_dev, num_test: rows scored; student: what --student became."""
 
     num_train: int
-    num_scored: int
+    num_dev: int
+    num_test: int
     has_pairs: bool
     max_length: int
     student: str
@@ -90,15 +91,17 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
     """Minutes of each step. Steps that share the processor are counted in turn."""
     rows = choices.rows(task.num_train)
     seen = rows * (1 + choices.n_a) * (choices.epochs + choices.prediction_epochs)
-    scored = task.num_scored / rates.teacher_forward
+    dev, test = (count / rates.teacher_forward for count in (task.num_dev, task.num_test))
     seconds = {
         "teacher": rates.start
-        + choices.teacher_epochs * (task.num_train / rates.teacher_step + EVALUATIONS * scored)
-        + scored,
+        + choices.teacher_epochs * (task.num_train / rates.teacher_step + EVALUATIONS * dev)
+        + test,
         "augment": rates.start + rates.augment_fixed + rows / rates.augment,
         "student": rates.start
         + seen * (1 / rates.teacher_forward + 1 / rates.student_step)
-        + (EVALUATIONS * choices.prediction_epochs * 0.2 + 2) * scored,
+        # The teacher is scored once; the student answers about five times as fast.
+        + (EVALUATIONS * choices.prediction_epochs * 0.2 + 1) * dev
+        + 1.2 * test,
         "export": 4 * rates.start,
         "report": 4 * rates.start,
     }

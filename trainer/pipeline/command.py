@@ -91,7 +91,8 @@ def _plan(config: DistillConfig, *, writes: bool) -> tuple[Choices, Prepared]:
         _say(line)
     task = TaskSize(
         num_train=len(parts.train),
-        num_scored=len(parts.dev) + len(parts.test),
+        num_dev=len(parts.dev),
+        num_test=len(parts.test),
         has_pairs=inspection.has_pairs,
         max_length=fit.max_length,
         student=fit.student,

@@ -14,7 +14,7 @@ from trainer.pipeline.choices import Rates, TaskSize, default_choices, estimate,
 from trainer.pipeline.config import DistillConfig, minutes_of
 
 SLOW = Rates(teacher_step=40.0, teacher_forward=150.0, student_step=600.0, augment=10.0, augment_fixed=20.0, start=8.0)
-SMALL = TaskSize(num_train=8000, num_scored=2000, has_pairs=False, max_length=48, student="embedded")
+SMALL = TaskSize(num_train=8000, num_dev=1000, num_test=1000, has_pairs=False, max_length=48, student="embedded")
 
 
 def config(**options: Any) -> DistillConfig:
