@@ -14,7 +14,7 @@ from pathlib import Path
 
 WIDTH, LINE_HEIGHT, COLUMNS = 1000, 18, 118
 LEFT_OUT = re.compile(
-    r"\d\d:\d\d:\d\d |\s*[a-z0-9 ]+ \| |  python -m |\$ python -m (trainer (teacher|task|export|report)|augment_service)"
+    r"\d\d:\d\d:\d\d |\s*[a-z0-9 ]+ \| |  python -m |\$ python -m (trainer (teacher|task|export|report)|augment)"
     r"|[a-z0-9 ]+: ended after|the steps, each|measuring|make|\.venv/|real|user|sys|f1_macro|\d+ rows in "
 )
 """Lines of the steps, of `make` and of `time`."""
@@ -48,10 +48,8 @@ def picture(lines: list[str]) -> str:
         if line.startswith("    ->"):
             kind = "text"
             text = re.sub(r"\[(.*?)\]", r'<tspan fill="#6cd3e6" text-decoration="underline">\1</tspan>', text)
-        weight = ' font-weight="bold"' if kind == "heading" else ""
-        rows.append(
-            f'<text x="16" y="{28 + LINE_HEIGHT * number}" fill="{COLORS[kind]}"{weight} xml:space="preserve">{text}</text>'
-        )
+        look = f'fill="{COLORS[kind]}"' + (' font-weight="bold"' if kind == "heading" else "")
+        rows.append(f'<text x="16" y="{28 + LINE_HEIGHT * number}" {look} xml:space="preserve">{text}</text>')
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="monospace" '

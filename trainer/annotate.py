@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import UsageError
 from shared.shards import list_commits, read_shard, write_shard
 from shared.storage.store import Store, open_store
+from trainer.any_classifier import AnyClassifier, Floats, is_bert, load_any_classifier
 from trainer.config import AnnotateConfig
 from trainer.data.annotations import AnnotationFacts, write_facts
 from trainer.data.augmented import Augmented, open_augmented, sampled, wait_for_commit
@@ -40,19 +42,15 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     augmented = open_augmented(config.augmented, config.follow_timeout)
-    teacher, tokenizer = load_classifier(config.teacher), load_tokenizer(config.teacher, "--teacher")
-    identity = fingerprint(teacher), tokenizer_fingerprint(tokenizer)
-    teacher = in_precision(teacher.to(device).eval(), dtype)
     samples = open_store(config.augmented)
     n_a = augmented.params.n_a if config.n_a is None else config.n_a
     has_pairs = _has_pairs(augmented, samples, config.follow_timeout)
-    default = sequence_length(None, has_pairs)
-    length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
+    teacher = (_bert if is_bert(config.teacher) else _other)(config, has_pairs, device, dtype)
     facts = AnnotationFacts(
         augmented=augmented.fingerprint,
-        teacher=identity[0],
-        tokenizer=identity[1],
-        max_length=length,
+        teacher=teacher.identity,
+        tokenizer=teacher.tokenizer_identity,
+        max_length=teacher.max_length,
         dtype=str(dtype).removeprefix("torch."),
         n_a=n_a,
     )
@@ -64,7 +62,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
         commit = wait_for_commit(samples, shard, augmented.num_shards, config.follow_timeout)
         if shard not in committed:
             table = sampled(read_shard(samples, commit), augmented, n_a, epoch=0)
-            logits = _logits(table, teacher, tokenizer, length, device, config.batch_size)
+            logits = _logits(table, teacher)
             write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a})
             done += table.num_rows
         progress.update(shard + 1)
@@ -73,6 +71,46 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     uri = target.uri
     summary = {"shards": augmented.num_shards, "annotated_rows": done, "seconds": round(seconds, 1), "output": uri}
     return CommandResult(summary, f"{done:,} rows annotated in {format_seconds(seconds)}: {uri}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Teacher:
+    """A classifier. identity, tokenizer_identity: fingerprints; max_length: longest input in tokens.
+
+    answer: texts and second texts or None -> (texts, C) float32 logits.
+    """
+
+    identity: str
+    tokenizer_identity: str
+    max_length: int
+    answer: Callable[[list[str], list[str] | None], Floats]
+
+
+def _bert(config: AnnotateConfig, has_pairs: bool, device: str, dtype: torch.dtype) -> _Teacher:
+    model, tokenizer = load_classifier(config.teacher), load_tokenizer(config.teacher, "--teacher")
+    identity = fingerprint(model), tokenizer_fingerprint(tokenizer)
+    default = sequence_length(None, has_pairs)
+    length = fitting_length(config.max_length, default, model.config, tokenizer, config.teacher)
+    ready = in_precision(model.to(device).eval(), dtype)
+
+    def answer(first: list[str], second: list[str] | None) -> Floats:
+        return predict(ready, tokenize(tokenizer, first, second, length), device, config.batch_size)
+
+    return _Teacher(identity=identity[0], tokenizer_identity=identity[1], max_length=length, answer=answer)
+
+
+def _other(config: AnnotateConfig, has_pairs: bool, device: str, dtype: torch.dtype) -> _Teacher:
+    """A classifier of another architecture, with its own tokenizer."""
+    # Identified by its weights as loaded, before they are cast.
+    model = load_any_classifier(config.teacher, device="cpu", dtype="fp32")
+    identity, length = fingerprint(model.model), model.fitting_length(config.max_length, has_pairs)
+    ready = AnyClassifier(model.model, model.tokenizer, model.path, device, dtype)
+    return _Teacher(
+        identity=identity,
+        tokenizer_identity=tokenizer_fingerprint(model.tokenizer),
+        max_length=length,
+        answer=lambda first, second: ready.logits(first, second, length, config.batch_size),
+    )
 
 
 def _has_pairs(augmented: Augmented, samples: Store, timeout_seconds: float) -> bool:
@@ -99,12 +137,11 @@ def _committed(target: Store, n_a: int) -> set[int]:
     return {one.shard for one in commits}
 
 
-def _logits(table: pa.Table, teacher: Any, tokenizer: Any, length: int, device: str, batch_size: int) -> pa.Table:
+def _logits(table: pa.Table, teacher: _Teacher) -> pa.Table:
     texts_b = table["text_b"].to_pylist()
     has_pairs = any(text is not None for text in texts_b)
     second = [text or "" for text in texts_b] if has_pairs else None
-    pieces = tokenize(tokenizer, table["text_a"].to_pylist(), second, length)
-    logits = predict(teacher, pieces, device, batch_size)
+    logits = teacher.answer(table["text_a"].to_pylist(), second)
     width = logits.shape[1]
     lists = pa.ListArray.from_arrays(
         pa.array(np.arange(0, len(logits) * width + 1, width, dtype=np.int32)), pa.array(logits.reshape(-1))

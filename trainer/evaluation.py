@@ -56,11 +56,17 @@ class DevSet:
 
 def score_teacher(dev: DevSet, teacher: Any, device: str, name: str = "teacher_dev") -> dict[str, float]:
     """Metric -> value of a teacher; warns when a student could only learn mistakes from it. name: event in the log."""
-    logits = predict(teacher, dev.pieces, device)
-    metrics = score(dev.spec, logits, dev.labels)
+    return score_answers(dev.spec, predict(teacher, dev.pieces, device), dev.labels, name)
+
+
+def score_answers(
+    spec: TaskSpec, logits: NDArray[np.float32], labels: NDArray[np.float32], name: str
+) -> dict[str, float]:
+    """The same for a teacher's answers. logits: (rows, C) float32; labels: (rows,) float32."""
+    metrics = score(spec, logits, labels)
     fields: dict[str, Any] = dict(metrics)
     logger.info(name, extra={"fields": fields})
-    if problem := weakness(dev.spec, logits, dev.labels):
+    if problem := weakness(spec, logits, labels):
         logger.warning("teacher_is_weak", extra={"fields": fields | {"problem": problem}})
     return metrics
 

@@ -22,20 +22,16 @@ from trainer.data.augmented import Augmented, open_augmented
 from trainer.data.batches import Batch
 from trainer.data.budget import Epochs
 from trainer.data.stream import ShardStream
-from trainer.data.tasks import TaskSpec, sequence_length
+from trainer.data.tasks import TaskSpec
 from trainer.data.token_cache import TokenCache, cache_folder
 from trainer.distill import IntermediateDistillation, PredictionDistillation
-from trainer.evaluation import DevSet, in_precision, score_teacher
+from trainer.evaluation import DevSet, in_precision
 from trainer.loop import train
 from trainer.metrics import baselines, scores_text, selection_name
 from trainer.models import (
     count_parameters,
-    fingerprint,
     fitting_length,
-    load_classifier,
-    load_tokenizer,
     save_classifier,
-    teacher_spec,
     tokenizer_fingerprint,
 )
 from trainer.pruning import prune_to_samples
@@ -44,6 +40,7 @@ from trainer.result import RunResult, read_result, write_result
 from trainer.selection import FinalSet, Selection, inputs_of, select_from_shards
 from trainer.state import Run, State, Worker
 from trainer.student import Student, make_student
+from trainer.task_teacher import check_answers, load_teacher
 from trainer.workers import run_to_result, start_run
 
 logger = logging.getLogger(__name__)
@@ -51,6 +48,8 @@ logger = logging.getLogger(__name__)
 
 def run_command(config: TaskConfig) -> CommandResult:
     """Distil, or resume; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
+    if read_result(Path(config.output)) is None:
+        check_answers(config)
     folder = start_run("task", config, {"ablation": config.ablation})
     if read_result(folder) is None:
         # Before workers start, so that wrong inputs are reported at once.
@@ -77,6 +76,7 @@ class _Setting:
     spec: TaskSpec
     max_length: int
     teacher: Any
+    teacher_parameters: int
     student: Student
     selection: Selection
     dev: DevSet
@@ -89,8 +89,8 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     """One worker's part of a run; the first one writes."""
     torch.manual_seed(config.seed)
     augmented = open_augmented(config.augmented, config.follow_timeout)
-    teacher = load_classifier(config.teacher)
-    spec = teacher_spec(teacher, config.task, config.teacher, label_map=config.label_map)
+    teacher = load_teacher(config)
+    spec = teacher.spec
     selection = select_from_shards(config, augmented, spec, config.follow_timeout)
     table = selection.dev
     if augmented.has_pairs not in (None, table.has_pairs):
@@ -99,38 +99,36 @@ def _work(config: TaskConfig, worker: Worker) -> None:
             f"--augmented {config.augmented} holds {kinds[not table.has_pairs]}, --dev {config.dev} "
             f"{kinds[table.has_pairs]}: name the columns of both with --text-column, or give both the same --task"
         )
-    tokenizer = load_tokenizer(config.teacher, "--teacher")
-    default = sequence_length(None, table.has_pairs)
-    max_length = fitting_length(config.max_length, default, teacher.config, tokenizer, config.teacher)
-    student = make_student(config, teacher.bert, spec.num_logits, tokenizer, "intermediate" in config.stages)
+    max_length, teacher_length = teacher.input_length(config.max_length, table.has_pairs)
+    student = make_student(
+        config, teacher.states.bert, spec.num_logits, teacher.tokenizer, "intermediate" in config.stages
+    )
     student = prune_to_samples(student, config.prune_vocabulary, augmented, config.n_a, config.follow_timeout)
     max_length = fitting_length(config.max_length, max_length, student.model.config, student.tokenizer, config.student)
-    identity = fingerprint(teacher)
     annotations = AnnotationFacts(
         augmented=augmented.fingerprint,
-        teacher=identity,
-        tokenizer=tokenizer_fingerprint(tokenizer),
-        max_length=max_length,
+        teacher=teacher.identity,
+        tokenizer=teacher.tokenizer_identity,
+        max_length=max_length if teacher.answers is None else teacher_length,
     )
     dev = DevSet.of(table, spec, student.tokenizer, max_length, config.select_by)
     logger.info("baselines", extra={"fields": {"rows": len(dev.labels), **baselines(spec, dev.labels)}})
-    teacher = teacher.to(worker.device).eval().requires_grad_(False)
+    teacher.states.to(worker.device).eval().requires_grad_(False)
     # Before training, so that a teacher with wrong labels is noticed; in fp32, as the student is scored.
-    own_dev = dev if student.vocabulary is None else DevSet.of(table, spec, tokenizer, max_length)
-    teacher_dev = score_teacher(own_dev, teacher, worker.device) if worker.rank == 0 else None
+    teacher_dev = teacher.scores(table, teacher_length, worker.device) if worker.rank == 0 else None
     test = None
     if selection.test is not None and worker.rank == 0:
-        own_test = DevSet.of(selection.test, spec, tokenizer, max_length)
         test = FinalSet(
             own=DevSet.of(selection.test, spec, student.tokenizer, max_length),
-            teacher=score_teacher(own_test, teacher, worker.device, "teacher_test"),
+            teacher=teacher.scores(selection.test, teacher_length, worker.device, "teacher_test"),
         )
     setting = _Setting(
         config=config,
         augmented=augmented,
         spec=spec,
         max_length=max_length,
-        teacher=in_precision(teacher, worker.dtype),
+        teacher=in_precision(teacher.states, worker.dtype),
+        teacher_parameters=teacher.parameters,
         student=student,
         selection=selection,
         dev=dev,
@@ -143,7 +141,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         folder=Path(config.output),
         worker=worker,
         trained={"student": student.model.to(worker.device), "projections": student.projections.to(worker.device)},
-        inputs={"augmented": augmented.fingerprint, "teacher": identity} | inputs_of(config),
+        inputs={"augmented": augmented.fingerprint, "teacher": teacher.identity} | inputs_of(config),
     )
     state = train(run, [_stage(setting, name, worker) for name in config.stages])
     if run.is_first:
@@ -234,7 +232,7 @@ def _save(setting: _Setting, state: State, worker: Worker) -> None:
         test=None if setting.test is None else setting.test.scores(student.model, worker.device),
         teacher=config.teacher,
         teacher_dev=setting.teacher_dev,
-        teacher_parameters=count_parameters(setting.teacher),
+        teacher_parameters=setting.teacher_parameters,
         mapping=student.mapping,
     )
     result = state.complete(result)

@@ -1,7 +1,7 @@
 """`make demo`: `trainer distill` on real film-review sentences with the embedded models, within 8 minutes on 2 cores.
 
-It makes a student of 3,000 sentences, scores it on 2,000 others, shows what the augmentation did to some of them, and has the student classify
-three new ones. Every command is printed; running the demo again reuses its results.
+It makes a student of 3,000 sentences, scores it on 2,000 others, shows what the augmentation did to some sentences, and
+has the student classify three new ones. Every command is printed; running the demo again reuses its results.
 """
 
 from __future__ import annotations
@@ -63,7 +63,18 @@ def tell_story(output: Path, budget: str, rows: int) -> int:
     student = output / "student"
     say("1. One command from a file of labelled sentences to a small model.")
     columns = ["--text-column", "sentence"]
-    distill = ["distill", "--data", str(reviews), "--test", str(others), *columns, "--label-column", "label", "--output", str(student)]
+    distill = [
+        "distill",
+        "--data",
+        str(reviews),
+        "--test",
+        str(others),
+        *columns,
+        "--label-column",
+        "label",
+        "--output",
+        str(student),
+    ]
     code = run(*distill, "--budget", budget)
     if code == USAGE and not student.exists():
         say(f"This machine is slow or busy: once more, within {SLOW_BUDGET}.")

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.support.command import ROOT, descendants_of, kill_when
+from tests.support.distillation import save_other_teacher
 from tests.support.pipeline import Workshop, labelled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -174,3 +175,26 @@ def test_a_teacher_of_ones_own(workshop: Workshop, reviews: Path, undisturbed: P
     result = result_of(workshop, reviews, tmp_path / "out", "--teacher", str(teacher))
     assert "teacher" not in result["minutes"]
     assert result["teacher_metrics"]
+
+
+def test_a_teacher_of_another_architecture(workshop: Workshop, reviews: Path, tmp_path: Path) -> None:
+    teacher = save_other_teacher("roberta", tmp_path / "roberta", labels=("bad", "good"))
+    output = tmp_path / "out"
+    result = result_of(workshop, reviews, output, "--teacher", str(teacher))
+    assert {"annotate", "student"} <= set(result["minutes"])
+    assert result["teacher_metrics"]
+    # Killed between a command and its mark, it is asked again, and finds its answers stored.
+    (output / "annotated.done").unlink()
+    again = run_command(*workshop.arguments(reviews, output, *QUICK, "--teacher", str(teacher)))
+    assert again.returncode == 0, again.stderr
+    assert "0 rows annotated" in again.stderr
+
+
+def test_an_encoder_that_cannot_be_fine_tuned_here_is_refused(
+    workshop: Workshop, reviews: Path, tmp_path: Path
+) -> None:
+    encoder = save_other_teacher("roberta", tmp_path / "roberta")
+    finished = run_command(*workshop.arguments(reviews, tmp_path / "out", "--encoder", str(encoder)))
+    assert finished.returncode != 0
+    assert "`trainer teacher` fine-tunes BERT models" in finished.stderr.splitlines()[-1]
+    assert not (tmp_path / "out").exists()

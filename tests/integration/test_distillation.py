@@ -15,8 +15,17 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from shared.shards import list_commits, read_shard
+from shared.storage.store import open_store
 from tests.support.command import ROOT, call_main, run_command
-from tests.support.distillation import Output, metrics_of, save_dev, save_teacher, source_rows
+from tests.support.distillation import (
+    Output,
+    metrics_of,
+    save_dev,
+    save_other_teacher,
+    save_teacher,
+    source_rows,
+)
 from trainer.result import read_result
 
 STUDENT = "2,16,32,4"
@@ -195,6 +204,43 @@ def test_annotated_shards_need_no_teacher_in_the_prediction_stage(story: Story, 
     finished = call_main(*arguments, program="trainer")
     assert finished.returncode == 1
     assert "has no logits for sample 3 of row 0" in finished.stderr
+
+
+@pytest.mark.parametrize("kind", ["roberta", "deberta-v2"])
+def test_a_teacher_of_another_architecture_answers_and_the_embedded_encoder_gives_the_states(
+    tmp_path: Path, kind: str
+) -> None:
+    augmented, dev = tmp_path / "augmented", save_dev(tmp_path / "dev.tsv")
+    Output(augmented, num_rows=24).finish()
+    teacher = save_other_teacher(kind, tmp_path / "teacher")
+    task = [
+        *("task", "--augmented", str(augmented), "--teacher", str(teacher), "--student", "2,16,32,4", "--epochs", "1"),
+        *("--prediction-epochs", "1", "--dev", str(dev), "--text-column", "sentence", "--label-column", "label"),
+        *("--output", str(tmp_path / "student"), *COMMON),
+    ]
+    refused = call_main(*task, program="trainer")
+    assert refused.returncode == 2
+    assert "Store its answers first (python -m trainer annotate --augmented" in refused.stderr
+    assert not (tmp_path / "student").exists()
+    train("annotate", "--augmented", str(augmented), "--teacher", str(teacher), "--dtype", "fp32", "--threads", "1")
+    train(*task, "--annotated")
+    result = json.loads((tmp_path / "student" / "result.json").read_text())
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(teacher)
+    assert result["teacher_parameters"] == sum(weight.numel() for weight in model.parameters())
+    # What was stored is what plain transformers answers.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(teacher)
+    rows = read_shard(open_store(str(augmented)), list_commits(open_store(str(augmented)))[0])
+    (folder,) = (augmented / "annotations").iterdir()
+    stored = read_shard(open_store(str(folder)), list_commits(open_store(str(folder)))[0])["logits"].to_pylist()
+    for text, logits in zip(rows["text_a"].to_pylist()[:5], stored, strict=False):
+        with torch.no_grad():
+            wanted = (
+                model.eval()(**tokenizer(text, return_tensors="pt", return_token_type_ids=False)).logits[0].tolist()
+            )
+        assert logits == pytest.approx(wanted, abs=1e-4)
+    assert {"intermediate", "prediction"} <= {
+        line["stage"] for line in metrics_of(tmp_path / "student") if "loss" in line
+    }
 
 
 def train(*arguments: str) -> None:

@@ -59,6 +59,36 @@ def save_teacher(folder: Path, layers: int = 4, hidden: int = 32, heads: int = 4
     return folder
 
 
+def save_other_teacher(kind: str, folder: Path, labels: Sequence[str] = ("0", "1")) -> Path:
+    """A random classifier of another architecture (roberta, deberta-v2), its tokenizer too; returns the folder."""
+    tokenizers = {"roberta": "roberta", "deberta-v2": "xlm-roberta"}
+    tokenizer_folder = save_random_model(tokenizers[kind], folder.with_name(folder.name + "-tokenizer"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_folder)
+    torch.manual_seed(12)
+    config = transformers.AutoConfig.for_model(
+        kind,
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=66,
+        type_vocab_size=1 if kind == "roberta" else 0,
+        pad_token_id=tokenizer.pad_token_id,
+        relative_attention=kind == "deberta-v2",
+        pos_att_type=["p2c", "c2p"],
+        id2label=dict(enumerate(labels)),
+        label2id={name: number for number, name in enumerate(labels)},
+    )
+    model = transformers.AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(torch.randn_like(weight) * 0.1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def source_rows(count: int) -> list[SourceRow]:
     """Sentences of several lengths with labels 0 and 1."""
     rows = []

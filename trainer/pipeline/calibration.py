@@ -18,6 +18,7 @@ from torch import nn
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import ClusterError
+from trainer.any_classifier import is_bert, load_any_classifier
 from trainer.config import TaskConfig
 from trainer.data.batches import Pieces, tokenize
 from trainer.evaluation import equal_length_batches, in_precision
@@ -45,17 +46,24 @@ def calibrate(config: DistillConfig, inspection: Inspection, max_length: int, st
         torch.set_num_threads(config.threads)
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
-    path = config.teacher or (resolve_encoder(config.encoder) if config.encoder == EMBEDDED else config.encoder)
+    other = None
+    if config.teacher and not is_bert(config.teacher):
+        other = load_any_classifier(config.teacher, device=config.device, dtype=config.dtype)
+    named = EMBEDDED if other is not None else config.teacher or config.encoder
+    path = resolve_encoder(named) if named == EMBEDDED else named
     num_labels = max(len(inspection.counts), 1)
     tokenizer = load_tokenizer(path)
-    teacher = load_classifier(path, None if config.teacher else num_labels, "--teacher").to(device)
+    is_tuned = config.teacher is not None and other is None
+    teacher = load_classifier(path, None if is_tuned else num_labels, "--teacher").to(device)
     nowhere = {"output": "-", "augmented": "-", "teacher": "-", "text_column": ("-",), "label_column": "-"}
     options = TaskConfig.build(nowhere | {"student": student})
     small = make_student(options, teacher.bert, num_labels, tokenizer, learns_attention=False).model.to(device)
     rows = inspection.rows[:: max(len(inspection.rows) // (MEASURED_BATCHES * config.batch_size), 1)]
-    pieces = tokenize(
-        tokenizer, *texts_of(rows[: MEASURED_BATCHES * config.batch_size], inspection.has_pairs), max_length
-    )
+    texts = texts_of(rows[: MEASURED_BATCHES * config.batch_size], inspection.has_pairs)
+    pieces = tokenize(tokenizer, *texts, max_length)
+    annotate = None
+    if other is not None:
+        annotate = _rate(lambda: other.logits(*texts, max_length), len(pieces.lengths))
     step = _rate(lambda: _train(teacher, pieces, config.batch_size, device, dtype), len(pieces.lengths))
     own = _rate(lambda: _train(small, pieces, config.batch_size, device, dtype), len(pieces.lengths))
     answering = in_precision(teacher.eval(), dtype)
@@ -67,6 +75,7 @@ def calibrate(config: DistillConfig, inspection: Inspection, max_length: int, st
         augment=augment,
         augment_fixed=fixed,
         start=start,
+        annotate=annotate,
     )
     logger.info("calibrated", extra={"fields": {"seconds": round(time.monotonic() - began, 1)}})
     return rates
@@ -96,7 +105,7 @@ def _augmentation(config: DistillConfig, inspection: Inspection) -> tuple[float,
     return float(plan["rows"]) / working, models + start, start
 
 
-def _rate(work: Callable[[], Sequence[int]], rows: int) -> float:
+def _rate(work: Callable[[], object], rows: int) -> float:
     """Rows per second after a warm-up."""
     work()
     began, done = time.monotonic(), 0

@@ -18,11 +18,17 @@ SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
 MARGIN = 0.9
 """Share of a budget that is planned for; the rest covers a machine that slows down."""
 MIN_AUGMENT_ROWS = 200
+LEAST_N_A = 2
+"""A budget takes samples from all rows before it leaves out rows: on film reviews, 6 samples of each of 2,408 rows taught
+a student more than 20 of each of 866 (`docs/results.md`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What the steps are told. augment_rows: rows that are augmented; None for all."""
+    """What the steps are told. augment_rows: rows that are augmented; None for all.
+
+    annotates: whether the teacher's answers are stored first, because it is no BERT.
+    """
 
     n_a: int
     teacher_epochs: float
@@ -32,6 +38,7 @@ class Choices:
     shard_rows: int
     student: str
     augment_rows: int | None = None
+    annotates: bool = False
 
     def rows(self, num_train: int) -> int:
         """Rows that the student learns from."""
@@ -43,7 +50,7 @@ class Rates:
     """What this machine does in a second, measured. start: seconds until a command has loaded its libraries.
 
     teacher_step, student_step: rows trained; teacher_forward: rows answered; augment: rows augmented, with `fixed`
-    seconds before the first of them.
+    seconds before the first of them; annotate: rows answered by a teacher that is no BERT, once for each sample.
     """
 
     teacher_step: float
@@ -52,6 +59,7 @@ class Rates:
     augment: float
     augment_fixed: float
     start: float
+    annotate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +72,7 @@ class TaskSize:
     has_pairs: bool
     max_length: int
     student: str
+    annotates: bool = False
 
 
 def default_choices(config: DistillConfig, task: TaskSize) -> Choices:
@@ -90,22 +99,33 @@ def fitting_choices(config: DistillConfig, rates: Rates, task: TaskSize) -> Choi
 def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSize) -> Mapping[str, float]:
     """Minutes of each step. Steps that share the processor are counted in turn."""
     rows = choices.rows(task.num_train)
-    seen = rows * (1 + choices.n_a) * (choices.epochs + choices.prediction_epochs)
+    samples = rows * (1 + choices.n_a)
+    seen = samples * (choices.epochs + choices.prediction_epochs)
+    # Stored answers spare the prediction stage the teacher.
+    answered = seen if rates.annotate is None else samples * choices.epochs
     dev, test = (count / rates.teacher_forward for count in (task.num_dev, task.num_test))
     seconds = {
         "teacher": rates.start
         + choices.teacher_epochs * (task.num_train / rates.teacher_step + EVALUATIONS * dev)
         + test,
         "augment": rates.start + rates.augment_fixed + rows / rates.augment,
+        "annotate": rates.start + samples / (rates.annotate or 1.0),
         "student": rates.start
-        + seen * (1 / rates.teacher_forward + 1 / rates.student_step)
+        + answered / rates.teacher_forward
+        + seen / rates.student_step
         # The teacher is scored once; the student answers about five times as fast.
         + (EVALUATIONS * choices.prediction_epochs * 0.2 + 1) * dev
         + 1.2 * test,
         "export": 4 * rates.start,
         "report": 4 * rates.start,
     }
-    for name, is_wanted in (("teacher", not config.teacher), ("export", config.onnx), ("report", config.report)):
+    wanted = {
+        "teacher": not config.teacher,
+        "annotate": rates.annotate is not None,
+        "export": config.onnx,
+        "report": config.report,
+    }
+    for name, is_wanted in wanted.items():
         if not is_wanted:
             del seconds[name]
     return {name: value / 60 for name, value in seconds.items()}
@@ -117,7 +137,9 @@ EVALUATIONS = 2
 
 def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
     num_train = task.num_train
-    rows = min(num_train, max(int(num_train * min(1.0, 3 * scale)), MIN_AUGMENT_ROWS))
+    rows = num_train
+    if scale < 1:
+        rows = min(rows, max(int(scale * SAMPLES / (1 + LEAST_N_A)), MIN_AUGMENT_ROWS))
     most = MAX_N_A_PAIRS if task.has_pairs else MAX_N_A
     n_a = min(max(round(scale * SAMPLES / rows) - 1, 1), most)
     per_pass = rows * (1 + n_a)
@@ -130,6 +152,7 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
         max_length=task.max_length,
         shard_rows=shard_rows(rows),
         student=task.student,
+        annotates=task.annotates,
         augment_rows=rows if rows < num_train else None,
     )
     return _as_told(config, choices, num_train)

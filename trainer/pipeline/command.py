@@ -96,6 +96,7 @@ def _plan(config: DistillConfig, *, writes: bool) -> tuple[Choices, Prepared]:
         has_pairs=inspection.has_pairs,
         max_length=fit.max_length,
         student=fit.student,
+        annotates=fit.annotates,
     )
     rates = None
     if config.estimate or config.budget:

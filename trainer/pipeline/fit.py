@@ -11,6 +11,7 @@ import numpy as np
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, ModelError, UsageError
 from shared.model_folder import model_folder, reading_model
+from trainer.any_classifier import load_any_classifier
 from trainer.labels import find_label
 from trainer.models import load_tokenizer
 from trainer.pipeline.config import DistillConfig
@@ -25,11 +26,15 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became."""
+    """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became.
+
+    annotates: whether the teacher is no BERT, so that only its answers can be learned.
+    """
 
     max_length: int
     truncated: float
     student: str
+    annotates: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -45,14 +50,30 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     tokenizer = load_tokenizer(path, option)
     if config.teacher:
         _check_classes(config, settings, inspection)
+    annotates = settings.model_type != "bert"
+    if annotates and not config.teacher:
+        raise ModelError(
+            f"--encoder {named} is a {settings.model_type}, and `trainer teacher` fine-tunes BERT models. Fine-tune it "
+            "with another program, then name the result with --teacher"
+        )
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
+    reader = f"{option} {named}"
+    if annotates and config.student == "auto":
+        # The student reads the tokens of the embedded encoder, whatever its teacher reads.
+        _, unknown, per_word = _tokens(load_tokenizer(resolve_encoder(EMBEDDED)), inspection)
+        reader = "the embedded student"
     if not config.any_language and (unknown > MOST_UNKNOWN or per_word > MOST_TOKENS_PER_WORD):
         raise ModelError(
-            f"{option} {named} hardly knows the words of {config.data}: {unknown:.0%} of the tokens are unknown, and a "
+            f"{reader} hardly knows the words of {config.data}: {unknown:.0%} of the tokens are unknown, and a "
             f"word takes {per_word:.1f} tokens (1.3 in its own language). Name a model of the texts' language with "
             "--encoder or --teacher, and one with --mlm; or add --any-language"
         )
-    limit = min(int(settings.max_position_embeddings), int(tokenizer.model_max_length), MOST_TOKENS)
+    if annotates:
+        # Loaded here, so that weights that are missing are found before minutes are spent.
+        longest = load_any_classifier(path, option, device="cpu", dtype="fp32").longest
+    else:
+        longest = min(int(settings.max_position_embeddings), int(tokenizer.model_max_length))
+    limit = min(longest, MOST_TOKENS)
     if config.max_length is not None and config.max_length > limit:
         raise UsageError(f"--max-length {config.max_length}: {named} reads at most {limit} tokens")
     wanted = max(int(np.percentile(lengths, COVERED)), MIN_LENGTH)
@@ -69,6 +90,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
         max_length=length,
         truncated=truncated,
         student=_student(config, settings, tokenizer),
+        annotates=annotates,
         notes=tuple(notes),
     )
 
@@ -79,10 +101,6 @@ def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection)
         raise ModelError(
             f"--teacher {config.teacher} is not a sequence classification model; to fine-tune it first, name it with "
             "--encoder"
-        )
-    if settings.model_type != "bert":
-        raise ModelError(
-            f"--teacher {config.teacher} is a {settings.model_type}; `trainer distill` works with BERT teachers"
         )
     if config.regression != (count == 1):
         kind = "a number" if count == 1 else f"{count} classes"
@@ -124,7 +142,8 @@ def _student(config: DistillConfig, settings: Any, tokenizer: Any) -> str:
         return config.student
     from shared.embedded.student import embedded_student, vocabulary_digest
 
-    if vocabulary_digest(tokenizer.get_vocab()) == embedded_student().vocabulary_sha256:
+    reads_same = vocabulary_digest(tokenizer.get_vocab()) == embedded_student().vocabulary_sha256
+    if reads_same or settings.model_type != "bert":
         return EMBEDDED
     width = min(144, int(settings.hidden_size) // 4 * 4)
     return f"{min(3, int(settings.num_hidden_layers))},{width},{4 * width},4"

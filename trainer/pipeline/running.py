@@ -132,6 +132,8 @@ class Runner:
                 if code != 0:
                     self._join()
                     raise StepError(self._complaint(step, code))
+                if step.marked:
+                    write_atomically(step.done, lambda file: None)
                 if not step.is_done:
                     raise StepError(f"step {name} ended without {step.done}; the log is {self.folder / 'logs'}")
             time.sleep(_POLL_SECONDS)

@@ -19,7 +19,8 @@ STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4")
 class Step:
     """A command. done: the file whose existence says that the step is finished; it is written last, and at once.
 
-    group: steps of one group run at the same time.
+    group: steps of one group run at the same time. marked: `done` is written here once the command has succeeded,
+    because it has no last file of its own.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Step:
     program: str
     arguments: tuple[str, ...]
     done: Path
+    marked: bool = False
 
     @property
     def is_done(self) -> bool:
@@ -82,6 +84,20 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
             done=out / "augmented" / "_SUCCESS",
         )
     )
+    if choices.annotates:
+        steps.append(
+            Step(
+                name="annotate",
+                group=2,
+                program="trainer",
+                arguments=(
+                    *("annotate", "--augmented", str(out / "augmented"), "--teacher", teacher),
+                    *("--max-length", str(choices.max_length), *compute),
+                ),
+                done=out / "annotated.done",
+                marked=True,
+            )
+        )
     distilling = ["--epochs", f"{choices.epochs:g}", "--lr", f"{config.lr:g}", "--name", "student"]
     distilling += [
         "--prediction-epochs",
@@ -92,10 +108,11 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
     if choices.student == "embedded":
         # Most of its weights are the embeddings of tokens that a task never meets.
         distilling += ["--prune-vocabulary", "auto"]
+    distilling += ["--annotated"] if choices.annotates else []
     steps.append(
         Step(
             name="student",
-            group=1,
+            group=3 if choices.annotates else 1,
             program="trainer",
             arguments=(
                 *("task", "--augmented", str(out / "augmented"), "--teacher", teacher, "--student", choices.student),
@@ -108,7 +125,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
         steps.append(
             Step(
                 name=f"export {kind}",
-                group=2 if kind == "onnx" else 3,
+                group=4 if kind == "onnx" else 5,
                 program="trainer",
                 arguments=(
                     *("export", "--model", str(out / "student"), "--format", kind, "--data", prepared.dev),
@@ -124,12 +141,13 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
     steps.append(
         Step(
             name="report",
-            group=4,
+            group=6,
             program="trainer",
             arguments=(
                 *("report", "--runs", *runs, str(out / "student"), "--data", prepared.test),
                 *("--text-column", *prepared.text_columns, "--dtypes", "fp32", "--device", config.device),
                 *(("--threads", str(config.threads)) if config.threads else ()),
+                *(("--no-timing",) if choices.annotates else ()),
                 *("--output", str(out / "report.html")),
             ),
             done=out / "report.html",

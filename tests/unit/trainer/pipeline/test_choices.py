@@ -58,6 +58,25 @@ def test_more_time_is_used_for_more_samples() -> None:
     assert short.rows(8000) * short.n_a < long.rows(8000) * long.n_a
 
 
+def test_rows_come_before_samples() -> None:
+    fast = replace(SLOW, augment=60.0, student_step=2000.0, teacher_forward=500.0)
+    for budget in ("10m", "15m", "30m"):
+        choices = fitting_choices(config(budget=budget), fast, replace(SMALL, num_train=2400))
+        assert choices.rows(2400) == 2400
+        assert choices.n_a >= 2
+
+
+def test_a_teacher_that_only_answers_is_asked_once_per_sample() -> None:
+    choices = default_choices(config(), SMALL)
+    live, stored = (
+        estimate(config(teacher="t"), choices, rates, SMALL) for rates in (SLOW, replace(SLOW, annotate=50.0))
+    )
+    samples = choices.rows(8000) * (1 + choices.n_a)
+    assert stored["annotate"] == pytest.approx((SLOW.start + samples / 50) / 60)
+    assert stored["student"] < live["student"]
+    assert "annotate" not in live
+
+
 def test_what_the_user_says_is_not_chosen() -> None:
     told = config(n_a=3, epochs=2.5, teacher_epochs=1, prediction_epochs=4, augment_rows=500, budget="10h")
     choices = fitting_choices(told, SLOW, SMALL)
