@@ -19,15 +19,15 @@ MARGIN = 0.9
 """Share of a budget that is planned for; the rest covers a machine that slows down."""
 MIN_AUGMENT_ROWS = 200
 LEAST_N_A = 2
-"""A budget takes samples from all rows before it leaves out rows: on film reviews, 6 samples of each of 2,408 rows taught
-a student more than 20 of each of 866 (`docs/results.md`)."""
+"""A budget takes samples from all rows before it leaves out rows: on film reviews, 6 samples of each of 2,408 rows
+taught a student more than 20 of each of 866 (`docs/results.md`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
     """What the steps are told. augment_rows: rows that are augmented; None for all.
 
-    annotates: whether the teacher's answers are stored first, because it is no BERT.
+    annotates: whether the teacher's answers are stored first, because it is not a BERT.
     """
 
     n_a: int
@@ -50,7 +50,7 @@ class Rates:
     """What this machine does in a second, measured. start: seconds until a command has loaded its libraries.
 
     teacher_step, student_step: rows trained; teacher_forward: rows answered; augment: rows augmented, with `fixed`
-    seconds before the first of them; annotate: rows answered by a teacher that is no BERT, once for each sample.
+    seconds before the first of them; annotate: rows answered by a teacher that is not a BERT, once for each sample.
     """
 
     teacher_step: float

@@ -28,7 +28,7 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 class Fit:
     """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became.
 
-    annotates: whether the teacher is no BERT, so that only its answers can be learned.
+    annotates: whether the teacher is not a BERT, so that only its answers can be learned.
     """
 
     max_length: int
