@@ -242,6 +242,9 @@ class GeneralConfig(CorpusConfig, StudentConfig):
         return self
 
 
+HARD_LABELS = "Weight of the rows' own labels in the prediction loss, next to the teacher's answers (0: answers alone)"
+
+
 class AnnotateConfig(ComputeConfig):
     """Options of `trainer annotate`."""
 
@@ -273,6 +276,7 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
         None, "Examples per step of the prediction stage (default: --batch-size).", ge=1
     )
     temperature: float = identity(1.0, "t of the prediction loss.", gt=0)
+    hard_label_weight: float = identity(0.0, f"{HARD_LABELS}.", ge=0, le=1)
     annotated: bool = identity(
         False, "Use the logits that `trainer annotate` stored alongside the shards instead of running the teacher."
     )

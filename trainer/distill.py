@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from trainer.data.batches import Batch
-from trainer.losses import attention_loss, embedding_loss, hidden_loss, prediction_loss, regression_loss
+from trainer.losses import (
+    attention_loss,
+    embedding_loss,
+    hard_label_losses,
+    hidden_loss,
+    prediction_loss,
+    prediction_losses,
+    regression_loss,
+    regression_losses,
+)
 from trainer.recipe import Losses
 from trainer.relations import PAPER_OBJECTIVE, Objective, group_scores, pooled_loss, relation_heads, relation_loss
 from trainer.scores import EncoderStates, classify, encode
@@ -89,24 +98,44 @@ class IntermediateDistillation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionDistillation:
-    """Equation 11 for layer M + 1: the student's logits against the teacher's. Models: sequence classifiers."""
+    """Equation 11 for layer M + 1: the student's logits against the teacher's. Models: sequence classifiers.
+
+    hard_label_weight: w in (1 - w) * prediction + w * cross-entropy with the row's own label; a row without a label
+    learns from the teacher alone.
+    """
 
     teacher: Any
     student: Any
     is_regression: bool
     temperature: float
     vocabulary: PrunedVocabulary | None = None
+    hard_label_weight: float = 0.0
 
     def losses(self, batch: Batch) -> Losses:
         """The prediction term of a part of a batch; the teacher runs only if the batch has no logits."""
         wanted = self._teacher_logits(batch) if batch.logits is None else batch.logits
         states = encode(self.student.bert, batch.input_ids, batch.token_type_ids, batch.model_mask)
         logits = classify(self.student, states)
+        if self.hard_label_weight:
+            return self._mixed(logits, wanted, batch)
         if self.is_regression:
             loss = regression_loss(logits, wanted)
         else:
             loss = prediction_loss(logits, wanted, self.temperature)
         return {"prediction": batch.row_share * loss}
+
+    def _mixed(self, logits: Tensor, wanted: Tensor, batch: Batch) -> Losses:
+        """The two terms of a part of a batch, each row weighted by whether it has a label."""
+        if self.is_regression:
+            soft = regression_losses(logits, wanted)
+        else:
+            soft = prediction_losses(logits, wanted, self.temperature)
+        hard = hard_label_losses(logits, batch.labels, self.is_regression)
+        weight = self.hard_label_weight * ~torch.isnan(batch.labels)
+        return {
+            "prediction": batch.row_share * ((1.0 - weight) * soft).mean(),
+            "hard_labels": batch.row_share * (weight * hard).mean(),
+        }
 
     def _teacher_logits(self, batch: Batch) -> Tensor:
         with torch.no_grad(), torch.autocast(batch.input_ids.device.type, enabled=False):

@@ -56,14 +56,36 @@ def embedding_loss(student_embeddings: Tensor, teacher_embeddings: Tensor, proje
 
 def prediction_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
     """Soft cross-entropy CE(softmax(z_T / t), log_softmax(z_S / t)), mean over rows (eq. 10). Logits: (B, C)."""
+    return prediction_losses(student_logits, teacher_logits, temperature).mean()
+
+
+def prediction_losses(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """(B,): the same for each row."""
     target = functional.softmax(teacher_logits.float() / temperature, dim=-1)
     log_student = functional.log_softmax(student_logits.float() / temperature, dim=-1)
-    return -(target * log_student).sum(-1).mean()
+    return -(target * log_student).sum(-1)
 
 
 def regression_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Equation 10 for regression tasks: mean squared error of the single logit. Logits: (B, 1)."""
     return functional.mse_loss(student_logits.float(), teacher_logits.float())
+
+
+def regression_losses(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """(B,): the same for each row."""
+    return (student_logits.float() - teacher_logits.float()).square().mean(-1)
+
+
+def hard_label_losses(student_logits: Tensor, labels: Tensor, is_regression: bool) -> Tensor:
+    """(B,): cross-entropy with the row's own class, or squared error to its number; 0 where the label is NaN.
+
+    Logits: (B, C); labels: (B,) float32, a class index or a number.
+    """
+    known = ~torch.isnan(labels)
+    filled = torch.where(known, labels, 0.0)
+    if is_regression:
+        return (student_logits[:, 0].float() - filled).square() * known
+    return functional.cross_entropy(student_logits.float(), filled.long(), reduction="none") * known
 
 
 def _masked_mean(student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> Tensor:

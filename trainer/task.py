@@ -180,6 +180,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
             student=student.model,
             is_regression=setting.spec.labels is None,
             temperature=config.temperature,
+            hard_label_weight=config.hard_label_weight,
             vocabulary=student.vocabulary,
         )
         return Stage(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,36 @@ def test_losses_equal_hand_computed_numbers() -> None:
     at_two = prediction_loss(torch.tensor([[2 * math.log(3.0), 0.0]]), torch.tensor([[math.log(9.0), 0.0]]), 2.0)
     assert at_two.item() == pytest.approx(math.log(4.0) - 0.75 * math.log(3.0))
     assert regression_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]])).item() == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("is_regression", [False, True])
+def test_hard_labels_join_the_loss_row_by_row(teacher_dir: Path, is_regression: bool) -> None:
+    torch.manual_seed(3)
+    width = 1 if is_regression else 2
+    teacher, student = (load_classifier(str(teacher_dir), width).eval() for _ in range(2))
+    batch = replace(random_batch(), labels=torch.tensor([1.0, math.nan, 0.0]))
+    arguments = {"teacher": teacher, "student": student, "is_regression": is_regression, "temperature": 2.0}
+    mixed = PredictionDistillation(**arguments, hard_label_weight=0.25).losses(batch)
+    with torch.no_grad():
+        theirs, own = (slow_states(model, batch)[2] for model in (teacher, student))
+    soft, hard = 0.0, 0.0
+    for row, label in enumerate((1, None, 0)):
+        if is_regression:
+            answer = float((own[row][0] - theirs[row][0]) ** 2)
+            truth = 0.0 if label is None else float((own[row][0] - label) ** 2)
+        else:
+            answer = -float((torch.softmax(theirs[row] / 2, -1) * torch.log_softmax(own[row] / 2, -1)).sum())
+            truth = 0.0 if label is None else -float(torch.log_softmax(own[row], -1)[label])
+        soft += (1.0 if label is None else 0.75) * answer / 3
+        hard += 0.25 * truth / 3
+    assert mixed["prediction"].item() == pytest.approx(soft, rel=1e-4, abs=1e-6)
+    assert mixed["hard_labels"].item() == pytest.approx(hard, rel=1e-4, abs=1e-6)
+    alone = PredictionDistillation(**arguments).losses(batch)
+    none = PredictionDistillation(**arguments, hard_label_weight=0.25).losses(
+        replace(batch, labels=torch.full((3,), math.nan))
+    )
+    assert none["prediction"].item() == pytest.approx(alone["prediction"].item(), rel=1e-5)
+    assert none["hard_labels"].item() == 0.0
 
 
 def test_gradients_are_those_of_the_plain_formula() -> None:

@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.cli.table_format import TableFormat
-from trainer.config import ComputeConfig
+from trainer.config import HARD_LABELS, ComputeConfig
 
 
 class ChoicesConfig(CommandConfig):
@@ -33,6 +33,7 @@ class ChoicesConfig(CommandConfig):
     teacher_lr: float = identity(6e-5, "Peak learning rate of the teacher.", gt=0)
     lr: float = identity(1e-3, "Peak learning rate of the student's intermediate stage.", gt=0)
     prediction_lr: float = identity(5e-4, "Peak learning rate of the student's prediction stage.", gt=0)
+    hard_label_weight: float = identity(0.0, f"{HARD_LABELS}.", ge=0, le=1)
     max_length: int | None = identity(
         None, "Longest input in tokens (default: what holds 98% of the texts).", ge=8, le=512
     )

@@ -105,6 +105,8 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
         "--prediction-lr",
         f"{config.prediction_lr:g}",
     ]
+    if config.hard_label_weight:
+        distilling += ["--hard-label-weight", f"{config.hard_label_weight:g}"]
     if choices.student == "embedded":
         # Most of its weights are the embeddings of tokens that a task never meets.
         distilling += ["--prune-vocabulary", "auto"]
