@@ -42,10 +42,12 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     augmented = open_augmented(config.augmented, config.follow_timeout)
+    # Before waiting for a shard, so that a wrong path is reported at once.
+    prepare = _bert if is_bert(config.teacher) else _other
     samples = open_store(config.augmented)
     n_a = augmented.params.n_a if config.n_a is None else config.n_a
     has_pairs = _has_pairs(augmented, samples, config.follow_timeout)
-    teacher = (_bert if is_bert(config.teacher) else _other)(config, has_pairs, device, dtype)
+    teacher = prepare(config, has_pairs, device, dtype)
     facts = AnnotationFacts(
         augmented=augmented.fingerprint,
         teacher=teacher.identity,

@@ -302,6 +302,12 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
     ablation: str = runtime("full", "Name of this run in the report's ablation table, such as no-general.")
 
+    @model_validator(mode="after")
+    def _labels_have_a_stage(self) -> TaskConfig:
+        if self.hard_label_weight and "prediction" not in self.stages:
+            raise ValueError("--hard-label-weight weighs labels in the prediction stage, which --stages leaves out")
+        return self
+
 
 class EvaluateConfig(TableConfig, LabelsConfig):
     """Options of `trainer evaluate`."""

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 METRICS, RESULT = "metrics.jsonl", "result.json"
 KEEPS_STAGES = "keeps_stages"
 """Key in `config.json` of runs that keep the end of each stage, so that they can be extended."""
+ABSENT = {**DETECTED, "hard_label_weight": 0.0}
+"""What it means that `config.json` lacks an option: the run began before there was one."""
 
 
 def check_is_local(path: str, option: str) -> None:
@@ -59,7 +61,7 @@ def open_run(
         raise ManifestError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(before, dict):
         raise ManifestError(f"{path} should hold a JSON object; use another --output, or remove the folder")
-    before = {name: DETECTED[name] for name in wanted if name in DETECTED} | before
+    before = {name: ABSENT[name] for name in wanted if name in ABSENT} | before
     grown = {name: wanted[name] for name in growing if name in before and _is_larger(before[name], wanted.get(name))}
     for name in wanted:
         if before.get(name) != wanted.get(name) and name not in grown:

@@ -67,7 +67,7 @@ class TaskTeacher:
 
 
 def load_teacher(config: TaskConfig) -> TaskTeacher:
-    """The model of --teacher, on the CPU in fp32. Raises ModelError, UsageError."""
+    """The model of --teacher, in fp32. Raises ModelError, UsageError."""
     if is_bert(config.teacher):
         model = load_classifier(config.teacher)
         tokenizer = load_tokenizer(config.teacher, "--teacher")
@@ -80,7 +80,7 @@ def load_teacher(config: TaskConfig) -> TaskTeacher:
             identity=fingerprint(model),
             tokenizer_identity=tokenizer_fingerprint(tokenizer),
         )
-    answers = load_any_classifier(config.teacher, device="cpu", dtype="fp32")
+    answers = load_any_classifier(config.teacher, device=config.device, dtype="fp32")
     spec = teacher_spec(answers.model, config.task, config.teacher, label_map=config.label_map)
     encoder = resolve_encoder(EMBEDDED)
     kind = answers.model.config.model_type

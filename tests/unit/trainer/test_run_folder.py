@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.errors import ManifestError
+from shared.errors import ManifestError, UsageError
 from tests.support.command import ROOT
+from trainer.config import TaskConfig
 from trainer.run_folder import append_metrics, keep_metrics, open_run, write_atomically
 
 
@@ -55,3 +56,16 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
         append_metrics(tmp_path, {"step": step})
     keep_metrics(tmp_path, 3)
     assert (tmp_path / "metrics.jsonl").read_text().splitlines() == [f'{{"step": {step}}}' for step in range(3)]
+
+
+def test_labels_that_no_stage_would_weigh_are_refused() -> None:
+    options = {"augmented": "a", "teacher": "t", "output": "o", "hard_label_weight": 0.5, "stages": ("intermediate",)}
+    with pytest.raises(UsageError, match="--stages leaves out"):
+        TaskConfig.build(options)
+
+
+def test_an_option_that_came_later_has_its_default_in_older_runs(tmp_path: Path) -> None:
+    open_run(str(tmp_path), "task", {"lr": 0.1})
+    open_run(str(tmp_path), "task", {"lr": 0.1, "hard_label_weight": 0.0})
+    with pytest.raises(ManifestError, match="another hard-label-weight"):
+        open_run(str(tmp_path), "task", {"lr": 0.1, "hard_label_weight": 0.5})
