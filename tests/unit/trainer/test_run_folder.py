@@ -59,9 +59,9 @@ def test_metrics_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
 
 
 def test_labels_that_no_stage_would_weigh_are_refused() -> None:
-    options = {"augmented": "a", "teacher": "t", "output": "o", "hard_label_weight": 0.5, "stages": ("intermediate",)}
+    needed = {"task": "SST-2", "augmented": "a", "teacher": "t", "output": "o", "dev": "d"}
     with pytest.raises(UsageError, match="--stages leaves out"):
-        TaskConfig.build(options)
+        TaskConfig.build(needed | {"hard_label_weight": 0.5, "stages": ("intermediate",)})
 
 
 def test_an_option_that_came_later_has_its_default_in_older_runs(tmp_path: Path) -> None:
