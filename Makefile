@@ -21,7 +21,7 @@ help:  ## list the targets
 demo: setup  ## `trainer distill` on real reviews: teacher, augmentation, student, report (about 8 minutes)
 	$(BIN)/python deploy/demo/demo.py --output $(DEMO)
 
-test: setup  ## the fast tests (under 10 minutes on 2 cores)
+test: setup  ## the fast tests (8 to 13 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -m "not slow"
 
 test-slow: setup  ## the slow tests
