@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
 
-.PHONY: setup help demo test test-slow explore lint format bench serve reference clean
+.PHONY: setup help demo test test-slow explore lint format bench serve reference lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready  ## create .venv with the pinned packages (default)
@@ -46,6 +46,9 @@ serve: setup  ## the HTTP service with the embedded models on http://127.0.0.1:8
 
 reference: setup  ## regenerate docs/reference.md
 	$(BIN)/python docs/make_reference.py > docs/reference.md
+
+lock: setup  ## versions and hashes of the images' packages, with uv: deploy/locks
+	$(BIN)/python deploy/lock.py
 
 format: setup  ## fix lint findings and format the code
 	$(BIN)/ruff check --fix .
