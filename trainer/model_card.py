@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.glue import TASKS
-from trainer.data.tasks import MULTI_LABEL
+from shared.model_folder import MULTI_LABEL
 from trainer.result import RunResult
 
 CARD = "README.md"

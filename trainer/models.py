@@ -16,10 +16,9 @@ from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
-from shared.model_folder import check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
+from shared.model_folder import MULTI_LABEL, check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
 from trainer.data.tasks import (
     CLASSIFICATION_METRICS,
-    MULTI_LABEL,
     MULTI_LABEL_METRICS,
     REGRESSION_METRICS,
     TaskSpec,

@@ -16,6 +16,7 @@ from shared.inputs.labels import is_number
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
+from shared.model_folder import MULTI_LABEL
 from trainer.config import TableConfig
 from trainer.data.batches import Examples
 from trainer.labels import find_label
@@ -26,8 +27,6 @@ SINGLE_LENGTH, PAIR_LENGTH = 64, 128
 MAX_CLASSES = 1000
 REGRESSION_METRICS = ("pearson", "spearman")
 CLASSIFICATION_METRICS = ("accuracy", "f1_macro")
-MULTI_LABEL = "multi_label_classification"
-"""The value of `problem_type` in a model's config.json that makes transformers apply a sigmoid to each logit."""
 MULTI_LABEL_METRICS = ("f1_micro", "f1_macro", "exact_match")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import OutputError
-from trainer.data.tasks import MULTI_LABEL
+from shared.model_folder import MULTI_LABEL
 from trainer.export.onnx_file import open_session, session_logits
 from trainer.export.sample_inputs import EncodedRow, pad_rows, random_rows
 from trainer.export.saved_classifier import Floats, SavedClassifier

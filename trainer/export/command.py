@@ -18,7 +18,7 @@ from typing import Any
 
 from shared.cli.command_line import CommandResult
 from shared.errors import StoreError, UsageError
-from trainer.data.tasks import MULTI_LABEL
+from shared.model_folder import MULTI_LABEL
 from trainer.export.check import Agreement, LogitCheck, check_equal_logits, compare_predictions
 from trainer.export.config import ExportConfig
 from trainer.export.onnx_file import quantise, write_onnx

@@ -10,9 +10,8 @@ import numpy as np
 
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, ModelError, UsageError
-from shared.model_folder import model_folder, reading_model
+from shared.model_folder import MULTI_LABEL, model_folder, reading_model
 from trainer.any_classifier import load_any_classifier
-from trainer.data.tasks import MULTI_LABEL
 from trainer.labels import find_label
 from trainer.models import load_tokenizer
 from trainer.pipeline.config import DistillConfig

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import ModelError, UsageError
+from shared.model_folder import MULTI_LABEL
 from trainer.any_classifier import AnyClassifier, is_bert, like_length_batches, load_any_classifier
-from trainer.data.tasks import MULTI_LABEL, TaskSpec, glue_spec
+from trainer.data.tasks import TaskSpec, glue_spec
 from trainer.export.onnx_file import open_session
 from trainer.inference import Classifier, load_student
 from trainer.labels import match_outputs

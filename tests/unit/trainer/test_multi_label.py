@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from shared.errors import InputError, ModelError
 from shared.inputs.rows import SourceRow
+from shared.model_folder import MULTI_LABEL
 from tests.support.distillation import save_teacher
 from trainer.any_classifier import load_any_classifier
 from trainer.data.batches import Examples, Pieces, Tokenized, to_offsets
-from trainer.data.tasks import MULTI_LABEL, Table, TaskSpec, own_spec
+from trainer.data.tasks import Table, TaskSpec, own_spec
 from trainer.data.token_cache import read_entry, write_entry
 from trainer.inference import class_probabilities
 from trainer.losses import hard_label_losses, multi_label_loss, multi_label_losses
