@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := out/demo
+# Processes that run tests at the same time; each needs up to 3 GB.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: setup help demo test test-slow explore lint format bench serve reference lock clean
 .DEFAULT_GOAL := setup
@@ -21,14 +24,14 @@ help:  ## list the targets
 demo: setup  ## `trainer distill` on real reviews: teacher, augmentation, student, report (about 8 minutes)
 	$(BIN)/python deploy/demo/demo.py --output $(DEMO)
 
-test: setup  ## the fast tests (8 to 13 minutes on 2 cores)
-	$(BIN)/python -m pytest -q -m "not slow"
+test: setup  ## the fast tests (5 to 8 minutes on 2 cores)
+	$(PYTEST) -m "not slow"
 
 test-slow: setup  ## the slow tests
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 explore: setup  ## the property tests on new random examples (the other targets repeat the same ones)
-	HYPOTHESIS_PROFILE=explore $(BIN)/python -m pytest -q -m hypothesis
+	HYPOTHESIS_PROFILE=explore $(PYTEST) -m hypothesis
 
 lint: setup  ## what CI checks: lint, formatting, types
 	$(BIN)/ruff check .

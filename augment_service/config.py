@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from pydantic import BaseModel, StringConstraints, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
-from shared.cli.table_format import TableFormat
+from shared.cli.table_format import LabelSets, TableFormat
 from shared.glue import Task
 from shared.params import AugmentParams, Context, Filter, Protect, StopWords, WordList, Words
 from shared.protected import read_word_files
@@ -68,7 +68,7 @@ class ModelConfig(ModelChoice, WordFiles, AugmentParams):
         return AugmentParams(**{name: getattr(self, name) for name in AugmentParams.model_fields})
 
 
-class RunConfig(ModelConfig, TableFormat):
+class RunConfig(ModelConfig, TableFormat, LabelSets):
     """Options of `augment_service run`."""
 
     group: ClassVar[str] = "Run"

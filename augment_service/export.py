@@ -112,7 +112,9 @@ def _write_lines(store: Store, path: Path, line: Callable[[dict[str, Any]], str]
 
 
 def _cell(value: Any) -> str:
-    """One cell without quotes: tabs and line breaks become spaces."""
+    """One cell without quotes: tabs and line breaks become spaces, a list of labels becomes JSON."""
+    if isinstance(value, list):
+        value = json.dumps(value, ensure_ascii=False, default=str)
     return "" if value is None else str(value).replace("\t", " ").replace("\n", " ").replace("\r", " ")
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, model_validator
 
-from shared.cli.table_format import DETECTED
+from shared.cli.table_format import DETECTED, ONE_LABEL
 from shared.errors import ManifestError
 from shared.json_text import parse_json, short_json, to_json_object
 from shared.params import STOP_WORDS_OF_MODE, AugmentParams
@@ -116,7 +116,7 @@ def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool 
     if not store.exists(MANIFEST) and store.put_if_absent(MANIFEST, manifest.to_bytes()):
         return True
     found = to_json_object(read_manifest(store))
-    found = found | {"config": DETECTED | _ADDED | found["config"]}
+    found = found | {"config": DETECTED | ONE_LABEL | _ADDED | found["config"]}
     wanted = to_json_object(manifest)
     differing = _differences("", _by_content(found, models_by_content), _by_content(wanted, models_by_content))
     if differing:

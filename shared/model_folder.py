@@ -16,6 +16,8 @@ from typing import Any
 from shared.errors import ExpectedError, ModelError
 
 CONFIG = "config.json"
+MULTI_LABEL = "multi_label_classification"
+"""The value of `problem_type` in a model's config.json that makes transformers apply a sigmoid to each logit."""
 
 
 def model_folder(path: str, option: str = "model") -> str:

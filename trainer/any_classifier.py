@@ -16,7 +16,7 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import ModelError, UsageError
 from shared.model_folder import check_tokenizer_fits, model_folder, reading_model
 from trainer.data.tasks import TaskSpec, sequence_length
-from trainer.models import check_single_label, load_tokenizer, teacher_spec
+from trainer.models import load_tokenizer, teacher_spec
 from trainer.positions import longest_input
 
 Floats = NDArray[np.float32]
@@ -70,7 +70,6 @@ def load_any_classifier(
                 f"{option} {path} is {', '.join(config.architectures or ['a model without a named architecture'])}, "
                 "not a sequence classification model"
             )
-        check_single_label(config, path, option)
         model, problems = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
-from shared.cli.table_format import TableFormat
+from shared.cli.table_format import LabelSets, TableFormat
 
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
@@ -36,7 +36,7 @@ class ComputeConfig(CommandConfig):
     threads: int | None = identity(None, "CPU threads of one worker (default: all cores).", ge=1)
 
 
-class TableConfig(ComputeConfig, TableFormat):
+class TableConfig(ComputeConfig, TableFormat, LabelSets):
     """How a labelled file is read: the layout of a GLUE task, or columns by name or index."""
 
     group: ClassVar[str] = "Labelled data"
@@ -50,7 +50,8 @@ class TableConfig(ComputeConfig, TableFormat):
 
     @model_validator(mode="after")
     def _columns(self) -> TableConfig:
-        if self.task is None and not (self.text_column and self.label_column is not None):
+        has_label = self.label_column is not None or bool(self.multi_label)
+        if self.task is None and not (self.text_column and has_label):
             raise ValueError("give --task, or name the columns with --text-column and --label-column")
         return self
 

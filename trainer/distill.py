@@ -19,6 +19,8 @@ from trainer.losses import (
     embedding_loss,
     hard_label_losses,
     hidden_loss,
+    multi_label_loss,
+    multi_label_losses,
     prediction_loss,
     prediction_losses,
     regression_loss,
@@ -108,6 +110,7 @@ class PredictionDistillation:
     student: Any
     is_regression: bool
     temperature: float
+    multi_label: bool = False
     vocabulary: PrunedVocabulary | None = None
     hard_label_weight: float = 0.0
 
@@ -120,6 +123,8 @@ class PredictionDistillation:
             return self._mixed(logits, wanted, batch)
         if self.is_regression:
             loss = regression_loss(logits, wanted)
+        elif self.multi_label:
+            loss = multi_label_loss(logits, wanted, self.temperature)
         else:
             loss = prediction_loss(logits, wanted, self.temperature)
         return {"prediction": batch.row_share * loss}
@@ -128,10 +133,13 @@ class PredictionDistillation:
         """The two terms of a part of a batch, each row weighted by whether it has a label."""
         if self.is_regression:
             soft = regression_losses(logits, wanted)
+        elif self.multi_label:
+            soft = multi_label_losses(logits, wanted, self.temperature)
         else:
             soft = prediction_losses(logits, wanted, self.temperature)
         hard = hard_label_losses(logits, batch.labels, self.is_regression)
-        weight = self.hard_label_weight * ~torch.isnan(batch.labels)
+        unknown = torch.isnan(batch.labels)
+        weight = self.hard_label_weight * ~(unknown.any(-1) if self.multi_label else unknown)
         return {
             "prediction": batch.row_share * ((1.0 - weight) * soft).mean(),
             "hard_labels": batch.row_share * (weight * hard).mean(),

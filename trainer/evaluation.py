@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Batch, Pieces, Window, tokenize
 from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
-from trainer.metrics import baselines, score, selection_score, weakness
+from trainer.metrics import baselines, label_scores, score, selection_score, weakness
 from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
 from trainer.recipe import Scores
 from trainer.scores import classify, encode
@@ -29,7 +29,7 @@ EVALUATION_BATCH_ROWS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevSet:
-    """Labelled rows, tokenized for scoring. labels: (rows,) float32; select_by: `mean` or `first` metric."""
+    """Labelled rows, tokenized for scoring. labels: as in Examples; select_by: `mean` or `first` metric."""
 
     spec: TaskSpec
     pieces: Pieces
@@ -62,7 +62,7 @@ def score_teacher(dev: DevSet, teacher: Any, device: str, name: str = "teacher_d
 def score_answers(
     spec: TaskSpec, logits: NDArray[np.float32], labels: NDArray[np.float32], name: str
 ) -> dict[str, float]:
-    """The same for a teacher's answers. logits: (rows, C) float32; labels: (rows,) float32."""
+    """The same for a teacher's answers. logits: (rows, C) float32; labels: as in Examples."""
     metrics = score(spec, logits, labels)
     fields: dict[str, Any] = dict(metrics)
     logger.info(name, extra={"fields": fields})
@@ -84,13 +84,16 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     max_length = fitting_length(config.max_length, default, model.config, tokenizer, config.model)
     data = DevSet.of(table, spec, tokenizer, max_length)
     model = in_precision(model.to(device).eval(), dtype)
-    metrics = data.metrics(model, device, config.batch_size)
-    summary = {
+    logits = predict(model, data.pieces, device, config.batch_size)
+    summary: dict[str, Any] = {
         "task": spec.name,
         "rows": len(data.labels),
-        "metrics": metrics,
+        "metrics": score(spec, logits, data.labels),
         "baselines": baselines(spec, data.labels),
     }
+    if spec.multi_label:
+        scores = label_scores(spec, logits, data.labels)
+        summary["labels"] = {name: asdict(one) for name, one in scores.items()}
     return CommandResult(summary, json.dumps(summary))
 
 

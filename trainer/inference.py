@@ -30,14 +30,16 @@ Text = str | tuple[str, str]
 class Prediction:
     """What a model predicts for one text.
 
-    label: the most probable class, None for regression. probabilities: class -> probability, in the order of the
-    model's outputs; they add up to 1; empty for regression. value: the number predicted by a regression model, in the
-    units of its training labels; None for classification.
+    label: the most probable class, None for regression and where a text can have several. labels: all that the text
+    has: that class, or those with a probability above one half. probabilities: class -> probability, in the order of
+    the model's outputs; they add up to 1 unless a text can have several; empty for regression. value: the number
+    predicted by a regression model, in the units of its training labels; None for classification.
     """
 
     label: str | None
     probabilities: Mapping[str, float]
     value: float | None
+    labels: tuple[str, ...] = ()
 
 
 class Classifier:
@@ -77,7 +79,8 @@ class Classifier:
         logits = self.logits(first, second, batch_size)
         if self.labels is None:
             return [Prediction(label=None, probabilities={}, value=float(one)) for one in logits[:, 0]]
-        return [_prediction(self.labels, row) for row in _softmax(logits)]
+        probabilities = class_probabilities(logits, self._spec.multi_label)
+        return [_prediction(self.labels, row, self._spec.multi_label) for row in probabilities]
 
     def logits(self, first: Sequence[str], second: Sequence[str] | None, batch_size: int) -> NDArray[np.float32]:
         """Model outputs before softmax, (texts, classes). `second`: the other texts of pairs, or None."""
@@ -141,13 +144,16 @@ def evaluate(
     task: str | None = None,
     text_column: str | int | Sequence[str | int] = (),
     label_column: str | int | None = None,
+    multi_label: Sequence[str | int] = (),
     batch_size: int = 64,
 ) -> dict[str, float]:
     """Score a model on a labelled file: metric -> value, the task's main metric first.
 
     model: a Classifier, or a folder for `load_student`. data: TSV, CSV, JSONL, Parquet or Arrow file. Its columns are
-    those of a GLUE `task`, or `text_column` (two for text pairs) and `label_column`, by name or 0-based index.
-    Metrics: those of the GLUE task; otherwise accuracy and macro F1, for regression Pearson and Spearman correlation.
+    those of a GLUE `task`, or `text_column` (two for text pairs) and `label_column`, by name or 0-based index;
+    where texts have several labels, `multi_label` may name a column of 0 and 1 for each. Metrics: those of the GLUE
+    task; otherwise accuracy and macro F1, for regression Pearson and Spearman correlation, for several labels micro and
+    macro F1 and the share of texts with exactly the right ones.
 
     >>> import trainer
     >>> sorted(trainer.evaluate(folder, reviews, text_column="text", label_column="label"))
@@ -157,7 +163,7 @@ def evaluate(
     used, ModelError for a model that cannot be loaded or does not fit the task.
     """
     columns = (text_column,) if isinstance(text_column, str | int) else tuple(text_column)
-    if task is None and not (columns and label_column is not None):
+    if task is None and not (columns and (label_column is not None or multi_label)):
         raise UsageError("evaluate needs task, or text_column and label_column")
     config = EvaluateConfig.build(
         {
@@ -166,6 +172,7 @@ def evaluate(
             "task": task,
             "text_column": tuple(str(one) for one in columns),
             "label_column": None if label_column is None else str(label_column),
+            "multi_label": tuple(str(one) for one in multi_label),
             "batch_size": batch_size,
         }
     )
@@ -208,13 +215,22 @@ def _split_pairs(texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
     return [str(text) for text in texts], None
 
 
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+def class_probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float64]:
+    """(rows, C) float64: the softmax of logits (rows, C), or the sigmoid of each where a row can have several."""
+    if multi_label:
+        exact = logits.astype(np.float64)
+        # In the form that cannot overflow.
+        return np.asarray(np.where(exact >= 0, 1.0, np.exp(-np.abs(exact))) / (1.0 + np.exp(-np.abs(exact))))
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     exponentials = np.exp(shifted)
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(-1, keepdims=True)
     return probabilities
 
 
-def _prediction(labels: Sequence[str], probabilities: NDArray[np.float64]) -> Prediction:
+def _prediction(labels: Sequence[str], probabilities: NDArray[np.float64], multi_label: bool) -> Prediction:
     named = dict(zip(labels, probabilities.tolist(), strict=True))
-    return Prediction(label=labels[int(probabilities.argmax())], probabilities=named, value=None)
+    if multi_label:
+        found = tuple(name for name, value in named.items() if value > 0.5)
+        return Prediction(label=None, probabilities=named, value=None, labels=found)
+    best = labels[int(probabilities.argmax())]
+    return Prediction(label=best, probabilities=named, value=None, labels=(best,))

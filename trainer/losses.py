@@ -76,16 +76,38 @@ def regression_losses(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (student_logits.float() - teacher_logits.float()).square().mean(-1)
 
 
-def hard_label_losses(student_logits: Tensor, labels: Tensor, is_regression: bool) -> Tensor:
-    """(B,): cross-entropy with the row's own class, or squared error to its number; 0 where the label is NaN.
+def multi_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Equation 10 where a row has several labels: each logit answers for itself.
 
-    Logits: (B, C); labels: (B,) float32, a class index or a number.
+    Binary cross-entropy of sigmoid(z_S / t) against sigmoid(z_T / t), mean over rows and labels. Logits: (B, C).
+    """
+    return multi_label_losses(student_logits, teacher_logits, temperature).mean()
+
+
+def multi_label_losses(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """(B,): the same for each row."""
+    target = torch.sigmoid(teacher_logits.float() / temperature)
+    return _binary_losses(student_logits.float() / temperature, target)
+
+
+def hard_label_losses(student_logits: Tensor, labels: Tensor, is_regression: bool) -> Tensor:
+    """(B,): cross-entropy with the row's own class or classes, or squared error to its number; 0 where it is NaN.
+
+    Logits: (B, C); labels: (B,) float32, a class index or a number, or (B, C) float32 of 0 and 1: then the binary
+    cross-entropy, mean over the labels.
     """
     known = ~torch.isnan(labels)
     filled = torch.where(known, labels, 0.0)
+    if labels.ndim == 2:
+        return _binary_losses(student_logits.float(), filled) * known.all(-1)
     if is_regression:
         return (student_logits[:, 0].float() - filled).square() * known
     return functional.cross_entropy(student_logits.float(), filled.long(), reduction="none") * known
+
+
+def _binary_losses(logits: Tensor, target: Tensor) -> Tensor:
+    """(B,): mean over the labels. Both (B, C), the target in [0, 1]."""
+    return functional.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(-1)
 
 
 def _masked_mean(student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> Tensor:

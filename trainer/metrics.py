@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from shared.errors import InputError
 from trainer.data.tasks import TaskSpec
 
 Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
 Baselines = Mapping[str, Mapping[str, float]]
 """Name of a model that reads no text -> metric -> value."""
 
@@ -19,13 +21,39 @@ WEAK_CORRELATION = 0.1
 
 
 def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
-    """Metric -> value of a task. logits: (rows, C); labels: (rows,) class index or number. Raises InputError."""
+    """Metric -> value of a task. Raises InputError.
+
+    logits: (rows, C); labels: (rows,) class index or number, or (rows, C) of 0 and 1 for several labels per row. A row
+    has the labels whose logit is above 0, a probability of one half.
+    """
     if not len(labels):
         raise InputError("no rows to score")
     if np.isnan(labels).any():
         raise InputError("rows without a label cannot be scored: name the label's column with --label-column")
+    if spec.multi_label:
+        return {name: _MULTI_LABEL[name](logits > 0, labels > 0) for name in spec.metrics}
     predicted = logits[:, 0] if spec.labels is None else logits.argmax(-1)
     return {name: _METRICS[name](predicted.astype(np.float64), labels.astype(np.float64)) for name in spec.metrics}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScores:
+    """How well a model finds one label. support: rows that have it."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+def label_scores(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, LabelScores]:
+    """Label -> scores, for several labels per row. Arguments as in `score`."""
+    predicted, wanted = logits > 0, labels > 0
+    hits, given, real = (one.sum(0) for one in (predicted & wanted, predicted, wanted))
+    return {
+        name: LabelScores(float(hit / max(had, 1)), float(hit / max(has, 1)), _f1_of(hit, had, has), int(has))
+        for name, hit, had, has in zip(spec.labels or (), hits, given, real, strict=True)
+    }
 
 
 def selection_score(spec: TaskSpec, metrics: Mapping[str, float], by: str = "mean") -> float:
@@ -45,12 +73,15 @@ def selection_name(spec: TaskSpec, by: str) -> str:
 def baselines(spec: TaskSpec, labels: Floats) -> Baselines:
     """What models that read no text score: `majority` always answers the largest class, `chance` any class at random.
 
-    The metrics are those of the task; for `chance` they are the expected ones, F1 from expected counts. For regression,
-    `majority` answers one number. labels: as in `score`.
+    For several labels per row, `majority` answers for each label what most rows have, `all` that each row has it, and
+    `chance` tosses a coin. The metrics are those of the task; for `chance` they are the expected ones, F1 from expected
+    counts. For regression, `majority` answers one number. labels: as in `score`.
     """
     if spec.labels is None:
         nothing = dict.fromkeys(spec.metrics, 0.0)
         return {"majority": nothing, "chance": dict(nothing)}
+    if spec.multi_label:
+        return _baselines_of_sets(spec, labels)
     num_classes = len(spec.labels)
     counts = np.bincount(labels.astype(np.int64), minlength=num_classes)
     answers = np.zeros((len(labels), num_classes), np.float32)
@@ -81,6 +112,9 @@ def weakness(spec: TaskSpec, logits: Floats, labels: Floats) -> str:
     if spec.labels is None:
         value = _pearson(logits[:, 0].astype(np.float64), labels.astype(np.float64))
         return f"its Pearson correlation is {value:.3f}" if value < WEAK_CORRELATION else ""
+    if spec.multi_label:
+        value, chance = score(spec, logits, labels)["f1_micro"], baselines(spec, labels)["chance"]["f1_micro"]
+        return f"its micro F1 {value:.3f} is below that of a coin, {chance:.3f}" if value < chance else ""
     accuracy = float((logits.argmax(-1) == labels).mean())
     majority = float(np.bincount(labels.astype(np.int64)).max() / len(labels))
     chance = 1 / len(spec.labels)
@@ -89,6 +123,48 @@ def weakness(spec: TaskSpec, logits: Floats, labels: Floats) -> str:
     if accuracy < chance + CHANCE_MARGIN:
         return f"its accuracy {accuracy:.3f} is near that of chance, {chance:.3f}; check the order of its labels"
     return ""
+
+
+def _baselines_of_sets(spec: TaskSpec, labels: Floats) -> Baselines:
+    wanted = labels > 0
+    shares = wanted.mean(0)  # (C,)
+    answers = {"majority": np.tile(shares > 0.5, (len(labels), 1)), "all": np.ones_like(wanted)}
+    found = {name: score(spec, np.where(one, 1.0, -1.0).astype(np.float32), labels) for name, one in answers.items()}
+    # Expected counts: half of a label's rows are hit, and half of all rows are given it.
+    coin = {
+        "f1_micro": float(shares.sum() / (shares.sum() + len(shares) / 2)),
+        "f1_macro": float((shares / (shares + 0.5)).mean()),
+        "exact_match": 0.5 ** len(shares),
+    }
+    return {**found, "chance": {name: coin[name] for name in spec.metrics}}
+
+
+def _f1_of(hits: float, given: float, real: float) -> float:
+    """F1 from counts; 0 for a label that is neither given nor real."""
+    return float(2 * hits / (given + real)) if given + real else 0.0
+
+
+def _micro(predicted: Flags, wanted: Flags) -> float:
+    """F1 over all decisions."""
+    return _f1_of((predicted & wanted).sum(), predicted.sum(), wanted.sum())
+
+
+def _macro(predicted: Flags, wanted: Flags) -> float:
+    """Mean of the labels' F1."""
+    counts = zip((predicted & wanted).sum(0), predicted.sum(0), wanted.sum(0), strict=True)
+    return float(np.mean([_f1_of(*one) for one in counts]))
+
+
+def _exact_match(predicted: Flags, wanted: Flags) -> float:
+    """Share of the rows whose labels are all right (subset accuracy)."""
+    return float((predicted == wanted).all(-1).mean())
+
+
+_MULTI_LABEL: dict[str, Callable[[Flags, Flags], float]] = {
+    "f1_micro": _micro,
+    "f1_macro": _macro,
+    "exact_match": _exact_match,
+}
 
 
 def _accuracy(predicted: NDArray[np.float64], labels: NDArray[np.float64]) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.glue import TASKS
+from shared.model_folder import MULTI_LABEL
 from trainer.result import RunResult
 
 CARD = "README.md"
@@ -89,6 +90,8 @@ def _scores(result: RunResult) -> str:
         text += f"\n\nOn a test file of {result.test.rows:,} rows, which chose nothing:\n\n{table}"
     if result.baselines:
         text += "\n\n`majority` always answers the largest class, `chance` any class at random; neither reads the text."
+        if "all" in result.baselines:
+            text += " A text can have several labels: `majority` judges each for itself, `all` gives every label."
     return text
 
 
@@ -119,7 +122,10 @@ def _sizes(result: RunResult, config: Mapping[str, Any]) -> str:
     elif labels:
         names = [str(name) for name in labels.values()]
         more = f" and {len(names) - MAX_CLASSES_SHOWN} more" if len(names) > MAX_CLASSES_SHOWN else ""
-        rows.append(["classes", ", ".join(names[:MAX_CLASSES_SHOWN]) + more])
+        is_several = config.get("problem_type") == MULTI_LABEL
+        rows.append(
+            ["labels, any number per text" if is_several else "classes", ", ".join(names[:MAX_CLASSES_SHOWN]) + more]
+        )
     return f"## Size\n\n{_table(['', ''], rows)}"
 
 
@@ -132,6 +138,8 @@ def _usage(config: Mapping[str, Any], has_pairs: bool) -> str:
     texts = '"Is it a good film?", "It is gripping and honest."' if has_pairs else '"a gripping and honest film"'
     is_regression = config.get("problem_type") == "regression" or len(config.get("id2label") or {}) == 1
     answer = "logits.item()" if is_regression else "model.config.id2label[int(logits.argmax(-1))]"
+    if config.get("problem_type") == MULTI_LABEL:
+        answer = "[model.config.id2label[int(index)] for index in (logits[0] > 0).nonzero()]  # the labels it has"
     return f"""## Use
 
 ```python

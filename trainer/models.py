@@ -16,8 +16,13 @@ from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
-from shared.model_folder import check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
-from trainer.data.tasks import CLASSIFICATION_METRICS, REGRESSION_METRICS, TaskSpec
+from shared.model_folder import MULTI_LABEL, check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
+from trainer.data.tasks import (
+    CLASSIFICATION_METRICS,
+    MULTI_LABEL_METRICS,
+    REGRESSION_METRICS,
+    TaskSpec,
+)
 from trainer.labels import match_outputs, renamed
 from trainer.model_card import write_model_card
 from trainer.result import RunResult
@@ -47,9 +52,7 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
             "classification model; make one with `python -m trainer teacher`"
         )
     options: dict[str, Any] = {"attn_implementation": ATTENTION, "dtype": torch.float32}
-    if num_labels is None:
-        check_single_label(config, path, option)
-    else:
+    if num_labels is not None:
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     with reading_model(path, option):
         model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
@@ -69,15 +72,6 @@ def load_encoder(path: str) -> Any:
     if missing := sorted(problems["missing_keys"]):
         raise ModelError(f"--teacher {path} lacks weights such as {missing[0]}")
     return model
-
-
-def check_single_label(config: Any, path: str, option: str) -> None:
-    """Raises ModelError for a multi-label classifier: softmax and argmax over its outputs would mean nothing."""
-    if config.problem_type == "multi_label_classification":
-        raise ModelError(
-            f"{option} {path} is a multi-label classifier, which is not supported: train a teacher with one label per "
-            "text, or one teacher per label (`trainer teacher`)"
-        )
 
 
 def fitting_length(requested: int | None, default: int, config: Any, tokenizer: Any, path: str) -> int:
@@ -107,7 +101,8 @@ def teacher_spec(
     option: the flag that named it. label_map: --label-map. Raises ModelError when it does not fit `task`.
     """
     config = model.config
-    is_regression = config.num_labels == 1
+    multi_label = config.problem_type == MULTI_LABEL
+    is_regression = config.num_labels == 1 and not multi_label
     outputs = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     if is_regression and label_map:
         raise UsageError(f"--label-map: {path} predicts a number and has no classes")
@@ -115,8 +110,12 @@ def teacher_spec(
     if task is None:
         if names is None:
             return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
+        if multi_label:
+            return TaskSpec(name="multi-label", labels=names, metrics=MULTI_LABEL_METRICS, multi_label=True)
         return TaskSpec(name="classification", labels=names, metrics=CLASSIFICATION_METRICS)
     known = get_task(task)
+    if multi_label:
+        raise ModelError(f"{option} {path} gives several labels per text, --task {known.name} has one")
     if (known.labels is None) != is_regression or (known.labels and len(known.labels) != config.num_labels):
         wanted = "one number (regression)" if known.labels is None else f"{len(known.labels)} classes"
         raise ModelError(f"{option} {path} has {config.num_labels} outputs, --task {known.name} needs {wanted}")
@@ -136,7 +135,7 @@ def save_classifier(
     """
     temporary = folder.with_name(folder.name + ".partial")
     if spec is not None:
-        model.config.problem_type = "regression" if spec.labels is None else "single_label_classification"
+        model.config.problem_type = spec.problem_type
         if spec.labels is not None:
             model.config.id2label = dict(enumerate(spec.labels))
             model.config.label2id = {name: index for index, name in enumerate(spec.labels)}

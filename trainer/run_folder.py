@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from shared.cli.table_format import DETECTED
+from shared.cli.table_format import DETECTED, ONE_LABEL
 from shared.errors import ManifestError, StoreError, UsageError
 from shared.model_folder import CONFIG
 
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 METRICS, RESULT = "metrics.jsonl", "result.json"
 KEEPS_STAGES = "keeps_stages"
 """Key in `config.json` of runs that keep the end of each stage, so that they can be extended."""
-ABSENT = {**DETECTED, "hard_label_weight": 0.0}
+ABSENT = {**DETECTED, **ONE_LABEL, "hard_label_weight": 0.0}
 """What it means that `config.json` lacks an option: the run began before there was one."""
 
 

@@ -179,6 +179,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
             teacher=setting.teacher,
             student=student.model,
             is_regression=setting.spec.labels is None,
+            multi_label=setting.spec.multi_label,
             temperature=config.temperature,
             hard_label_weight=config.hard_label_weight,
             vocabulary=student.vocabulary,

@@ -18,7 +18,7 @@ from trainer.config import TeacherConfig
 from trainer.data.batches import Batch, tokenize
 from trainer.data.budget import Epochs
 from trainer.data.sources import TableSource
-from trainer.data.tasks import TaskSpec, glue_spec, own_spec, read_table, sequence_length
+from trainer.data.tasks import Table, TaskSpec, glue_spec, own_spec, read_table, sequence_length
 from trainer.evaluation import DevSet
 from trainer.loop import train
 from trainer.metrics import baselines, scores_text, selection_name
@@ -42,17 +42,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """Cross-entropy on the labels, or mean squared error for regression."""
+    """Cross-entropy on the labels, binary for each of several labels, or mean squared error for regression."""
 
     model: Any
-    is_regression: bool
+    spec: TaskSpec
 
     def losses(self, batch: Batch) -> Losses:
         """The one term of a part of a batch."""
         states = encode(self.model.bert, batch.input_ids, batch.token_type_ids, batch.model_mask)
         logits = classify(self.model, states).float()
-        if self.is_regression:
+        if self.spec.labels is None:
             loss = functional.mse_loss(logits[:, 0], batch.labels)
+        elif self.spec.multi_label:
+            loss = functional.binary_cross_entropy_with_logits(logits, batch.labels)
         else:
             loss = functional.cross_entropy(logits, batch.labels.long())
         return {"label": batch.row_share * loss}
@@ -74,7 +76,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     """One worker's part of a run; the first one writes."""
     torch.manual_seed(config.seed)
     table = read_table(config.train, config)
-    spec = _spec(config, [row.label for row in table.rows])
+    spec = _spec(config, table)
     table, selection = select_from_table(config, table, spec)
     encoder = resolve_encoder(config.encoder)
     tokenizer = load_tokenizer(encoder, "--encoder")
@@ -107,7 +109,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         recipe=Recipe(
             schedule=schedule_of(config.schedule, config.lr, config.warm_up_share), weight_decay=config.weight_decay
         ),
-        losses=Supervision(model=model, is_regression=spec.labels is None).losses,
+        losses=Supervision(model=model, spec=spec).losses,
         evaluation=Evaluation(scores=scores, num_due=per_epoch(config.evaluations)),
     )
     folder = Path(config.output)
@@ -139,5 +141,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
     write_result(folder, result)
 
 
-def _spec(config: TeacherConfig, labels: list[object]) -> TaskSpec:
-    return glue_spec(config.task) if config.task else own_spec(labels, config.regression, config.train)
+def _spec(config: TeacherConfig, table: Table) -> TaskSpec:
+    if config.task:
+        return glue_spec(config.task)
+    return own_spec([row.label for row in table.rows], config.regression, config.train, table.label_names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from shared.cli.config import CommandConfig, identity
 
@@ -25,5 +25,21 @@ class TableFormat(CommandConfig):
     )
 
 
-DETECTED = dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")
+class LabelSets(CommandConfig):
+    """Where the labels are if a row has several of them."""
+
+    group: ClassVar[str] = "Several labels per row"
+
+    multi_label: tuple[str, ...] = identity(
+        (),
+        "Instead of --label-column, where a row has several labels: columns of 0 and 1, one per label, or one column "
+        "of lists or of texts that name the labels.",
+    )
+    label_separator: str = identity(",", "What separates the labels in such a text.", min_length=1)
+
+
+ONE_LABEL: dict[str, Any] = {"multi_label": [], "label_separator": ","}
+"""The options of `LabelSets` in outputs and runs that do not record them."""
+
+DETECTED: dict[str, Any] = dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")
 """The options as outputs and runs of version 0.1.0, which do not record them, are taken to have them."""

@@ -75,11 +75,17 @@ def arrow_records(
 
 
 def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
-    """The names of a ClassLabel column's integers, which the `datasets` library writes into the schema's metadata."""
+    """The names of the integers of a column of ClassLabels, or of lists of them.
+
+    The `datasets` library writes them into the schema's metadata.
+    """
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        names = features[column]["names"]
-    except (KeyError, TypeError, ValueError):
+        feature = features[column]
+        # Lists were written in two ways.
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+        names = feature["names"]
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError):
         return ()
     return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else ()
 

@@ -24,7 +24,9 @@ _HUB_TEXTS = {"MNLI": ("premise", "hypothesis"), "MRPC": ("sentence1", "sentence
 class Columns:
     """Roles of the input's columns, by index. `rest_fields`: output fields of the columns that have no role.
 
-    label_names: the names of an integer label's classes, where the files have them. not_texts: the label and `rest`.
+    label_names: the names of an integer label's classes, where the files have them. label_set: columns of 0 and 1, one
+    per label, instead of `label`. has_lists: --multi-label names the one column of `label`. not_texts: the label and
+    `rest`.
     """
 
     names: tuple[str, ...]
@@ -34,7 +36,19 @@ class Columns:
     rest: tuple[int, ...]
     rest_fields: tuple[pa.Field, ...]
     label_names: tuple[str, ...] = ()
+    label_set: tuple[int, ...] = ()
+    has_lists: bool = False
     not_texts: tuple[int, ...] = ()
+
+    @property
+    def has_label(self) -> bool:
+        """Whether rows have a label, or several."""
+        return self.label is not None or bool(self.label_set)
+
+    @property
+    def label_set_names(self) -> tuple[str, ...]:
+        """The labels that have a column each."""
+        return tuple(self.names[index] for index in self.label_set)
 
 
 def find_columns(header: Header, options: InputOptions, first_path: str) -> Columns:
@@ -46,10 +60,20 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
         texts, found = _columns_of_task(header, first_path, task)
         label = found if label is None else label
     source_id = _index(options.id_column, names, "--id-column") if options.id_column is not None else None
-    for flag, indices in (("--text-column", texts[1:]), ("--label-column", (label,)), ("--id-column", (source_id,))):
+    label_set = tuple(_index(name, names, "--multi-label") for name in options.multi_label)
+    if label_set and (label is not None or task is not None):
+        raise UsageError(
+            "--multi-label names the columns of the labels: leave out "
+            + ("--label-column" if task is None else f"--task, since {task.name} has one label per row")
+        )
+    has_lists = len(label_set) == 1
+    if has_lists:
+        label, label_set = label_set[0], ()
+    flags = {"--text-column": texts[1:], "--label-column": (label,), "--id-column": (source_id,)}
+    for flag, indices in (flags | {"--multi-label": label_set}).items():
         if set(indices) & set(texts[:1]):
             raise UsageError(f"{flag}: column {names[texts[0]]} is already the first --text-column")
-    roles = [index for index in (*texts, label, source_id) if index is not None]
+    roles = [index for index in (*texts, label, *label_set, source_id) if index is not None]
     header.require(names[index] for index in roles)
     rest = tuple(index for index in range(len(names)) if index not in roles)
     return Columns(
@@ -59,6 +83,8 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
         source_id=source_id,
         rest=rest,
         rest_fields=_rest_fields(header, rest),
+        label_set=label_set,
+        has_lists=has_lists,
         not_texts=rest if label is None else (label, *rest),
         label_names=() if label is None else _label_names(header, names[label], task),
     )

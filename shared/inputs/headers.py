@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -46,12 +46,16 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """Columns of all files together. is_typed: every file is Parquet or Arrow. layouts: of the files with rows."""
+    """Columns of all files together. is_typed: every file is Parquet or Arrow. layouts: of the files with rows.
+
+    mixed: JSON columns whose values have no common type, which become JSON text when they are copied.
+    """
 
     names: tuple[str, ...]
     types: tuple[pa.DataType, ...]
     is_typed: bool
     layouts: tuple[Layout, ...]
+    mixed: frozenset[str] = frozenset()
 
     def require(self, names: Iterable[str]) -> None:
         """Check that each file has these columns. Raises InputError naming the file that has not."""
@@ -86,12 +90,18 @@ def read_header(paths: Sequence[str], options: InputOptions) -> Header:
         for name in layout.names:
             if not name.isascii() and not name.encode("utf-8", "ignore").decode() == name:
                 raise InputError(f"{layout.path}: the column name {name!a} contains a lone surrogate")
-    types = _types(layouts)
+    kinds = _json_kinds(layouts)
+    types = _types(layouts, kinds)
     return Header(
         names=names,
         types=tuple(types[name] for name in names),
         is_typed=all(layout.schema is not None for layout in layouts),
         layouts=tuple(layouts),
+        mixed=frozenset(
+            name
+            for name, found in kinds.items()
+            if pa.types.is_string(json_type(found)) and not found - {"null"} <= {"text"}
+        ),
     )
 
 
@@ -106,14 +116,16 @@ def unique(name: str, taken: Iterable[str]) -> str:
     return f"{name}_{number}"
 
 
-def _types(layouts: Sequence[Layout]) -> dict[str, pa.DataType]:
+def _json_kinds(layouts: Sequence[Layout]) -> dict[str, set[str]]:
+    """Kinds of the values of each JSON column, over all files."""
     kinds: dict[str, set[str]] = {}
     for layout in layouts:
         for name, found in layout.json_kinds.items():
             kinds.setdefault(name, set()).update(found)
-    for name, found in kinds.items():
-        if pa.types.is_string(json_type(found)) and not found - {"null"} <= {"text"}:
-            logger.warning("mixed_json_column", extra={"fields": {"column": name, "copied_as": "JSON text"}})
+    return kinds
+
+
+def _types(layouts: Sequence[Layout], kinds: Mapping[str, set[str]]) -> dict[str, pa.DataType]:
     schemas = [
         layout.schema or pa.schema([(name, json_type(kinds.get(name, {"text"}))) for name in layout.names])
         for layout in layouts

@@ -20,8 +20,8 @@ _FLOAT = re.compile(r"-?(?:0|[1-9][0-9]*)(?P<point>\.(?:0|[0-9]*[1-9]))?(?:e(?P<
 _EXACT = 2**53
 _INT64 = pa.int64()
 
-WHOLE, LONG, FLOAT, TEXT = "whole", "long", "float", "text"
-"""Kinds of labels. LONG: an integer that float64 cannot hold exactly."""
+WHOLE, LONG, FLOAT, TEXT, SEVERAL = "whole", "long", "float", "text", "several"
+"""Kinds of labels. LONG: an integer that float64 cannot hold exactly. SEVERAL: a list of labels."""
 
 
 def is_missing(cell: Any) -> bool:
@@ -69,6 +69,8 @@ def kind_of_label(label: Any, is_score: bool) -> str | None:
     """What one label is; None for None. is_score: every spelling of a number is that number, as in STS-B."""
     if label is None:
         return None
+    if isinstance(label, list):
+        return SEVERAL
     if is_score:
         return WHOLE if whole_number(label) is not None and "." not in str(label) else FLOAT
     number = whole_number(label)
@@ -80,7 +82,9 @@ def kind_of_label(label: Any, is_score: bool) -> str | None:
 
 
 def common_type(kinds: set[str | None]) -> pa.DataType:
-    """The type in which labels of all these kinds keep what they are."""
+    """The type in which labels of all these kinds, of which SEVERAL excludes the others, keep what they are."""
+    if SEVERAL in kinds:
+        return pa.list_(pa.string())
     if TEXT in kinds or {LONG, FLOAT} <= kinds:
         return pa.string()
     if FLOAT in kinds:

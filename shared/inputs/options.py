@@ -16,6 +16,7 @@ class InputOptions:
     input: files, folders or globs.
     task: the GLUE task whose layout the files have, if any.
     text_column, label_column, id_column: columns by name or 0-based index.
+    multi_label, label_separator: where the labels are if rows have several, see `LabelSets`.
     delimiter, quoting, escape, encoding, header: how TSV and CSV files are written, see `TableFormat`.
     max_characters: a row with a longer text is quarantined.
     limit: read only that many rows.
@@ -26,6 +27,8 @@ class InputOptions:
     task: Task | None = None
     text_column: tuple[str, ...] = ()
     label_column: str | None = None
+    multi_label: tuple[str, ...] = ()
+    label_separator: str = ","
     id_column: str | None = None
     delimiter: str = "auto"
     quoting: Literal["auto", "csv", "none"] = "auto"

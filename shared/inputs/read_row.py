@@ -10,6 +10,7 @@ from shared.errors import InputError
 from shared.glue import Task
 from shared.inputs.columns import Columns
 from shared.inputs.json_records import as_type
+from shared.inputs.label_sets import LabelSetError, labels_of_cell, labels_of_columns
 from shared.inputs.labels import is_missing, is_number, label_text, whole_number
 from shared.inputs.options import InputOptions
 from shared.inputs.records import Record
@@ -33,7 +34,7 @@ def read_row(position: int, record: Record, columns: Columns, options: InputOpti
         position if columns.source_id is None else _source_id(cells[columns.source_id]),
         cells[texts[0]],
         cells[texts[1]] if len(texts) > 1 else None,
-        None if columns.label is None else _label(cells[columns.label], columns.label_names),
+        _label(cells, columns, options),
         rest,
     )
 
@@ -47,18 +48,8 @@ def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptio
         cell = cells[index]
         if isinstance(cell, (str, list, dict)) and _has_surrogate(cell):
             return f"column {columns.names[index]}: contains a lone surrogate"
-    if columns.label is not None:
-        label = _label(cells[columns.label], columns.label_names)
-        if isinstance(label, (list, dict)):
-            raise InputError(
-                f"{record.where}: column {columns.names[columns.label]} has lists of labels: "
-                "multi-label is not supported. "
-                "Without --label-column, `augment_service run` copies the column as it is"
-            )
-        if is_missing(label):
-            return f"column {columns.names[columns.label]}: the label is missing"
-        if options.task is not None and (problem := _label_problem(label_text(label), options.task)):
-            return problem
+    if problem := _problem_of_label(record, cells, columns, options):
+        return problem
     if columns.source_id is not None and whole_number(value := cells[columns.source_id]) is None:
         if is_missing(value):
             return f"column {options.id_column}: the id is missing"
@@ -66,8 +57,40 @@ def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptio
     return ""
 
 
-def _label(cell: Any, names: Sequence[str]) -> Any:
-    """A label as it is in the file, or the name of its class; None for a number that no class has, such as -1."""
+def _problem_of_label(record: Record, cells: Cells, columns: Columns, options: InputOptions) -> str:
+    """Why a row's label, or labels, cannot be used; empty if they can. Raises InputError for a column of objects."""
+    if columns.label is not None:
+        name, cell = columns.names[columns.label], cells[columns.label]
+        if isinstance(cell, dict):
+            raise InputError(
+                f"{record.where}: column {name} has objects, not labels. Without --label-column, `augment_service run` "
+                "copies the column as it is"
+            )
+        if isinstance(cell, list) and options.task is not None:
+            raise InputError(f"{record.where}: column {name} has lists of labels, {options.task.name} has one per row")
+    try:
+        label = _label(cells, columns, options)
+    except LabelSetError as error:
+        return str(error) if columns.label is None else f"column {columns.names[columns.label]}: {error}"
+    if columns.label is None or isinstance(label, list):
+        return ""
+    if is_missing(label):
+        return f"column {columns.names[columns.label]}: the label is missing"
+    return _label_problem(label_text(label), options.task) if options.task is not None else ""
+
+
+def _label(cells: Cells, columns: Columns, options: InputOptions) -> Any:
+    """A row's label as it is in the file, or the name of its class; a list of texts where rows have several labels.
+
+    None for a number that no class has, such as -1. Raises LabelSetError.
+    """
+    if columns.label_set:
+        return labels_of_columns([cells[index] for index in columns.label_set], columns.label_set_names)
+    if columns.label is None:
+        return None
+    cell, names = cells[columns.label], columns.label_names
+    if isinstance(cell, list) or (columns.has_lists and (isinstance(cell, str) or not is_missing(cell))):
+        return labels_of_cell(cell, names, options.label_separator)
     if not names or not isinstance(cell, int):
         return cell
     return names[cell] if 0 <= cell < len(names) else None

@@ -16,7 +16,7 @@ from shared.errors import InputError
 from shared.inputs.columns import Columns, find_columns
 from shared.inputs.digests import RowDigests
 from shared.inputs.headers import Header, read_header
-from shared.inputs.labels import common_type, convert_label, kind_of_label
+from shared.inputs.labels import SEVERAL, common_type, convert_label, kind_of_label
 from shared.inputs.options import InputOptions
 from shared.inputs.read_files import read_records
 from shared.inputs.read_row import read_row
@@ -85,9 +85,13 @@ def open_source(options: InputOptions) -> Source:
         file_kind(path)
     header = read_header(paths, options)
     columns = find_columns(header, options, header.layouts[0].path)
+    for name in (columns.names[index] for index in columns.rest):
+        if name in header.mixed:
+            logger.warning("mixed_json_column", extra={"fields": {"column": name, "copied_as": "JSON text"}})
     files = tuple(InputFile.of(path) for path in paths)
     label_type, num_rows, digests = _survey(header, columns, options)
-    if columns.label is not None and header.is_typed and not columns.label_names:
+    several = pa.types.is_list(label_type)
+    if columns.label is not None and header.is_typed and not columns.label_names and not several:
         label_type = _typed_label(header.types[columns.label], label_type)
     read_as = "; ".join(dict.fromkeys(map(str, header.layouts)))
     logger.info("input", extra={"fields": {"files": len(files), "rows": num_rows, "read_as": read_as}})
@@ -140,6 +144,12 @@ def _survey(header: Header, columns: Columns, options: InputOptions) -> tuple[pa
         raise InputError(f"{names}: none of {num_rows} rows can be used; {problem}")
     if (digest := groups.finish()) is not None:
         digests.append(digest)
+    if SEVERAL in label_kinds and label_kinds != {SEVERAL}:
+        assert columns.label is not None
+        raise InputError(
+            f"{names}: column {columns.names[columns.label]} has lists of labels in some rows and single labels in "
+            "others; write a list in every row, also for one label"
+        )
     return common_type(label_kinds), num_rows, tuple(digests)
 
 

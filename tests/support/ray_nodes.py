@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -130,11 +131,10 @@ class StartedNodes:
         for _ in range(num_nodes):
             self.add()
 
-    def add(self) -> None:
-        """Start another node."""
-        self._nodes.append(
-            self._start([f"--address={self.address}", "--num-cpus=1", f"--metrics-export-port={free_port()}"])
-        )
+    def add(self, wrapper: Sequence[str] = ()) -> None:
+        """Start another node. wrapper: a command that runs the command given to it, for instance in a namespace."""
+        node = [f"--address={self.address}", "--num-cpus=1", f"--metrics-export-port={free_port()}"]
+        self._nodes.append(self._start(node, wrapper))
 
     def root_pids(self) -> list[int]:
         """The `ray start` processes."""
@@ -164,7 +164,7 @@ class StartedNodes:
             process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
+    def _start(self, arguments: list[str], wrapper: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         self._count += 1
         options = [
             "--block",
@@ -175,7 +175,7 @@ class StartedNodes:
             "--min-worker-port=0",
             "--max-worker-port=0",
         ]
-        command = [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *options]
+        command = [*wrapper, sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *options]
         with (self._folder / f"node-{self._count}.log").open("wb") as log:
             return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
 

@@ -90,6 +90,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "trainer.data",
         "trainer.export",
         "shared.errors",
+        "shared.model_folder",
         "shared.cli",
         "shared.inputs",
     },

@@ -156,18 +156,11 @@ def test_a_file_is_scored_like_on_the_command_line(folder: Path, reviews: Path, 
     assert list(trainer.evaluate(student, glue, task="sst-2")) == ["accuracy"]
 
 
-def _with_config(folder: Path, **changes: Any) -> Path:
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-    return folder
-
-
 def test_folders_without_a_usable_classifier_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     damaged = save_random_classifier(tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"\xff" * 100)
     unfinished = write_task_run(tmp_path / "open", tmp_path / "nowhere", is_finished=False)
-    multi = _with_config(save_random_classifier(tmp_path / "multi"), problem_type="multi_label_classification")
     for folder, message in (
         (tmp_path / "none", "no such folder"),
         (tmp_path / "empty", "it has no config.json"),
@@ -175,7 +168,6 @@ def test_folders_without_a_usable_classifier_are_refused_in_one_line(tmp_path: P
         (unfinished, "the run has not finished"),
         (save_random_model("bert-uncased", tmp_path / "mlm"), "BertForMaskedLM"),
         (save_random_classifier(tmp_path / "distilbert", kind="distilbert"), "distilbert"),
-        (multi, "multi-label"),
     ):
         with pytest.raises(ModelError, match=re.escape(message)) as caught:
             trainer.load_student(folder)

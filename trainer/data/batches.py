@@ -27,7 +27,8 @@ Ints = NDArray[np.int64]
 class Examples:
     """Texts of one window, before tokenization.
 
-    labels: (rows,) float32, a class index or a number, NaN where unknown. keys: (rows, 2) int64, source id and n.
+    labels: (rows,) float32, a class index or a number, or (rows, C) float32 of 0 and 1 where rows have several; NaN
+    where unknown. keys: (rows, 2) int64, source id and n.
     logits: (rows, C) float32 of the teacher, or None.
     """
 
@@ -217,8 +218,8 @@ class Window:
 class Batch:
     """One part of a batch as tensors.
 
-    input_ids, token_type_ids: (B, L) int64; mask: (B, L) bool, True on real tokens; labels: (B,) float32; logits:
-    (B, C) float32 or None; keys: (B, 2) int64, source id and n.
+    input_ids, token_type_ids: (B, L) int64; mask: (B, L) bool, True on real tokens; labels: (B,) or, where rows have
+    several, (B, C) float32; logits: (B, C) float32 or None; keys: (B, 2) int64, source id and n.
 
     `*_share`: this part's share of the whole batch's rows, real tokens, and pairs of real tokens. A loss that is a mean
     over rows, tokens or pairs becomes the whole batch's mean when the parts are weighted with it and summed.

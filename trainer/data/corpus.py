@@ -96,12 +96,13 @@ def _lines_of_text(path: str, encoding: str) -> Iterator[str]:
     number = 0
     with open_table(path) as binary:
         try:
-            for line in io.TextIOWrapper(binary, codec, errors="surrogateescape", newline="\n"):
-                number += 1
-                if not line.isascii() and (bad := next((one for one in line if "\udc80" <= one <= "\udcff"), "")):
-                    raise _undecodable(path, number, codec, f"byte 0x{ord(bad) - 0xDC00:02x}")
-                if text := line.strip():
-                    yield text
+            with io.TextIOWrapper(binary, codec, errors="surrogateescape", newline="\n") as lines:
+                for line in lines:
+                    number += 1
+                    if not line.isascii() and (bad := next((one for one in line if "\udc80" <= one <= "\udcff"), "")):
+                        raise _undecodable(path, number, codec, f"byte 0x{ord(bad) - 0xDC00:02x}")
+                    if text := line.strip():
+                        yield text
         except UnicodeError as error:
             raise _undecodable(path, number + 1, codec, str(getattr(error, "reason", error))) from error
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from shared.errors import InputError, ShardError
@@ -100,8 +99,9 @@ class ShardStream:
             data = tokenized()
         else:
             drawn = (self.augmented.fingerprint, draws) if self.augmented.emits_candidates else ()
+            kind = ("multi-label",) if self.spec.multi_label else ()
             made_from = (commit.sha256, logits.sha256 if logits else "", self.tokenizer_digest, self.max_length)
-            data = self.cache.get([*made_from, self.n_a, list(self.spec.labels or ()), *drawn], tokenized)
+            data = self.cache.get([*made_from, self.n_a, list(self.spec.labels or ()), *kind, *drawn], tokenized)
         if len(data) and self.has_pairs is not None and data.has_pairs != self.has_pairs:
             raise InputError(
                 f"{store.uri} holds {'text pairs' if data.has_pairs else 'single texts'}, the dev file "
@@ -123,7 +123,7 @@ class ShardStream:
         return Examples(
             texts_a=table["text_a"].to_pylist(),
             texts_b=[text or "" for text in texts_b] if has_pairs else None,
-            labels=_encode_labels(table["label"], self.spec, f"{store.uri}/{commit.file}"),
+            labels=self.spec.encode_labels(table["label"].to_pylist(), lambda _: f"{store.uri}/{commit.file}"),
             keys=np.stack([table["source_id"].to_numpy(), table["n"].to_numpy()], axis=1).astype(np.int64),
             logits=None if logits is None else self._logits(logits, table),
         )
@@ -165,9 +165,3 @@ def epoch_shards(num_shards: int, seed: int, epoch: int) -> list[int]:
 
 def _keys_of(table: pa.Table) -> list[tuple[int, int]]:
     return list(zip(table["source_id"].to_pylist(), table["n"].to_pylist(), strict=True))
-
-
-def _encode_labels(column: pa.ChunkedArray, spec: TaskSpec, where: str) -> Floats:
-    values = pc.unique(column).to_pylist()
-    code = {value: spec.encode_label(value, where) for value in values}
-    return np.asarray([code[value] for value in column.to_pylist()], np.float32)

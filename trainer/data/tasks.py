@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.errors import InputError
 from shared.glue import get_task
@@ -14,6 +16,7 @@ from shared.inputs.labels import is_number
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
+from shared.model_folder import MULTI_LABEL
 from trainer.config import TableConfig
 from trainer.data.batches import Examples
 from trainer.labels import find_label
@@ -21,28 +24,70 @@ from trainer.labels import find_label
 logger = logging.getLogger(__name__)
 
 SINGLE_LENGTH, PAIR_LENGTH = 64, 128
+MAX_CLASSES = 1000
 REGRESSION_METRICS = ("pearson", "spearman")
 CLASSIFICATION_METRICS = ("accuracy", "f1_macro")
+MULTI_LABEL_METRICS = ("f1_micro", "f1_macro", "exact_match")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
     """labels: names of the classes in the order of the logits, or None for regression.
 
-    metrics: names; the first one selects the best checkpoint.
+    metrics: names; the first one selects the best checkpoint. multi_label: a row has any number of the classes, and
+    each logit answers for itself (sigmoid).
     """
 
     name: str
     labels: tuple[str, ...] | None
     metrics: tuple[str, ...]
+    multi_label: bool = False
 
     @property
     def num_logits(self) -> int:
         """Width of the classifier."""
         return 1 if self.labels is None else len(self.labels)
 
+    @property
+    def problem_type(self) -> str:
+        """What transformers calls the task in a model's configuration."""
+        if self.labels is None:
+            return "regression"
+        return MULTI_LABEL if self.multi_label else "single_label_classification"
+
+    def encode_labels(self, labels: Sequence[object], where: Callable[[int], str]) -> NDArray[np.float32]:
+        """(rows,) float32 as in `encode_label`; (rows, C) float32 of 0 and 1 for several labels, NaN for None.
+
+        where: names a row by its place, for messages. Raises InputError.
+        """
+        if not self.multi_label:
+            code: dict[Any, float] = {}
+            for place, label in enumerate(labels):
+                if isinstance(label, list):
+                    raise InputError(f"{where(place)}: a list of labels, but the model has one label per text")
+                if label not in code:
+                    code[label] = self.encode_label(label, where(place))
+            return np.asarray([code[label] for label in labels], np.float32)
+        names = self.labels or ()
+        known: dict[Any, int] = {}
+        encoded = np.zeros((len(labels), len(names)), np.float32)
+        for place, several in enumerate(labels):
+            if several is None:
+                encoded[place] = np.nan
+                continue
+            if not isinstance(several, list):
+                raise InputError(
+                    f"{where(place)}: one label, {str(several)[:40]!r}, but the model has several per text: name the "
+                    "columns with --multi-label"
+                )
+            for one in several:
+                if one not in known:
+                    known[one] = int(self.encode_label(one, where(place)))
+                encoded[place, known[one]] = 1.0
+        return encoded
+
     def encode_label(self, label: object, where: str) -> float:
-        """Class index or number of a label; NaN for None. Raises InputError for a label outside the classes."""
+        """Class index or number of one label; NaN for None. Raises InputError for a label outside the classes."""
         if label is None:
             return float("nan")
         if self.labels is None:
@@ -60,10 +105,11 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Usable rows of a labelled file."""
+    """Usable rows of a labelled file. label_names: those of the file's label columns, if each label has one."""
 
     path: str
     rows: list[SourceRow]
+    label_names: tuple[str, ...] = ()
 
     @property
     def has_pairs(self) -> bool:
@@ -72,11 +118,13 @@ class Table:
 
     def examples(self, spec: TaskSpec) -> Examples:
         """All rows with encoded labels."""
-        labels = [spec.encode_label(row.label, f"{self.path} row {row.source_id}") for row in self.rows]
+        labels = spec.encode_labels(
+            [row.label for row in self.rows], lambda place: f"{self.path} row {self.rows[place].source_id}"
+        )
         return Examples(
             texts_a=[row.text_a for row in self.rows],
             texts_b=[row.text_b or "" for row in self.rows] if self.has_pairs else None,
-            labels=np.asarray(labels, np.float32),
+            labels=labels,
             keys=np.asarray([(row.source_id, 0) for row in self.rows], np.int64).reshape(-1, 2),
         )
 
@@ -102,9 +150,9 @@ def usable_rows(source: Source, path: str) -> tuple[list[SourceRow], list[Quaran
 def read_table(path: str, config: TableConfig) -> Table:
     """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
     source = open_source(from_config(config, input=(path,)))
-    if source.columns.label is None and config.task:
+    if not source.columns.has_label and config.task:
         raise InputError(f"{path} has no labels: it has the layout of {config.task}'s test files. Give a labelled file")
-    if source.columns.label is None:
+    if not source.columns.has_label:
         raise InputError(f"{path} has no label column: name it with --label-column")
     rows, refused = usable_rows(source, path)
     if refused:
@@ -112,7 +160,7 @@ def read_table(path: str, config: TableConfig) -> Table:
         logger.warning(
             "rows_left_out", extra={"fields": {"count": len(refused), "first": f"{first.where}: {first.reason}"}}
         )
-    return Table(path, rows)
+    return Table(path, rows, source.columns.label_set_names)
 
 
 def glue_spec(name: str) -> TaskSpec:
@@ -121,21 +169,42 @@ def glue_spec(name: str) -> TaskSpec:
     return TaskSpec(name=task.name, labels=task.labels, metrics=task.metrics)
 
 
-def own_spec(labels: Sequence[object], regression: bool, path: str) -> TaskSpec:
-    """The spec of a user's own data, from its training labels. Raises InputError when they do not form a task."""
+def own_spec(labels: Sequence[object], regression: bool, path: str, label_names: Sequence[str] = ()) -> TaskSpec:
+    """The spec of a user's own data, from its training labels. Raises InputError when they do not form a task.
+
+    label_names: the labels of a multi-label task, if the file has a column for each; else those that occur.
+    """
+    several = [isinstance(label, list) for label in labels]
+    if any(several):
+        if regression:
+            raise InputError(f"{path}: rows have lists of labels; leave out --regression")
+        return _multi_label_spec(labels, path, label_names)
     if regression:
         for label in labels:
             if not is_number(str(label)):
                 raise InputError(f"{path}: label {str(label)[:40]!r} is not a number (--regression)")
         return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
-    names = sorted(
-        {str(label) for label in labels}, key=lambda name: (len(name), name) if name.isdigit() else (99, name)
-    )
+    names = _in_order({str(label) for label in labels})
     if len(names) < 2:
         raise InputError(f"{path}: all labels are {names[0]!r}; a task needs two classes")
-    if len(names) > 1000:
+    if len(names) > MAX_CLASSES:
         raise InputError(f"{path}: {len(names)} different labels; to predict numbers, use --regression")
     return TaskSpec(name="classification", labels=tuple(names), metrics=CLASSIFICATION_METRICS)
+
+
+def _multi_label_spec(labels: Sequence[object], path: str, label_names: Sequence[str]) -> TaskSpec:
+    names = list(label_names) or _in_order({str(one) for row in labels if isinstance(row, list) for one in row})
+    if len(names) < 2:
+        what = f"the only label of all rows is {names[0]!r}" if names else "no row has a label"
+        raise InputError(f"{path}: {what}; a multi-label task needs two labels")
+    if len(names) > MAX_CLASSES:
+        raise InputError(f"{path}: {len(names):,} different labels, {MAX_CLASSES:,} are the most")
+    return TaskSpec(name="multi-label", labels=tuple(names), metrics=MULTI_LABEL_METRICS, multi_label=True)
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """Sorted, numbers by their value."""
+    return sorted(names, key=lambda name: (len(name), name) if name.isdigit() else (99, name))
 
 
 def sequence_length(requested: int | None, has_pairs: bool) -> int:

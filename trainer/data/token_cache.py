@@ -121,11 +121,10 @@ def write_entry(path: str, entry: Tokenized) -> None:
     columns = {"ids": _lists(entry.pieces.offsets, entry.pieces.ids.astype(np.int32, copy=False))}
     if entry.has_pairs:
         columns["type_ids"] = _lists(entry.pieces.offsets, entry.pieces.type_ids)
-    columns |= {"label": pa.array(entry.labels)}
+    columns |= {"label": pa.array(entry.labels) if entry.labels.ndim == 1 else _matrix(entry.labels)}
     columns |= {"source_id": pa.array(entry.keys[:, 0]), "n": pa.array(entry.keys[:, 1])}
     if entry.logits is not None:
-        width = entry.logits.shape[1]
-        columns["logits"] = pa.FixedSizeListArray.from_arrays(pa.array(entry.logits.reshape(-1)), width)
+        columns["logits"] = _matrix(entry.logits)
     facts = {PAIRS: str(int(entry.has_pairs))}
     batch = pa.record_batch(list(columns.values()), names=list(columns)).replace_schema_metadata(facts)
     with pa.OSFile(path, "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
@@ -150,12 +149,9 @@ def read_entry(path: Path) -> Tokenized | None:
         _report_damage(path)
         return None
     batch = pa.ipc.open_file(pa.BufferReader(content.slice(0, size))).get_batch(0)
-    ids, logits = batch["ids"], None
+    ids, labels = batch["ids"], batch["label"]
     has_pairs = (batch.schema.metadata or {}).get(PAIRS.encode()) == b"1"
     tokens = ids.values.to_numpy()
-    if "logits" in batch.schema.names:
-        lists = batch["logits"]
-        logits = lists.values.to_numpy().reshape(len(lists), lists.type.list_size)
     with contextlib.suppress(OSError):
         os.utime(path)
     return Tokenized(
@@ -164,9 +160,9 @@ def read_entry(path: Path) -> Tokenized | None:
             batch["type_ids"].values.to_numpy() if has_pairs else np.zeros(len(tokens), np.uint8),
             ids.offsets.to_numpy(),
         ),
-        labels=batch["label"].to_numpy(zero_copy_only=False),
+        labels=_rows_of(labels) if pa.types.is_fixed_size_list(labels.type) else labels.to_numpy(zero_copy_only=False),
         keys=np.stack([batch["source_id"].to_numpy(), batch["n"].to_numpy()], axis=1),
-        logits=logits,
+        logits=_rows_of(batch["logits"]) if "logits" in batch.schema.names else None,
         has_pairs=has_pairs,
     )
 
@@ -177,6 +173,15 @@ def _report_damage(path: Path) -> None:
 
 def _lists(offsets: NDArray[Any], values: NDArray[Any]) -> pa.LargeListArray:
     return pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+
+def _matrix(values: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
+
+
+def _rows_of(lists: pa.FixedSizeListArray) -> NDArray[np.float32]:
+    rows: NDArray[np.float32] = lists.values.to_numpy().reshape(len(lists), lists.type.list_size)
+    return rows
 
 
 def _checksum(content: pa.Buffer) -> bytes:

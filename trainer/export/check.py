@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from shared.errors import OutputError
+from shared.model_folder import MULTI_LABEL
 from trainer.export.onnx_file import open_session, session_logits
 from trainer.export.sample_inputs import EncodedRow, pad_rows, random_rows
 from trainer.export.saved_classifier import Floats, SavedClassifier
@@ -30,8 +31,9 @@ class LogitCheck:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How close a quantised file comes to PyTorch. `same_class`: share of rows, None for regression.
+    """How close a quantised file comes to PyTorch.
 
+    same_class: share of rows with the same class, or the same labels where a row has several; None for regression.
     `inputs` says where the rows are from.
     """
 
@@ -78,7 +80,11 @@ def compare_predictions(classifier: SavedClassifier, path: Path, rows: Sequence[
         found.append(session_logits(session, arrays))
     exact, quantised = np.concatenate(expected), np.concatenate(found)
     difference = np.abs(exact - quantised)
-    same = float((exact.argmax(1) == quantised.argmax(1)).mean()) if exact.shape[1] > 1 else None
+    same = None
+    if classifier.model.config.problem_type == MULTI_LABEL:
+        same = float(((exact > 0) == (quantised > 0)).all(1).mean())
+    elif exact.shape[1] > 1:
+        same = float((exact.argmax(1) == quantised.argmax(1)).mean())
     return Agreement(
         rows=len(rows),
         max_logit_difference=float(difference.max()),

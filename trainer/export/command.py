@@ -18,6 +18,7 @@ from typing import Any
 
 from shared.cli.command_line import CommandResult
 from shared.errors import StoreError, UsageError
+from shared.model_folder import MULTI_LABEL
 from trainer.export.check import Agreement, LogitCheck, check_equal_logits, compare_predictions
 from trainer.export.config import ExportConfig
 from trainer.export.onnx_file import quantise, write_onnx
@@ -29,7 +30,10 @@ from trainer.run_folder import check_is_local
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportFacts:
-    """What the JSON file next to the model records. The last two exist only for int8."""
+    """What the JSON file next to the model records. The last two exist only for int8.
+
+    problem_type: what a logit means, as in the model's config.json.
+    """
 
     model: str
     format: str
@@ -44,7 +48,7 @@ class ExportFacts:
     check: LogitCheck
     bytes: int
     sha256: str
-
+    problem_type: str | None = None
     bytes_fp32_onnx: int | None = None
     agreement: Agreement | None = None
 
@@ -99,6 +103,7 @@ def _export(
         outputs={"logits": ["batch", settings.num_labels]},
         max_length=longest,
         labels={str(index): name for index, name in settings.id2label.items()},
+        problem_type=settings.problem_type,
         parameters=classifier.num_parameters,
         bytes_pytorch=classifier.weight_bytes,
         versions={name: version(name) for name in ("torch", "transformers", "onnx", "onnxruntime")},
@@ -122,7 +127,11 @@ def _summary(output: Path, facts: ExportFacts) -> str:
     if agreement is None:
         return f"{size}\n  logits equal PyTorch's: largest difference {facts.check.max_logit_difference:.1e}"
     same = agreement.same_class
-    judged = f"same class as fp32 on {same:.2%} of" if same is not None else "compared with fp32 on"
+    judged = (
+        f"same {'labels' if facts.problem_type == MULTI_LABEL else 'class'} as fp32 on {same:.2%} of"
+        if same is not None
+        else "compared with fp32 on"
+    )
     return (
         f"{size}\n  {judged} {agreement.rows} inputs ({agreement.inputs}); logits differ by "
         f"{agreement.mean_logit_difference:.3f} on average, {agreement.max_logit_difference:.3f} at most"

@@ -8,7 +8,7 @@ from typing import ClassVar
 from pydantic import field_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
-from shared.cli.table_format import TableFormat
+from shared.cli.table_format import LabelSets, TableFormat
 from trainer.config import HARD_LABELS, ComputeConfig
 
 
@@ -47,7 +47,7 @@ class ChoicesConfig(CommandConfig):
         return value
 
 
-class DistillConfig(ChoicesConfig, ComputeConfig, TableFormat):
+class DistillConfig(ChoicesConfig, ComputeConfig, TableFormat, LabelSets):
     """Options of `trainer distill`."""
 
     group: ClassVar[str] = "Distillation"

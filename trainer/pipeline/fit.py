@@ -10,7 +10,7 @@ import numpy as np
 
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, ModelError, UsageError
-from shared.model_folder import model_folder, reading_model
+from shared.model_folder import MULTI_LABEL, model_folder, reading_model
 from trainer.any_classifier import load_any_classifier
 from trainer.labels import find_label
 from trainer.models import load_tokenizer
@@ -102,7 +102,14 @@ def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection)
             f"--teacher {config.teacher} is not a sequence classification model; to fine-tune it first, name it with "
             "--encoder"
         )
-    if config.regression != (count == 1):
+    several = settings.problem_type == MULTI_LABEL
+    if several != inspection.multi_label:
+        kinds = {True: "several labels per text", False: "one label per text"}
+        raise ModelError(
+            f"--teacher {config.teacher} gives {kinds[several]}, {config.data} has {kinds[inspection.multi_label]}; "
+            "leave out --teacher to fine-tune one"
+        )
+    if config.regression != (count == 1 and not several):
         kind = "a number" if count == 1 else f"{count} classes"
         raise ModelError(f"--teacher {config.teacher} predicts {kind}, which does not fit the labels of {config.data}")
     names = tuple(str(settings.id2label[index]) for index in range(count))

@@ -31,7 +31,8 @@ NUMBERS_AS_CLASSES = 30
 class Inspection:
     """Usable rows of a file. counts: rows of each class, empty for regression; decided: what was chosen for the user.
 
-    refused: rows set aside; duplicates: rows whose text occurred before; contradictions: texts with several labels.
+    label_column: where the files that are made from them have the label, or the list of a row's labels. refused: rows
+    set aside; duplicates: rows whose text occurred before; contradictions: texts with different labels.
     """
 
     text_columns: tuple[str, ...]
@@ -49,13 +50,21 @@ class Inspection:
         """Whether rows have two texts."""
         return len(self.text_columns) == 2
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a row can have several labels."""
+        return any(isinstance(row.label, list) for row in self.rows)
+
     def hashes(self) -> Any:
         """(rows,) uint64 of the words of each row."""
         return text_hashes(*texts_of(self.rows, self.has_pairs))
 
     def classes(self) -> Any:
-        """(rows,) int64 numbers of the labels; zeros for regression."""
+        """(rows,) int64 numbers of the labels, of the rarest where a row has several; zeros for regression."""
         numbers = {label: number for number, label in enumerate(self.counts)}
+        if self.multi_label:
+            rarest = [min(row.label, key=lambda name: (self.counts[name], name), default="") for row in self.rows]
+            return np.asarray([numbers.get(label, len(numbers)) for label in rarest], np.int64)
         return np.asarray([numbers.get(label_text(row.label), 0) for row in self.rows], np.int64)
 
     def description(self, path: str) -> list[str]:
@@ -69,14 +78,18 @@ class Inspection:
             shown = sorted(self.counts.items(), key=lambda one: -one[1])
             listed = ", ".join(f"{name} {count:,}" for name, count in shown[:6])
             more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
-            lines.append(f"{len(shown)} classes: {listed}{more}")
+            if self.multi_label:
+                without = sum(not row.label for row in self.rows)
+                lines.append(f"{len(shown)} labels, any number per row: {listed}{more}; {without:,} rows have none")
+            else:
+                lines.append(f"{len(shown)} classes: {listed}{more}")
         else:
             numbers = [float(row.label) for row in self.rows]
             lines.append(f"a number to predict, from {min(numbers):g} to {max(numbers):g}")
         if self.duplicates:
             lines.append(f"{self.duplicates:,} rows repeat a text; equal texts are kept on one side of the split")
         if self.contradictions:
-            lines.append(f"{self.contradictions:,} texts have more than one label")
+            lines.append(f"{self.contradictions:,} texts have different labels")
         if self.refused:
             first = self.refused[0]
             lines.append(f"{len(self.refused):,} rows set aside, such as {first.where}: {first.reason}")
@@ -87,11 +100,12 @@ def inspect(config: DistillConfig) -> Inspection:
     """Read --data and judge it. Raises InputError, UsageError: one line that says what is wrong and how to mend it."""
     options = from_config(config, input=(config.data,), text_column=(), label_column=None)
     names = read_header(expand((config.data,), SUFFIXES), options).names
-    texts, label, decided = choose_columns(names, config.text_column, config.label_column, config.data)
-    source = open_source(replace(options, text_column=texts, label_column=label))
+    texts, label, decided = _choose_columns(names, config)
+    source = open_source(replace(options, text_column=texts, label_column=None if config.multi_label else label))
     rows, refused = usable_rows(source, config.data)
     _check_enough(rows, config)
-    rows, counts, dropped = _judge_labels(rows, config)
+    judge = _judge_label_sets if any(isinstance(row.label, list) for row in rows) else _judge_labels
+    rows, counts, dropped = judge(rows, config)
     if dropped:
         decided.append(dropped)
     hashes = text_hashes(*texts_of(rows, len(texts) == 2))
@@ -113,7 +127,8 @@ def inspect(config: DistillConfig) -> Inspection:
 
 def read_rows(path: str, config: DistillConfig, texts: Sequence[str], label: str) -> list[SourceRow]:
     """The usable rows of --dev or --test. Raises InputError."""
-    options = from_config(config, input=(path,), text_column=tuple(texts), label_column=label)
+    column = None if config.multi_label else label
+    options = from_config(config, input=(path,), text_column=tuple(texts), label_column=column)
     rows, _ = usable_rows(open_source(options), path)
     if not rows:
         raise InputError(f"{path}: no rows")
@@ -125,12 +140,43 @@ def texts_of(rows: Sequence[SourceRow], has_pairs: bool) -> tuple[list[str], lis
     return [row.text_a for row in rows], [row.text_b or "" for row in rows] if has_pairs else None
 
 
+def _choose_columns(names: Sequence[str], config: DistillConfig) -> tuple[tuple[str, ...], str, list[str]]:
+    """As in `choose_columns`; the label is --multi-label's column, or the name of the list that replaces several."""
+    columns = config.multi_label
+    if not columns:
+        return choose_columns(names, config.text_column, config.label_column, config.data)
+    others = [name for name in names if name not in columns[1:]]
+    texts, _, decided = choose_columns(others, config.text_column, columns[0], config.data)
+    name = columns[0] if len(columns) == 1 else "labels"
+    return texts, name if name not in texts else f"{name}_of_row", decided
+
+
 def _check_enough(rows: list[SourceRow], config: DistillConfig) -> None:
     if len(rows) < MIN_ROWS:
         raise InputError(
             f"{config.data}: {len(rows)} rows are too few to train on, choose on and test on: {MIN_ROWS} are the "
             "least, some thousands are better. Label more"
         )
+
+
+def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> tuple[list[SourceRow], dict[str, int], str]:
+    """The same where a row has a list of labels. A rare label is taken out of its rows, which stay."""
+    if config.regression:
+        raise InputError(f"{config.data}: rows have lists of labels; leave out --regression")
+    counts = Counter(label for row in rows for label in row.label)
+    rare = sorted(label for label, count in counts.items() if count < MIN_CLASS_ROWS)
+    if rare and not config.drop_rare:
+        raise InputError(
+            f"{config.data}: label {rare[0][:40]!r} has only {counts[rare[0]]} rows"
+            + (f" ({len(rare)} labels have fewer than {MIN_CLASS_ROWS})" if len(rare) > 1 else "")
+            + f"; {MIN_CLASS_ROWS} are the least to train, choose and test. Label more, or add --drop-rare"
+        )
+    left = {label: counts[label] for label in sorted(counts) if label not in rare}
+    if len(left) < 2:
+        raise InputError(f"{config.data}: a multi-label task needs two labels that have {MIN_CLASS_ROWS} rows each")
+    if rare:
+        rows = [replace(row, label=[label for label in row.label if label in left]) for row in rows]
+    return rows, left, f"{len(rare)} rare labels are left out of their rows" if rare else ""
 
 
 def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> tuple[list[SourceRow], dict[str, int], str]:

@@ -13,21 +13,27 @@ from numpy.typing import NDArray
 from shared.errors import UsageError
 from shared.inputs.rows import SourceRow
 from shared.inputs.sources import Source
+from trainer.inference import class_probabilities
 
 Floats = NDArray[np.float32]
 
-LABEL, VALUE, PROBABILITY = "predicted_label", "predicted_value", "probability_"
+LABEL, LABELS, VALUE, PROBABILITY = "predicted_label", "predicted_labels", "predicted_value", "probability_"
 DIGITS = 6
 """Decimals of probabilities and values: what fp32 holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputColumns:
-    """How rows and answers become columns. labels: the model's classes, or None for a number."""
+    """How rows and answers become columns. labels: the model's classes, or None for a number.
+
+    multi_label: a row has the classes whose probability is at least `threshold`.
+    """
 
     source: Source
     labels: tuple[str, ...] | None
     prefix: str = ""
+    multi_label: bool = False
+    threshold: float = 0.5
 
     def schema(self) -> pa.Schema:
         """Names and types. Raises UsageError when the input has a column of the same name as an answer."""
@@ -46,15 +52,20 @@ class OutputColumns:
         return [*self._cells(rows), *self._values(logits)]
 
     def predicted(self, logits: Floats) -> list[Any]:
-        """The class, or the number, of each row."""
+        """The class, the classes, or the number, of each row."""
         if self.labels is None:
             return [round(float(value), DIGITS) for value in logits[:, 0]]
+        if self.multi_label:
+            given = class_probabilities(logits, True) >= self.threshold
+            return [[name for name, is_given in zip(self.labels, row, strict=True) if is_given] for row in given]
         return [self.labels[index] for index in logits.argmax(-1)]
 
     def _answers(self) -> list[tuple[str, pa.DataType]]:
         if self.labels is None:
             return [(self.prefix + VALUE, pa.float64())]
         probabilities = [(f"{self.prefix}{PROBABILITY}{label}", pa.float64()) for label in self.labels]
+        if self.multi_label:
+            return [(self.prefix + LABELS, pa.list_(pa.string())), *probabilities]
         return [(self.prefix + LABEL, pa.string()), *probabilities]
 
     def _carried(self) -> list[pa.Field]:
@@ -80,6 +91,5 @@ class OutputColumns:
     def _values(self, logits: Floats) -> list[Sequence[Any]]:
         if self.labels is None:
             return [self.predicted(logits)]
-        shifted = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-        probabilities = np.round(shifted / shifted.sum(-1, keepdims=True), DIGITS)
+        probabilities = np.round(class_probabilities(logits, self.multi_label), DIGITS)
         return [self.predicted(logits), *(column.tolist() for column in probabilities.T)]

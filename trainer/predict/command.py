@@ -58,7 +58,13 @@ def predict_table(config: PredictConfig, model: Predictor) -> CommandResult:
     source = open_source(from_config(config, input=config.data))
     if output.exists() and any(_is_same(output, file.path) for file in source.files):
         raise UsageError(f"--output {output} is one of the files of --data: name another file")
-    columns = OutputColumns(source=source, labels=model.labels(config.task), prefix=config.prefix)
+    columns = OutputColumns(
+        source=source,
+        labels=model.labels(config.task),
+        prefix=config.prefix,
+        multi_label=model.multi_label,
+        threshold=config.threshold,
+    )
     write = _write_submission if config.submission else _write_table
     try:
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,9 @@ class PredictConfig(ComputeConfig, TableFormat):
         False, "Write a GLUE submission (index and prediction, as .tsv) instead: needs --task, and answers every row."
     )
     prefix: str = identity("", "Put before the names of the new columns, should the input have the same.")
+    threshold: float = identity(
+        0.5, "Least probability of the labels of a text, for a model that gives several.", gt=0, lt=1
+    )
     tokenizer: str | None = identity(
         None, "Folder of the tokenizer of an .onnx file (default: next to it, else the model it was exported from)."
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import ModelError, UsageError
+from shared.model_folder import MULTI_LABEL
 from trainer.any_classifier import AnyClassifier, is_bert, like_length_batches, load_any_classifier
 from trainer.data.tasks import TaskSpec, glue_spec
 from trainer.export.onnx_file import open_session
@@ -24,6 +25,11 @@ Floats = NDArray[np.float32]
 
 class Predictor(Protocol):
     """What predicts."""
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text can have several of the classes."""
+        ...
 
     def labels(self, task: str | None) -> tuple[str, ...] | None:
         """Names of the classes in the order of the logits; None for a number. Raises ModelError."""
@@ -49,6 +55,10 @@ class _Bert:
     def __init__(self, model: Classifier) -> None:
         self._model = model
 
+    @property
+    def multi_label(self) -> bool:
+        return self._model.spec(None).multi_label
+
     def labels(self, task: str | None) -> tuple[str, ...] | None:
         return self._model.spec(task).labels
 
@@ -60,6 +70,10 @@ class _Other:
     def __init__(self, model: AnyClassifier, max_length: int | None) -> None:
         self._model, self._requested = model, max_length
         model.fitting_length(max_length, has_pairs=False)
+
+    @property
+    def multi_label(self) -> bool:
+        return self._model.spec().multi_label
 
     def labels(self, task: str | None) -> tuple[str, ...] | None:
         return self._model.spec(task).labels
@@ -85,6 +99,12 @@ class _OnnxFile:
             raise UsageError(f"--max-length {max_length}: {path} was exported for at most {exported} tokens")
         self._max_length = max_length or exported
         self._names_of_classes = self._labels(folder)
+        recorded = self._facts.get("problem_type") or _json(folder / "config.json").get("problem_type")
+        self._multi_label = recorded == MULTI_LABEL
+
+    @property
+    def multi_label(self) -> bool:
+        return self._multi_label
 
     def labels(self, task: str | None) -> tuple[str, ...] | None:
         names = self._names_of_classes
@@ -122,7 +142,7 @@ class _OnnxFile:
         width = self._session.get_outputs()[0].shape[-1]
         named = self._facts.get("labels") or _json(folder / "config.json").get("id2label") or {}
         count = width if isinstance(width, int) else len(named)
-        if count <= 1:
+        if count <= 1 and self._facts.get("problem_type") != MULTI_LABEL:
             return None
         return tuple(str(named.get(str(index), f"LABEL_{index}")) for index in range(count))
 

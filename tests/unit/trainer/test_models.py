@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,6 @@ import transformers
 from shared.errors import ModelError, UsageError
 from tests.support.distillation import save_teacher
 from tests.support.models import save_random_model
-from trainer.any_classifier import load_any_classifier
 from trainer.config import StudentConfig
 from trainer.data.tasks import TaskSpec
 from trainer.models import count_parameters, load_classifier, load_tokenizer, save_classifier, teacher_spec
@@ -135,14 +132,3 @@ def test_what_a_teacher_s_outputs_mean(tmp_path: Path, teacher_dir: Path) -> Non
         load_classifier(str(save_random_model("bert-uncased", tmp_path / "mlm")))
     with pytest.raises(ModelError, match="is a roberta"):
         load_classifier(str(save_random_model("roberta", tmp_path / "roberta")))
-
-
-def test_a_multi_label_teacher_is_refused_by_every_way_in(teacher_dir: Path, tmp_path: Path) -> None:
-    folder = Path(shutil.copytree(teacher_dir, tmp_path / "multi"))
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"problem_type": "multi_label_classification"}))
-    for load in (load_classifier, load_any_classifier):
-        with pytest.raises(ModelError, match=r"--teacher .* is a multi-label classifier, which is not supported"):
-            load(str(folder))
-    # As the encoder of a new classifier it is welcome.
-    assert load_classifier(str(folder), 3, "--encoder").classifier.out_features == 3

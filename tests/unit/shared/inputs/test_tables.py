@@ -218,11 +218,7 @@ def test_class_labels_are_their_names(tmp_path: Path) -> None:
     assert source.label_type == pa.string()
 
 
-def test_lists_of_labels_and_saved_dictionaries_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.jsonl").write_text('{"text": "a", "y": ["p", "q"]}\n')
-    with pytest.raises(InputError, match="multi-label is not supported"):
-        source_of(tmp_path / "x.jsonl", label_column="y")
-    assert texts_of(tmp_path / "x.jsonl") == ["a"]
+def test_saved_dictionaries_are_refused(tmp_path: Path) -> None:
     (tmp_path / "dict").mkdir()
     (tmp_path / "dict" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
     with pytest.raises(InputError, match=r"several splits \(train, test\)"):

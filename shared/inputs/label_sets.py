@@ -1,0 +1,78 @@
+"""Several labels per row (multi-label): a list, a text that names them, or one column of 0 and 1 for each label.
+
+A row without any label is a valid row: an empty list, an empty text, or 0 in every column. A missing value (null, NaN)
+is not: nobody has said what its labels are.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from shared.inputs.labels import is_missing, label_text, whole_number
+
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
+_RUN_TOGETHER = re.compile(r"""['"]\s+['"]""")
+
+
+class LabelSetError(ValueError):
+    """Why the labels of a row cannot be read."""
+
+
+def labels_of_cell(cell: Any, names: Sequence[str], separator: str) -> list[str]:
+    """The labels of a cell that is a list, or a text that holds one or names labels with a separator between them.
+
+    names: the names of integer labels, if the file has them. Raises LabelSetError.
+    """
+    if isinstance(cell, str):
+        cell = _list_in(cell, separator)
+    elif not isinstance(cell, list | tuple):
+        cell = [cell]
+    return list(dict.fromkeys(_label(one, names) for one in cell))
+
+
+def labels_of_columns(cells: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """The names of the columns whose cell is 1, true or yes. Raises LabelSetError for other cells than these and 0."""
+    found = []
+    for cell, name in zip(cells, names, strict=True):
+        if is_missing(cell):
+            raise LabelSetError(f"column {name}: the label is missing")
+        text = label_text(cell).strip().lower()
+        if text in _YES:
+            found.append(name)
+        elif text not in _NO:
+            raise LabelSetError(f"column {name}: {str(cell)[:40]!r} is not 0 or 1 (--multi-label)")
+    return found
+
+
+def _list_in(text: str, separator: str) -> Sequence[Any]:
+    """The list that a text is, in JSON or as Python prints it, else its parts. Raises LabelSetError."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return [part.strip() for part in text.split(separator) if part.strip()]
+    # Python reads two strings without a comma, as numpy prints them, as a single one.
+    if not _RUN_TOGETHER.search(text):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                found: Any = read(text)
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+            if isinstance(found, list):
+                return found
+    raise LabelSetError(f"{text[:40]!r} is not a list of labels: write it as JSON, or without brackets")
+
+
+def _label(item: Any, names: Sequence[str]) -> str:
+    if is_missing(item):
+        raise LabelSetError("a label of the list is missing")
+    if isinstance(item, list | tuple | dict):
+        raise LabelSetError(f"a label of the list is not a text or a number: {str(item)[:40]}")
+    number = whole_number(item) if names and isinstance(item, int) else None
+    if number is None:
+        return label_text(item)
+    if not 0 <= number < len(names):
+        raise LabelSetError(f"label {number} of the list is not the number of a class")
+    return names[number]
