@@ -11,7 +11,7 @@ from shared.errors import InputError, UsageError
 from shared.glue import Task
 from shared.inputs.arrow_cells import check_can_be_copied
 from shared.inputs.headers import Header, unique
-from shared.inputs.options import InputOptions
+from shared.inputs.options import SEPARATOR, InputOptions
 from shared.inputs.table_files import file_kind
 
 RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
@@ -67,6 +67,12 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
             "--multi-label names the columns of the labels: leave out "
             + ("--label-column" if task is None else f"--task, since {task.name} has one label per row")
         )
+    if options.label_separator != SEPARATOR and not label_set:
+        raise UsageError(
+            "--label-separator separates labels in the column of --multi-label: name it so"
+            + (f" (--multi-label {options.label_column})" if options.label_column is not None else "")
+        )
+    _check_one_role(label_set, (*texts[1:], source_id), names)
     has_lists = len(label_set) == 1
     if has_lists:
         label, label_set = label_set[0], ()
@@ -89,6 +95,13 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
         not_texts=rest if label is None else (label, *rest),
         label_names=() if label is None else _label_names(header, names[label], task),
     )
+
+
+def _check_one_role(label_set: Sequence[int], others: Sequence[int | None], names: Sequence[str]) -> None:
+    """Raises UsageError for a column of --multi-label that is named twice, or has another role."""
+    for place, index in enumerate(label_set):
+        if index in label_set[:place] or index in others:
+            raise UsageError(f"--multi-label: column {names[index]} has two roles; name each column once")
 
 
 def _rest_fields(header: Header, rest: Sequence[int]) -> tuple[pa.Field, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 from shared.inputs.labels import is_missing, label_text, whole_number
 
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
+_FLAGS = {*_YES, *_NO}
 _RUN_TOGETHER = re.compile(r"""['"]\s+['"]""")
 
 
@@ -31,7 +32,10 @@ def labels_of_cell(cell: Any, names: Sequence[str], separator: str) -> list[str]
         cell = _list_in(cell, separator)
     elif not isinstance(cell, list | tuple):
         cell = [cell]
-    return list(dict.fromkeys(_label(one, names) for one in cell))
+    found = [_label(one, names) for one in cell]
+    if len(set(found)) < len(found) and {one.lower() for one in found} <= _FLAGS:
+        raise LabelSetError("a vector of 0 and 1, not the names of labels; give each label a column (--multi-label)")
+    return list(dict.fromkeys(found))
 
 
 def labels_of_columns(cells: Sequence[Any], names: Sequence[str]) -> list[str]:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 from shared.cli.config import CommandConfig
 from shared.glue import Task, get_task
 
+SEPARATOR = ","
+"""The default of --label-separator."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputOptions:
@@ -28,7 +31,7 @@ class InputOptions:
     text_column: tuple[str, ...] = ()
     label_column: str | None = None
     multi_label: tuple[str, ...] = ()
-    label_separator: str = ","
+    label_separator: str = SEPARATOR
     id_column: str | None = None
     delimiter: str = "auto"
     quoting: Literal["auto", "csv", "none"] = "auto"
