@@ -157,7 +157,7 @@ def test_rows_to_choose_on_come_from_the_shards_and_the_test_file_may_lack_answe
     [
         ("gpt", (), 1, "has no column gpt: --teacher-column names a column of the augmentation job's --input"),
         ("llm", ("--teacher", "t"), 2, "give one of the two"),
-        ("llm", ("--teacher-form", "labels"), 1, "none of the classes 0, 1"),
+        ("llm", ("--teacher-form", "labels"), 1, "not one of the classes 0, 1"),
         ("llm", ("--teacher-classes", "0", "1", "2"), 1, "has 2 numbers for 3 classes (0, 1, 2)"),
     ],
 )

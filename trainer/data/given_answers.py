@@ -72,7 +72,7 @@ class GivenAnswers:
             )
         if self.form == "probabilities" and not _are_probabilities(found):
             raise InputError(
-                f"{where(place)}: column {self.column} has numbers that are no probabilities (their sum is "
+                f"{where(place)}: column {self.column} has numbers that are not probabilities (their sum is "
                 f"{sum(found):.4g}), but other rows have them; mend the row, or say what they are with --teacher-form"
             )
         return found
@@ -83,7 +83,7 @@ class GivenAnswers:
         index = None if isinstance(cell, (list, dict)) else find_label(names, label_text(cell))
         if index is None:
             raise InputError(
-                f"{where(place)}: column {self.column} has {_shown(cell)}, which is none of the classes "
+                f"{where(place)}: column {self.column} has {_shown(cell)}, which is not one of the classes "
                 f"{', '.join(names)[:120]}; probabilities are a list of one number per class. If it is a class, name "
                 "all of them with --teacher-classes"
             )
@@ -105,7 +105,7 @@ def carried_name(column: str) -> str:
 
 
 def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
-    """What a column holds: probabilities if all rows sum to 1, else logits; labels if the cells are no lists.
+    """What a column holds: probabilities if all rows sum to 1, else logits; labels if the cells are not lists.
 
     Raises InputError naming the row that does not fit the others: a mixture, or numbers between 0 and 1 that are
     neither.
@@ -126,7 +126,7 @@ def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
     odd = fits.index(False)
     if sum(fits) > MIXED_SHARE * len(fits):
         raise InputError(
-            f"{where(odd)}: its numbers are no probabilities (their sum is {sum(vectors[odd]):.4g}), those of "
+            f"{where(odd)}: its numbers are not probabilities (their sum is {sum(vectors[odd]):.4g}), those of "
             f"{sum(fits):,} other rows are: {mend}"
         )
     if all(0 <= number <= 1 for one in vectors for number in one):

@@ -65,7 +65,10 @@ def test_a_number_is_learned_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ([[0.5, 0.5], [0.2, 0.8], [3.0, -1.0]], "row 2: its numbers are no probabilities (their sum is 2), those of 2"),
+        (
+            [[0.5, 0.5], [0.2, 0.8], [3.0, -1.0]],
+            "row 2: its numbers are not probabilities (their sum is 2), those of 2",
+        ),
         ([[0.5, 0.1], [0.2, 0.3]], "row 0: numbers between 0 and 1 with a sum of 0.6, neither probabilities nor"),
         ([[0.5, 0.5], "good", [0.1, 0.9]], "row 1: a single value, where other rows have a list"),
         (["good", [0.5, 0.5], "bad"], "row 1: a list of numbers, where other rows have a single value"),
@@ -86,10 +89,14 @@ def test_a_column_that_is_unclear_is_refused_with_the_row(cells: list[Any], mess
     ("form", "cells", "message"),
     [
         ("probabilities", [[0.5, 0.3, 0.2], [0.5, 0.5]], "row 1: column llm has 2 numbers for 3 classes (bad, good"),
-        ("probabilities", [[0.5, 0.3, 0.1]], "row 0: column llm has numbers that are no probabilities (their sum is"),
+        ("probabilities", [[0.5, 0.3, 0.1]], "row 0: column llm has numbers that are not probabilities (their sum is"),
         ("logits", [[1, 2, 3], "good"], "row 1: column llm has 'good', not a list of numbers"),
         ("logits", [[1, 2, 3], None], "row 1: column llm has no answer"),
-        ("labels", ["good", "great"], "row 1: column llm has 'great', which is none of the classes bad, good, so-so"),
+        (
+            "labels",
+            ["good", "great"],
+            "row 1: column llm has 'great', which is not one of the classes bad, good, so-so",
+        ),
         ("labels", ["good", 0.93], "probabilities are a list of one number per class"),
         ("labels", ["good", None], "row 1: column llm has no answer"),
         ("number", ["1", "much"], "row 1: column llm has 'much', and the task is a number"),
