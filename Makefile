@@ -7,7 +7,7 @@ DEMO := out/demo
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
 
-.PHONY: setup help demo test test-slow explore lint format bench serve reference clean
+.PHONY: setup help demo test test-slow explore lint format bench serve reference lock clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready  ## create .venv with the pinned packages (default)
@@ -49,6 +49,9 @@ serve: setup  ## the HTTP service with the embedded models on http://127.0.0.1:8
 
 reference: setup  ## regenerate docs/reference.md
 	$(BIN)/python docs/make_reference.py > docs/reference.md
+
+lock: setup  ## versions and hashes of the images' packages, with uv: deploy/locks
+	$(BIN)/python deploy/lock.py
 
 format: setup  ## fix lint findings and format the code
 	$(BIN)/ruff check --fix .

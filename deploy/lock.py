@@ -1,0 +1,65 @@
+"""`make lock`: the packages of the container images, with their versions and the hashes of their files.
+
+It resolves the extras of pyproject.toml within constraints.txt, from PyPI alone, with uv (`pip install uv`), and writes
+
+    deploy/locks/all.txt          what the image for nodes and jobs needs
+    deploy/locks/serve.txt        what the image of the service needs
+    deploy/locks/torch-cuda.txt   PyTorch and the CUDA libraries, as PyPI has them
+
+The first two are without PyTorch, whose builds for CPU are not on PyPI: the image takes one of them by URL and hash.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LOCKS = ROOT / "deploy" / "locks"
+EXTRAS = {"all": ("all",), "serve": ("embedded", "serve")}
+"""Name of a lock -> extras of pyproject.toml that it holds."""
+PYTHON = "3.11"
+"""The Python of the Dockerfile."""
+CUDA = re.compile(r"(torch|triton|cuda-.+|nvidia-.+)==")
+"""What the CUDA build of PyTorch consists of."""
+HEAD = "# Written by `make lock`: do not edit.\n"
+
+
+def main() -> None:
+    """Write the three files. Exits with 2 when uv is missing, with 1 when it finds no solution."""
+    uv = shutil.which("uv", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    if uv is None:
+        print("lock: uv was not found; run: pip install uv", file=sys.stderr)
+        raise SystemExit(2)
+    resolved = {name: resolve(uv, extras) for name, extras in EXTRAS.items()}
+    for name, entries in resolved.items():
+        write(name, (one for one in entries if not CUDA.match(one)))
+    write("torch-cuda", (one for one in resolved["all"] if CUDA.match(one)))
+
+
+def resolve(uv: str, extras: Iterable[str]) -> list[str]:
+    """One entry `name==version` with its hashes per package, sorted by name. Wheels only: building one needs more."""
+    command = [uv, "pip", "compile", "--no-config", "--quiet", "pyproject.toml", "--constraint", "constraints.txt"]
+    command += [f"--extra={name}" for name in extras]
+    command += ["--generate-hashes", "--only-binary=:all:", "--no-header", "--no-annotate"]
+    command += [f"--python-version={PYTHON}", "--python-platform=x86_64-manylinux_2_28"]
+    # The build backend is locked, too, so that the image builds this project without an environment of its own.
+    command += ["--default-index=https://pypi.org/simple", "-"]
+    finished = subprocess.run(command, cwd=ROOT, input="setuptools>=77\n", stdout=subprocess.PIPE, text=True)
+    if finished.returncode:
+        raise SystemExit(1)
+    return re.findall(r"^\S+==(?:.+\\\n)+.+\n", finished.stdout, re.MULTILINE)
+
+
+def write(name: str, entries: Iterable[str]) -> None:
+    """Write one lock."""
+    (LOCKS / f"{name}.txt").write_text(HEAD + "".join(entries), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
