@@ -1,4 +1,4 @@
-"""Clients that misuse the service, each kind for some time, while a small request is sent again and again beside them.
+"""Clients that misuse the service, each kind for some time, while a small request is sent again and again at the same time.
 
 The service has to answer every client that reads: no 5xx without a problem document, memory within what the options
 allow, and no file descriptors left behind. The script starts a service of its own, with a small random model, and
@@ -215,7 +215,7 @@ class Outcome:
     kind: str
     tally: Tally
     quiet: Probe
-    beside: Probe
+    during: Probe
     longest: float
     peak: int
     allowed: int
@@ -238,7 +238,7 @@ def outcome_of(service: Service, kind: str, connections: int, seconds: float, bu
         peak = max(peak, resources(service)[0])
         return attacker.poll() is None
 
-    beside, longest = asyncio.run(probe(address, tally, goes_on=goes_on))
+    during, longest = asyncio.run(probe(address, tally, goes_on=goes_on))
     result = json.loads(attacker.communicate()[0])
     tally.faults += result["faults"]
     statuses = Counter({int(status): count for status, count in result["statuses"].items()})
@@ -247,7 +247,7 @@ def outcome_of(service: Service, kind: str, connections: int, seconds: float, bu
     while (left := resources(service)[1] - descriptors) > 0 and time.monotonic() < deadline:
         time.sleep(0.1)
     allowed = before + budget + connections * CONNECTION_BYTES + SLACK_BYTES
-    return Outcome(kind, whole, quiet, beside, longest, peak, allowed, left)
+    return Outcome(kind, whole, quiet, during, longest, peak, allowed, left)
 
 
 def main() -> None:
@@ -280,7 +280,9 @@ def _table(folder: Path, connections: int, seconds: float) -> list[str]:
     lines = ["# Clients that misuse the service", ""]
     lines += [f"`python -m tests.support.abuse --connections {connections} --seconds {seconds:g}` ({date.today()},"]
     lines += [f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run; default limits)", ""]
-    lines += ["| attack | small request, p50/p99 ms alone | beside | refused | longest, s | answers to the attack |"]
+    lines += [
+        "| attack | small request, p50/p99 ms alone | during the attack | refused | longest, s | answers to the attack |"
+    ]
     lines[-1] += " faults | peak MB | allowed MB | files left |"
     lines += ["|---" * 10 + "|"]
     with Service(*options, log=folder / "log.txt") as service:
@@ -293,10 +295,10 @@ def _table(folder: Path, connections: int, seconds: float) -> list[str]:
 
 def _row(one: Outcome) -> str:
     statuses = " ".join(f"{status}:{count}" for status, count in sorted(one.tally.statuses.items())) or "none"
-    quiet, beside = (f"{probe.quantile(0.5):.0f}/{probe.quantile(0.99):.0f}" for probe in (one.quiet, one.beside))
+    quiet, during = (f"{probe.quantile(0.5):.0f}/{probe.quantile(0.99):.0f}" for probe in (one.quiet, one.during))
     sizes = f"{one.peak // 10**6} | {one.allowed // 10**6} | {one.descriptors_left}"
-    num_sent = len(one.beside.seconds) + one.beside.refused
-    small = f"{quiet} | {beside} | {one.beside.refused} of {num_sent} | {one.longest:.1f}"
+    num_sent = len(one.during.seconds) + one.during.refused
+    small = f"{quiet} | {during} | {one.during.refused} of {num_sent} | {one.longest:.1f}"
     return f"| {one.kind} | {small} | {statuses} | {len(one.tally.faults)} | {sizes} |"
 
 
