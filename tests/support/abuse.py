@@ -1,4 +1,4 @@
-"""Clients that misuse the service, each kind for some time, while a small request is sent again and again at the same time.
+"""Clients that misuse the service, each kind for some time, while small requests are sent at the same time.
 
 The service has to answer every client that reads: no 5xx without a problem document, memory within what the options
 allow, and no file descriptors left behind. The script starts a service of its own, with a small random model, and
@@ -280,10 +280,9 @@ def _table(folder: Path, connections: int, seconds: float) -> list[str]:
     lines = ["# Clients that misuse the service", ""]
     lines += [f"`python -m tests.support.abuse --connections {connections} --seconds {seconds:g}` ({date.today()},"]
     lines += [f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run; default limits)", ""]
-    lines += [
-        "| attack | small request, p50/p99 ms alone | during the attack | refused | longest, s | answers to the attack |"
-    ]
-    lines[-1] += " faults | peak MB | allowed MB | files left |"
+    columns = ["attack", "small request alone, p50/p99 ms", "during the attack", "refused", "longest, s", "its answers"]
+    columns += ["faults", "peak MB", "allowed MB", "files left"]
+    lines += [f"| {' | '.join(columns)} |"]
     lines += ["|---" * 10 + "|"]
     with Service(*options, log=folder / "log.txt") as service:
         for kind in ATTACKS:
