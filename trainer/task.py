@@ -238,6 +238,7 @@ def _save(setting: _Setting, state: State, worker: Worker) -> None:
         selected_by=selection_name(spec, config.select_by),
         baselines=baselines(spec, setting.dev.labels),
         test=None if setting.test is None else setting.test.scores(student.model, worker.device),
+        labels=(setting.test.own if setting.test else setting.dev).label_scores(student.model, worker.device),
         teacher=config.teacher,
         teacher_column=config.teacher_column,
         teacher_dev=setting.teacher_dev,

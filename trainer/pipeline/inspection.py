@@ -63,11 +63,13 @@ class Inspection:
         return text_hashes(*texts_of(self.rows, self.has_pairs))
 
     def classes(self) -> Any:
-        """(rows,) int64 numbers of the labels, of the rarest where a row has several; zeros for regression."""
-        numbers = {label: number for number, label in enumerate(self.counts)}
+        """(rows,) int64 numbers of the labels; zeros for regression.
+
+        Where a row can have several labels: (rows, C + 1) bool, whether it has each, and whether it has none.
+        """
         if self.multi_label:
-            rarest = [min(row.label, key=lambda name: (self.counts[name], name), default="") for row in self.rows]
-            return np.asarray([numbers.get(label, len(numbers)) for label in rarest], np.int64)
+            return np.asarray([[*(name in row.label for name in self.counts), not row.label] for row in self.rows])
+        numbers = {label: number for number, label in enumerate(self.counts)}
         return np.asarray([numbers.get(label_text(row.label), 0) for row in self.rows], np.int64)
 
     def description(self, path: str) -> list[str]:
@@ -121,7 +123,7 @@ def inspect(config: DistillConfig) -> Inspection:
     hashes = text_hashes(*texts_of(rows, len(texts) == 2))
     labels: dict[int, set[str]] = {}
     for one, row in zip(hashes.tolist(), rows, strict=True):
-        labels.setdefault(one, set()).add(label_text(row.label))
+        labels.setdefault(one, set()).add(label_text(sorted(row.label) if isinstance(row.label, list) else row.label))
     return Inspection(
         text_columns=texts,
         label_column=label,
@@ -178,10 +180,11 @@ def texts_of(rows: Sequence[SourceRow], has_pairs: bool) -> tuple[list[str], lis
 
 def _choose_columns(names: Sequence[str], config: DistillConfig) -> tuple[tuple[str, ...], str, list[str]]:
     """As in `choose_columns`; the label is --multi-label's column, or the name of the list that replaces several."""
-    columns = config.multi_label
-    names = [name for name in names if name != config.teacher_column]
-    if not columns:
+    if not config.multi_label:
+        names = [name for name in names if name != config.teacher_column]
         return choose_columns(names, config.text_column, config.label_column, config.data)
+    by_index = {str(place): name for place, name in enumerate(names)}
+    columns = [one if one in names else by_index.get(one, one) for one in config.multi_label]
     others = [name for name in names if name not in columns[1:]]
     texts, _, decided = choose_columns(others, config.text_column, columns[0], config.data)
     name = columns[0] if len(columns) == 1 else "labels"
