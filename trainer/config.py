@@ -19,6 +19,7 @@ AttentionLoss = Literal["auto", "scores", "grouped", "relations", "none"]
 LayerInit = Literal["random", "teacher"]
 SelectBy = Literal["mean", "first"]
 LearningRate = Literal["linear", "constant"]
+AnswerForm = Literal["auto", "probabilities", "logits", "labels", "number"]
 
 CHECKPOINT_SECONDS = 300.0
 GROWING = ("epochs", "prediction_epochs", "max_tokens")
@@ -263,13 +264,55 @@ class AnnotateConfig(ComputeConfig):
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
 
 
-class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
+class GivenAnswersConfig(CommandConfig):
+    """A teacher's answers that come with the data."""
+
+    group: ClassVar[str] = "Answers in the data"
+
+    teacher_column: str | None = identity(
+        None,
+        "Column with a teacher's answers, such as an LLM's, in place of a teacher: lists of probabilities or logits "
+        "(in text files as JSON), classes, or numbers.",
+    )
+    teacher_classes: tuple[str, ...] = identity(
+        (), "Classes in the order of the numbers in --teacher-column (default: the labels, sorted)."
+    )
+    teacher_form: AnswerForm = identity(
+        "auto",
+        "What --teacher-column holds: probabilities (each row sums to 1), logits, labels or number; auto tells the "
+        "first three apart.",
+    )
+
+    @model_validator(mode="after")
+    def _answers_fit(self) -> GivenAnswersConfig:
+        if self.teacher_column is None:
+            if self.teacher_classes or self.teacher_form != "auto":
+                raise ValueError("--teacher-classes and --teacher-form describe a --teacher-column: name it, too")
+            return self
+        if getattr(self, "teacher", None) is not None:
+            raise ValueError("--teacher-column is in place of a --teacher: give one of the two")
+        texts, label = getattr(self, "text_column", ()), getattr(self, "label_column", None)
+        if self.teacher_column in (*texts, label):
+            raise ValueError(
+                f"--teacher-column {self.teacher_column} is also a text or the label; to learn from the labels alone, "
+                "fine-tune a teacher on them"
+            )
+        if getattr(self, "multi_label", ()):
+            raise ValueError("--teacher-column works with one label per text: leave out --multi-label")
+        if len(set(self.teacher_classes)) != len(self.teacher_classes):
+            raise ValueError("--teacher-classes names a class twice")
+        return self
+
+
+class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig):
     """Options of `trainer task`."""
 
     group: ClassVar[str] = "Task distillation"
 
     augmented: str = identity(..., "Output folder of `augment_service run`, which may still be running.")
-    teacher: str = identity(..., "Fine-tuned teacher: a folder, a run's output or a hub id.")
+    teacher: str | None = identity(
+        None, "Fine-tuned teacher: a folder, a run's output or a hub id (or the answers of --teacher-column)."
+    )
     stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages, in order.", min_length=1)
     epochs: float = identity(10.0, "Passes of the intermediate stage over the shards.", gt=0)
     lr: float = identity(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
@@ -306,6 +349,17 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig):
     )
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
     ablation: str = runtime("full", "Name of this run in the report's ablation table, such as no-general.")
+
+    @model_validator(mode="after")
+    def _has_a_teacher(self) -> TaskConfig:
+        if self.teacher is None and self.teacher_column is None:
+            raise ValueError("give --teacher, or the column of its answers with --teacher-column")
+        if self.teacher_column is not None:
+            if "prediction" not in self.stages:
+                raise ValueError("--teacher-column is learned in the prediction stage, which --stages leaves out")
+            if self.annotated:
+                raise ValueError("--annotated reads stored logits of a --teacher; --teacher-column has the answers")
+        return self
 
     @model_validator(mode="after")
     def _labels_have_a_stage(self) -> TaskConfig:

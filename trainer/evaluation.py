@@ -48,6 +48,13 @@ class DevSet:
         """Metric -> value of a model. Raises InputError when rows have no label."""
         return score(self.spec, predict(model, self.pieces, device, batch_rows), self.labels)
 
+    def label_scores(self, model: Any, device: str) -> dict[str, dict[str, float]] | None:
+        """Label -> its scores, where a row can have several labels; else None."""
+        if not self.spec.multi_label:
+            return None
+        logits = predict(model, self.pieces, device)
+        return {name: asdict(one) for name, one in label_scores(self.spec, logits, self.labels).items()}
+
     def scores(self, model: Any, device: str) -> Scores:
         """The same for the training loop, with the score that selects the best weights."""
         metrics = self.metrics(model, device)

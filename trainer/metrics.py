@@ -56,6 +56,13 @@ def label_scores(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, La
     }
 
 
+def agreement(spec: TaskSpec, logits: Floats, answers: Floats) -> float:
+    """Share of rows with the same class in both, each (rows, C); the Pearson correlation of numbers."""
+    if spec.labels is None:
+        return _pearson(logits[:, 0].astype(np.float64), answers[:, 0].astype(np.float64))
+    return float((logits.argmax(-1) == answers.argmax(-1)).mean())
+
+
 def selection_score(spec: TaskSpec, metrics: Mapping[str, float], by: str = "mean") -> float:
     """The score that selects the best checkpoint: the mean of the task's metrics, or the first of them."""
     if by == "first" or len(spec.metrics) == 1:

@@ -72,6 +72,11 @@ def _summary(result: RunResult, config: Mapping[str, Any]) -> str:
         text += f", distilled from the encoder{source} on plain text; its classifier is untrained"
     elif result.teacher:
         text += f", distilled from the teacher `{result.teacher}` in the two stages of TinyBERT (arXiv 1909.10351)"
+    elif result.teacher_column:
+        text += (
+            f", distilled from answers that came with the data (column `{result.teacher_column}`) and from the states "
+            "of the embedded encoder, in the two stages of TinyBERT (arXiv 1909.10351)"
+        )
     return text + "."
 
 
@@ -79,15 +84,18 @@ def _scores(result: RunResult) -> str:
     if not result.dev:
         return ""
     count = f" of {result.rows:,} rows" if result.rows else ""
+    teacher = "given answers" if result.teacher_column else "teacher"
     by = result.selected_by or result.metric
     chosen = f". The best checkpoint was chosen on it by {by}" if by else ""
     text = (
         f"## Scores\n\nOn {result.selected_on or 'the dev file'}{count}{chosen}, so the scores are slightly optimistic."
-        f"\n\n{_score_table(result.dev, result.teacher_dev or {}, result.baselines or {})}"
+        f"\n\n{_score_table(result.dev, result.teacher_dev or {}, result.baselines or {}, teacher)}"
     )
     if result.test is not None:
-        table = _score_table(result.test.scores, result.test.teacher or {}, result.test.baselines)
+        table = _score_table(result.test.scores, result.test.teacher or {}, result.test.baselines, teacher)
         text += f"\n\nOn a test file of {result.test.rows:,} rows, which chose nothing:\n\n{table}"
+        if result.test.agreement is not None:
+            text += f"\n\nAgreement with the given answers on these rows: {result.test.agreement:.4f}."
     if result.baselines:
         text += "\n\n`majority` always answers the largest class, `chance` any class at random; neither reads the text."
         if "all" in result.baselines:
@@ -96,9 +104,12 @@ def _scores(result: RunResult) -> str:
 
 
 def _score_table(
-    scores: Mapping[str, float], theirs: Mapping[str, float], baselines: Mapping[str, Mapping[str, float]]
+    scores: Mapping[str, float],
+    theirs: Mapping[str, float],
+    baselines: Mapping[str, Mapping[str, float]],
+    teacher: str,
 ) -> str:
-    header = ["metric", "this model", *(["teacher", "retained"] if theirs else []), *baselines]
+    header = ["metric", "this model", *([teacher, "retained"] if theirs else []), *baselines]
     rows = []
     for name, value in scores.items():
         row = [name, f"{value:.4f}"]

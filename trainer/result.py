@@ -27,12 +27,17 @@ class MaskedAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalScores:
-    """Scores of the finished model on the test file's `rows`; teacher: its teacher's scores on the same rows."""
+    """Scores of the finished model on the test file's `rows`; teacher: its teacher's scores on the same rows.
+
+    agreement: where the teacher's answers came with the data, the share of rows with the same class as they have, or
+    the Pearson correlation with them.
+    """
 
     rows: int
     scores: Mapping[str, float]
     baselines: Mapping[str, Mapping[str, float]]
     teacher: Mapping[str, float] | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +46,10 @@ class RunResult:
 
     dev: metric -> value on the `rows` rows that chose the best checkpoint (`selected_on`), at `best_step` with `score`
     by `selected_by`; metric: the task's main one; baselines: scores on the same rows of models that read no text.
-    test: scores on rows that chose nothing. teacher: path or hub id of the teacher. mapping: g(m), the teacher layer
-    of each student layer.
+    test: scores on rows that chose nothing. labels: where a row can have several, label -> precision, recall, f1 and
+    support (rows that have it), on the test rows if there are any, else on the dev rows. teacher: path or hub id of the
+    teacher; teacher_column: the column of the data that had its answers instead. mapping: g(m), the teacher layer of
+    each student layer.
     samples: training examples seen; tokens: real tokens seen; data_wait_share: share of the time spent waiting for
     data. held_out: corpus file -> scores of a masked LM.
     """
@@ -62,7 +69,9 @@ class RunResult:
     selected_by: str | None = None
     baselines: Mapping[str, Mapping[str, float]] | None = None
     test: FinalScores | None = None
+    labels: Mapping[str, Mapping[str, float]] | None = None
     teacher: str | None = None
+    teacher_column: str | None = None
     teacher_dev: Mapping[str, float] | None = None
     teacher_parameters: int | None = None
     mapping: tuple[int, ...] | None = None
@@ -82,8 +91,8 @@ class RunResult:
 
 
 _SPECIFIC = {
-    *("ablation", "teacher_parameters", "mapping", "tokens", "held_out"),
-    *("selected_on", "selected_by", "baselines", "test"),
+    *("ablation", "teacher_column", "teacher_parameters", "mapping", "tokens", "held_out"),
+    *("selected_on", "selected_by", "baselines", "test", "labels"),
 }
 _KEYS = {one.name for one in fields(RunResult)}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.storage.input_files import sha256_of
 from trainer.config import ScoredConfig
@@ -19,8 +20,8 @@ from trainer.data.augmented import Augmented
 from trainer.data.batches import Ints
 from trainer.data.tasks import Table, TaskSpec, read_table
 from trainer.data.validation import cut, source_table
-from trainer.evaluation import DevSet
-from trainer.metrics import baselines
+from trainer.evaluation import DevSet, predict
+from trainer.metrics import agreement, baselines, score
 from trainer.result import FinalScores
 
 logger = logging.getLogger(__name__)
@@ -53,34 +54,43 @@ def select_from_table(config: ScoredConfig, train: Table, spec: TaskSpec) -> tup
     return kept, Selection(dev=apart, test=test, origin=VALIDATION_PART)
 
 
-def select_from_shards(config: ScoredConfig, augmented: Augmented, spec: TaskSpec, follow_timeout: float) -> Selection:
+def select_from_shards(
+    config: ScoredConfig, augmented: Augmented, spec: TaskSpec, follow_timeout: float, carried: str | None = None
+) -> Selection:
     """The rows that choose and score a student. Without --dev, waits for the augmentation job to finish.
 
-    Raises InputError, TrainingError, ShardError.
+    carried: a column of the shards that the rows keep. Raises InputError, TrainingError, ShardError.
     """
     test = read_table(config.test, config) if config.test else None
     if config.dev is not None:
         return Selection(dev=read_table(config.dev, config), test=test, origin=DEV_FILE)
-    _, apart = cut(source_table(augmented, follow_timeout), spec, config.validation_share)
+    _, apart = cut(source_table(augmented, follow_timeout, carried), spec, config.validation_share)
     return Selection(dev=apart, test=test, origin=VALIDATION_PART)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinalSet:
-    """The test rows as the student and its teacher read them; teacher: the teacher's scores."""
+    """The test rows as the student and its teacher read them; teacher: the teacher's scores.
+
+    answers: (rows, C) float32 logits that came with these rows.
+    """
 
     own: DevSet
     teacher: Mapping[str, float] | None = None
+    answers: NDArray[np.float32] | None = None
 
     def scores(self, model: Any, device: str) -> FinalScores:
         """Scores of the finished model, in fp32. Raises InputError when rows have no label."""
+        logits, spec = predict(model, self.own.pieces, device), self.own.spec
         found = FinalScores(
             rows=len(self.own.labels),
-            scores=self.own.metrics(model, device),
-            baselines=baselines(self.own.spec, self.own.labels),
+            scores=score(spec, logits, self.own.labels),
+            baselines=baselines(spec, self.own.labels),
             teacher=self.teacher,
+            agreement=None if self.answers is None else agreement(spec, logits, self.answers),
         )
-        logger.info("test", extra={"fields": dict(found.scores)})
+        fields = dict(found.scores) | ({} if found.agreement is None else {"agreement": found.agreement})
+        logger.info("test", extra={"fields": fields})
         return found
 
 

@@ -21,6 +21,7 @@ from trainer.data.annotations import AnnotationFacts
 from trainer.data.augmented import Augmented, open_augmented
 from trainer.data.batches import Batch
 from trainer.data.budget import Epochs
+from trainer.data.given_answers import GivenAnswers, carried_name
 from trainer.data.stream import ShardStream
 from trainer.data.tasks import TaskSpec
 from trainer.data.token_cache import TokenCache, cache_folder
@@ -77,22 +78,24 @@ class _Setting:
     spec: TaskSpec
     max_length: int
     teacher: Any
-    teacher_parameters: int
+    teacher_parameters: int | None
     student: Student
     selection: Selection
     dev: DevSet
     teacher_dev: Mapping[str, float] | None
     test: FinalSet | None
     annotations: AnnotationFacts | None
+    answers: GivenAnswers | None
 
 
 def _work(config: TaskConfig, worker: Worker) -> None:
     """One worker's part of a run; the first one writes."""
     torch.manual_seed(config.seed)
     augmented = open_augmented(config.augmented, config.follow_timeout)
-    teacher = load_teacher(config)
+    teacher = load_teacher(config, augmented)
     spec = teacher.spec
-    selection = select_from_shards(config, augmented, spec, config.follow_timeout)
+    carried = None if teacher.given is None else carried_name(teacher.given.column)
+    selection = select_from_shards(config, augmented, spec, config.follow_timeout, carried)
     table = selection.dev
     if augmented.has_pairs not in (None, table.has_pairs):
         kinds = {True: "text pairs", False: "single texts"}
@@ -122,6 +125,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         test = FinalSet(
             own=DevSet.of(selection.test, spec, student.tokenizer, max_length),
             teacher=teacher.scores(selection.test, teacher_length, worker.device, "teacher_test"),
+            answers=teacher.given_logits(selection.test),
         )
     setting = _Setting(
         config=config,
@@ -136,6 +140,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         teacher_dev=teacher_dev,
         test=test,
         annotations=annotations if config.annotated else None,
+        answers=teacher.given,
     )
     run = Run(
         config=config,
@@ -166,6 +171,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         pad_id=student.model.config.pad_token_id,
         n_a=config.n_a,
         annotations=setting.annotations if is_prediction else None,
+        answers=setting.answers if is_prediction else None,
         has_pairs=setting.dev.has_pairs,
         held_out=setting.selection.held_out,
         cache=TokenCache(
@@ -233,7 +239,9 @@ def _save(setting: _Setting, state: State, worker: Worker) -> None:
         selected_by=selection_name(spec, config.select_by),
         baselines=baselines(spec, setting.dev.labels),
         test=None if setting.test is None else setting.test.scores(student.model, worker.device),
+        labels=(setting.test.own if setting.test else setting.dev).label_scores(student.model, worker.device),
         teacher=config.teacher,
+        teacher_column=config.teacher_column,
         teacher_dev=setting.teacher_dev,
         teacher_parameters=setting.teacher_parameters,
         mapping=student.mapping,

@@ -2,20 +2,25 @@
 
 A classifier of another architecture has other tokens and other layers than the student. Its answers come from
 `trainer annotate`; the intermediate stage then learns the states of the embedded encoder, which also taught the
-embedded student.
+embedded student. The same holds for answers that came with the data (--teacher-column).
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 from shared.embedded import EMBEDDED, resolve_encoder
-from shared.errors import UsageError
-from trainer.any_classifier import AnyClassifier, is_bert, load_any_classifier
+from shared.errors import InputError, UsageError
+from shared.glue import get_task
+from trainer.any_classifier import AnyClassifier, Floats, is_bert, load_any_classifier
 from trainer.config import TaskConfig
-from trainer.data.tasks import Table, TaskSpec, sequence_length
+from trainer.data.augmented import Augmented
+from trainer.data.given_answers import GivenAnswers, carried_name, form_of
+from trainer.data.tasks import Table, TaskSpec, given_spec, read_table, sequence_length
+from trainer.data.validation import source_table
 from trainer.evaluation import DevSet, score_answers, score_teacher
 from trainer.models import (
     count_parameters,
@@ -37,16 +42,18 @@ class TaskTeacher:
     states: `BertForSequenceClassification` whose encoder the intermediate stage reads, and whose logits the prediction
     stage reads unless they were stored; tokenizer: its tokenizer, the student's too. identity, tokenizer_identity:
     fingerprints of the classifier that answers. answers: that classifier if it is not `states`; path: its --teacher.
+    given: the column that has the answers, if no classifier gives them; parameters is None then.
     """
 
     states: Any
     tokenizer: Any
     spec: TaskSpec
     path: str
-    parameters: int
+    parameters: int | None
     identity: str
     tokenizer_identity: str
     answers: AnyClassifier | None = None
+    given: GivenAnswers | None = None
 
     def input_length(self, requested: int | None, has_pairs: bool) -> tuple[int, int]:
         """Longest input in tokens of the student, and of the classifier that answers. Raises UsageError, ModelError."""
@@ -54,11 +61,27 @@ class TaskTeacher:
         own = fitting_length(requested, default, self.states.config, self.tokenizer, self.path)
         return own, own if self.answers is None else self.answers.fitting_length(requested, has_pairs)
 
-    def scores(self, table: Table, max_length: int, device: str, name: str = "teacher_dev") -> dict[str, float]:
+    def given_logits(self, table: Table) -> Floats | None:
+        """(rows, C) the answers that came with labelled rows, None where they have none. Raises InputError."""
+        if self.given is None:
+            return None
+        own = table.cells(self.given.column)
+        cells = table.cells(carried_name(self.given.column)) if own is None else own
+        return None if cells is None else self.given.logits(cells, table.where)
+
+    def scores(self, table: Table, max_length: int, device: str, name: str = "teacher_dev") -> dict[str, float] | None:
         """Metric -> value on labelled rows, read with the teacher's own tokenizer, in fp32. name: event in the log.
 
-        max_length: in tokens. Raises InputError for a label outside the task's classes.
+        max_length: in tokens. None for rows that came without the answers of --teacher-column. Raises InputError for a
+        label outside the task's classes.
         """
+        if self.given is not None:
+            given = self.given_logits(table)
+            if given is None:
+                fields: dict[str, Any] = {"file": table.path, "column": self.given.column}
+                logger.info("no_answers_to_score", extra={"fields": fields})
+                return None
+            return score_answers(self.spec, given, table.examples(self.spec).labels, name)
         if self.answers is None:
             return score_teacher(DevSet.of(table, self.spec, self.tokenizer, max_length), self.states, device, name)
         examples = table.examples(self.spec)
@@ -66,8 +89,14 @@ class TaskTeacher:
         return score_answers(self.spec, logits, examples.labels, name)
 
 
-def load_teacher(config: TaskConfig) -> TaskTeacher:
-    """The model of --teacher, in fp32. Raises ModelError, UsageError."""
+def load_teacher(config: TaskConfig, augmented: Augmented) -> TaskTeacher:
+    """The model of --teacher, in fp32, or the answers of --teacher-column. Raises ModelError, UsageError.
+
+    For --teacher-column, waits for the first shard, and without --dev for all of them; raises InputError, TrainingError
+    and ShardError, too.
+    """
+    if config.teacher is None:
+        return _given_teacher(config, augmented)
     if is_bert(config.teacher):
         model = load_classifier(config.teacher)
         tokenizer = load_tokenizer(config.teacher, "--teacher")
@@ -98,9 +127,45 @@ def load_teacher(config: TaskConfig) -> TaskTeacher:
     )
 
 
+def _given_teacher(config: TaskConfig, augmented: Augmented) -> TaskTeacher:
+    """The answers of --teacher-column, and the embedded encoder for the states."""
+    column, timeout = str(config.teacher_column), config.follow_timeout
+    name = carried_name(column)
+    first = source_table(augmented, timeout, name, num_shards=1)
+    cells = first.cells(name)
+    if cells is None:
+        raise InputError(
+            f"{config.augmented} has no column {name}: --teacher-column names a column of the augmentation job's "
+            "--input, which the job copies into its shards"
+        )
+    labels = read_table(config.dev, config) if config.dev else source_table(augmented, timeout)
+    form = config.teacher_form
+    if form == "auto":
+        is_number = config.task is not None and get_task(config.task).labels is None
+        form = "number" if is_number else form_of(cells, first.where, column)
+    spec = given_spec(config, [row.label for row in labels.rows], labels.path, is_number=form == "number")
+    given = GivenAnswers(column=column, form=form, labels=spec.labels)
+    encoder = resolve_encoder(EMBEDDED)
+    tokenizer = load_tokenizer(encoder)
+    fields: dict[str, Any] = {"column": column, "form": form, "states": "the embedded encoder's"}
+    logger.info("answers_given", extra={"fields": fields | ({"classes": spec.labels} if spec.labels else {})})
+    return TaskTeacher(
+        states=load_classifier(encoder, spec.num_logits),
+        tokenizer=tokenizer,
+        spec=spec,
+        path=EMBEDDED,
+        parameters=None,
+        identity=hashlib.sha256(given.identity().encode()).hexdigest(),
+        tokenizer_identity=tokenizer_fingerprint(tokenizer),
+        given=given,
+    )
+
+
 def check_answers(config: TaskConfig) -> None:
     """Raises UsageError when the teacher's answers are needed and only `trainer annotate` can give them."""
-    if "prediction" in config.stages and not config.annotated and not is_bert(config.teacher):
+    if config.teacher is None or config.annotated or "prediction" not in config.stages:
+        return
+    if not is_bert(config.teacher):
         raise UsageError(
             f"--teacher {config.teacher} is not a BERT model, so it does not read the student's tokens. Store its "
             f"answers first (python -m trainer annotate --augmented {config.augmented} --teacher {config.teacher}), "

@@ -135,6 +135,7 @@ def _work(config: TeacherConfig, worker: Worker) -> None:
         selected_by=selection_name(spec, config.select_by),
         baselines=reference,
         test=None if test is None else test.scores(model, worker.device),
+        labels=(dev if test is None else test.own).label_scores(model, worker.device),
     )
     result = state.complete(result)
     save_classifier(model, tokenizer, spec, folder / "model", result, config.identity())

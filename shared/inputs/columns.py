@@ -14,7 +14,8 @@ from shared.inputs.headers import Header, unique
 from shared.inputs.options import SEPARATOR, InputOptions
 from shared.inputs.table_files import file_kind
 
-_RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
+RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
+"""Columns of a shard that are the job's own: an input column of such a name is copied as `NAME_input`."""
 
 _HUB_TEXTS = {"MNLI": ("premise", "hypothesis"), "MRPC": ("sentence1", "sentence2")}
 """Texts of the `glue` data set of the hub, where they are called otherwise than in the TSV files."""
@@ -105,11 +106,11 @@ def _check_one_role(label_set: Sequence[int], others: Sequence[int | None], name
 
 def _rest_fields(header: Header, rest: Sequence[int]) -> tuple[pa.Field, ...]:
     """Output fields of the columns without a role: no two columns of a shard have the same name. Raises InputError."""
-    taken = [*_RESERVED, *(header.names[index] for index in rest)]
+    taken = [*RESERVED, *(header.names[index] for index in rest)]
     fields = []
     for index in rest:
         name = header.names[index]
-        if name in _RESERVED:
+        if name in RESERVED:
             name = unique(f"{name}_input", taken)
             taken.append(name)
         field = pa.field(name, header.types[index])

@@ -62,10 +62,12 @@ def test_a_teacher_of_columns_of_0_and_1_is_scored_and_answers(workshop: Worksho
         *(*quick, "--evaluations", "1", "--output", str(tmp_path / "run")),
     )
     assert result["task"] == "multi-label"
+    assert set(result["labels"]) == set(LABELS)
     assert result["selected_by"] == "the mean of f1_micro and f1_macro and exact_match"
     model = str(tmp_path / "run" / "model")
     scores = succeed("evaluate", "--model", model, "--data", str(data), *columns, "--dtype", "fp32")
     assert scores["metrics"]["f1_micro"] > 0.9 > scores["baselines"]["all"]["f1_micro"]
+    assert scores["labels"] == result["labels"]
     assert scores["labels"]["animals"]["support"] == sum(row["animals"] == 1 for row in rows)
     # Lists of the same labels are scored alike.
     lists = save_lists(tmp_path / "lists.jsonl", [str(row["text"]) for row in rows])
@@ -125,7 +127,9 @@ def test_distill_with_lists_of_labels(workshop: Workshop, tmp_path: Path) -> Non
     )
     assert json.loads((output / "onnx" / "model.json").read_text())["problem_type"] == "multi_label_classification"
     assert "any number per text" in (output / "model" / "README.md").read_text()
-    assert "exact_match" in (output / "report.html").read_text()
+    report = (output / "report.html").read_text()
+    assert "exact_match" in report
+    assert "rows that have it" in report
     texts = workshop.save("unseen.csv", [{"text": text} for text in sentences(30)])
     answers = []
     for model in ("model", "onnx/model.onnx"):

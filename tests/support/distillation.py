@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,10 @@ def candidates_of(row: SourceRow) -> RowCandidates:
 
 
 class Output:
-    """An augmentation output whose shards can be committed one by one, as a running job does."""
+    """An augmentation output whose shards can be committed one by one, as a running job does.
+
+    more: columns of the input that are copied along, one row per source row.
+    """
 
     def __init__(
         self,
@@ -122,14 +126,17 @@ class Output:
         emit: str = "samples",
         n_a: int = 3,
         rows_per_shard: int = ROWS_PER_SHARD,
+        more: pa.Table | None = None,
         **options: Any,
     ) -> None:
         self.store = LocalStore(str(folder))
         self.params = AugmentParams(n_a=n_a, seed=5)
         self.emit = emit
         make_schema = candidates_schema if emit == "candidates" else samples_schema
-        self.schema: pa.Schema = make_schema(pa.int64(), [])
+        self.schema: pa.Schema = make_schema(pa.int64(), [] if more is None else list(more.schema))
         rows = source_rows(num_rows)
+        if more is not None:
+            rows = [replace(row, rest=tuple(one.values())) for row, one in zip(rows, more.to_pylist(), strict=True)]
         self.shards = [rows[start : start + rows_per_shard] for start in range(0, num_rows, rows_per_shard)]
         manifest = Manifest(
             config=JobConfig(**self.params.model_dump(mode="json") | {"emit": emit, "task": None} | options),

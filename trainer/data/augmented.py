@@ -95,11 +95,14 @@ def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float
     return read_commit(store, name)
 
 
-def sampled(table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int) -> pa.Table:
+def sampled(
+    table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int, carried: Sequence[str] = ()
+) -> pa.Table:
     """A shard's source rows (n = 0) and their samples of 1 <= n <= `n_a` (default: the job's N_a).
 
     Samples are read, or drawn from candidate sets: in epoch 0 those that `--emit samples` would have written, in each
-    later one different ones. Columns: at least source_id, n, text_a, text_b, label.
+    later one different ones. Columns: at least source_id, n, text_a, text_b, label, and the `carried` ones of the
+    input, which a sample has from its source row.
     """
     if not augmented.emits_candidates:
         return table if n_a is None else table.filter(pc.less_equal(table["n"], n_a))
@@ -119,6 +122,7 @@ def sampled(table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int) 
             "text_b": order.interleave(table["text_b"].combine_chunks(), rendered.text_b),
             "label": table["label"].take(row),
         }
+        | {name: table[name].take(row) for name in carried}
     )
 
 

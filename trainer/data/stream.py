@@ -22,6 +22,7 @@ from shared.storage.store import open_store
 from trainer.data.annotations import AnnotationFacts, check_facts
 from trainer.data.augmented import Augmented, sampled, wait_for_commit
 from trainer.data.batches import Examples, Ints, Tokenized, Window, prepare_window, tokenize
+from trainer.data.given_answers import GivenAnswers, carried_name
 from trainer.data.tasks import TaskSpec
 from trainer.data.token_cache import TokenCache
 
@@ -33,9 +34,10 @@ class ShardStream:
     """Windows of an augmentation job's shards. Picklable: loader processes reopen the store.
 
     n_a: samples per source row (default: the job's). annotations: what the teacher's logits must have been made from,
-    if batches carry them. has_pairs: whether rows have two texts, as in the dev file; None accepts both.
-    held_out: rising source ids of rows that are left out together with their samples. cache: where tokenized shards are
-    kept, under tokenizer_digest among others. rank, world: this worker among those that may share the cache.
+    if batches carry them; answers: the column of the shards that has them instead. has_pairs: whether rows have two
+    texts, as in the dev file; None accepts both. held_out: rising source ids of rows that are left out together with
+    their samples. cache: where tokenized shards are kept, under tokenizer_digest among others. rank, world: this worker
+    among those that may share the cache.
     """
 
     augmented: Augmented
@@ -49,6 +51,7 @@ class ShardStream:
     pad_id: int
     n_a: int | None = None
     annotations: AnnotationFacts | None = None
+    answers: GivenAnswers | None = None
     has_pairs: bool | None = None
     held_out: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     cache: TokenCache | None = None
@@ -99,7 +102,8 @@ class ShardStream:
             data = tokenized()
         else:
             drawn = (self.augmented.fingerprint, draws) if self.augmented.emits_candidates else ()
-            kind = ("multi-label",) if self.spec.multi_label else ()
+            kind = ["multi-label"] if self.spec.multi_label else []
+            kind += [] if self.answers is None else [self.answers.identity()]
             made_from = (commit.sha256, logits.sha256 if logits else "", self.tokenizer_digest, self.max_length)
             data = self.cache.get([*made_from, self.n_a, list(self.spec.labels or ()), *kind, *drawn], tokenized)
         if len(data) and self.has_pairs is not None and data.has_pairs != self.has_pairs:
@@ -117,16 +121,37 @@ class ShardStream:
             raise ShardError(
                 f"{store.uri}/{commit.file} has no column {missing[0]}: it is not a shard of this format version"
             )
-        table = sampled(table, self.augmented, self.n_a, draws)
+        where = f"{store.uri}/{commit.file}"
+        carried = () if self.answers is None else (self._answer_column(table, where),)
+        table = sampled(table, self.augmented, self.n_a, draws, carried)
         texts_b = table["text_b"].to_pylist()
         has_pairs = any(text is not None for text in texts_b)
         return Examples(
             texts_a=table["text_a"].to_pylist(),
             texts_b=[text or "" for text in texts_b] if has_pairs else None,
-            labels=self.spec.encode_labels(table["label"].to_pylist(), lambda _: f"{store.uri}/{commit.file}"),
+            labels=self.spec.encode_labels(table["label"].to_pylist(), lambda _: where),
             keys=np.stack([table["source_id"].to_numpy(), table["n"].to_numpy()], axis=1).astype(np.int64),
-            logits=None if logits is None else self._logits(logits, table),
+            logits=self._given(table, where) if logits is None else self._logits(logits, table),
         )
+
+    def _answer_column(self, table: pa.Table, where: str) -> str:
+        """What the shards call --teacher-column."""
+        assert self.answers is not None
+        name = carried_name(self.answers.column)
+        if name not in table.column_names:
+            raise InputError(
+                f"{where} has no column {name}: --teacher-column names a column of the augmentation job's --input, "
+                "which the job copies into its shards"
+            )
+        return name
+
+    def _given(self, table: pa.Table, where: str) -> Floats | None:
+        """(rows, C) the answers that came with the data: a sample has those of its source row."""
+        if self.answers is None:
+            return None
+        ids = table["source_id"].to_pylist()
+        cells = table[carried_name(self.answers.column)].to_pylist()
+        return self.answers.logits(cells, lambda place: f"{where} row {ids[place]}")
 
     def _annotation(self, shard: int) -> Commit:
         """The commit of a shard's logits."""

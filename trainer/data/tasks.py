@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from shared.errors import InputError
+from shared.errors import InputError, UsageError
 from shared.glue import get_task
+from shared.inputs.arrow_cells import to_array
 from shared.inputs.labels import is_number
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
 from shared.model_folder import MULTI_LABEL
-from trainer.config import TableConfig
+from trainer.config import GivenAnswersConfig, TableConfig
 from trainer.data.batches import Examples
 from trainer.labels import find_label
 
@@ -105,22 +107,36 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Usable rows of a labelled file. label_names: those of the file's label columns, if each label has one."""
+    """Usable rows of a labelled file. label_names: those of the file's label columns, if each label has one.
+
+    rest_fields: names and types of the cells in `SourceRow.rest`.
+    """
 
     path: str
     rows: list[SourceRow]
     label_names: tuple[str, ...] = ()
+    rest_fields: tuple[pa.Field, ...] = ()
 
     @property
     def has_pairs(self) -> bool:
         """Whether rows have two texts."""
         return bool(self.rows) and self.rows[0].text_b is not None
 
+    def where(self, place: int) -> str:
+        """A row by its place in `rows`, for messages."""
+        return f"{self.path} row {self.rows[place].source_id}"
+
+    def cells(self, name: str) -> list[Any] | None:
+        """The values of a column without a role; None where there is no such column."""
+        for place, one in enumerate(self.rest_fields):
+            if one.name == name:
+                values: list[Any] = to_array([row.rest[place] for row in self.rows], one.type).to_pylist()
+                return values
+        return None
+
     def examples(self, spec: TaskSpec) -> Examples:
         """All rows with encoded labels."""
-        labels = spec.encode_labels(
-            [row.label for row in self.rows], lambda place: f"{self.path} row {self.rows[place].source_id}"
-        )
+        labels = spec.encode_labels([row.label for row in self.rows], self.where)
         return Examples(
             texts_a=[row.text_a for row in self.rows],
             texts_b=[row.text_b or "" for row in self.rows] if self.has_pairs else None,
@@ -160,7 +176,7 @@ def read_table(path: str, config: TableConfig) -> Table:
         logger.warning(
             "rows_left_out", extra={"fields": {"count": len(refused), "first": f"{first.where}: {first.reason}"}}
         )
-    return Table(path, rows, source.columns.label_set_names)
+    return Table(path, rows, source.columns.label_set_names, source.rest_fields)
 
 
 def glue_spec(name: str) -> TaskSpec:
@@ -190,6 +206,36 @@ def own_spec(labels: Sequence[object], regression: bool, path: str, label_names:
     if len(names) > MAX_CLASSES:
         raise InputError(f"{path}: {len(names)} different labels; to predict numbers, use --regression")
     return TaskSpec(name="classification", labels=tuple(names), metrics=CLASSIFICATION_METRICS)
+
+
+def given_spec(config: GivenAnswersConfig, labels: Sequence[object], path: str, *, is_number: bool) -> TaskSpec:
+    """The spec of data whose answers are in --teacher-column: its classes in the order of the numbers there.
+
+    labels: those of the rows of `path`. is_number: the task is to predict one. Raises InputError, UsageError.
+    """
+    task = getattr(config, "task", None)
+    if any(isinstance(label, list) for label in labels):
+        raise InputError(f"{path}: rows have lists of labels; --teacher-column works with one label per text")
+    if task is not None:
+        spec = glue_spec(task)
+        if (spec.labels is None) != is_number:
+            raise UsageError(f"--teacher-form {config.teacher_form} does not fit --task {spec.name}")
+        if config.teacher_classes and sorted(config.teacher_classes) != sorted(spec.labels or ()):
+            raise UsageError(
+                f"--teacher-classes: the classes of {spec.name} are {', '.join(spec.labels or ('a number',))}"
+            )
+        return replace(spec, labels=config.teacher_classes or spec.labels)
+    spec = own_spec(labels, is_number, path)
+    if is_number or not config.teacher_classes:
+        return spec
+    unknown = [label for label in spec.labels or () if find_label(config.teacher_classes, label) is None]
+    if unknown:
+        named = " ".join(config.teacher_classes)[:120]
+        raise InputError(
+            f"{path}: label {unknown[0][:40]!r} is not one of --teacher-classes {named}: name every class, in the "
+            "order of the numbers"
+        )
+    return replace(spec, labels=config.teacher_classes)
 
 
 def _multi_label_spec(labels: Sequence[object], path: str, label_names: Sequence[str]) -> TaskSpec:

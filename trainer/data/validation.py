@@ -29,15 +29,23 @@ def cut(table: Table, spec: TaskSpec, share: float) -> tuple[Table, Table]:
     return kept, apart
 
 
-def source_table(augmented: Augmented, follow_timeout: float) -> Table:
-    """The source rows of all shards. Waits for a job that is still running. Raises TrainingError, ShardError."""
+def source_table(
+    augmented: Augmented, follow_timeout: float, carried: str | None = None, num_shards: int | None = None
+) -> Table:
+    """The source rows of all shards, or of the first `num_shards`. Waits for a job that is still running.
+
+    carried: a column of the input to keep, if the shards have it. Raises TrainingError, ShardError.
+    """
     store = open_store(augmented.uri)
     rows: list[SourceRow] = []
-    for shard in range(augmented.num_shards):
+    fields: tuple[pa.Field, ...] = ()
+    for shard in range(augmented.num_shards if num_shards is None else num_shards):
         table = read_shard(store, wait_for_commit(store, shard, augmented.num_shards, follow_timeout))
         if "n" in table.column_names:
             table = table.filter(pa.array(table["n"].to_numpy() == 0))
-        names = ("source_id", "text_a", "text_b", "label")
+        fields = (table.schema.field(carried),) if carried in table.column_names else ()
+        names = ("source_id", "text_a", "text_b", "label", *(one.name for one in fields))
         columns = [table[name].to_pylist() for name in names]
-        rows += [SourceRow(*values) for values in zip(*columns, strict=True)]
-    return Table(augmented.uri, rows)
+        for source_id, text_a, text_b, label, *rest in zip(*columns, strict=True):
+            rows.append(SourceRow(source_id, text_a, text_b, label, tuple(rest)))
+    return Table(augmented.uri, rows, rest_fields=fields)

@@ -13,11 +13,12 @@ from trainer.data.split import MAX_VALIDATION_ROWS
 
 TRAIN, DEV, TEST = 0, 1, 2
 
+Classes = NDArray[np.int64] | NDArray[np.bool_]
 
-def assign_parts(
-    hashes: NDArray[np.uint64], classes: NDArray[np.int64], dev_share: float, test_share: float
-) -> NDArray[np.int8]:
-    """(rows,) TRAIN, DEV or TEST. hashes: (rows,) of the words of each row; classes: (rows,), one for regression.
+
+def assign_parts(hashes: NDArray[np.uint64], classes: Classes, dev_share: float, test_share: float) -> NDArray[np.int8]:
+    """(rows,) TRAIN, DEV or TEST. hashes: (rows,) of the words of each row; classes: (rows,), one for
+    regression; or (rows, C) bool, which of the classes a row has.
 
     A share of 0 makes no such part.
     """
@@ -45,11 +46,10 @@ def limited(
 
 
 def _give_each_class_one(
-    parts: NDArray[np.int8], part: int, begin: float, hashes: NDArray[np.uint64], classes: NDArray[np.int64]
+    parts: NDArray[np.int8], part: int, begin: float, hashes: NDArray[np.uint64], classes: Classes
 ) -> None:
     """A class without a row in `part` gives the text whose hash comes next, if it has another one left to train on."""
-    for one in np.unique(classes):
-        own = classes == one
+    for own in classes.T if classes.ndim == 2 else (classes == one for one in np.unique(classes)):
         if (parts[own] == part).any():
             continue
         candidates = np.unique(hashes[own & (parts == TRAIN) & (hashes.astype(np.float64) / 2.0**64 >= begin)])

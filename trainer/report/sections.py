@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from trainer.report.blocks import Figure, Note, RunCurves, Section, Tile
+from trainer.report.blocks import Figure, Note, RunCurves, Section, Table, Tile
 from trainer.report.curves import dev_curves, loss_curves
 from trainer.report.figures import Summary, TaskSummary
 from trainer.report.measurements import Timing
@@ -12,7 +12,7 @@ from trainer.report.numbers import MISSING, millions, percent, points, times
 from trainer.report.plots import DotRow, dot_chart
 from trainer.report.runs import Run
 from trainer.report.summary import variant_order
-from trainer.report.tables import ablation_table, number_of, runs_table, timing_table
+from trainer.report.tables import ablation_table, labels_table, number_of, runs_table, timing_table
 
 
 def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | None:
@@ -40,6 +40,7 @@ def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | 
         tables=[
             *([ablation_table(facts)] if has_ablation else ()),
             runs_table(f"{task}: students and their teacher", students, summary),
+            *_labels_tables(students),
         ],
         curves_title="Loss curves",
         curves=[RunCurves(run.label, loss_curves(run)) for run in students],
@@ -73,7 +74,7 @@ def other_section(runs: Sequence[Run], summary: Summary) -> Section | None:
         link="Teachers and general distillation",
         heading="Teachers and general distillation",
         notes=_notes(others),
-        tables=[runs_table("Runs before task distillation", others, summary)],
+        tables=[runs_table("Runs before task distillation", others, summary), *_labels_tables(others)],
         curves_title="Curves",
         curves=[
             RunCurves(run.label, [*dev_curves([run], run.metric, {run.variant: 0}, None), *loss_curves(run)])
@@ -132,6 +133,10 @@ def _ablation_figure(facts: TaskSummary, colours: Mapping[str, int], teacher_sco
     )
     caption, remark = "Contribution of each part", "dots: seeds; bar: mean; line: one standard deviation"
     return [Figure(caption=caption, remark=remark, chart=chart)]
+
+
+def _labels_tables(runs: Sequence[Run]) -> list[Table]:
+    return [table for run in runs if (table := labels_table(run)) is not None]
 
 
 def _notes(runs: Sequence[Run]) -> list[Note]:

@@ -99,6 +99,24 @@ def ablation_table(task: TaskSummary) -> Table:
     )
 
 
+def labels_table(run: Run) -> Table | None:
+    """How well a run finds each label, where a text can have several; None for other tasks."""
+    labels = run.result.labels if run.result else None
+    if not labels:
+        return None
+    assert run.result is not None
+    rows = [
+        cells(name, *(points(one[score]) for score in ("precision", "recall", "f1")), count(int(one["support"])))
+        for name, one in labels.items()
+    ]
+    return Table(
+        caption=f"{run.label}: each label",
+        header=["label", "precision × 100", "recall × 100", "F1 × 100", "rows that have it"],
+        rows=rows,
+        remark=f"on the {'test' if run.result.test else 'dev'} rows",
+    )
+
+
 def timing_table(timing: Timing) -> Table:
     """One row per precision and batch size."""
     rows = [

@@ -30,6 +30,17 @@ def test_equal_texts_are_on_one_side_in_any_order(texts: list[str], rng: np.rand
     assert parts_of([text for text, _ in pairs], [one for _, one in pairs]) == first
 
 
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=40, max_size=80))
+def test_each_of_several_labels_is_in_every_part_if_it_has_texts_enough(rows: list[list[bool]]) -> None:
+    hashes = text_hashes([f"text number {index}" for index in range(len(rows))], None)
+    members = np.asarray(rows, np.bool_)
+    parts = assign_parts(hashes, members, 0.1, 0.1)
+    for own in members.T:
+        # Those that other labels had to give count for this one, too.
+        if own.sum() >= 10 and (parts[own] == TRAIN).sum() > 1:
+            assert {DEV, TEST} <= set(parts[own].tolist())
+
+
 def test_a_longer_file_keeps_its_split_and_each_class_gives_its_share() -> None:
     texts = [f"text number {index}" for index in range(5000)]
     classes = np.asarray([index % 4 for index in range(5000)], np.int64)

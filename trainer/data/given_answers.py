@@ -1,0 +1,166 @@
+"""A teacher's answers that come with the data, in a column: probabilities, logits, hard labels or numbers (pure).
+
+A cell is a list of one number per class, as a list or as its JSON text, or one value: a class, or a number where the
+task is to predict one. What is not clear is refused, because a student would learn it without a complaint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import InputError
+from shared.inputs.columns import RESERVED
+from shared.inputs.labels import is_missing, is_number, label_text
+from trainer.config import AnswerForm
+from trainer.labels import find_label
+
+Floats = NDArray[np.float32]
+Where = Callable[[int], str]
+
+LEAST_PROBABILITY = 1e-6
+"""What a probability of 0 counts as: logits are finite."""
+ROUNDING = 0.02
+"""How far probabilities may be from a sum of 1: those with two decimals are."""
+MIXED_SHARE = 0.1
+"""Share of rows of logits that may look like probabilities by chance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenAnswers:
+    """A column of answers. labels: the classes in the order of the numbers, None for a number to predict.
+
+    form: what the cells are, known by now: probabilities, logits, labels or number.
+    """
+
+    column: str
+    form: AnswerForm
+    labels: tuple[str, ...] | None
+
+    def logits(self, cells: Sequence[Any], where: Where) -> Floats:
+        """(rows, C) float32: logits whose softmax are the probabilities; 1 for a hard label; the number itself.
+
+        where: names a row by its place, for messages. Raises InputError for the first cell that does not fit.
+        """
+        read = {"number": self._number, "labels": self._one_hot}.get(self.form, self._vector)
+        values = np.asarray([read(cell, where, place) for place, cell in enumerate(cells)], np.float64)
+        values = values.reshape(len(cells), len(self.labels or ("",)))
+        if self.form in ("probabilities", "labels"):
+            values = np.log(np.maximum(values / values.sum(-1, keepdims=True), LEAST_PROBABILITY))
+        return values.astype(np.float32)
+
+    def identity(self) -> str:
+        """What decides the logits of a cell, as text."""
+        return json.dumps(["given answers", self.column, self.form, self.labels])
+
+    def _vector(self, cell: Any, where: Where, place: int) -> list[float]:
+        found, names = _numbers(cell, where, place, self.column), self.labels or ()
+        if found is None:
+            raise InputError(
+                f"{where(place)}: column {self.column} has {_shown(cell)}, not a list of numbers as in other rows"
+            )
+        if len(found) != len(names):
+            raise InputError(
+                f"{where(place)}: column {self.column} has {len(found)} numbers for {len(names)} classes "
+                f"({', '.join(names)[:120]}); name the classes in the order of the numbers with --teacher-classes"
+            )
+        if self.form == "probabilities" and not _are_probabilities(found):
+            raise InputError(
+                f"{where(place)}: column {self.column} has numbers that are not probabilities (their sum is "
+                f"{sum(found):.4g}), but other rows have them; mend the row, or say what they are with --teacher-form"
+            )
+        return found
+
+    def _one_hot(self, cell: Any, where: Where, place: int) -> list[float]:
+        names = self.labels or ()
+        _check_is_there(cell, where, place, self.column)
+        index = None if isinstance(cell, (list, dict)) else find_label(names, label_text(cell))
+        if index is None:
+            raise InputError(
+                f"{where(place)}: column {self.column} has {_shown(cell)}, which is not one of the classes "
+                f"{', '.join(names)[:120]}; probabilities are a list of one number per class. If it is a class, name "
+                "all of them with --teacher-classes"
+            )
+        return [float(number == index) for number in range(len(names))]
+
+    def _number(self, cell: Any, where: Where, place: int) -> list[float]:
+        found = _numbers(cell, where, place, self.column)
+        if found is not None and len(found) == 1:
+            return found
+        text = label_text(cell)
+        if not is_number(text):
+            raise InputError(f"{where(place)}: column {self.column} has {_shown(cell)}, and the task is a number")
+        return [float(text)]
+
+
+def carried_name(column: str) -> str:
+    """What a column of the input is called where the augmentation job has copied it."""
+    return f"{column}_input" if column in RESERVED else column
+
+
+def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
+    """What a column holds: probabilities if all rows sum to 1, else logits; labels if the cells are not lists.
+
+    Raises InputError naming the row that does not fit the others: a mixture, or numbers between 0 and 1 that are
+    neither.
+    """
+    mend = f"mend the column {column}, or say what it holds with --teacher-form"
+    found = [_numbers(cell, where, place, column) for place, cell in enumerate(cells)]
+    vectors = [one for one in found if one is not None]
+    if len(vectors) < len(found):
+        if not vectors:
+            return "labels"
+        odd = next(place for place, one in enumerate(found) if (one is None) == (2 * len(vectors) >= len(found)))
+        kinds = ("a single value", "a list of numbers")
+        own, others = kinds if found[odd] is None else kinds[::-1]
+        raise InputError(f"{where(odd)}: {own}, where other rows have {others}: {mend}")
+    fits = [_are_probabilities(one) for one in vectors]
+    if all(fits):
+        return "probabilities"
+    odd = fits.index(False)
+    if sum(fits) > MIXED_SHARE * len(fits):
+        raise InputError(
+            f"{where(odd)}: its numbers are not probabilities (their sum is {sum(vectors[odd]):.4g}), those of "
+            f"{sum(fits):,} other rows are: {mend}"
+        )
+    if all(0 <= number <= 1 for one in vectors for number in one):
+        raise InputError(
+            f"{where(odd)}: numbers between 0 and 1 with a sum of {sum(vectors[odd]):.4g}, neither probabilities nor "
+            f"clearly logits: {mend}"
+        )
+    return "logits"
+
+
+def _numbers(cell: Any, where: Where, place: int, column: str) -> list[float] | None:
+    """The numbers of a list, or of its JSON text; None for a single value. Raises InputError where there is neither."""
+    _check_is_there(cell, where, place, column)
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except ValueError as error:
+            raise InputError(f"{where(place)}: column {column} has {_shown(cell)}, no JSON list: {error}") from error
+    if not isinstance(cell, list):
+        return None
+    for number in cell:
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+            raise InputError(f"{where(place)}: column {column} has {_shown(number)} in its list, not a finite number")
+    return [float(number) for number in cell]
+
+
+def _are_probabilities(numbers: Sequence[float]) -> bool:
+    return all(0 <= number <= 1 for number in numbers) and abs(sum(numbers) - 1) <= ROUNDING
+
+
+def _check_is_there(cell: Any, where: Where, place: int, column: str) -> None:
+    if is_missing(cell):
+        raise InputError(f"{where(place)}: column {column} has no answer; fill it in, or leave out the row")
+
+
+def _shown(cell: Any) -> str:
+    return repr(str(cell)[:40])
