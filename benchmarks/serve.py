@@ -118,6 +118,18 @@ def by_clients(texts: Path, seconds: float) -> str:
     return "\n".join(lines)
 
 
+def sizing(texts: Path, seconds: float) -> str:
+    """What one replica with the embedded models takes: memory once it is ready, then memory and cores by clients."""
+    lines = ["| clients, embedded models, new sentences | memory, MB | cores in use | answers/s |\n|---|---|---|---|"]
+    with ours("embedded", "embedded", "--queue-seconds", "60") as service:
+        lines.append(f"| ready, no request yet | {service.megabytes()} | | |")
+        for place, clients in enumerate((1, 16, 64)):
+            one = load(service, texts, clients, seconds, place * 4_000)
+            cores = one["cpu_ms"] * one["per_second"] / 1000
+            lines.append(f"| {clients} | {one['megabytes']} | {cores:.1f} | {one['per_second']:,} |")
+    return "\n".join(lines)
+
+
 def web_layer(golden: Path, texts: Path, seconds: float) -> str:
     """The tiny golden model with 32 clients: cached texts, and new ones."""
     lines = [HEAD.format("32 clients, golden model")]
@@ -188,6 +200,8 @@ def main() -> None:
     tables = []
     if "web" in options.tables and options.golden:
         tables.append(web_layer(options.golden, texts, options.seconds))
+    if "sizing" in options.tables:
+        tables.append(sizing(texts, options.seconds))
     if "clients" in options.tables:
         tables.append(by_clients(texts, options.seconds))
     if "naive" in options.tables:

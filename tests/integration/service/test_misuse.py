@@ -1,0 +1,40 @@
+"""Clients that misuse the service, in crowds: the others are answered, and nothing of the crowd stays behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.abuse import ATTACKS, outcome_of
+from tests.support.service import Service
+
+CONNECTIONS, SECONDS = 60, 4.0
+BUDGET, CACHE = 100_000_000, 20_000_000
+
+
+@pytest.fixture(scope="module")
+def crowded(model_options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    options = ["--memory-budget", str(BUDGET), "--cache-bytes", str(CACHE), "--max-connections", "100"]
+    options += ["--body-seconds", "2", "--max-answer-bytes", "64000000"]
+    with Service(*model_options, *options, log=tmp_path_factory.mktemp("crowded") / "log.txt") as running:
+        yield running
+        assert running.process.poll() is None, running.log
+        assert "Traceback" not in running.log
+        assert running.stop() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", list(ATTACKS))
+def test_a_crowd_that_misuses_the_service_takes_bounded_memory_and_leaves_nothing(crowded: Service, kind: str) -> None:
+    """Latencies are measured by the script: on a machine with other work they would prove nothing here."""
+    outcome = outcome_of(crowded, kind, CONNECTIONS, SECONDS, BUDGET + CACHE)
+    assert outcome.tally.faults == []
+    assert outcome.during.seconds, "no small request was answered"
+    assert outcome.peak < outcome.allowed
+    assert outcome.descriptors_left <= 0
+    assert 500 not in outcome.tally.statuses
+    seen = set(outcome.tally.statuses)
+    assert seen <= {"stalled bodies": {408}, "unread streams": {200, 503}, "long headers": {431}}.get(
+        kind, {200, 422, 503, 504}
+    )
