@@ -43,7 +43,10 @@ def end_of_stage(number: int, name: str) -> str:
 
 
 def write_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None, name: str = CHECKPOINT) -> None:
-    """Write the checkpoint on the first worker. optimizer: None between two stages. Raises StoreError."""
+    """Write the checkpoint on the first worker. optimizer: None between two stages. Raises StoreError.
+
+    Where --output is in an object store, the run's checkpoint becomes its published state.
+    """
     if not run.is_first:
         return
     content = {
@@ -53,6 +56,8 @@ def write_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None, name: st
         "inputs": dict(run.inputs),
     }
     save_checkpoint(run.folder / name, content)
+    if run.worker.remote is not None and name == CHECKPOINT:
+        run.worker.remote.publish()
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
@@ -88,7 +93,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     for name, digest in checkpoint.inputs.items():
         if run.inputs.get(name) != digest:
             raise ManifestError(
-                f"{run.folder} was started with a different {name}; use another --output, or remove the folder"
+                f"{run.output} was started with a different {name}; use another --output, or remove the folder"
             )
     run.state = checkpoint.state
     for name, module in run.trained.items():

@@ -62,7 +62,11 @@ class LoopConfig(ComputeConfig):
 
     group: ClassVar[str] = "Training"
 
-    output: str = runtime(..., "Folder for checkpoints, metrics and the model; an interrupted run resumes from it.")
+    output: str = runtime(
+        ...,
+        "Folder for checkpoints, metrics and the model, local, s3://, gs:// or az://; an interrupted run resumes "
+        "from it.",
+    )
     epochs: float = identity(3.0, "Passes over the training data.", gt=0)
     batch_size: int = identity(32, "Examples per step, over all workers.", ge=1)
     accumulate: int = identity(

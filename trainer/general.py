@@ -35,11 +35,11 @@ FITTED_BATCHES, HELD_OUT_BATCHES = 8, 16
 
 def run_command(config: GeneralConfig) -> CommandResult:
     """Distil, or resume; leaves OUTPUT/model, a student for `trainer task --student`. Raises ExpectedError."""
-    folder = start_run("general", config)
-    result = run_to_result(_work, config)
+    with start_run("general", config) as run:
+        result = run_to_result(_work, config, run)
     text = (
         f"student of {result.parameters:,} parameters after {result.samples:,} passages in "
-        f"{format_seconds(result.seconds)}\n{folder / 'model'}"
+        f"{format_seconds(result.seconds)}\n{run.model}"
     )
     return CommandResult(result.to_json(), text)
 

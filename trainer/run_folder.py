@@ -38,15 +38,17 @@ def open_run(
     identity: Mapping[str, Any],
     runtime: Mapping[str, Any] | None = None,
     growing: Sequence[str] = (),
+    shown: str | None = None,
 ) -> Path:
     """The folder of a run; writes `config.json`, or checks that an existing one describes the same run.
 
     identity: options that must match; runtime: what `config.json` records without checking it; growing: options that
-    extend the run when they are larger than before, which makes a finished run unfinished. Raises StoreError, and
-    ManifestError naming the first option that differs.
+    extend the run when they are larger than before, which makes a finished run unfinished. shown: what messages call
+    the folder. Raises StoreError, and ManifestError naming the first option that differs.
     """
     check_is_local(output, "--output")
     folder = Path(output)
+    called = shown or output
     wanted = json.loads(json.dumps({"command": command} | dict(identity)))
     path = folder / CONFIG
     try:
@@ -58,28 +60,28 @@ def open_run(
     except OSError as error:
         raise _store_error(folder, error) from error
     except ValueError as error:
-        raise ManifestError(f"{path} is not valid JSON: {error}") from error
+        raise ManifestError(f"{called}/{CONFIG} is not valid JSON: {error}") from error
     if not isinstance(before, dict):
-        raise ManifestError(f"{path} should hold a JSON object; use another --output, or remove the folder")
+        raise ManifestError(f"{called}/{CONFIG} should hold a JSON object; use another --output, or remove the folder")
     before = {name: ABSENT[name] for name in wanted if name in ABSENT} | before
     grown = {name: wanted[name] for name in growing if name in before and _is_larger(before[name], wanted.get(name))}
     for name in wanted:
         if before.get(name) != wanted.get(name) and name not in grown:
             raise ManifestError(
-                f"{folder} holds a run with another {name.replace('_', '-')} ({_short(before.get(name))}, now "
+                f"{called} holds a run with another {name.replace('_', '-')} ({_short(before.get(name))}, now "
                 f"{_short(wanted.get(name))}); use another --output, or remove the folder"
             )
     if grown:
-        _extend(folder, before, grown)
+        _extend(folder, before, grown, called)
     return folder
 
 
-def _extend(folder: Path, before: Mapping[str, Any], grown: Mapping[str, Any]) -> None:
+def _extend(folder: Path, before: Mapping[str, Any], grown: Mapping[str, Any], shown: str) -> None:
     name, value = next(iter(grown.items()))
     option = f"--{name.replace('_', '-')}"
     if not before.get(KEEPS_STAGES):
         raise ManifestError(
-            f"{folder} holds a run of an earlier version, which cannot be extended ({option} {_short(before[name])}, "
+            f"{shown} holds a run of an earlier version, which cannot be extended ({option} {_short(before[name])}, "
             f"now {_short(value)}); use another --output, or remove the folder"
         )
     logger.info("extended", extra={"fields": dict(grown)})

@@ -12,17 +12,19 @@ from torch import Tensor, nn
 
 from trainer.config import LoopConfig
 from trainer.data.loader import Cursor, Step
+from trainer.remote_run import RemoteRun
 from trainer.result import RunResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """This process among the training workers, and what it computes with."""
+    """This process among the training workers, and what it computes with. remote: where its checkpoints also go."""
 
     device: str
     dtype: torch.dtype
     rank: int = 0
     world: int = 1
+    remote: RemoteRun | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +127,11 @@ class Run:
     def model(self) -> nn.Module:
         """The model that is trained and saved."""
         return next(iter(self.trained.values()))
+
+    @property
+    def output(self) -> str:
+        """Where the user finds the run: its folder, or its URI."""
+        return str(self.folder) if self.worker.remote is None else self.worker.remote.uri
 
     @property
     def is_first(self) -> bool:

@@ -51,19 +51,20 @@ def run_command(config: TaskConfig) -> CommandResult:
     """Distil, or resume; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
     if read_result(Path(config.output)) is None:
         check_answers(config)
-    folder = start_run("task", config, {"ablation": config.ablation})
-    if read_result(folder) is None:
-        # Before workers start, so that wrong inputs are reported at once.
-        augmented = open_augmented(config.augmented, config.follow_timeout)
-        if config.task and augmented.task and get_task(config.task) != get_task(augmented.task):
-            raise ManifestError(f"--augmented {config.augmented} holds samples of {augmented.task}, not {config.task}")
-    result = run_to_result(_work, config)
+    with start_run("task", config, {"ablation": config.ablation}) as run:
+        if read_result(run.path) is None:
+            # Before workers start, so that wrong inputs are reported at once.
+            augmented = open_augmented(config.augmented, config.follow_timeout)
+            if config.task and augmented.task and get_task(config.task) != get_task(augmented.task):
+                message = f"--augmented {config.augmented} holds samples of {augmented.task}, not {config.task}"
+                raise ManifestError(message)
+        result = run_to_result(_work, config, run)
     scores = scores_text(result.dev, result.baselines) or "not scored"
     if result.test is not None:
         scores += f"; test: {scores_text(result.test.scores, result.test.baselines)}"
     text = (
         f"student of {result.parameters:,} parameters after {result.samples:,} samples in "
-        f"{format_seconds(result.seconds)}: {scores}\n{folder / 'model'}"
+        f"{format_seconds(result.seconds)}: {scores}\n{run.model}"
     )
     return CommandResult(result.to_json(), text)
 

@@ -62,13 +62,13 @@ class Supervision:
 
 def run_command(config: TeacherConfig) -> CommandResult:
     """Fine-tune, or resume; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
-    folder = start_run("teacher", config)
-    result = run_to_result(_work, config)
+    with start_run("teacher", config) as run:
+        result = run_to_result(_work, config, run)
     scores = scores_text(result.dev, result.baselines)
     if result.test is not None:
         scores += f"; test: {scores_text(result.test.scores, result.test.baselines)}"
     took = format_seconds(result.seconds)
-    text = f"teacher after {result.samples:,} examples in {took}: {scores}\n{folder / 'model'}"
+    text = f"teacher after {result.samples:,} examples in {took}: {scores}\n{run.model}"
     return CommandResult(result.to_json(), text)
 
 

@@ -6,7 +6,8 @@ Each worker runs the same function with its rank; gradients are summed in traine
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ import torch
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.compute.ray_session import ray_session
 from shared.errors import ClusterError, ExpectedError, UsageError
+from shared.storage.objects import is_remote
 from trainer.config import GROWING, LoopConfig
 from trainer.interruption import WorkersInterruption
+from trainer.remote_run import RemoteRun
 from trainer.result import RunResult, read_result
 from trainer.run_folder import KEEPS_STAGES, open_run
 from trainer.state import Worker
@@ -25,36 +28,67 @@ ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 Work = Callable[[ConfigT, Worker], None]
 
 
-def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | None = None) -> Path:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenRun:
+    """A run that may start. path: its folder on this machine; output: what --output says, where the outcome will be."""
+
+    path: Path
+    output: str
+    remote: RemoteRun | None = None
+
+    @property
+    def model(self) -> str:
+        """Path or URI of the finished model."""
+        return str(self.path / "model") if self.remote is None else f"{self.remote.uri}/model"
+
+
+@contextlib.contextmanager
+def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | None = None) -> Iterator[OpenRun]:
     """Open the run's folder, once this machine is known to be able to compute as asked. Raises ExpectedError.
 
     runtime: options that `config.json` records without checking them.
     """
+    recorded = {"name": config.name, KEEPS_STAGES: True} | dict(runtime or {})
     if config.workers == 1:
         _local_worker(config)
-    recorded = {"name": config.name, KEEPS_STAGES: True} | dict(runtime or {})
-    return open_run(config.output, command, config.identity(), recorded, GROWING)
+    if not is_remote(config.output):
+        path = open_run(config.output, command, config.identity(), recorded, GROWING)
+        yield OpenRun(path=path, output=config.output)
+        return
+    if config.workers > 1:
+        raise UsageError(f"--output {config.output}: --workers {config.workers} needs a folder that all of them see")
+    remote = RemoteRun(config.output)
+    try:
+        remote.open(command, config.identity(), recorded, GROWING)
+        yield OpenRun(path=remote.path, output=config.output, remote=remote)
+    finally:
+        remote.close()
 
 
-def run_to_result(work: Work[ConfigT], config: ConfigT) -> RunResult:
-    """The result of the run in --output: of this call, or of the one that finished earlier. Raises ExpectedError."""
-    folder = Path(config.output)
-    if read_result(folder) is None:
-        run_workers(work, config)
-    result = read_result(folder)
+def run_to_result(work: Work[ConfigT], config: ConfigT, run: OpenRun) -> RunResult:
+    """The result of a run: of this call, or of the one that finished earlier. Raises ExpectedError."""
+    is_finished = read_result(run.path) is not None
+    if not is_finished:
+        run_workers(work, config.model_copy(update={"output": str(run.path)}), run.remote)
+    result = read_result(run.path)
     if result is None:
-        raise UsageError(f"{folder} has no result; run the command again")
+        raise UsageError(f"{run.output} has no result; run the command again")
+    if run.remote is not None and not is_finished:
+        run.remote.finish()
     return result
 
 
-def run_workers(work: Work[ConfigT], config: ConfigT) -> None:
-    """Call `work(config, worker)` here, or in each of --workers processes of Ray Train. Raises ExpectedError."""
+def run_workers(work: Work[ConfigT], config: ConfigT, remote: RemoteRun | None = None) -> None:
+    """Call `work(config, worker)` here, or in each of --workers processes of Ray Train. Raises ExpectedError.
+
+    remote: what publishes the checkpoints, where --output is not on this machine.
+    """
     if config.workers > 1:
         _run_on_ray(work, config)
         return
     if config.threads:
         torch.set_num_threads(config.threads)
-    work(config, _local_worker(config))
+    work(config, replace(_local_worker(config), remote=remote))
 
 
 def _local_worker(config: LoopConfig, rank: int = 0, world: int = 1) -> Worker:

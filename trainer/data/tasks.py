@@ -228,9 +228,14 @@ def given_spec(config: GivenAnswersConfig, labels: Sequence[object], path: str, 
     spec = own_spec(labels, is_number, path)
     if is_number or not config.teacher_classes:
         return spec
-    found = replace(spec, labels=config.teacher_classes)
-    found.encode_labels(spec.labels or (), lambda _: path)
-    return found
+    unknown = [label for label in spec.labels or () if find_label(config.teacher_classes, label) is None]
+    if unknown:
+        named = " ".join(config.teacher_classes)[:120]
+        raise InputError(
+            f"{path}: label {unknown[0][:40]!r} is not one of --teacher-classes {named}: name every class, in the "
+            "order of the numbers"
+        )
+    return replace(spec, labels=config.teacher_classes)
 
 
 def _multi_label_spec(labels: Sequence[object], path: str, label_names: Sequence[str]) -> TaskSpec:

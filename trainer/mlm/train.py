@@ -61,14 +61,14 @@ class MaskedPrediction:
 
 def run_command(config: MlmConfig) -> CommandResult:
     """Train, or resume; leaves OUTPUT/model, metrics.jsonl, result.json. Raises ExpectedError."""
-    folder = start_run("mlm", config)
-    result = run_to_result(_work, config)
-    lines = [f"trained on {result.tokens or 0:,} tokens in {format_seconds(result.seconds)}: {folder / 'model'}"]
+    with start_run("mlm", config) as run:
+        result = run_to_result(_work, config, run)
+    lines = [f"trained on {result.tokens or 0:,} tokens in {format_seconds(result.seconds)}: {run.model}"]
     lines += [
         f"  {name}: perplexity {score.perplexity:.1f}, top-1 {score.top_1:.1%}, top-15 {score.top_15:.1%}"
         for name, score in (result.held_out or {}).items()
     ]
-    return CommandResult(result.to_json() | {"model": str(folder / "model")}, "\n".join(lines))
+    return CommandResult(result.to_json() | {"model": run.model}, "\n".join(lines))
 
 
 def _work(config: MlmConfig, worker: Worker) -> None:

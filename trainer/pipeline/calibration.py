@@ -49,7 +49,7 @@ def calibrate(config: DistillConfig, inspection: Inspection, max_length: int, st
     other = None
     if config.teacher and not is_bert(config.teacher):
         other = load_any_classifier(config.teacher, device=config.device, dtype=config.dtype)
-    named = EMBEDDED if other is not None else config.teacher or config.encoder
+    named = EMBEDDED if other is not None or config.teacher_column else config.teacher or config.encoder
     path = resolve_encoder(named) if named == EMBEDDED else named
     num_labels = max(len(inspection.counts), 1)
     tokenizer = load_tokenizer(path)

@@ -101,8 +101,9 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
     rows = choices.rows(task.num_train)
     samples = rows * (1 + choices.n_a)
     seen = samples * (choices.epochs + choices.prediction_epochs)
-    # Stored answers spare the prediction stage the teacher.
-    answered = seen if rates.annotate is None else samples * choices.epochs
+    # Answers that are stored, or came with the data, spare the prediction stage the teacher.
+    runs_twice = rates.annotate is None and not config.teacher_column
+    answered = seen if runs_twice else samples * choices.epochs
     dev, test = (count / rates.teacher_forward for count in (task.num_dev, task.num_test))
     seconds = {
         "teacher": rates.start
@@ -120,7 +121,7 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
         "report": 4 * rates.start,
     }
     wanted = {
-        "teacher": not config.teacher,
+        "teacher": not (config.teacher or config.teacher_column),
         "annotate": rates.annotate is not None,
         "export": config.onnx,
         "report": config.report,
@@ -170,11 +171,15 @@ def shard_rows(rows: int) -> int:
     return min(max(rows // 16, 16), 512)
 
 
-def choice_lines(choices: Choices, num_train: int) -> Sequence[str]:
+def choice_lines(config: DistillConfig, choices: Choices, num_train: int) -> Sequence[str]:
     """The choices in words."""
     rows = choices.rows(num_train)
+    if config.teacher_column:
+        teacher = f"the answers in column {config.teacher_column!r}; the states are those of the embedded encoder"
+    else:
+        teacher = config.teacher or f"{choices.teacher_epochs:g} passes over {num_train:,} rows"
     return [
-        f"teacher: {choices.teacher_epochs:g} passes over {num_train:,} rows",
+        f"teacher: {teacher}",
         f"augmentation: {rows:,} rows, {choices.n_a} samples each",
         f"student {choices.student}: {choices.epochs:g} + {choices.prediction_epochs:g} passes over "
         f"{rows * (1 + choices.n_a):,} samples",

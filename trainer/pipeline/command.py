@@ -123,7 +123,7 @@ def _record(config: DistillConfig, inspection: Inspection, parts: Parts, choices
 
 
 def _announce(config: DistillConfig, prepared: Prepared, choices: Choices, minutes: Mapping[str, float]) -> None:
-    for line in choice_lines(choices, prepared.num_train):
+    for line in choice_lines(config, choices, prepared.num_train):
         _say(line)
     _say("the steps, each of which can be run alone:")
     for step in plan_steps(config, prepared, choices):

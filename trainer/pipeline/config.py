@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.cli.table_format import LabelSets, TableFormat
-from trainer.config import HARD_LABELS, ComputeConfig
+from trainer.config import HARD_LABELS, ComputeConfig, GivenAnswersConfig
 
 
 class ChoicesConfig(CommandConfig):
@@ -47,7 +47,7 @@ class ChoicesConfig(CommandConfig):
         return value
 
 
-class DistillConfig(ChoicesConfig, ComputeConfig, TableFormat, LabelSets):
+class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableFormat, LabelSets):
     """Options of `trainer distill`."""
 
     group: ClassVar[str] = "Distillation"
@@ -82,6 +82,14 @@ class DistillConfig(ChoicesConfig, ComputeConfig, TableFormat, LabelSets):
     report: bool = runtime(True, "Write the report, and time the student against its teacher.")
     dry_run: bool = runtime(False, "Print what would be done, and the estimate, and stop.")
     estimate: bool = runtime(True, "Measure this machine for some seconds and print minutes per step.")
+
+    @model_validator(mode="after")
+    def _answers_fit_the_task(self) -> DistillConfig:
+        if self.teacher_column is not None and self.teacher_form not in ("auto", "number") and self.regression:
+            raise ValueError(f"--teacher-form {self.teacher_form} answers with classes, --regression with a number")
+        if self.teacher_form == "number" and not self.regression:
+            raise ValueError("--teacher-form number needs --regression: the label is a number to predict, too")
+        return self
 
 
 def minutes_of(text: str) -> float:

@@ -42,7 +42,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     """Load the teacher's configuration and tokenizer only, and compare. Raises ExpectedError with one line."""
     from transformers import AutoConfig
 
-    named = config.teacher or config.encoder
+    named = EMBEDDED if config.teacher_column else config.teacher or config.encoder
     option = "--teacher" if config.teacher else "--encoder"
     path = model_folder(resolve_encoder(named) if named == EMBEDDED else named, option)
     with reading_model(path, option):
@@ -57,7 +57,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             "with another program, then name the result with --teacher"
         )
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
-    reader = f"{option} {named}"
+    reader = "the embedded encoder" if config.teacher_column else f"{option} {named}"
     if annotates and config.student == "auto":
         # The student reads the tokens of the embedded encoder, whatever its teacher reads.
         _, unknown, per_word = _tokens(load_tokenizer(resolve_encoder(EMBEDDED)), inspection)

@@ -17,8 +17,9 @@ from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import open_source
 from shared.inputs.table_files import SUFFIXES
 from shared.storage.input_files import expand
+from trainer.data.given_answers import GivenAnswers, carried_name, form_of
 from trainer.data.split import text_hashes
-from trainer.data.tasks import usable_rows
+from trainer.data.tasks import Table, given_spec, usable_rows
 from trainer.pipeline.columns import choose_columns
 from trainer.pipeline.config import DistillConfig
 
@@ -32,7 +33,8 @@ class Inspection:
     """Usable rows of a file. counts: rows of each class, empty for regression; decided: what was chosen for the user.
 
     label_column: where the files that are made from them have the label, or the list of a row's labels. refused: rows
-    set aside; duplicates: rows whose text occurred before; contradictions: texts with different labels.
+    set aside; duplicates: rows whose text occurred before; contradictions: texts with different labels. answers: what
+    --teacher-column holds; a row then has its logits, a list of floats, as its one cell in `rest`.
     """
 
     text_columns: tuple[str, ...]
@@ -44,6 +46,7 @@ class Inspection:
     duplicates: int
     contradictions: int
     decided: list[str] = field(default_factory=list)
+    answers: GivenAnswers | None = None
 
     @property
     def has_pairs(self) -> bool:
@@ -110,6 +113,13 @@ def inspect(config: DistillConfig) -> Inspection:
     rows, counts, dropped = judge(rows, config)
     if dropped:
         decided.append(dropped)
+    answers = None
+    if config.teacher_column is not None:
+        table = Table(config.data, rows, rest_fields=source.rest_fields)
+        answers = _answers(config, table, names)
+        rows = _with_answers(table, answers)
+        order = f" of {', '.join(answers.labels)}, in this order" if answers.labels else ""
+        decided.append(f"column {answers.column!r} holds {answers.form}{order}")
     hashes = text_hashes(*texts_of(rows, len(texts) == 2))
     labels: dict[int, set[str]] = {}
     for one, row in zip(hashes.tolist(), rows, strict=True):
@@ -124,17 +134,43 @@ def inspect(config: DistillConfig) -> Inspection:
         duplicates=len(rows) - len(labels),
         contradictions=sum(len(found) > 1 for found in labels.values()) if counts else 0,
         decided=decided,
+        answers=answers,
     )
 
 
-def read_rows(path: str, config: DistillConfig, texts: Sequence[str], label: str) -> list[SourceRow]:
-    """The usable rows of --dev or --test. Raises InputError."""
-    column = None if config.multi_label else label
-    options = from_config(config, input=(path,), text_column=tuple(texts), label_column=column)
-    rows, _ = usable_rows(open_source(options), path)
+def read_rows(path: str, config: DistillConfig, inspection: Inspection) -> list[SourceRow]:
+    """The usable rows of --dev or --test, with their answers if they have the column of --data. Raises InputError."""
+    column = None if config.multi_label else inspection.label_column
+    options = from_config(config, input=(path,), text_column=inspection.text_columns, label_column=column)
+    source = open_source(options)
+    rows, _ = usable_rows(source, path)
     if not rows:
         raise InputError(f"{path}: no rows")
-    return rows
+    if inspection.answers is None:
+        return rows
+    return _with_answers(Table(path, rows, rest_fields=source.rest_fields), inspection.answers)
+
+
+def _answers(config: DistillConfig, table: Table, names: Sequence[str]) -> GivenAnswers:
+    """What --teacher-column holds. Raises InputError, UsageError."""
+    column = str(config.teacher_column)
+    cells = table.cells(carried_name(column))
+    if cells is None:
+        raise InputError(f"{table.path}: --teacher-column {column}: its columns are {', '.join(names)[:300]}")
+    spec = given_spec(config, [row.label for row in table.rows], table.path, is_number=config.regression)
+    form = config.teacher_form
+    if form == "auto":
+        form = "number" if config.regression else form_of(cells, table.where, column)
+    return GivenAnswers(column=column, form=form, labels=spec.labels)
+
+
+def _with_answers(table: Table, answers: GivenAnswers) -> list[SourceRow]:
+    """The rows with their answers as logits in `rest`, which is empty where there are none. Raises InputError."""
+    cells = table.cells(carried_name(answers.column))
+    if cells is None:
+        return [replace(row, rest=()) for row in table.rows]
+    logits = answers.logits(cells, table.where).tolist()
+    return [replace(row, rest=(own,)) for row, own in zip(table.rows, logits, strict=True)]
 
 
 def texts_of(rows: Sequence[SourceRow], has_pairs: bool) -> tuple[list[str], list[str] | None]:
@@ -145,6 +181,7 @@ def texts_of(rows: Sequence[SourceRow], has_pairs: bool) -> tuple[list[str], lis
 def _choose_columns(names: Sequence[str], config: DistillConfig) -> tuple[tuple[str, ...], str, list[str]]:
     """As in `choose_columns`; the label is --multi-label's column, or the name of the list that replaces several."""
     if not config.multi_label:
+        names = [name for name in names if name != config.teacher_column]
         return choose_columns(names, config.text_column, config.label_column, config.data)
     by_index = {str(place): name for place, name in enumerate(names)}
     columns = [one if one in names else by_index.get(one, one) for one in config.multi_label]

@@ -26,7 +26,9 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spec
 class Outcome:
     """The figures of a finished distillation. Scores are those of the test rows; kept: student over teacher.
 
-    faster: batch size -> how many times faster than the teacher (fp32). onnx_bytes: file name -> size.
+    faster: batch size -> how many times faster than the teacher (fp32). onnx_bytes: file name -> size. teacher_column:
+    the column whose answers were learned, if there is no teacher model; `teacher_metrics` are theirs then; agreement:
+    share of test rows with the same class as there, or the correlation of numbers.
     """
 
     metrics: Mapping[str, float]
@@ -39,14 +41,18 @@ class Outcome:
     faster: Mapping[str, float]
     onnx_bytes: Mapping[str, int]
     minutes: Mapping[str, float]
+    teacher_column: str | None = None
+    agreement: float | None = None
 
     def table(self) -> list[str]:
         """The summary for a person."""
-        lines = [f"{'':<22}{'teacher':>12}{'student':>12}"]
+        lines = [f"{'':<22}{'answers' if self.teacher_column else 'teacher':>12}{'student':>12}"]
         for name, value in self.metrics.items():
             theirs = self.teacher_metrics.get(name)
             kept = f"   {self.kept[name]:.1%} kept" if name in self.kept else ""
             lines.append(f"{name:<22}{f'{theirs:.4f}' if theirs is not None else '–':>12}{value:>12.4f}{kept}")
+        if self.agreement is not None:
+            lines.append(f"{'agreement':<22}{'':>12}{self.agreement:>12.4f}   with the answers {self.teacher_column!r}")
         theirs_parameters = f"{self.teacher_parameters:,}" if self.teacher_parameters else "–"
         smaller = f"   {self.smaller:.1f} times smaller" if self.smaller else ""
         lines.append(f"{'parameters':<22}{theirs_parameters:>12}{self.parameters:>12,}{smaller}")
@@ -104,6 +110,8 @@ def _outcome(out: Path, result: RunResult) -> Outcome:
         faster=_speeds(out / "report.json"),
         onnx_bytes={path.name: path.stat().st_size for path in sorted((out / "onnx").glob("*.onnx"))},
         minutes={name: round(seconds / 60, 2) for name, seconds in read_seconds(out).items()},
+        teacher_column=result.teacher_column,
+        agreement=result.test.agreement,
     )
 
 
@@ -124,6 +132,15 @@ def _speeds(path: Path) -> dict[str, float]:
 def _readme(config: DistillConfig, prepared: Prepared, outcome: Outcome) -> str:
     table = "\n".join(outcome.table())
     columns = " ".join(["--text-column", *prepared.text_columns])
+    parts = "`augmented/`, `student/`, `data/`, `logs/`"
+    given = ""
+    if outcome.teacher_column:
+        given = (
+            f"\nThe student learned the answers of column `{outcome.teacher_column}`; there is not a teacher model to\n"
+            "compare with. `answers` are the scores of these answers themselves, on the test rows that have them.\n"
+        )
+    elif not config.teacher:
+        parts = f"`teacher/`, {parts}"
     return f"""# A student of {config.data}
 
 Made by `trainer distill`. This folder can be handed on as it is.
@@ -134,13 +151,13 @@ Made by `trainer distill`. This folder can be handed on as it is.
 | `onnx/model.onnx`, `onnx/model-int8.onnx` | the same for any ONNX runtime, with the tokenizer |
 | `report.html` | size, speed, scores and training curves |
 | `result.json` | the figures below, and every choice |
-| `teacher/`, `augmented/`, `student/`, `data/`, `logs/` | what it was made from; not needed for use |
+| {parts} | what it was made from; not needed for use |
 
 Trained on {prepared.num_train:,} rows; {prepared.num_dev:,} others chose the checkpoints. Scores on
 {prepared.num_test:,} test rows that did neither, in fp32:
 ```
 {table}
-```
+```{given}
 Use it:
 ```
 python -m trainer predict --model model --data new.csv {columns} --output answers.csv

@@ -28,7 +28,10 @@ MIN_PART_ROWS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Files of OUTPUT/data and their rows. sources: digests of the files that they were made from."""
+    """Files of OUTPUT/data and their rows. sources: digests of the files that they were made from.
+
+    teacher_column: their column of logits that came with the data, of `teacher_classes` in this order, or of a number.
+    """
 
     train: str
     dev: str
@@ -41,6 +44,8 @@ class Prepared:
     num_classes: int
     sources: dict[str, str]
     leaked: int = 0
+    teacher_column: str | None = None
+    teacher_classes: tuple[str, ...] = ()
 
     @property
     def has_pairs(self) -> bool:
@@ -50,6 +55,14 @@ class Prepared:
     def column_options(self) -> list[str]:
         """The options that name the columns of these files."""
         return ["--text-column", *self.text_columns, "--label-column", self.label_column]
+
+    def answer_options(self) -> list[str]:
+        """The options of `trainer task` that name the answers in these files."""
+        if self.teacher_column is None:
+            return []
+        classes = ["--teacher-classes", *self.teacher_classes] if self.teacher_classes else []
+        form = "logits" if self.teacher_classes else "number"
+        return ["--teacher-column", self.teacher_column, "--teacher-form", form, *classes]
 
 
 def read_prepared(config: DistillConfig) -> Prepared | None:
@@ -84,8 +97,7 @@ class Parts:
 def split_rows(config: DistillConfig, inspection: Inspection) -> Parts:
     """Split in memory. Raises InputError when a part would be too small."""
     hashes = inspection.hashes()
-    columns = (inspection.text_columns, inspection.label_column)
-    apart = {part: read_rows(path, config, *columns) for part, path in _given(config).items()}
+    apart = {part: read_rows(path, config, inspection) for part, path in _given(config).items()}
     shares = [0.0 if part in apart else SHARE for part in (DEV, TEST)]
     parts = limited(assign_parts(hashes, inspection.classes(), *shares), hashes)
     known = [text_hashes(*texts_of(rows, inspection.has_pairs)) for rows in apart.values()]
@@ -118,6 +130,8 @@ def describe_parts(config: DistillConfig, inspection: Inspection, parts: Parts) 
         num_classes=len(inspection.counts),
         sources=_digests(config),
         leaked=parts.leaked,
+        teacher_column=None if inspection.answers is None else inspection.answers.column,
+        teacher_classes=() if inspection.answers is None else inspection.answers.labels or (),
     )
 
 
@@ -154,5 +168,7 @@ def write_rows(path: Path, rows: Sequence[SourceRow], inspection: Inspection) ->
     except (pa.ArrowException, TypeError):
         # A dev or test file whose labels are written otherwise.
         columns[inspection.label_column] = pa.array([str(label) for label in labels], pa.string())
+    if inspection.answers is not None and rows and rows[0].rest:
+        columns[inspection.answers.column] = pa.array([row.rest[0] for row in rows], pa.list_(pa.float32()))
     table = pa.table(columns)
     write_atomically(path, lambda file: pq.write_table(table, file))

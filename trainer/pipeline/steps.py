@@ -54,8 +54,9 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
     scored = ["--dev", prepared.dev, "--test", prepared.test, "--max-length", str(choices.max_length)]
     scored += ["--batch-size", str(config.batch_size), "--evaluations", str(EVALUATIONS)]
     teacher = config.teacher or str(out / "teacher")
+    learned = prepared.answer_options() or ["--teacher", teacher]
     steps = []
-    if not config.teacher:
+    if not (config.teacher or config.teacher_column):
         tuning = ["--epochs", f"{choices.teacher_epochs:g}", "--lr", f"{config.teacher_lr:g}", "--name", "teacher"]
         tuning += ["--regression"] if config.regression else []
         steps.append(
@@ -117,7 +118,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
             group=3 if choices.annotates else 1,
             program="trainer",
             arguments=(
-                *("task", "--augmented", str(out / "augmented"), "--teacher", teacher, "--student", choices.student),
+                *("task", "--augmented", str(out / "augmented"), *learned, "--student", choices.student),
                 *(*scored, *columns, *distilling, *STUDENT_RECIPE, *seed, *compute, "--output", str(out / "student")),
             ),
             done=out / "student" / "result.json",
@@ -139,7 +140,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
         )
     if not config.report:
         return steps
-    runs = [] if config.teacher else [str(out / "teacher")]
+    runs = [] if config.teacher or config.teacher_column else [str(out / "teacher")]
     steps.append(
         Step(
             name="report",
@@ -149,7 +150,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                 *("report", "--runs", *runs, str(out / "student"), "--data", prepared.test),
                 *("--text-column", *prepared.text_columns, "--dtypes", "fp32", "--device", config.device),
                 *(("--threads", str(config.threads)) if config.threads else ()),
-                *(("--no-timing",) if choices.annotates else ()),
+                *(("--no-timing",) if choices.annotates or config.teacher_column else ()),
                 *("--output", str(out / "report.html")),
             ),
             done=out / "report.html",

@@ -45,6 +45,7 @@ def test_bf16_without_kernels_is_refused_before_the_folder_is_made(
 ) -> None:
     monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: False)
     output = tmp_path / "output"
-    with pytest.raises(UsageError, match="--dtype bf16"):
-        start_run("task", LoopConfig(output=str(output), device="cpu", dtype="bf16"))
+    config = LoopConfig(output=str(output), device="cpu", dtype="bf16")
+    with pytest.raises(UsageError, match="--dtype bf16"), start_run("task", config):
+        pass
     assert not output.exists()

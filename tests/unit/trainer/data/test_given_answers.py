@@ -125,7 +125,7 @@ def test_the_order_of_the_classes_is_sorted_or_told() -> None:
     assert given_spec(told, labels, "dev.csv", is_number=False).labels == ("good", "bad", "so-so")
     assert given_spec(config(), [10, 9, 2], "dev.csv", is_number=False).labels == ("2", "9", "10")
     assert given_spec(config(), ["1", "2.5"], "dev.csv", is_number=True).labels is None
-    with pytest.raises(InputError, match="label 'good' matches none of the classes bad"):
+    with pytest.raises(InputError, match="label 'good' is not one of --teacher-classes bad so-so"):
         given_spec(config(teacher_classes=("bad", "so-so")), labels, "dev.csv", is_number=False)
 
 

@@ -41,6 +41,10 @@ def foreign() -> Rows:
     return [{"text": " ".join(draw.choices(words, k=12)), "label": index % 2} for index in range(160)]
 
 
+def answered() -> Rows:
+    return [{**row, "llm": "[0.9, 0.1]" if row["label"] == "bad" else "[0.2, 0.8]"} for row in labelled()]
+
+
 @pytest.mark.parametrize(
     ("rows", "more", "code", "message"),
     [
@@ -60,6 +64,22 @@ def foreign() -> Rows:
         (labelled, ("--budget", "soon"), 2, "write 20m or 2h"),
         (labelled, ("--max-length", "500"), 2, "reads at most 64 tokens"),
         (labelled, ("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
+        (answered, ("--teacher-column", "gpt"), 1, "--teacher-column gpt: its columns are text, label, llm"),
+        (answered, ("--teacher-column", "llm", "--teacher", "t"), 2, "give one of the two"),
+        (answered, ("--teacher-column", "llm", "--teacher-form", "number"), 2, "needs --regression"),
+        (answered, ("--teacher-column", "llm", "--teacher-classes", "good", "ok"), 1, "label 'bad' is not one of"),
+        (
+            lambda: [*answered()[:-1], {**answered()[-1], "llm": "good"}],
+            ("--teacher-column", "llm"),
+            1,
+            "data.csv row 159: a single value, where other rows have a list of numbers",
+        ),
+        (
+            lambda: [*answered()[:-1], {**answered()[-1], "llm": "[1, 0, 0]"}],
+            ("--teacher-column", "llm"),
+            1,
+            "data.csv row 159: column llm has 3 numbers for 2 classes (bad, good)",
+        ),
         (labelled, ("--output", "s3://bucket/x"), 2, "writes to a local folder only"),
         (labelled, ("--test", "/nowhere.csv"), 1, "/nowhere.csv"),
     ],

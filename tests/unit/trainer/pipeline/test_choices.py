@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import UsageError
-from trainer.pipeline.choices import Rates, TaskSize, default_choices, estimate, fitting_choices
+from trainer.pipeline.choices import Rates, TaskSize, choice_lines, default_choices, estimate, fitting_choices
 from trainer.pipeline.config import DistillConfig, minutes_of
 
 SLOW = Rates(teacher_step=40.0, teacher_forward=150.0, student_step=600.0, augment=10.0, augment_fixed=20.0, start=8.0)
@@ -75,6 +75,16 @@ def test_a_teacher_that_only_answers_is_asked_once_per_sample() -> None:
     assert stored["annotate"] == pytest.approx((SLOW.start + samples / 50) / 60)
     assert stored["student"] < live["student"]
     assert "annotate" not in live
+
+
+def test_answers_that_came_with_the_data_cost_no_teacher() -> None:
+    given, tuned = config(teacher_column="llm"), config()
+    choices = default_choices(given, SMALL)
+    without, usual = (estimate(one, choices, SLOW, SMALL) for one in (given, tuned))
+    assert "teacher" not in without
+    assert without["student"] < usual["student"]
+    assert "the answers in column 'llm'" in choice_lines(given, choices, 8000)[0]
+    assert choice_lines(tuned, choices, 8000)[0] == "teacher: 3 passes over 8,000 rows"
 
 
 def test_what_the_user_says_is_not_chosen() -> None:

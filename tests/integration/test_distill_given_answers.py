@@ -1,0 +1,95 @@
+"""`trainer distill --teacher-column`: an LLM's or a person's answers, from one file to a folder to hand on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.support.command import ROOT, kill_when
+from tests.support.pipeline import Workshop, labelled
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SHARES = {"bad": "[0.12, 0.88]", "good": "[0.93, 0.07]"}
+"""Probabilities of good and bad: not the sorted order."""
+ORDER = ("--teacher-classes", "good", "bad")
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "trainer", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+def result_of(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((output / "result.json").read_text())
+    return found
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = load_file(output / "model" / "model.safetensors")
+    return found
+
+
+def test_probabilities_in_an_order_that_is_told_and_a_kill(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("answered.csv", [{**row, "label_": SHARES[str(row["label"])]} for row in labelled()])
+    options = ("--teacher-column", "label_", *ORDER, "--no-onnx", "--epochs", "2")
+    output = tmp_path / "out"
+    finished = run_command(*workshop.arguments(data, output, *options))
+    assert finished.returncode == 0, finished.stderr
+    assert "decided: column 'label_' holds probabilities of good, bad, in this order" in finished.stderr
+    assert "teacher: the answers in column 'label_'" in finished.stderr
+    assert "agreement" in finished.stdout
+    result = result_of(output)
+    assert set(result["minutes"]) == {"augment", "student", "report"}
+    assert (result["teacher_parameters"], result["teacher_column"]) == (None, "label_")
+    # The answers are right for every row, which a wrong order would turn round.
+    assert result["teacher_metrics"]["accuracy"] == 1.0
+    assert result["agreement"] == result["metrics"]["accuracy"]
+    assert not (output / "teacher").exists()
+    assert "column `label_`" in (output / "README.md").read_text()
+    assert (output / "report.html").is_file()
+    logits = torch.tensor(pq.read_table(output / "data" / "train.parquet")["label_"].to_pylist())
+    assert logits.softmax(-1)[:, 0].sort().values[[0, -1]].tolist() == pytest.approx([0.12, 0.93])
+    again = tmp_path / "again"
+    begun = again / "student" / "config.json"
+    kill_when(begun.exists, *workshop.arguments(data, again, *options), program="trainer")
+    finished = run_command(*workshop.arguments(data, again, *options))
+    assert finished.returncode == 0, finished.stderr
+    first, second = weights(output), weights(again)
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+def test_hard_labels_and_a_test_file_without_answers(workshop: Workshop, tmp_path: Path) -> None:
+    rows = labelled(200)
+    data = workshop.save("hard.csv", [{**row, "person": row["label"]} for row in rows[:160]])
+    test = workshop.save("bare.csv", rows[160:])
+    options = ("--teacher-column", "person", "--test", str(test), "--no-onnx", "--no-report")
+    finished = run_command(*workshop.arguments(data, tmp_path / "out", *options))
+    assert finished.returncode == 0, finished.stderr
+    assert "decided: column 'person' holds labels of bad, good, in this order" in finished.stderr
+    result = result_of(tmp_path / "out")
+    assert (result["agreement"], result["teacher_metrics"]) == (None, {})
+
+
+def test_numbers(workshop: Workshop, tmp_path: Path) -> None:
+    rows = [{**row, "label": index % 8 / 2, "gpt": index % 8 / 2 + 0.1} for index, row in enumerate(labelled())]
+    data = workshop.save("numbers.csv", rows)
+    options = ("--teacher-column", "gpt", "--regression", "--no-onnx", "--no-report")
+    finished = run_command(*workshop.arguments(data, tmp_path / "out", *options))
+    assert finished.returncode == 0, finished.stderr
+    result = result_of(tmp_path / "out")
+    assert result["teacher_metrics"]["pearson"] == pytest.approx(1.0)
+    assert result["agreement"] == pytest.approx(result["metrics"]["pearson"], abs=1e-3)
