@@ -1,4 +1,4 @@
-"""A model in an object store is copied once per version; what is no finished model is refused in one line."""
+"""A model in an object store is copied once per version; one line says why anything else is refused."""
 
 from __future__ import annotations
 
