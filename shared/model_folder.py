@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import ExpectedError, ModelError
+from shared.storage.objects import is_remote
+from shared.storage.remote_model import fetched_model
 
 CONFIG = "config.json"
 MULTI_LABEL = "multi_label_classification"
@@ -21,10 +23,12 @@ MULTI_LABEL = "multi_label_classification"
 
 
 def model_folder(path: str, option: str = "model") -> str:
-    """Where a model is: a folder or hub id as given, OUTPUT/model for the output of a run.
+    """Where a model is: a folder or hub id as given, OUTPUT/model for the output of a run, a copy of a remote one.
 
-    Raises ModelError for a path that does not exist, and for a run that has no model.
+    Raises ModelError for a path that does not exist, and for a run that has no model; StoreError.
     """
+    if is_remote(path):
+        return fetched_model(path, option)
     folder = Path(path)
     if folder.is_file():
         raise ModelError(f"{option} {path} is a file: name the folder that holds it, with config.json and tokenizer")

@@ -16,6 +16,7 @@ from shared.embedded import EMBEDDED
 from shared.embedded.student import EmbeddedStudent, embedded_student, vocabulary_digest
 from shared.errors import ModelError, UsageError
 from shared.model_folder import model_folder
+from shared.storage.objects import is_remote
 from trainer.config import Projection, StudentConfig
 from trainer.mapping import map_layers
 from trainer.models import load_classifier, load_tokenizer
@@ -100,7 +101,7 @@ def make_student(
         set_dropout(model, config.dropout)
         mapping = map_layers(config.mapping, model.config.num_hidden_layers, depth)
     else:
-        if not Path(config.student).is_dir():
+        if not is_remote(config.student) and not Path(config.student).is_dir():
             raise UsageError(
                 f"--student {config.student}: neither a size (tinybert4, tinybert6, M,d',FFN,heads), embedded, nor a "
                 "folder"

@@ -8,6 +8,7 @@ problem document that also reaches a client that is still sending.
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,8 @@ LINGER_SECONDS = 2.0
 """How long a client that is still sending has to read the refusal. Closing at once would reset its connection."""
 MAX_LINGERING = 64
 """Connections beyond the limit that are given that time."""
+MIN_WAIT_SECONDS = 1.0
+"""When too many connections are open, one that has sent no whole request for so long makes room for a new one."""
 _SLICE_BYTES = 16_384
 
 
@@ -40,6 +43,8 @@ class GuardedConfig(uvicorn.Config):
         super().__init__(app, http=GuardedProtocol, **options)
         self.max_connections = max_connections
         self.count_refusal = count_refusal or (lambda code: None)
+        self.waiting: OrderedDict[GuardedProtocol, float] = OrderedDict()
+        """Connections without a whole request, and since when, the oldest first."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
@@ -49,19 +54,22 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(config, *arguments, **named)
         assert isinstance(config, GuardedConfig)
         self._max_connections, self._count_refusal = config.max_connections, config.count_refusal
+        self._waiting = config.waiting
         self._num_headers = self._bare_bytes = 0
         self._has_progress = False
         self._discards = False
         self._reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Accept the connection, or close it with a 503 when too many are open."""
+        """Accept the connection. When too many are open, close one that only waits, or else this one, with a 503."""
         super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
         self._raw_transport = transport
         self._guard = self._wait_for_request()
-        if len(self.connections) > self._max_connections:
+        is_too_many = len(self.connections) > self._max_connections and not self._make_room()
+        self._waiting[self] = self.loop.time()
+        if is_too_many:
             self._count_refusal("connections")
-            message = problem_message(503, "too many connections; try again", "overload", {"Retry-After": "1"})
+            message = _too_many_connections()
             if len(self.connections) <= self._max_connections + MAX_LINGERING:
                 self._refuse(message)
             else:
@@ -70,6 +78,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the timers of the connection."""
+        self._waiting.pop(self, None)
         self._guard.cancel()
         if self._reader_timer is not None:
             self._reader_timer.cancel()
@@ -112,6 +121,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Note that the request has arrived as a whole."""
+        self._waiting.pop(self, None)
         self._has_progress = True
         super().on_message_complete()
 
@@ -120,6 +130,9 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
+        if self.cycle.response_complete:
+            self._waiting[self] = self.loop.time()
+            self._waiting.move_to_end(self)
         if self.cycle.response_complete and self.cycle.more_body:
             self.transport.close()
         elif self.transport.get_write_buffer_size():
@@ -177,6 +190,25 @@ class GuardedProtocol(HttpToolsProtocol):
         self._raw_transport.write(message)
         self._linger()
 
+    def _make_room(self) -> bool:
+        """Close the connection that has waited longest for a whole request, if that is long enough."""
+        oldest = next(iter(self._waiting), None)
+        if oldest is None or self._waiting[oldest] + MIN_WAIT_SECONDS > self.loop.time():
+            return False
+        del self._waiting[oldest]
+        oldest.give_way()
+        return True
+
+    def give_way(self) -> None:
+        """Close this connection for another one; a client that has begun a request is told so."""
+        has_begun = self.cycle is not None and not self.cycle.response_complete
+        if has_begun and not self.cycle.response_started and not self.transport.is_closing():
+            self._count_refusal("connections")
+            self._raw_transport.write(_too_many_connections())
+        self._discards = True
+        self.transport.stop()  # type: ignore[attr-defined]
+        self._close_raw()
+
     def _close(self) -> None:
         """Close the connection, at once unless the client is still sending: then after what it sends was discarded."""
         if self.cycle is not None and self.cycle.more_body:
@@ -222,6 +254,10 @@ class GuardedProtocol(HttpToolsProtocol):
             self._watch_reader()
         else:
             self._raw_transport.abort()
+
+
+def _too_many_connections() -> bytes:
+    return problem_message(503, "too many connections; try again", "overload", {"Retry-After": "1"})
 
 
 class _TooManyHeadersError(Exception):

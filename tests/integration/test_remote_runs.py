@@ -102,6 +102,12 @@ def test_a_teacher_killed_in_mid_run_continues_from_the_bucket(
     s3_client(server).put_object(Bucket="bucket", Key="data/train.tsv", Body=Path(train).read_bytes())
     command = ["s3://bucket/data/train.tsv" if one == train else one for one in command]
     check_killed_and_continued(command, 6, server, tmp_path)
+    scored = ["evaluate", "--task", "SST-2", "--data", train, "--device", "cpu", "--dtype", "fp32", "--json", "--model"]
+    remote = run([*scored, "s3://bucket/teacher/run"], server, tmp_path / "models")
+    local = run([*scored, str(tmp_path / "local")], server, tmp_path / "models")
+    assert remote.returncode == 0, remote.stderr
+    scores = [json.loads(one.stdout) for one in (remote, local)]
+    assert scores[0] | {"model": ""} == scores[1] | {"model": ""}
 
 
 @pytest.mark.slow

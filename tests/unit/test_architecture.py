@@ -89,6 +89,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "trainer",
         "trainer.data",
         "trainer.export",
+        "shared.storage",
         "shared.errors",
         "shared.model_folder",
         "shared.cli",

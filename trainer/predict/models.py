@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shared.errors import ModelError, UsageError
 from shared.model_folder import MULTI_LABEL
+from shared.storage.objects import is_remote
 from trainer.any_classifier import AnyClassifier, is_bert, like_length_batches, load_any_classifier
 from trainer.data.tasks import TaskSpec, glue_spec
 from trainer.export.onnx_file import open_session
@@ -44,7 +45,8 @@ def open_predictor(config: PredictConfig) -> Predictor:
     """The model of --model. Raises ModelError, UsageError."""
     if config.model.endswith(".onnx"):
         return _OnnxFile(Path(config.model), config.tokenizer, config.max_length)
-    if Path(config.model).is_dir() and is_bert(config.model, "--model"):
+    is_folder = is_remote(config.model) or Path(config.model).is_dir()
+    if is_folder and is_bert(config.model, "--model"):
         return _Bert(load_student(config.model, device=config.device, dtype=config.dtype, max_length=config.max_length))
     return _Other(
         load_any_classifier(config.model, "--model", device=config.device, dtype=config.dtype), config.max_length

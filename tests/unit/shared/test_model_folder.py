@@ -173,7 +173,7 @@ def test_a_damaged_folder_is_one_line_that_names_it(
 
 
 @pytest.mark.parametrize(
-    "path", ["/no/such/folder", "runs/studnt/model", "./x", "~/x", "a\\b", "s3://bucket/model", ""]
+    "path", ["/no/such/folder", "runs/studnt/model", "./x", "~/x", "a\\b", "hdfs://bucket/model", ""]
 )
 def test_what_looks_like_a_path_is_not_asked_of_the_hub(path: str) -> None:
     with pytest.raises(ModelError, match=r"--mlm .*no such folder"):

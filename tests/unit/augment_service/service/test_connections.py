@@ -96,6 +96,40 @@ def problem_of(answer: bytes) -> dict[str, Any]:
     return document
 
 
+def test_connections_that_only_wait_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bodies that stall, heads that stall, and idle connections; a request that is being answered stays."""
+    monkeypatch.setattr(connections, "MIN_WAIT_SECONDS", 0.2)
+    finish = asyncio.Event()
+
+    async def slow_app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/slow":
+            await finish.wait()
+        await reading_app(scope, receive, send)
+
+    async def run() -> None:
+        async with serving(4, slow_app) as port:
+            sent = [b"GET /slow HTTP/1.1\r\nHost: localhost\r\n\r\n", HEAD + b"Content-Length: 9\r\n\r\nx", HEAD, b""]
+            crowd = []
+            for start in sent:
+                crowd.append(await asyncio.open_connection("127.0.0.1", port))
+                crowd[-1][1].write(start)
+            assert await status(port) == "503", "those that have waited only for a moment stay"
+            await asyncio.sleep(0.3)
+            for _ in range(3):
+                assert await status(port) == "200"
+            stalled = await asyncio.wait_for(crowd[1][0].read(), 5)
+            assert problem_of(stalled)["code"] == "overload"
+            finish.set()
+            assert (await crowd[0][0].readline()).split()[1] == b"200"
+            for _, writer in crowd:
+                writer.close()
+
+    async def status(port: int) -> str:
+        return (await statuses(port, 1))[0]
+
+    asyncio.run(run())
+
+
 def test_two_servers_of_one_process_have_their_own_limits() -> None:
     async def run() -> None:
         async with serving(1) as tight, serving(3) as wide:
