@@ -84,6 +84,9 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
     )
     label_column: str | None = identity(None, "Label column, by name or 0-based index.")
+    missing_labels: Literal["quarantine", "keep"] = identity(
+        "quarantine", "Rows without a label: quarantine them, or keep them with a null label."
+    )
     id_column: str | None = identity(None, "Column with integer source ids (default: the row's position).")
     max_characters: int = identity(100_000, "Quarantine rows with a text longer than this.", ge=1)
     shard_rows: int = identity(512, "Source rows per shard.", ge=1)

@@ -20,7 +20,14 @@ logger = logging.getLogger(__name__)
 METRICS, RESULT = "metrics.jsonl", "result.json"
 KEEPS_STAGES = "keeps_stages"
 """Key in `config.json` of runs that keep the end of each stage, so that they can be extended."""
-ABSENT = {**DETECTED, **ONE_LABEL, "hard_label_weight": 0.0, "teacher_classes": [], "teacher_form": "auto"}
+ABSENT = {
+    **DETECTED,
+    **ONE_LABEL,
+    "hard_label_weight": 0.0,
+    "teacher_classes": [],
+    "teacher_form": "auto",
+    "unlabelled": [],
+}
 """What it means that `config.json` lacks an option: the run began before there was one."""
 
 

@@ -38,8 +38,8 @@ class LabelSets(CommandConfig):
     label_separator: str = identity(",", "What separates the labels in such a text.", min_length=1)
 
 
-ONE_LABEL: dict[str, Any] = {"multi_label": [], "label_separator": ","}
-"""The options of `LabelSets` in outputs and runs that do not record them."""
+ONE_LABEL: dict[str, Any] = {"missing_labels": "quarantine", "multi_label": [], "label_separator": ","}
+"""The options about labels in outputs and runs that do not record them."""
 
 DETECTED: dict[str, Any] = dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")
 """The options as outputs and runs of version 0.1.0, which do not record them, are taken to have them."""

@@ -20,6 +20,7 @@ class InputOptions:
     task: the GLUE task whose layout the files have, if any.
     text_column, label_column, id_column: columns by name or 0-based index.
     multi_label, label_separator: where the labels are if rows have several, see `LabelSets`.
+    missing_labels: whether a row without a label is quarantined, or kept with a null label.
     delimiter, quoting, escape, encoding, header: how TSV and CSV files are written, see `TableFormat`.
     max_characters: a row with a longer text is quarantined.
     limit: read only that many rows.
@@ -32,6 +33,7 @@ class InputOptions:
     label_column: str | None = None
     multi_label: tuple[str, ...] = ()
     label_separator: str = SEPARATOR
+    missing_labels: Literal["quarantine", "keep"] = "quarantine"
     id_column: str | None = None
     delimiter: str = "auto"
     quoting: Literal["auto", "csv", "none"] = "auto"

@@ -75,14 +75,16 @@ def _problem_of_label(record: Record, cells: Cells, columns: Columns, options: I
     if columns.label is None or isinstance(label, list):
         return ""
     if is_missing(label):
-        return f"column {columns.names[columns.label]}: the label is missing"
+        return (
+            "" if options.missing_labels == "keep" else f"column {columns.names[columns.label]}: the label is missing"
+        )
     return _label_problem(label_text(label), options.task) if options.task is not None else ""
 
 
 def _label(cells: Cells, columns: Columns, options: InputOptions) -> Any:
     """A row's label as it is in the file, or the name of its class; a list of texts where rows have several labels.
 
-    None for a number that no class has, such as -1. Raises LabelSetError.
+    None for a number that no class has, such as -1, and for a missing label that is kept. Raises LabelSetError.
     """
     if columns.label_set:
         return labels_of_columns([cells[index] for index in columns.label_set], columns.label_set_names)
@@ -92,7 +94,7 @@ def _label(cells: Cells, columns: Columns, options: InputOptions) -> Any:
     if isinstance(cell, list) or (columns.has_lists and (isinstance(cell, str) or not is_missing(cell))):
         return labels_of_cell(cell, names, options.label_separator)
     if not names or not isinstance(cell, int):
-        return cell
+        return None if options.missing_labels == "keep" and is_missing(cell) else cell
     return names[cell] if 0 <= cell < len(names) else None
 
 

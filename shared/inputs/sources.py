@@ -144,7 +144,7 @@ def _survey(header: Header, columns: Columns, options: InputOptions) -> tuple[pa
         raise InputError(f"{names}: none of {num_rows} rows can be used; {problem}")
     if (digest := groups.finish()) is not None:
         digests.append(digest)
-    if SEVERAL in label_kinds and label_kinds != {SEVERAL}:
+    if SEVERAL in label_kinds and label_kinds - {None} != {SEVERAL}:
         assert columns.label is not None
         raise InputError(
             f"{names}: column {columns.names[columns.label]} has lists of labels in some rows and single labels in "

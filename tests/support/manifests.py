@@ -6,14 +6,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from shared.cli.table_format import DETECTED
+from shared.cli.table_format import DETECTED, ONE_LABEL
 from shared.manifest import JobConfig, Manifest, ShardPlan
 from shared.params import AugmentParams
 
 
 def small_manifest(rows: int, shard_rows: int = 1, schema: pa.Schema | None = None, **options: Any) -> Manifest:
     """The manifest of a job over `rows` rows; `options` change its configuration."""
-    config = AugmentParams().model_dump(mode="json") | DETECTED | {"emit": "samples", "task": None}
+    config = AugmentParams().model_dump(mode="json") | DETECTED | ONE_LABEL | {"emit": "samples", "task": None}
     return Manifest(
         config=JobConfig(**config | options),
         inputs=(),

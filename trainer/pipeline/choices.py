@@ -40,9 +40,9 @@ class Choices:
     augment_rows: int | None = None
     annotates: bool = False
 
-    def rows(self, num_train: int) -> int:
-        """Rows that the student learns from."""
-        return min(self.augment_rows or num_train, num_train)
+    def rows(self, num_rows: int) -> int:
+        """Rows that the student learns from, of those there are."""
+        return min(self.augment_rows or num_rows, num_rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +64,10 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSize:
-    """What the choices depend on. num_dev, num_test: rows scored; student: what --student became."""
+    """What the choices depend on. num_dev, num_test: rows scored; student: what --student became.
+
+    num_unlabelled: rows that the student alone learns from.
+    """
 
     num_train: int
     num_dev: int
@@ -73,6 +76,12 @@ class TaskSize:
     max_length: int
     student: str
     annotates: bool = False
+    num_unlabelled: int = 0
+
+    @property
+    def num_augmented(self) -> int:
+        """Rows that may be augmented."""
+        return self.num_train + self.num_unlabelled
 
 
 def default_choices(config: DistillConfig, task: TaskSize) -> Choices:
@@ -98,7 +107,7 @@ def fitting_choices(config: DistillConfig, rates: Rates, task: TaskSize) -> Choi
 
 def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSize) -> Mapping[str, float]:
     """Minutes of each step. Steps that share the processor are counted in turn."""
-    rows = choices.rows(task.num_train)
+    rows = choices.rows(task.num_augmented)
     samples = rows * (1 + choices.n_a)
     seen = samples * (choices.epochs + choices.prediction_epochs)
     # Answers that are stored, or came with the data, spare the prediction stage the teacher.
@@ -137,8 +146,8 @@ EVALUATIONS = 2
 
 
 def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
-    num_train = task.num_train
-    rows = num_train
+    total = task.num_augmented
+    rows = total
     if scale < 1:
         rows = min(rows, max(int(scale * SAMPLES / (1 + LEAST_N_A)), MIN_AUGMENT_ROWS))
     most = MAX_N_A_PAIRS if task.has_pairs else MAX_N_A
@@ -154,16 +163,16 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
         shard_rows=shard_rows(rows),
         student=task.student,
         annotates=task.annotates,
-        augment_rows=rows if rows < num_train else None,
+        augment_rows=rows if rows < total else None,
     )
-    return _as_told(config, choices, num_train)
+    return _as_told(config, choices, total)
 
 
-def _as_told(config: DistillConfig, choices: Choices, num_train: int) -> Choices:
+def _as_told(config: DistillConfig, choices: Choices, num_rows: int) -> Choices:
     names = ("n_a", "teacher_epochs", "epochs", "prediction_epochs", "augment_rows")
     told = {name: value for name in names if (value := getattr(config, name)) is not None}
     choices = replace(choices, **told)
-    return replace(choices, shard_rows=shard_rows(choices.rows(num_train)))
+    return replace(choices, shard_rows=shard_rows(choices.rows(num_rows)))
 
 
 def shard_rows(rows: int) -> int:
@@ -171,9 +180,9 @@ def shard_rows(rows: int) -> int:
     return min(max(rows // 16, 16), 512)
 
 
-def choice_lines(config: DistillConfig, choices: Choices, num_train: int) -> Sequence[str]:
+def choice_lines(config: DistillConfig, choices: Choices, num_train: int, num_unlabelled: int = 0) -> Sequence[str]:
     """The choices in words."""
-    rows = choices.rows(num_train)
+    rows = choices.rows(num_train + num_unlabelled)
     if config.teacher_column:
         teacher = f"the answers in column {config.teacher_column!r}; the states are those of the embedded encoder"
     else:

@@ -97,6 +97,7 @@ def _plan(config: DistillConfig, *, writes: bool) -> tuple[Choices, Prepared]:
         max_length=fit.max_length,
         student=fit.student,
         annotates=fit.annotates,
+        num_unlabelled=len(parts.unlabelled),
     )
     rates = None
     if config.estimate or config.budget:
@@ -123,7 +124,7 @@ def _record(config: DistillConfig, inspection: Inspection, parts: Parts, choices
 
 
 def _announce(config: DistillConfig, prepared: Prepared, choices: Choices, minutes: Mapping[str, float]) -> None:
-    for line in choice_lines(config, choices, prepared.num_train):
+    for line in choice_lines(config, choices, prepared.num_train, prepared.num_unlabelled):
         _say(line)
     _say("the steps, each of which can be run alone:")
     for step in plan_steps(config, prepared, choices):
@@ -137,6 +138,11 @@ def _part_lines(parts: Parts) -> list[str]:
     lines = [f"{len(parts.train):,} rows to train on, {len(parts.dev):,} to choose on, {len(parts.test):,} to test on"]
     if parts.leaked:
         lines.append(f"{parts.leaked:,} training rows are left out: --dev or --test has the same text")
+    if parts.unlabelled or parts.repeated:
+        lines.append(
+            f"{len(parts.unlabelled):,} rows without a label, which the teacher answers; {parts.repeated:,} more are "
+            "left out, because a labelled row or one of their own has the same text"
+        )
     return lines
 
 

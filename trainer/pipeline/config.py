@@ -65,6 +65,11 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     regression: bool = identity(False, "The label is a number to predict.")
     dev: str | None = identity(None, "File that the best checkpoints are chosen on (default: a tenth of the rows).")
     test: str | None = identity(None, "File for the final scores (default: a tenth of the rows).")
+    unlabelled: tuple[str, ...] = identity(
+        (),
+        "Files of text without labels, with the text columns of --data: augmented and answered by the teacher like the "
+        "rest, for the student to learn from.",
+    )
     teacher: str | None = identity(None, "Fine-tuned teacher: a folder or a hub id (default: fine-tune --encoder).")
     encoder: str = identity("embedded", "BERT to fine-tune as the teacher: embedded, a folder or a hub id.")
     student: str = identity(
@@ -82,6 +87,14 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     report: bool = runtime(True, "Write the report, and time the student against its teacher.")
     dry_run: bool = runtime(False, "Print what would be done, and the estimate, and stop.")
     estimate: bool = runtime(True, "Measure this machine for some seconds and print minutes per step.")
+
+    @model_validator(mode="after")
+    def _a_teacher_answers(self) -> DistillConfig:
+        if self.unlabelled and self.teacher_column is not None:
+            raise ValueError(
+                "--unlabelled rows are answered by a teacher, and --teacher-column has none: leave out one"
+            )
+        return self
 
     @model_validator(mode="after")
     def _answers_fit_the_task(self) -> DistillConfig:

@@ -151,6 +151,13 @@ def read_rows(path: str, config: DistillConfig, inspection: Inspection) -> list[
     return _with_answers(Table(path, rows, rest_fields=source.rest_fields), inspection.answers)
 
 
+def read_unlabelled(config: DistillConfig, inspection: Inspection) -> list[SourceRow]:
+    """The usable rows of --unlabelled. Raises InputError."""
+    columns: dict[str, Any] = {"text_column": inspection.text_columns, "label_column": None, "multi_label": ()}
+    rows, _ = usable_rows(open_source(from_config(config, input=config.unlabelled, **columns)), "--unlabelled")
+    return [replace(row, rest=()) for row in rows]
+
+
 def _answers(config: DistillConfig, table: Table, names: Sequence[str]) -> GivenAnswers:
     """What --teacher-column holds. Raises InputError, UsageError."""
     column = str(config.teacher_column)

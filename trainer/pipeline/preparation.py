@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from shared.errors import InputError, ManifestError
 from shared.inputs.rows import SourceRow
-from shared.storage.input_files import sha256_of
+from shared.inputs.table_files import SUFFIXES
+from shared.storage.input_files import expand, sha256_of
 from trainer.data.split import text_hashes
 from trainer.pipeline.config import DistillConfig
-from trainer.pipeline.inspection import Inspection, read_rows, texts_of
+from trainer.pipeline.inspection import Inspection, read_rows, read_unlabelled, texts_of
 from trainer.pipeline.parts import DEV, TEST, TRAIN, assign_parts, limited
 from trainer.run_folder import write_atomically
 
@@ -30,6 +32,7 @@ MIN_PART_ROWS = 8
 class Prepared:
     """Files of OUTPUT/data and their rows. sources: digests of the files that they were made from.
 
+    unlabelled: rows that the student alone learns from, if there are any.
     teacher_column: their column of logits that came with the data, of `teacher_classes` in this order, or of a number.
     """
 
@@ -46,6 +49,8 @@ class Prepared:
     leaked: int = 0
     teacher_column: str | None = None
     teacher_classes: tuple[str, ...] = ()
+    unlabelled: str | None = None
+    num_unlabelled: int = 0
 
     @property
     def has_pairs(self) -> bool:
@@ -85,13 +90,16 @@ def read_prepared(config: DistillConfig) -> Prepared | None:
 class Parts:
     """Rows to train on, in an order that does not follow the file's, to choose on, and to test on.
 
-    leaked: training rows that were left out because --dev or --test has the same text.
+    leaked: training rows that were left out because --dev or --test has the same text. unlabelled: rows of
+    --unlabelled, without `repeated` ones whose text is a labelled row's or that of a row before.
     """
 
     train: list[SourceRow]
     dev: list[SourceRow]
     test: list[SourceRow]
     leaked: int
+    unlabelled: list[SourceRow]
+    repeated: int
 
 
 def split_rows(config: DistillConfig, inspection: Inspection) -> Parts:
@@ -112,7 +120,29 @@ def split_rows(config: DistillConfig, inspection: Inspection) -> Parts:
     for part, name in ((TRAIN, "train on"), (DEV, "choose on"), (TEST, "test on")):
         if len(rows[part]) < MIN_PART_ROWS:
             raise InputError(f"{config.data}: only {len(rows[part])} rows are left to {name}; label more rows")
-    return Parts(train=rows[TRAIN], dev=rows[DEV], test=rows[TEST], leaked=int(leaked.sum()))
+    unlabelled, repeated = _unlabelled(config, inspection, [hashes, *known])
+    return Parts(
+        train=rows[TRAIN],
+        dev=rows[DEV],
+        test=rows[TEST],
+        leaked=int(leaked.sum()),
+        unlabelled=unlabelled,
+        repeated=repeated,
+    )
+
+
+def _unlabelled(
+    config: DistillConfig, inspection: Inspection, known: Sequence[NDArray[np.uint64]]
+) -> tuple[list[SourceRow], int]:
+    """The rows of --unlabelled whose texts are new, by hash; how many are not. Raises InputError."""
+    if not config.unlabelled:
+        return [], 0
+    found = read_unlabelled(config, inspection)
+    hashes = text_hashes(*texts_of(found, inspection.has_pairs))
+    values, first = np.unique(hashes, return_index=True)
+    is_new = ~np.isin(values, np.concatenate(known))
+    # In the order of the hashes: a part of the rows may be all that is augmented.
+    return [found[index] for index in first[is_new]], len(found) - int(is_new.sum())
 
 
 def describe_parts(config: DistillConfig, inspection: Inspection, parts: Parts) -> Prepared:
@@ -130,6 +160,8 @@ def describe_parts(config: DistillConfig, inspection: Inspection, parts: Parts) 
         num_classes=len(inspection.counts),
         sources=_digests(config),
         leaked=parts.leaked,
+        unlabelled=str(folder / "unlabelled.parquet") if parts.unlabelled else None,
+        num_unlabelled=len(parts.unlabelled),
         teacher_column=None if inspection.answers is None else inspection.answers.column,
         teacher_classes=() if inspection.answers is None else inspection.answers.labels or (),
     )
@@ -142,6 +174,8 @@ def write_parts(config: DistillConfig, inspection: Inspection, parts: Parts) -> 
     prepared = describe_parts(config, inspection, parts)
     for path, rows in ((prepared.train, parts.train), (prepared.dev, parts.dev), (prepared.test, parts.test)):
         write_rows(Path(path), rows, inspection)
+    if prepared.unlabelled is not None:
+        write_rows(Path(prepared.unlabelled), parts.unlabelled, inspection)
     content = json.dumps(asdict(prepared), indent=1).encode()
     write_atomically(folder / FACTS, lambda file: file.write(content))
     return prepared
@@ -154,7 +188,8 @@ def _given(config: DistillConfig) -> dict[int, str]:
 
 def _digests(config: DistillConfig) -> dict[str, str]:
     named = {"data": config.data, "dev": config.dev, "test": config.test}
-    return {name: sha256_of(path) for name, path in named.items() if path is not None}
+    texts = {f"unlabelled {path}": path for path in (expand(config.unlabelled, SUFFIXES) if config.unlabelled else ())}
+    return {name: sha256_of(path) for name, path in (named | texts).items() if path is not None}
 
 
 def write_rows(path: Path, rows: Sequence[SourceRow], inspection: Inspection) -> None:

@@ -71,6 +71,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                 done=out / "teacher" / "result.json",
             )
         )
+    unlabelled = [prepared.unlabelled, "--missing-labels", "keep"] if prepared.unlabelled else []
     limit = ["--limit", str(choices.augment_rows)] if choices.augment_rows else []
     steps.append(
         Step(
@@ -78,7 +79,17 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
             group=1,
             program="augment_service",
             arguments=(
-                *("run", "--input", prepared.train, *columns, "--mlm", config.mlm, "--glove", config.glove),
+                *(
+                    "run",
+                    "--input",
+                    prepared.train,
+                    *unlabelled,
+                    *columns,
+                    "--mlm",
+                    config.mlm,
+                    "--glove",
+                    config.glove,
+                ),
                 *("--n-a", str(choices.n_a), *limit, "--shard-rows", str(choices.shard_rows), *seed),
                 *("--address", config.address, "--output", str(out / "augmented")),
             ),

@@ -182,3 +182,13 @@ def test_a_source_that_is_only_copied_keeps_its_lists(tmp_path: Path) -> None:
     source = source_of(write_jsonl(tmp_path / "x.jsonl", SETS))
     assert not source.columns.has_label
     assert not any(isinstance(item, QuarantinedRow) for item in source.rows())
+
+
+def test_rows_without_a_label_are_kept_where_asked(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "x.jsonl", [["a"], None, []])
+    assert labels_of(source_of(path, label_column="y", missing_labels="keep")) == [["a"], None, []]
+    csv_file = write_csv(tmp_path / "x.csv", ["text", "y"], [["a", "1"], ["b", ""], ["c", "2"]])
+    kept = source_of(csv_file, label_column="y", missing_labels="keep")
+    assert labels_of(kept) == [1, None, 2]
+    assert kept.label_type == pa.int64()
+    assert labels_of(source_of(csv_file, label_column="y")) == [1, "column y: the label is missing", 2]
