@@ -21,7 +21,9 @@ class ChoicesConfig(CommandConfig):
     augment_rows: int | None = identity(
         None, "Rows that are augmented and trained on by the student (default: all, or what --budget allows).", ge=1
     )
-    teacher_epochs: float | None = identity(None, "Passes of the teacher's fine-tuning (default 3).", gt=0)
+    teacher_epochs: float | None = identity(
+        None, "Passes of the teacher's fine-tuning (default 3, up to 6 for small data).", gt=0
+    )
     epochs: float | None = identity(None, "Passes of the student's intermediate stage (default: by the rows).", gt=0)
     prediction_epochs: float | None = identity(
         None, "Passes of the student's prediction stage (default: by the rows).", gt=0

@@ -29,6 +29,11 @@ def test_defaults_are_sensible_for_any_size(rows: int, has_pairs: bool) -> None:
     assert choices.rows(rows) == rows
 
 
+@pytest.mark.parametrize(("rows", "passes"), [(800, 6), (3300, 6), (5200, 4), (8000, 3), (60_000, 3)])
+def test_a_small_teacher_is_trained_longer(rows: int, passes: int) -> None:
+    assert default_choices(config(), replace(SMALL, num_train=rows)).teacher_epochs == passes
+
+
 @given(st.floats(1, 600), st.integers(200, 100_000), st.floats(0.1, 30))
 def test_what_is_chosen_fits_the_budget_or_is_refused_with_what_would(minutes: float, rows: int, pace: float) -> None:
     task = replace(SMALL, num_train=rows)
