@@ -47,9 +47,8 @@ def resolve(uv: str, extras: Iterable[str]) -> list[str]:
     command = [uv, "pip", "compile", "--no-config", "--quiet", "pyproject.toml", "--constraint", "constraints.txt"]
     command += [f"--extra={name}" for name in extras]
     command += ["--generate-hashes", "--only-binary=:all:", "--no-header", "--no-annotate"]
-    command += [f"--python-version={PYTHON}", "--python-platform=x86_64-manylinux_2_28"]
+    command += [f"--python-version={PYTHON}", "--python-platform=x86_64-manylinux_2_28", "-"]
     # The build backend is locked, too, so that the image builds this project without an environment of its own.
-    command += ["--default-index=https://pypi.org/simple", "-"]
     finished = subprocess.run(command, cwd=ROOT, input="setuptools>=77\n", stdout=subprocess.PIPE, text=True)
     if finished.returncode:
         raise SystemExit(1)

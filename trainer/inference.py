@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from shared.compute.hardware import resolve_device, resolve_dtype
@@ -218,9 +219,7 @@ def _split_pairs(texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
 def class_probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float64]:
     """(rows, C) float64: the softmax of logits (rows, C), or the sigmoid of each where a row can have several."""
     if multi_label:
-        exact = logits.astype(np.float64)
-        # In the form that cannot overflow.
-        return np.asarray(np.where(exact >= 0, 1.0, np.exp(-np.abs(exact))) / (1.0 + np.exp(-np.abs(exact))))
+        return np.asarray(torch.sigmoid(torch.from_numpy(logits).double()).numpy())
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     exponentials = np.exp(shifted)
     probabilities: NDArray[np.float64] = exponentials / exponentials.sum(-1, keepdims=True)

@@ -18,17 +18,11 @@ from safetensors.torch import load_file
 
 from tests.support.command import ROOT, descendants_of, kill_when
 from tests.support.distillation import save_other_teacher
-from tests.support.pipeline import Workshop, labelled
+from tests.support.pipeline import Workshop, labelled, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 QUICK = ("--no-onnx", "--no-report")
-
-
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the trainer to its end: several processes, which a busy machine starts slowly."""
-    command = [sys.executable, "-m", "trainer", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.command import ROOT, kill_when
-from tests.support.pipeline import Workshop, labelled
+from tests.support.command import kill_when
+from tests.support.pipeline import Workshop, labelled, run_command
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SHARES = {"bad": "[0.12, 0.88]", "good": "[0.93, 0.07]"}
 """Probabilities of good and bad: not the sorted order."""
 ORDER = ("--teacher-classes", "good", "bad")
-
-
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trainer", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
 import pyarrow.parquet as pq
 import pytest
 
-from tests.support.command import ROOT
-from tests.support.pipeline import Workshop, labelled, sentences
-
-
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trainer", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
+from tests.support.pipeline import Workshop, labelled, run_command, sentences
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import transformers
 import trainer
 from tests.support.command import ROOT
 from tests.support.distillation import ADJECTIVES, NOUNS, save_teacher
-from tests.support.pipeline import Workshop, sentences
+from tests.support.pipeline import Workshop, run_command, sentences
 
 LABELS = ("animals", "praise", "size")
 ANIMALS, PRAISE, SIZE = ("fox", "dog", "cat"), ("good", "great"), ("small",)
@@ -31,11 +31,6 @@ def labels_of(text: str) -> list[str]:
     words = set(text.split())
     named = zip(LABELS, (ANIMALS, PRAISE, SIZE), strict=True)
     return [name for name, members in named if words & set(members)]
-
-
-def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "trainer", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
 
 
 def succeed(*arguments: str) -> dict[str, Any]:

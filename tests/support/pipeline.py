@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.command import ROOT
 from tests.support.distillation import ADJECTIVES, NOUNS
 from tests.support.models import save_random_model, save_random_vectors
 
@@ -37,6 +40,12 @@ class Workshop:
             writer.writeheader()
             writer.writerows(rows)
         return path
+
+
+def run_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the trainer to its end: several processes, which a busy machine starts slowly."""
+    command = [sys.executable, "-m", "trainer", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
 
 
 def sentences(count: int) -> list[str]:
