@@ -10,6 +10,7 @@ from pydantic import BaseModel, StringConstraints, model_validator
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.cli.table_format import LabelSets, TableFormat
 from shared.glue import Task
+from shared.label_quotas import LabelQuotas
 from shared.params import AugmentParams, Context, Filter, Protect, StopWords, WordList, Words
 from shared.protected import read_word_files
 from shared.storage.local_paths import absolute, absolute_model
@@ -87,6 +88,12 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
     missing_labels: Literal["quarantine", "keep"] = identity(
         "quarantine", "Rows without a label: quarantine them, or keep them with a null label."
     )
+    n_a_per_label: tuple[str, ...] = identity(
+        (),
+        "N_a of rows with these labels, in place of --n-a: more samples of rare classes, fewer of common ones. With "
+        "several labels per row, the largest number counts.",
+        metavar="LABEL=N",
+    )
     id_column: str | None = identity(None, "Column with integer source ids (default: the row's position).")
     max_characters: int = identity(100_000, "Quarantine rows with a text longer than this.", ge=1)
     shard_rows: int = identity(512, "Source rows per shard.", ge=1)
@@ -129,6 +136,17 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
         paths = {"input": tuple(map(absolute, self.input)), "output": absolute(self.output)}
         models = {"mlm": absolute_model(self.mlm), "glove": absolute_model(self.glove)}
         return self.model_copy(update=paths | models)
+
+    @property
+    def quotas(self) -> LabelQuotas:
+        """N_a of each label that has its own."""
+        return LabelQuotas.parse(self.n_a_per_label)
+
+    @model_validator(mode="after")
+    def _quotas_are_clear(self) -> RunConfig:
+        if self.quotas.numbers and self.task is None and self.label_column is None and not self.multi_label:
+            raise ValueError("--n-a-per-label needs the column of the labels: name it with --label-column")
+        return self
 
     @model_validator(mode="after")
     def _columns(self) -> RunConfig:

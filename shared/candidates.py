@@ -86,15 +86,21 @@ class Samples:
     def __len__(self) -> int:
         return len(self.row)
 
-    def first(self, n_a: int) -> Samples:
-        """The samples with n <= `n_a`."""
-        kept = self.n <= n_a
-        lengths = np.diff(self.offsets)
-        words = np.repeat(kept, lengths)
+    def first(self, n_a: int | Ints) -> Samples:
+        """The samples with n <= `n_a`: one number, or (rows,) int64 with one for each row."""
+        return self._take(np.flatnonzero(self.n <= (n_a if isinstance(n_a, int) else n_a[self.row])))
+
+    def in_order(self) -> Samples:
+        """The samples sorted by row; those of a row stay in their order."""
+        return self if np.all(np.diff(self.row) >= 0) else self._take(np.argsort(self.row, kind="stable"))
+
+    def _take(self, chosen: Ints) -> Samples:
+        lengths = np.diff(self.offsets)[chosen]
+        words = ranges(self.offsets[:-1][chosen], lengths)
         return Samples(
-            row=self.row[kept],
-            n=self.n[kept],
-            offsets=offsets_of(lengths[kept]),
+            row=self.row[chosen],
+            n=self.n[chosen],
+            offsets=offsets_of(lengths),
             site=self.site[words],
             word=self.word[words],
             origin=self.origin[words],
@@ -132,3 +138,10 @@ def concatenate(parts: Sequence[Samples], words: Sequence[str]) -> Samples:
 def offsets_of(lengths: Ints) -> Ints:
     """Start of each of several consecutive runs, and the end of the last: (runs + 1,) int64."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def ranges(starts: Ints, lengths: Ints) -> Ints:
+    """Concatenated `arange(start, start + length)`."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) - np.repeat(ends - lengths, lengths) + np.repeat(starts, lengths)

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, model_validator
 from shared.cli.table_format import DETECTED, ONE_LABEL
 from shared.errors import ManifestError
 from shared.json_text import parse_json, short_json, to_json_object
+from shared.label_quotas import LabelQuotas
 from shared.params import STOP_WORDS_OF_MODE, AugmentParams
 from shared.schema import FORMAT_VERSION
 from shared.storage.input_files import InputFile
@@ -46,6 +47,11 @@ class JobConfig(AugmentParams):
         """The part that decides a text's samples."""
         known = {name: getattr(self, name) for name in AugmentParams.model_fields}
         return AugmentParams(**known | {name: _ADDED[name] for name in _ADDED if name not in self.model_fields_set})
+
+    @property
+    def quotas(self) -> LabelQuotas:
+        """N_a of each label that has its own."""
+        return LabelQuotas.parse((self.model_extra or {}).get("n_a_per_label", ()))
 
     @model_validator(mode="before")
     @classmethod

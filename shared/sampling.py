@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.candidates import Ints, RowCandidates, Samples, concatenate, offsets_of
+from shared.candidates import Ints, RowCandidates, Samples, concatenate, offsets_of, ranges
 from shared.choices import KEPT, Choices, ChoiceTable
 from shared.links import link_words
 from shared.listing import list_choices, text_key
@@ -28,8 +28,10 @@ MAX_ENTRIES = 400_000
 """(row, draw, word) entries that are drawn at a time. An entry takes 250 to 480 bytes: 200 MB at most."""
 
 
-def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams) -> Samples:
-    """The samples of `rows`. Those of a row depend only on the row and `params`, not on the other rows.
+def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams, n_a: Ints | None = None) -> Samples:
+    """The samples of `rows`. Those of a row depend only on the row, `params` and its N_a, not on the other rows.
+
+    n_a: (rows,) int64, N_a of each row; None for that of `params`.
 
     Memory beyond the samples themselves is bounded, whatever N_a is: rows are drawn in blocks, and the draws of a row
     in parts.
@@ -38,10 +40,15 @@ def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams) -> Sample
     if params.pairs == "same":
         table = link_words(table, rows, params)
     num_sites = np.diff(table.first_site)
-    drawable = np.flatnonzero(num_sites > 0) if params.p_t > 0 and params.n_a else np.zeros(0, np.int64)
-    blocks = _blocks(drawable, num_sites[drawable] * params.n_a)
-    parts = [_collect(table, _draw_block(table, rows, block, params)) for block in blocks]
-    samples = concatenate(parts, table.words)
+    wanted = np.full(len(rows), params.n_a, np.int64) if n_a is None else n_a
+    drawable = (num_sites > 0) & (wanted > 0) & (params.p_t > 0)
+    parts = []
+    for number in np.unique(wanted[drawable]).tolist():
+        same = params.model_copy(update={"n_a": number})
+        chosen = np.flatnonzero(drawable & (wanted == number))
+        for block in _blocks(chosen, num_sites[chosen] * number):
+            parts.append(_collect(table, _draw_block(table, rows, block, same)))
+    samples = concatenate(parts, table.words).in_order()
     words, word = used_only(table.words, samples.word)
     return replace(samples, words=words, word=word)
 
@@ -160,7 +167,7 @@ def _draw(
     kept = np.flatnonzero(is_first & (rank <= params.n_a))
     seen.keys, seen.count = np.concatenate([seen.keys, keys[kept]]), seen.count + len(kept)
     lengths = grid.num_sites[kept]
-    entries = _ranges(grid.starts[:-1][kept], lengths)
+    entries = ranges(grid.starts[:-1][kept], lengths)
     return Choices(row=row[kept], n=rank[kept], lengths=lengths, choice=choice[entries])
 
 
@@ -215,8 +222,8 @@ def _collect(table: ChoiceTable, drawn: Choices) -> Samples:
     starts = offsets_of(drawn.lengths)[:-1]
     order = np.lexsort((drawn.n, drawn.row))
     row, n, lengths = drawn.row[order], drawn.n[order], drawn.lengths[order]
-    choice = drawn.choice[_ranges(starts[order], lengths)]
-    site = _ranges(np.zeros(len(row), np.int64), lengths)
+    choice = drawn.choice[ranges(starts[order], lengths)]
+    site = ranges(np.zeros(len(row), np.int64), lengths)
     sample = np.repeat(np.arange(len(row)), lengths)
     taken = np.flatnonzero(choice != KEPT)
     return Samples(
@@ -228,10 +235,3 @@ def _collect(table: ChoiceTable, drawn: Choices) -> Samples:
         origin=table.origin[table.first_site[row[sample[taken]]] + site[taken]],
         words=table.words,
     )
-
-
-def _ranges(starts: Ints, lengths: Ints) -> Ints:
-    """Concatenated `arange(start, start + length)`."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) - np.repeat(ends - lengths, lengths) + np.repeat(starts, lengths)

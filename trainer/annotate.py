@@ -45,7 +45,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     # Before waiting for a shard, so that a wrong path is reported at once.
     prepare = _bert if is_bert(config.teacher) else _other
     samples = open_store(config.augmented)
-    n_a = augmented.params.n_a if config.n_a is None else config.n_a
+    n_a = augmented.largest_n_a if config.n_a is None else config.n_a
     has_pairs = _has_pairs(augmented, samples, config.follow_timeout)
     teacher = prepare(config, has_pairs, device, dtype)
     facts = AnnotationFacts(
@@ -63,7 +63,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     for shard in range(augmented.num_shards):
         commit = wait_for_commit(samples, shard, augmented.num_shards, config.follow_timeout)
         if shard not in committed:
-            table = sampled(read_shard(samples, commit), augmented, n_a, epoch=0)
+            table = sampled(read_shard(samples, commit), augmented, config.n_a, epoch=0)
             logits = _logits(table, teacher)
             write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a})
             done += table.num_rows

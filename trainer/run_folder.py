@@ -24,6 +24,8 @@ ABSENT = {
     **DETECTED,
     **ONE_LABEL,
     "hard_label_weight": 0.0,
+    "n_a_per_label": [],
+    "pairs": "both",
     "teacher_classes": [],
     "teacher_form": "auto",
     "unlabelled": [],

@@ -16,4 +16,4 @@ def samples_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[
     if proposer.params.conditioning == "sequential":
         return (yield from sequential_steps(proposer, rows))
     found = yield from proposer.candidates_steps(rows)
-    return found, draw_samples(found, proposer.params)
+    return found, draw_samples(found, proposer.params, proposer.n_a_of(rows))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from augment_service.engine.batches import ModelInput, ModelInputs, Ranking, Rankings
+from augment_service.engine.batches import Ints, ModelInput, ModelInputs, Ranking, Rankings
 from augment_service.engine.inputs import InputPlanner, Place
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.protection import Replaceable
@@ -20,6 +20,7 @@ from augment_service.engine.shard_candidates import ShardCandidates
 from augment_service.engine.words import Word
 from shared.candidates import Origin, RowCandidates, Site, TextCandidates
 from shared.inputs.rows import SourceRow
+from shared.label_quotas import NO_QUOTAS, LabelQuotas
 from shared.letters import match_case
 from shared.params import AugmentParams
 
@@ -100,10 +101,10 @@ class EngineStatistics:
 
 
 class Proposer:
-    """Candidates of rows, as steps."""
+    """Candidates of rows, as steps. quotas: N_a of labels that have their own."""
 
-    def __init__(self, lexicon: Lexicon, params: AugmentParams) -> None:
-        self.lexicon, self.params = lexicon, params
+    def __init__(self, lexicon: Lexicon, params: AugmentParams, quotas: LabelQuotas = NO_QUOTAS) -> None:
+        self.lexicon, self.params, self.quotas = lexicon, params, quotas
         self.vocabulary, self.splitter = lexicon.vocabulary, lexicon.splitter
         self.statistics = EngineStatistics()
         self.replaceable = Replaceable(params, self.splitter)
@@ -112,6 +113,10 @@ class Proposer:
     @cached_property
     def _shard_candidates(self) -> ShardCandidates:
         return ShardCandidates(self.lexicon, self.params, self.replaceable)
+
+    def n_a_of(self, rows: Sequence[SourceRow]) -> Ints:
+        """(rows,) int64 samples that each row is to have."""
+        return self.quotas.of_rows((row.label for row in rows), self.params.n_a)
 
     def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[Sequence[RowCandidates]]:
         """Candidate sets of each row, from its unmodified texts."""

@@ -62,17 +62,19 @@ def sequential_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tup
     ]
     found = [_row_candidates(proposer, row, both, own) for row, both, own in zip(rows, words, spots, strict=True)]
     accepted: list[list[Replaced]] = [[] for _ in rows]
-    pending = [index for index in range(len(rows)) if spots[index] and params.p_t > 0 and params.n_a]
-    first = 0
+    n_a = proposer.n_a_of(rows).tolist()
+    pending = [index for index in range(len(rows)) if spots[index] and params.p_t > 0 and n_a[index]]
+    done = 0
     for factor in _DRAW_FACTORS:
-        last = params.n_a * factor
         drafts = [
-            _Draft(row, draw, [list(one) for one in words[row]]) for row in pending for draw in range(first, last)
+            _Draft(row, draw, [list(one) for one in words[row]])
+            for row in pending
+            for draw in range(n_a[row] * done, n_a[row] * factor)
         ]
         yield from _walk(proposer, found, spots, drafts)
-        _accept(found, drafts, accepted, params.n_a)
-        pending = [row for row in pending if len(accepted[row]) < params.n_a]
-        first = last
+        _accept(found, drafts, accepted, n_a)
+        pending = [row for row in pending if len(accepted[row]) < n_a[row]]
+        done = factor
     return found, _collect(accepted)
 
 
@@ -139,14 +141,14 @@ def _apply(
 
 
 def _accept(
-    found: Sequence[RowCandidates], drafts: Sequence[_Draft], accepted: Sequence[list[Replaced]], n_a: int
+    found: Sequence[RowCandidates], drafts: Sequence[_Draft], accepted: Sequence[list[Replaced]], n_a: Sequence[int]
 ) -> None:
-    """Keep each row's first N_a draws that differ from its texts and from each other."""
+    """Keep each row's first `n_a` draws that differ from its texts and from each other."""
     seen = {row: {_texts(found[row], one) for one in accepted[row]} for row in {draft.row for draft in drafts}}
     for draft in drafts:
         row = found[draft.row]
         texts = _texts(row, draft.replaced)
-        if texts != row.texts and texts not in seen[draft.row] and len(accepted[draft.row]) < n_a:
+        if texts != row.texts and texts not in seen[draft.row] and len(accepted[draft.row]) < n_a[draft.row]:
             seen[draft.row].add(texts)
             accepted[draft.row].append(draft.replaced)
 

@@ -101,11 +101,15 @@ class MlmWorker:
         observe = partial(self._metrics.observe, "augment_masked_lm_batch_seconds")
         mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads, observe)
         self._masked_lm = mlm
-        self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens)
+        self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens, config.quotas)
         num_feeders = num_workers_per_gpu(config, mlm.device)
         if num_feeders:
             work = FeederWork(
-                lexicon=mlm.lexicon, params=config.params(), batch_tokens=config.batch_tokens, emit=config.emit
+                lexicon=mlm.lexicon,
+                params=config.params(),
+                batch_tokens=config.batch_tokens,
+                emit=config.emit,
+                quotas=config.quotas,
             )
             self._feeders = Feeders(num_feeders, work, mlm, self._neighbours)
             logger.debug("feeders_started", extra={"fields": {"pids": self._feeders.pids}})

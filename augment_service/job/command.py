@@ -93,6 +93,8 @@ def _plan(config: RunConfig) -> Job:
         )
     _check_empty(store)
     source = open_source(options)
+    if source.labels is not None:
+        config.quotas.check_known(source.labels, "--input")
     schema = shard_schema(source, config.emit)
     manifest = Manifest(
         config=JobConfig(**config.identity() | {"input": [file.path for file in source.files]}),
@@ -238,7 +240,11 @@ def _why_so_few(job: Job, totals: Totals) -> str:
     """What to change when most rows have no samples, because none of their words may be replaced; else empty."""
     config = job.config
     # A row with a single word that may be replaced has a sample, so fewer samples than half of the rows prove it.
-    are_few = 10 * totals.samples < config.n_a * totals.rows and 2 * totals.samples < totals.rows
+    are_few = (
+        not config.quotas.numbers
+        and 10 * totals.samples < config.n_a * totals.rows
+        and 2 * totals.samples < totals.rows
+    )
     if config.emit != "samples" or config.p_t == 0 or not are_few:
         return ""
     which = "most rows have no word" if totals.samples else "no row has a word"

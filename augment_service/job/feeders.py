@@ -39,6 +39,7 @@ from augment_service.job.assemble import shard_table
 from augment_service.job.failures import BrokenProcessError
 from shared.compute.memory import keep_freed_memory
 from shared.inputs.rows import SourceRow
+from shared.label_quotas import NO_QUOTAS, LabelQuotas
 from shared.params import AugmentParams
 
 PART_ROWS = 128
@@ -66,6 +67,7 @@ class FeederWork:
     params: AugmentParams
     batch_tokens: int
     emit: str
+    quotas: LabelQuotas = NO_QUOTAS
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +239,7 @@ def feed(descriptor: int) -> None:
     with contextlib.suppress(EOFError, OSError), Connection(descriptor) as pipe:
         work: FeederWork = pipe.recv()
         models = _Models(pipe, work.lexicon)
-        engine = AugmentEngine(models, models, work.params, work.batch_tokens)
+        engine = AugmentEngine(models, models, work.params, work.batch_tokens, work.quotas)
         while True:
             rows, schema = pipe.recv()
             try:

@@ -91,7 +91,7 @@ class Bench:
         assert isinstance(masked_lm, _TimedMaskedLM)
         assert isinstance(vectors, _TimedVectors)
         self._config, self._masked_lm, self._vectors = config, masked_lm, vectors
-        self._engine = AugmentEngine(masked_lm, vectors, config.params(), config.batch_tokens)
+        self._engine = AugmentEngine(masked_lm, vectors, config.params(), config.batch_tokens, config.quotas)
         dtype = str(masked_lm.dtype).removeprefix("torch.")
         return Loaded(cost=masked_lm.cost(), device=masked_lm.device, dtype=dtype)
 

@@ -38,7 +38,12 @@ class LabelSets(CommandConfig):
     label_separator: str = identity(",", "What separates the labels in such a text.", min_length=1)
 
 
-ONE_LABEL: dict[str, Any] = {"missing_labels": "quarantine", "multi_label": [], "label_separator": ","}
+ONE_LABEL: dict[str, Any] = {
+    "missing_labels": "quarantine",
+    "multi_label": [],
+    "label_separator": ",",
+    "n_a_per_label": [],
+}
 """The options about labels in outputs and runs that do not record them."""
 
 DETECTED: dict[str, Any] = dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")

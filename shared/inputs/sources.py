@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,12 +27,16 @@ from shared.storage.input_files import InputFile, expand
 
 logger = logging.getLogger(__name__)
 
+MAX_LABELS = 10_000
+"""Different labels that are remembered."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """An input after the first pass: its files, columns and label type, and how many rows it has.
 
-    digests: of each group of `options.shard_rows` rows.
+    digests: of each group of `options.shard_rows` rows. labels: all that occur, as in the file; None if they are more
+    than MAX_LABELS.
     """
 
     options: InputOptions
@@ -41,6 +46,7 @@ class Source:
     label_type: pa.DataType
     num_rows: int
     digests: tuple[bytes, ...] = ()
+    labels: frozenset[Any] | None = None
 
     @property
     def rest_fields(self) -> tuple[pa.Field, ...]:
@@ -89,7 +95,7 @@ def open_source(options: InputOptions) -> Source:
         if name in header.mixed:
             logger.warning("mixed_json_column", extra={"fields": {"column": name, "copied_as": "JSON text"}})
     files = tuple(InputFile.of(path) for path in paths)
-    label_type, num_rows, digests = _survey(header, columns, options)
+    label_type, num_rows, digests, labels = _survey(header, columns, options)
     several = pa.types.is_list(label_type)
     if columns.label is not None and header.is_typed and not columns.label_names and not several:
         label_type = _typed_label(header.types[columns.label], label_type)
@@ -103,6 +109,7 @@ def open_source(options: InputOptions) -> Source:
         label_type=label_type,
         num_rows=num_rows,
         digests=digests,
+        labels=labels,
     )
 
 
@@ -115,12 +122,18 @@ def _typed_label(declared: pa.DataType, found: pa.DataType) -> pa.DataType:
     return pa.string() if pa.types.is_large_string(declared) or pa.types.is_string_view(declared) else declared
 
 
-def _survey(header: Header, columns: Columns, options: InputOptions) -> tuple[pa.DataType, int, tuple[bytes, ...]]:
-    """The type that fits every label, the number of rows, and their digests. Raises InputError if no row is usable."""
+def _survey(
+    header: Header, columns: Columns, options: InputOptions
+) -> tuple[pa.DataType, int, tuple[bytes, ...], frozenset[Any] | None]:
+    """The type that fits every label, the number of rows, their digests, and the labels that occur if they are few.
+
+    Raises InputError if no row is usable.
+    """
     groups, digests = RowDigests(options.shard_rows), list[bytes]()
     num_rows = num_usable = 0
     first_problem: QuarantinedRow | None = None
     label_kinds: set[str | None] = set()
+    labels: set[Any] = set()
     is_score = options.task is not None and options.task.labels is None
     seen: set[int] = set()
     for item in _rows_as_written(header, columns, options):
@@ -132,6 +145,8 @@ def _survey(header: Header, columns: Columns, options: InputOptions) -> tuple[pa
             continue
         num_usable += 1
         label_kinds.add(kind_of_label(item.label, is_score))
+        if len(labels) <= MAX_LABELS:
+            labels.update(item.label if isinstance(item.label, list) else (item.label,))
         if columns.source_id is not None:
             if item.source_id in seen:
                 raise InputError(f"--id-column {options.id_column}: the id {item.source_id} occurs twice")
@@ -150,7 +165,7 @@ def _survey(header: Header, columns: Columns, options: InputOptions) -> tuple[pa
             f"{names}: column {columns.names[columns.label]} has lists of labels in some rows and single labels in "
             "others; write a list in every row, also for one label"
         )
-    return common_type(label_kinds), num_rows, tuple(digests)
+    return common_type(label_kinds), num_rows, tuple(digests), frozenset(labels) if len(labels) <= MAX_LABELS else None
 
 
 def _rows_as_written(header: Header, columns: Columns, options: InputOptions) -> Iterator[SourceRow | QuarantinedRow]:

@@ -11,10 +11,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from shared.shards import list_commits, read_shard
+from shared.shards import commit_name, list_commits, read_commit, read_shard
 from shared.storage.store import open_store
 from tests.integration.conftest import NUM_ROWS, Job
 from tests.support.command import bytes_of, kill_when, run_command
+from trainer.data.augmented import open_augmented, sampled
 
 
 def rows_of(output: Path) -> list[dict[str, Any]]:
@@ -168,3 +169,32 @@ def test_the_reference_reads_the_export_of_a_glue_task(
         assert text_b is None or line[text_b] == row["text_b"]
         if row["n"] == 0:
             assert line == original[int(str(row["source_id"]))]
+
+
+def test_labels_with_their_own_n_a_have_so_many_samples_in_samples_and_in_candidates(
+    job: Job, finished_run: Path, tmp_path: Path
+) -> None:
+    more = ["--n-a-per-label", "1=9", "--limit", "40", "--mlm-actors", "1"]
+    found = {}
+    for emit in ("samples", "candidates"):
+        finished = run_command(*job.arguments(tmp_path / emit, *more, "--emit", emit))
+        assert finished.returncode == 0, finished.stderr
+        augmented = open_augmented(str(tmp_path / emit), 0.0)
+        store = open_store(augmented.uri)
+        tables = [sampled(read_shard(store, read_commit(store, commit_name(n))), augmented, None, 0) for n in range(5)]
+        found[emit] = pa.concat_tables([one.select(["source_id", "n", "text_a", "label"]) for one in tables])
+    assert found["samples"].equals(found["candidates"])
+    rows = found["samples"].to_pylist()
+    assert {(row["label"], row["n"]) for row in rows} == {(0, n) for n in range(7)} | {(1, n) for n in range(10)}
+    store = open_store(str(finished_run))
+    plain = [row for n in range(5) for row in read_shard(store, read_commit(store, commit_name(n))).to_pylist()]
+    kept = [row for row in rows if row["n"] <= 6]
+    assert [(row["source_id"], row["n"], row["text_a"]) for row in kept] == [
+        (row["source_id"], row["n"], row["text_a"]) for row in plain
+    ]
+
+
+def test_a_label_that_no_row_has_gets_no_n_a(job: Job, tmp_path: Path) -> None:
+    finished = run_command(*job.arguments(tmp_path / "out", "--n-a-per-label", "positive=9"))
+    assert finished.returncode == 1
+    assert finished.stderr.strip().splitlines()[-1].endswith("--input has no label 'positive'; its labels are 0, 1")

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.errors import TrainingError
 from shared.glue import get_task
+from shared.label_quotas import LabelQuotas
 from shared.manifest import MANIFEST, Manifest, read_manifest
 from shared.params import AugmentParams
 from shared.rendering import ShardOrder, render_samples
@@ -40,9 +41,15 @@ class Augmented:
     num_shards: int
     emits_candidates: bool
     params: AugmentParams
+    quotas: LabelQuotas
     task: str | None
     has_pairs: bool | None
     fingerprint: str
+
+    @property
+    def largest_n_a(self) -> int:
+        """The most samples that the job made of a row."""
+        return self.quotas.largest(self.params.n_a)
 
 
 def open_augmented(uri: str, timeout_seconds: float) -> Augmented:
@@ -63,6 +70,7 @@ def open_augmented(uri: str, timeout_seconds: float) -> Augmented:
         num_shards=manifest.plan.shards,
         emits_candidates=manifest.config.emit == "candidates",
         params=manifest.config.params(),
+        quotas=manifest.config.quotas,
         task=manifest.config.task,
         has_pairs=_has_pairs(manifest),
         fingerprint=manifest.fingerprint(),
@@ -98,7 +106,7 @@ def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float
 def sampled(
     table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int, carried: Sequence[str] = ()
 ) -> pa.Table:
-    """A shard's source rows (n = 0) and their samples of 1 <= n <= `n_a` (default: the job's N_a).
+    """A shard's source rows (n = 0) and their samples of 1 <= n <= `n_a` (default: the job's N_a of the row).
 
     Samples are read, or drawn from candidate sets: in epoch 0 those that `--emit samples` would have written, in each
     later one different ones. Columns: at least source_id, n, text_a, text_b, label, and the `carried` ones of the
@@ -107,10 +115,11 @@ def sampled(
     if not augmented.emits_candidates:
         return table if n_a is None else table.filter(pc.less_equal(table["n"], n_a))
     params = augmented.params
-    n_a = params.n_a if n_a is None else n_a
-    drawn = {"seed": epoch_seed(params.seed, epoch), "n_a": max(params.n_a, n_a)}
     found = read_candidates(table)
-    samples = draw_samples(found, params.model_copy(update=drawn)).first(n_a)
+    of_rows = augmented.quotas.of_rows(table["label"].to_pylist(), params.n_a)
+    drawn = of_rows if n_a is None else np.maximum(of_rows, n_a)
+    params = params.model_copy(update={"seed": epoch_seed(params.seed, epoch)})
+    samples = draw_samples(found, params, drawn).first(of_rows if n_a is None else n_a)
     rendered = render_samples(found, samples)
     order = ShardOrder.of(len(found), samples)
     row = pa.array(order.row)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from shared.errors import UsageError
-from trainer.pipeline.config import DistillConfig, minutes_of
+from shared.label_quotas import LabelQuotas
+from trainer.pipeline.config import BALANCED, MOST_SAMPLES_OF_A_ROW, DistillConfig, minutes_of
 
 SAMPLES = 200_000
 """Samples that the student's stages see in one pass, where the rows allow it."""
@@ -30,7 +31,8 @@ taught a student more than 20 of each of 866 (`docs/results.md`)."""
 class Choices:
     """What the steps are told. augment_rows: rows that are augmented; None for all.
 
-    annotates: whether the teacher's answers are stored first, because it is not a BERT.
+    annotates: whether the teacher's answers are stored first, because it is not a BERT. n_a_per_label: LABEL=N each;
+    samples_per_row: of the average row, itself included, where labels have numbers of their own.
     """
 
     n_a: int
@@ -42,10 +44,16 @@ class Choices:
     student: str
     augment_rows: int | None = None
     annotates: bool = False
+    n_a_per_label: tuple[str, ...] = ()
+    samples_per_row: float | None = None
 
     def rows(self, num_rows: int) -> int:
         """Rows that the student learns from, of those there are."""
         return min(self.augment_rows or num_rows, num_rows)
+
+    def samples(self, rows: int) -> int:
+        """Samples of so many rows, themselves included."""
+        return round(rows * (self.samples_per_row or 1 + self.n_a))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,7 @@ class Rates:
 class TaskSize:
     """What the choices depend on. num_dev, num_test: rows scored; student: what --student became.
 
-    num_unlabelled: rows that the student alone learns from.
+    num_unlabelled: rows that the student alone learns from. label_rows: rows of each label among all labelled ones.
     """
 
     num_train: int
@@ -80,6 +88,7 @@ class TaskSize:
     student: str
     annotates: bool = False
     num_unlabelled: int = 0
+    label_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_augmented(self) -> int:
@@ -111,7 +120,7 @@ def fitting_choices(config: DistillConfig, rates: Rates, task: TaskSize) -> Choi
 def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSize) -> Mapping[str, float]:
     """Minutes of each step. Steps that share the processor are counted in turn."""
     rows = choices.rows(task.num_augmented)
-    samples = rows * (1 + choices.n_a)
+    samples = choices.samples(rows)
     seen = samples * (choices.epochs + choices.prediction_epochs)
     # Answers that are stored, or came with the data, spare the prediction stage the teacher.
     runs_twice = rates.annotate is None and not config.teacher_column
@@ -155,7 +164,10 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
         rows = min(rows, max(int(scale * SAMPLES / (1 + LEAST_N_A)), MIN_AUGMENT_ROWS))
     most = MAX_N_A_PAIRS if task.has_pairs else MAX_N_A
     n_a = min(max(round(scale * SAMPLES / rows) - 1, 1), most)
-    per_pass = rows * (1 + n_a)
+    n_a = n_a if config.n_a is None else config.n_a
+    quotas = _quotas(config, n_a, task)
+    average = _samples_per_row(quotas, n_a, task)
+    per_pass = rows * (average or 1 + n_a)
     epochs = min(max(round(scale * LEAST_SEEN / per_pass), 1), MAX_EPOCHS)
     choices = Choices(
         n_a=n_a,
@@ -166,9 +178,32 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
         shard_rows=shard_rows(rows),
         student=task.student,
         annotates=task.annotates,
+        n_a_per_label=quotas.options(),
+        samples_per_row=average,
         augment_rows=rows if rows < total else None,
     )
     return _as_told(config, choices, total)
+
+
+def _quotas(config: DistillConfig, n_a: int, task: TaskSize) -> LabelQuotas:
+    """N_a of each label that has its own."""
+    if config.n_a_per_label != BALANCED:
+        return LabelQuotas.parse(config.n_a_per_label)
+    wanted = (1 + n_a) * max(task.label_rows.values(), default=0)
+    most = max(n_a, MOST_SAMPLES_OF_A_ROW)
+    return LabelQuotas({label: min(round(wanted / count) - 1, most) for label, count in task.label_rows.items()})
+
+
+def _samples_per_row(quotas: LabelQuotas, n_a: int, task: TaskSize) -> float | None:
+    """Samples of the average row, itself included; None where all labels have N_a.
+
+    A row with several labels counts once for each.
+    """
+    if not quotas.numbers:
+        return None
+    labelled = sum(count * (1 + quotas.numbers.get(label, n_a)) for label, count in task.label_rows.items())
+    share = task.num_train / max(task.num_augmented, 1)
+    return share * labelled / max(sum(task.label_rows.values()), 1) + (1 - share) * (1 + n_a)
 
 
 def _teacher_epochs(num_train: int, scale: float) -> float:
@@ -179,7 +214,7 @@ def _teacher_epochs(num_train: int, scale: float) -> float:
 
 
 def _as_told(config: DistillConfig, choices: Choices, num_rows: int) -> Choices:
-    names = ("n_a", "teacher_epochs", "epochs", "prediction_epochs", "augment_rows")
+    names = ("teacher_epochs", "epochs", "prediction_epochs", "augment_rows")
     told = {name: value for name in names if (value := getattr(config, name)) is not None}
     choices = replace(choices, **told)
     return replace(choices, shard_rows=shard_rows(choices.rows(num_rows)))
@@ -197,9 +232,10 @@ def choice_lines(config: DistillConfig, choices: Choices, num_train: int, num_un
         teacher = f"the answers in column {config.teacher_column!r}; the states are those of the embedded encoder"
     else:
         teacher = config.teacher or f"{choices.teacher_epochs:g} passes over {num_train:,} rows"
+    own = f", but {', '.join(choices.n_a_per_label)}" if choices.n_a_per_label else ""
     return [
         f"teacher: {teacher}",
-        f"augmentation: {rows:,} rows, {choices.n_a} samples each",
+        f"augmentation: {rows:,} rows, {choices.n_a} samples each{own}",
         f"student {choices.student}: {choices.epochs:g} + {choices.prediction_epochs:g} passes over "
-        f"{rows * (1 + choices.n_a):,} samples",
+        f"{choices.samples(rows):,} samples",
     ]

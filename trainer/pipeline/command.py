@@ -16,9 +16,10 @@ from pydantic import TypeAdapter
 
 from shared.cli.command_line import CommandResult
 from shared.errors import ManifestError, UsageError
+from shared.label_quotas import LabelQuotas
 from shared.model_folder import CONFIG
 from trainer.pipeline.choices import Choices, TaskSize, choice_lines, default_choices, estimate, fitting_choices
-from trainer.pipeline.config import DistillConfig
+from trainer.pipeline.config import BALANCED, DistillConfig
 from trainer.pipeline.fit import check_fit
 from trainer.pipeline.inspection import Inspection, inspect
 from trainer.pipeline.outcome import finish
@@ -85,6 +86,8 @@ def _plan(config: DistillConfig, *, writes: bool) -> tuple[Choices, Prepared]:
     inspection = inspect(config)
     for line in inspection.description(config.data):
         _say(line)
+    if config.n_a_per_label not in ((), BALANCED):
+        LabelQuotas.parse(config.n_a_per_label).check_known(inspection.counts, config.data)
     fit = check_fit(config, inspection)
     parts = split_rows(config, inspection)
     for line in (*fit.notes, *_part_lines(parts)):
@@ -98,6 +101,7 @@ def _plan(config: DistillConfig, *, writes: bool) -> tuple[Choices, Prepared]:
         student=fit.student,
         annotates=fit.annotates,
         num_unlabelled=len(parts.unlabelled),
+        label_rows=inspection.counts,
     )
     rates = None
     if config.estimate or config.budget:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from copy import copy
+from typing import Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.cli.table_format import LabelSets, TableFormat
+from shared.label_quotas import LabelQuotas
+from shared.params import AugmentParams, Pairs
 from trainer.config import HARD_LABELS, ComputeConfig, GivenAnswersConfig
+
+BALANCED = ("balance",)
+"""--n-a-per-label that is chosen by the labels' rows."""
+MOST_SAMPLES_OF_A_ROW = 100
+"""What a rare label's rows get at most, to balance it: more are variations of the same few words."""
+_PAIRS: Any = copy(AugmentParams.model_fields["pairs"])
 
 
 class ChoicesConfig(CommandConfig):
@@ -18,6 +27,13 @@ class ChoicesConfig(CommandConfig):
     group: ClassVar[str] = "Training"
 
     n_a: int | None = identity(None, "N_a: samples per source text (default: by the number of rows).", ge=0)
+    n_a_per_label: tuple[str, ...] = identity(
+        (),
+        "N_a of rows with these labels, LABEL=N each; or balance: more samples of rarer labels, up to "
+        f"{MOST_SAMPLES_OF_A_ROW} for a row, so that all labels have as many as the most frequent one.",
+        metavar="LABEL=N",
+    )
+    pairs: Pairs = _PAIRS
     augment_rows: int | None = identity(
         None, "Rows that are augmented and trained on by the student (default: all, or what --budget allows).", ge=1
     )
@@ -40,6 +56,13 @@ class ChoicesConfig(CommandConfig):
         None, "Longest input in tokens (default: what holds 98% of the texts).", ge=8, le=512
     )
     seed: int = identity(0, "Seed of samples, sample order, dropout and new weights.", ge=0, lt=2**63)
+
+    @field_validator("n_a_per_label")
+    @classmethod
+    def _quotas_are_clear(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value != BALANCED:
+            LabelQuotas.parse(value)
+        return value
 
     @field_validator("budget")
     @classmethod
@@ -102,6 +125,8 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     def _answers_fit_the_task(self) -> DistillConfig:
         if self.teacher_column is not None and self.teacher_form not in ("auto", "number") and self.regression:
             raise ValueError(f"--teacher-form {self.teacher_form} answers with classes, --regression with a number")
+        if self.regression and self.n_a_per_label:
+            raise ValueError("--n-a-per-label is about classes, and --regression predicts a number")
         if self.teacher_form == "number" and not self.regression:
             raise ValueError("--teacher-form number needs --regression: the label is a number to predict, too")
         return self

@@ -72,6 +72,8 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
             )
         )
     unlabelled = [prepared.unlabelled, "--missing-labels", "keep"] if prepared.unlabelled else []
+    quotas = ["--n-a-per-label", *choices.n_a_per_label] if choices.n_a_per_label else []
+    pairs = ["--pairs", config.pairs] if prepared.has_pairs else []
     limit = ["--limit", str(choices.augment_rows)] if choices.augment_rows else []
     steps.append(
         Step(
@@ -90,7 +92,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                     "--glove",
                     config.glove,
                 ),
-                *("--n-a", str(choices.n_a), *limit, "--shard-rows", str(choices.shard_rows), *seed),
+                *("--n-a", str(choices.n_a), *quotas, *pairs, *limit, "--shard-rows", str(choices.shard_rows), *seed),
                 *("--address", config.address, "--output", str(out / "augmented")),
             ),
             done=out / "augmented" / "_SUCCESS",

@@ -5,17 +5,17 @@ import signal
 from collections.abc import Sequence
 
 import shared.sampling
-from shared.candidates import RowCandidates, Samples
+from shared.candidates import Ints, RowCandidates, Samples
 from shared.params import AugmentParams
 
 POISON = "poisonous"
 _draw = shared.sampling.draw_samples
 
 
-def _draw_or_die(rows: Sequence[RowCandidates], params: AugmentParams) -> Samples:
+def _draw_or_die(rows: Sequence[RowCandidates], params: AugmentParams, n_a: Ints | None = None) -> Samples:
     if any(POISON in row.text_a.text for row in rows):
         os.kill(os.getpid(), signal.SIGSEGV)
-    return _draw(rows, params)
+    return _draw(rows, params, n_a)
 
 
 shared.sampling.draw_samples = _draw_or_die

@@ -108,6 +108,21 @@ def test_a_text_that_allows_fewer_samples_gives_all_it_allows(rows: list[RowCand
 
 
 @settings(max_examples=100, deadline=None)
+@given(row_lists(), PARAMS, st.data())
+def test_a_row_with_its_own_n_a_has_the_samples_of_that_n_a(
+    rows: list[RowCandidates], params: AugmentParams, data: st.DataObject
+) -> None:
+    n_a = data.draw(st.lists(st.integers(0, 6), min_size=len(rows), max_size=len(rows)))
+    samples = draw_samples(rows, params, np.asarray(n_a, np.int64))
+    found: list[list[tuple[str, str | None]]] = [[] for _ in rows]
+    for row, replaced in zip(samples.row.tolist(), samples.replaced_words(), strict=True):
+        found[row].append(spell(rows[row], replaced).texts)
+    alone = [sampled_texts([row], params.model_copy(update={"n_a": n})) for row, n in zip(rows, n_a, strict=True)]
+    assert found == [one for (one,) in alone]
+    assert samples.row.tolist() == sorted(samples.row.tolist())
+
+
+@settings(max_examples=100, deadline=None)
 @given(row_lists(), PARAMS)
 def test_samples_of_a_row_do_not_depend_on_the_other_rows_or_their_order(
     rows: list[RowCandidates], params: AugmentParams

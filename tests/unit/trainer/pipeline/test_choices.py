@@ -108,3 +108,23 @@ def test_times_are_read(text: str, minutes: float) -> None:
 def test_other_times_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="write 20m or 2h"):
         config(budget=text)
+
+
+def test_balance_gives_rare_labels_as_many_samples_as_the_frequent_one_up_to_a_limit() -> None:
+    task = replace(SMALL, label_rows={"common": 6000, "rare": 1900, "very rare": 100})
+    choices = default_choices(config(n_a_per_label=["balance"], n_a=5), task)
+    numbers = dict(one.rpartition("=")[::2] for one in choices.n_a_per_label)
+    assert numbers == {"common": "5", "rare": "18", "very rare": "100"}
+    samples = 6000 * 6 + 1900 * 19 + 100 * 101
+    assert choices.samples(8000) == samples
+    assert "common=5, rare=18, very rare=100" in "\n".join(choice_lines(config(), choices, 8000))
+    more = replace(SLOW, start=0.0, augment_fixed=0.0)
+    seconds = samples * (choices.epochs + choices.prediction_epochs) / more.student_step
+    assert estimate(config(), choices, more, task)["student"] > seconds / 60
+
+
+def test_numbers_of_some_labels_leave_the_others_as_they_are() -> None:
+    task = replace(SMALL, label_rows={"common": 6000, "rare": 2000}, num_unlabelled=8000)
+    choices = default_choices(config(n_a_per_label=["rare=30"], n_a=5), task)
+    assert (choices.n_a, choices.n_a_per_label) == (5, ("rare=30",))
+    assert choices.samples(16_000) == 6000 * 6 + 2000 * 31 + 8000 * 6

@@ -1,0 +1,66 @@
+"""N_a of each label (`--n-a-per-label rare=60 common=5`): more samples of rare classes, fewer of common ones (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import InputError
+from shared.inputs.labels import label_text
+
+LARGEST = 10_000
+"""The largest N_a, here and in --n-a."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelQuotas:
+    """numbers: label as text -> samples of each row that has it."""
+
+    numbers: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, options: Sequence[str]) -> LabelQuotas:
+        """From LABEL=N each; the label may have a "=". Raises ValueError naming the option that is not like that."""
+        numbers: dict[str, int] = {}
+        for option in options:
+            label, separator, number = option.rpartition("=")
+            if not (separator and label and number.isascii() and number.isdigit() and int(number) <= LARGEST):
+                raise ValueError(f"--n-a-per-label {option}: write LABEL=N, with N from 0 to {LARGEST:,}")
+            if label in numbers:
+                raise ValueError(f"--n-a-per-label names {label} twice")
+            numbers[label] = int(number)
+        return cls(numbers)
+
+    def options(self) -> tuple[str, ...]:
+        """What `parse` reads."""
+        return tuple(f"{label}={number}" for label, number in self.numbers.items())
+
+    def of_rows(self, labels: Iterable[Any], n_a: int) -> NDArray[np.int64]:
+        """(rows,) int64 samples of each row: its label's number, the largest of several labels', else `n_a`."""
+        return np.asarray([self._of(label, n_a) for label in labels], np.int64)
+
+    def largest(self, n_a: int) -> int:
+        """The most samples that a row can have."""
+        return max([n_a, *self.numbers.values()])
+
+    def check_known(self, labels: Iterable[Any], where: str) -> None:
+        """Raises InputError for a quota of a label that is not among `labels`, those that occur."""
+        known = {label_text(label) for label in labels if label is not None}
+        unknown = [label for label in self.numbers if label not in known]
+        if unknown:
+            raise InputError(
+                f"--n-a-per-label: {where} has no label {unknown[0][:40]!r}; its labels are "
+                f"{', '.join(sorted(known))[:200]}"
+            )
+
+    def _of(self, label: Any, n_a: int) -> int:
+        if isinstance(label, list):
+            return max((self.numbers[one] for one in map(label_text, label) if one in self.numbers), default=n_a)
+        return n_a if label is None else self.numbers.get(label_text(label), n_a)
+
+
+NO_QUOTAS = LabelQuotas()
