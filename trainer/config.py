@@ -272,15 +272,16 @@ class GivenAnswersConfig(CommandConfig):
     teacher_column: str | None = identity(
         None,
         "Column with a teacher's answers, such as an LLM's, in place of a teacher: lists of probabilities or logits "
-        "(in text files as JSON), classes, or numbers.",
+        "(in text files as JSON), classes, or numbers; with several labels per text, one number per label or lists of "
+        "labels.",
     )
     teacher_classes: tuple[str, ...] = identity(
         (), "Classes in the order of the numbers in --teacher-column (default: the labels, sorted)."
     )
     teacher_form: AnswerForm = identity(
         "auto",
-        "What --teacher-column holds: probabilities (each row sums to 1), logits, labels or number; auto tells the "
-        "first three apart.",
+        "What --teacher-column holds: probabilities (each row sums to 1, unless a text has several labels), logits, "
+        "labels or number; auto tells the first three apart.",
     )
 
     @model_validator(mode="after")
@@ -297,8 +298,8 @@ class GivenAnswersConfig(CommandConfig):
                 f"--teacher-column {self.teacher_column} is also a text or the label; to learn from the labels alone, "
                 "fine-tune a teacher on them"
             )
-        if getattr(self, "multi_label", ()):
-            raise ValueError("--teacher-column works with one label per text: leave out --multi-label")
+        if self.teacher_column in getattr(self, "multi_label", ()):
+            raise ValueError(f"--teacher-column {self.teacher_column} is also one of --multi-label")
         if len(set(self.teacher_classes)) != len(self.teacher_classes):
             raise ValueError("--teacher-classes names a class twice")
         return self

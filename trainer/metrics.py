@@ -57,7 +57,12 @@ def label_scores(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, La
 
 
 def agreement(spec: TaskSpec, logits: Floats, answers: Floats) -> float:
-    """Share of rows with the same class in both, each (rows, C); the Pearson correlation of numbers."""
+    """Share of rows with the same class in both, each (rows, C); the Pearson correlation of numbers.
+
+    Where a row has several labels, the share of (row, label) that both decide alike.
+    """
+    if spec.multi_label:
+        return float(((logits > 0) == (answers > 0)).mean())
     if spec.labels is None:
         return _pearson(logits[:, 0].astype(np.float64), answers[:, 0].astype(np.float64))
     return float((logits.argmax(-1) == answers.argmax(-1)).mean())

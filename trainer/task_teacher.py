@@ -18,7 +18,7 @@ from shared.glue import get_task
 from trainer.any_classifier import AnyClassifier, Floats, is_bert, load_any_classifier
 from trainer.config import TaskConfig
 from trainer.data.augmented import Augmented
-from trainer.data.given_answers import GivenAnswers, carried_name, form_of
+from trainer.data.given_answers import GivenAnswers, carried_name, form_of, form_of_sets
 from trainer.data.tasks import Table, TaskSpec, given_spec, read_table, sequence_length
 from trainer.data.validation import source_table
 from trainer.evaluation import DevSet, score_answers, score_teacher
@@ -142,9 +142,18 @@ def _given_teacher(config: TaskConfig, augmented: Augmented) -> TaskTeacher:
     form = config.teacher_form
     if form == "auto":
         is_number = config.task is not None and get_task(config.task).labels is None
-        form = "number" if is_number else form_of(cells, first.where, column)
-    spec = given_spec(config, [row.label for row in labels.rows], labels.path, is_number=form == "number")
-    given = GivenAnswers(column=column, form=form, labels=spec.labels)
+        kind = form_of_sets if labels.multi_label else form_of
+        form = "number" if is_number else kind(cells, first.where, column)
+    spec = given_spec(
+        config,
+        [row.label for row in labels.rows],
+        labels.path,
+        is_number=form == "number",
+        label_names=labels.label_names,
+    )
+    given = GivenAnswers(
+        column=column, form=form, labels=spec.labels, multi_label=spec.multi_label, separator=config.label_separator
+    )
     encoder = resolve_encoder(EMBEDDED)
     tokenizer = load_tokenizer(encoder)
     fields: dict[str, Any] = {"column": column, "form": form, "states": "the embedded encoder's"}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -86,3 +88,43 @@ def test_numbers(workshop: Workshop, tmp_path: Path) -> None:
     result = result_of(tmp_path / "out")
     assert result["teacher_metrics"]["pearson"] == pytest.approx(1.0)
     assert result["agreement"] == pytest.approx(result["metrics"]["pearson"], abs=1e-3)
+
+
+def test_probabilities_of_several_labels(workshop: Workshop, tmp_path: Path) -> None:
+    sizes = {"small": 0.9, "large": 0.2}
+    rows = []
+    for number, row in enumerate(labelled()):
+        size, praise = ("small", "large")[number // 8 % 2], str(row["label"]) == "good"
+        text = f"{row['text']} {size}"
+        answers = json.dumps([0.8 if praise else 0.1, sizes[size]])
+        rows.append({"text": text, "praise": int(praise), "small": int(size == "small"), "llm": answers})
+    data = workshop.save("several.csv", rows)
+    arguments = workshop.arguments(data, tmp_path / "out", "--teacher-column", "llm", "--no-onnx", "--epochs", "2")
+    finished = run_command(*arguments, "--multi-label", "praise", "small")
+    assert finished.returncode == 0, finished.stderr
+    assert "decided: column 'llm' holds probabilities of praise, small, in this order" in finished.stderr
+    result = result_of(tmp_path / "out")
+    assert result["teacher_metrics"]["exact_match"] == 1.0
+    assert 0 <= result["agreement"] <= 1
+    assert "agreement with the given answers" in (tmp_path / "out" / "report.html").read_text()
+    config = json.loads((tmp_path / "out" / "model" / "config.json").read_text())
+    assert config["problem_type"] == "multi_label_classification"
+    assert list(config["id2label"].values()) == ["praise", "small"]
+    logits = torch.tensor(pq.read_table(tmp_path / "out" / "data" / "train.parquet")["llm"].to_pylist())
+    assert sorted(set(logits.sigmoid().flatten().mul(10).round().int().tolist())) == [1, 2, 8, 9]
+
+
+def test_rare_labels_get_more_samples(workshop: Workshop, tmp_path: Path) -> None:
+    rows = [row for number, row in enumerate(labelled(300)) if row["label"] == "good" or number % 6 == 0]
+    data, output = workshop.save("rare.csv", rows), tmp_path / "out"
+    options = ("--n-a-per-label", "balance", "--no-onnx", "--no-report")
+    finished = run_command(*workshop.arguments(data, output, *options))
+    assert finished.returncode == 0, finished.stderr
+    train = pq.read_table(output / "data" / "train.parquet")["label"].to_pylist()
+    augmented = pa.concat_tables(
+        [pa.ipc.open_file(path).read_all() for path in sorted((output / "augmented" / "shards").glob("*.arrow"))]
+    )
+    counts = Counter(augmented["label"].to_pylist())
+    assert train.count("bad") < train.count("good") / 2
+    assert counts["bad"] == pytest.approx(counts["good"], rel=0.25)
+    assert result_of(output)["choices"]["n_a_per_label"]

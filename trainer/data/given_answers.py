@@ -1,7 +1,9 @@
 """A teacher's answers that come with the data, in a column: probabilities, logits, hard labels or numbers (pure).
 
 A cell is a list of one number per class, as a list or as its JSON text, or one value: a class, or a number where the
-task is to predict one. What is not clear is refused, because a student would learn it without a complaint.
+task is to predict one. Where a row has several labels, it is a list of one number per label, each a probability of its
+own, or the labels that the teacher gave it. What is not clear is refused, because a student would learn it without a
+complaint.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from shared.errors import InputError
 from shared.inputs.columns import RESERVED
+from shared.inputs.label_sets import LabelSetError, labels_of_cell
 from shared.inputs.labels import is_missing, is_number, label_text
 from trainer.config import AnswerForm
 from trainer.labels import find_label
@@ -36,28 +39,36 @@ MIXED_SHARE = 0.1
 class GivenAnswers:
     """A column of answers. labels: the classes in the order of the numbers, None for a number to predict.
 
-    form: what the cells are, known by now: probabilities, logits, labels or number.
+    form: what the cells are, known by now: probabilities, logits, labels or number. multi_label: a row has any number
+    of the classes; separator: what is between them in a text that names several.
     """
 
     column: str
     form: AnswerForm
     labels: tuple[str, ...] | None
+    multi_label: bool = False
+    separator: str = ","
 
     def logits(self, cells: Sequence[Any], where: Where) -> Floats:
         """(rows, C) float32: logits whose softmax are the probabilities; 1 for a hard label; the number itself.
 
-        where: names a row by its place, for messages. Raises InputError for the first cell that does not fit.
+        Where a row has several labels, their sigmoid are the probabilities. where: names a row by its place, for
+        messages. Raises InputError for the first cell that does not fit.
         """
         read = {"number": self._number, "labels": self._one_hot}.get(self.form, self._vector)
         values = np.asarray([read(cell, where, place) for place, cell in enumerate(cells)], np.float64)
         values = values.reshape(len(cells), len(self.labels or ("",)))
-        if self.form in ("probabilities", "labels"):
+        if self.form in ("probabilities", "labels") and self.multi_label:
+            values = np.clip(values, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY)
+            values = np.log(values) - np.log1p(-values)
+        elif self.form in ("probabilities", "labels"):
             values = np.log(np.maximum(values / values.sum(-1, keepdims=True), LEAST_PROBABILITY))
         return values.astype(np.float32)
 
     def identity(self) -> str:
         """What decides the logits of a cell, as text."""
-        return json.dumps(["given answers", self.column, self.form, self.labels])
+        several = ["several labels", self.separator] if self.multi_label else []
+        return json.dumps(["given answers", self.column, self.form, self.labels, *several])
 
     def _vector(self, cell: Any, where: Where, place: int) -> list[float]:
         found, names = _numbers(cell, where, place, self.column), self.labels or ()
@@ -70,7 +81,13 @@ class GivenAnswers:
                 f"{where(place)}: column {self.column} has {len(found)} numbers for {len(names)} classes "
                 f"({', '.join(names)[:120]}); name the classes in the order of the numbers with --teacher-classes"
             )
-        if self.form == "probabilities" and not _are_probabilities(found):
+        if self.form == "probabilities" and self.multi_label:
+            if not _are_shares(found):
+                raise InputError(
+                    f"{where(place)}: column {self.column} has {_shown(found)}, and probabilities are from 0 to 1; "
+                    "mend the row, or say what it holds with --teacher-form"
+                )
+        elif self.form == "probabilities" and not _are_probabilities(found):
             raise InputError(
                 f"{where(place)}: column {self.column} has numbers that are not probabilities (their sum is "
                 f"{sum(found):.4g}), but other rows have them; mend the row, or say what they are with --teacher-form"
@@ -79,6 +96,8 @@ class GivenAnswers:
 
     def _one_hot(self, cell: Any, where: Where, place: int) -> list[float]:
         names = self.labels or ()
+        if self.multi_label:
+            return self._several_hot(cell, where, place)
         _check_is_there(cell, where, place, self.column)
         index = None if isinstance(cell, (list, dict)) else find_label(names, label_text(cell))
         if index is None:
@@ -88,6 +107,22 @@ class GivenAnswers:
                 "all of them with --teacher-classes"
             )
         return [float(number == index) for number in range(len(names))]
+
+    def _several_hot(self, cell: Any, where: Where, place: int) -> list[float]:
+        if cell is None:
+            _check_is_there(cell, where, place, self.column)
+        names = self.labels or ()
+        try:
+            found = labels_of_cell(cell, (), self.separator)
+        except LabelSetError as error:
+            raise InputError(f"{where(place)}: column {self.column} has {_shown(cell)}: {error}") from error
+        numbers = [find_label(names, one) for one in found]
+        if None in numbers:
+            raise InputError(
+                f"{where(place)}: column {self.column} has the label {found[numbers.index(None)][:40]!r}, which is not "
+                f"one of {', '.join(names)[:120]}; name all labels with --teacher-classes"
+            )
+        return [float(number in numbers) for number in range(len(names))]
 
     def _number(self, cell: Any, where: Where, place: int) -> list[float]:
         found = _numbers(cell, where, place, self.column)
@@ -129,12 +164,54 @@ def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
             f"{where(odd)}: its numbers are not probabilities (their sum is {sum(vectors[odd]):.4g}), those of "
             f"{sum(fits):,} other rows are: {mend}"
         )
-    if all(0 <= number <= 1 for one in vectors for number in one):
+    if all(map(_are_shares, vectors)):
         raise InputError(
             f"{where(odd)}: numbers between 0 and 1 with a sum of {sum(vectors[odd]):.4g}, neither probabilities nor "
             f"clearly logits: {mend}"
         )
     return "logits"
+
+
+def form_of_sets(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
+    """The same where a row has several labels: lists of numbers are probabilities if all are from 0 to 1.
+
+    Raises InputError naming the row that does not fit the others.
+    """
+    found = [_as_list(cell) for cell in cells]
+    vectors = [one is not None and bool(one) and all(_is_plain_number(number) for number in one) for one in found]
+    if not any(vectors):
+        return "labels"
+    if not all(vectors):
+        odd = next(place for place, is_vector in enumerate(vectors) if is_vector == (2 * sum(vectors) < len(vectors)))
+        own, others = ("a list of numbers", "labels") if vectors[odd] else ("no list of numbers", "lists of numbers")
+        raise InputError(
+            f"{where(odd)}: column {column} has {own}, where other rows have {others}: mend it, or say what it holds "
+            "with --teacher-form"
+        )
+    shares = [_are_shares([float(number) for number in one or ()]) for one in found]
+    if all(shares):
+        return "probabilities"
+    if sum(shares) > len(shares) / 2:
+        odd = shares.index(False)
+        raise InputError(
+            f"{where(odd)}: column {column} has {_shown(cells[odd])}, and most other rows have numbers from 0 to 1: "
+            "mend it, or say what it holds with --teacher-form"
+        )
+    return "logits"
+
+
+def _as_list(cell: Any) -> list[Any] | None:
+    """A list, or what its JSON text holds; None for any other value."""
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except ValueError:
+            return None
+    return cell if isinstance(cell, list) else None
+
+
+def _is_plain_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _numbers(cell: Any, where: Where, place: int, column: str) -> list[float] | None:
@@ -148,13 +225,17 @@ def _numbers(cell: Any, where: Where, place: int, column: str) -> list[float] | 
     if not isinstance(cell, list):
         return None
     for number in cell:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
+        if not _is_plain_number(number):
             raise InputError(f"{where(place)}: column {column} has {_shown(number)} in its list, not a finite number")
     return [float(number) for number in cell]
 
 
+def _are_shares(numbers: Sequence[float]) -> bool:
+    return all(0 <= number <= 1 for number in numbers)
+
+
 def _are_probabilities(numbers: Sequence[float]) -> bool:
-    return all(0 <= number <= 1 for number in numbers) and abs(sum(numbers) - 1) <= ROUNDING
+    return _are_shares(numbers) and abs(sum(numbers) - 1) <= ROUNDING
 
 
 def _check_is_there(cell: Any, where: Where, place: int, column: str) -> None:

@@ -122,6 +122,11 @@ class Table:
         """Whether rows have two texts."""
         return bool(self.rows) and self.rows[0].text_b is not None
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a row can have several labels."""
+        return any(isinstance(row.label, list) for row in self.rows)
+
     def where(self, place: int) -> str:
         """A row by its place in `rows`, for messages."""
         return f"{self.path} row {self.rows[place].source_id}"
@@ -208,14 +213,20 @@ def own_spec(labels: Sequence[object], regression: bool, path: str, label_names:
     return TaskSpec(name="classification", labels=tuple(names), metrics=CLASSIFICATION_METRICS)
 
 
-def given_spec(config: GivenAnswersConfig, labels: Sequence[object], path: str, *, is_number: bool) -> TaskSpec:
+def given_spec(
+    config: GivenAnswersConfig,
+    labels: Sequence[object],
+    path: str,
+    *,
+    is_number: bool,
+    label_names: Sequence[str] = (),
+) -> TaskSpec:
     """The spec of data whose answers are in --teacher-column: its classes in the order of the numbers there.
 
-    labels: those of the rows of `path`. is_number: the task is to predict one. Raises InputError, UsageError.
+    labels: those of the rows of `path`; label_names: as in `own_spec`. is_number: the task is to predict one. Raises
+    InputError, UsageError.
     """
     task = getattr(config, "task", None)
-    if any(isinstance(label, list) for label in labels):
-        raise InputError(f"{path}: rows have lists of labels; --teacher-column works with one label per text")
     if task is not None:
         spec = glue_spec(task)
         if (spec.labels is None) != is_number:
@@ -225,7 +236,7 @@ def given_spec(config: GivenAnswersConfig, labels: Sequence[object], path: str, 
                 f"--teacher-classes: the classes of {spec.name} are {', '.join(spec.labels or ('a number',))}"
             )
         return replace(spec, labels=config.teacher_classes or spec.labels)
-    spec = own_spec(labels, is_number, path)
+    spec = own_spec(labels, is_number, path, label_names)
     if is_number or not config.teacher_classes:
         return spec
     unknown = [label for label in spec.labels or () if find_label(config.teacher_classes, label) is None]

@@ -17,7 +17,7 @@ from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import open_source
 from shared.inputs.table_files import SUFFIXES
 from shared.storage.input_files import expand
-from trainer.data.given_answers import GivenAnswers, carried_name, form_of
+from trainer.data.given_answers import GivenAnswers, carried_name, form_of, form_of_sets
 from trainer.data.split import text_hashes
 from trainer.data.tasks import Table, given_spec, usable_rows
 from trainer.pipeline.columns import choose_columns
@@ -115,7 +115,7 @@ def inspect(config: DistillConfig) -> Inspection:
         decided.append(dropped)
     answers = None
     if config.teacher_column is not None:
-        table = Table(config.data, rows, rest_fields=source.rest_fields)
+        table = Table(config.data, rows, source.columns.label_set_names, source.rest_fields)
         answers = _answers(config, table, names)
         rows = _with_answers(table, answers)
         order = f" of {', '.join(answers.labels)}, in this order" if answers.labels else ""
@@ -164,11 +164,15 @@ def _answers(config: DistillConfig, table: Table, names: Sequence[str]) -> Given
     cells = table.cells(carried_name(column))
     if cells is None:
         raise InputError(f"{table.path}: --teacher-column {column}: its columns are {', '.join(names)[:300]}")
-    spec = given_spec(config, [row.label for row in table.rows], table.path, is_number=config.regression)
+    labels = [row.label for row in table.rows]
+    spec = given_spec(config, labels, table.path, is_number=config.regression, label_names=table.label_names)
     form = config.teacher_form
     if form == "auto":
-        form = "number" if config.regression else form_of(cells, table.where, column)
-    return GivenAnswers(column=column, form=form, labels=spec.labels)
+        kind = form_of_sets if table.multi_label else form_of
+        form = "number" if config.regression else kind(cells, table.where, column)
+    return GivenAnswers(
+        column=column, form=form, labels=spec.labels, multi_label=spec.multi_label, separator=config.label_separator
+    )
 
 
 def _with_answers(table: Table, answers: GivenAnswers) -> list[SourceRow]:

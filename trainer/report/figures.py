@@ -51,7 +51,8 @@ class TeacherSummary(ModelSummary):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
     """One run. `smaller`: parameters of teacher / student; `timing`: index into the report's timings; `baselines`: what
-    models that read no text score on the rows of `dev`; `test`: scores on rows that chose nothing."""
+    models that read no text score on the rows of `dev`; `test`: scores on rows that chose nothing; `agreement`: on
+    these rows, with answers that came with the data."""
 
     folder: str
     command: str
@@ -66,6 +67,7 @@ class RunSummary:
     rows: int | None
     baselines: Mapping[str, Mapping[str, float]]
     test: Mapping[str, float]
+    agreement: float | None
     retention: Mapping[str, float]
     samples: float | None
     seconds: float | None

@@ -82,6 +82,7 @@ def _summarise_run(run: Run, timings: Sequence[Timing]) -> RunSummary:
         rows=result.rows if result else None,
         baselines=dict((result.baselines if result else None) or {}),
         test=dict(result.test.scores) if result and result.test else {},
+        agreement=result.test.agreement if result and result.test else None,
         retention=retention(run),
         samples=result.samples if result else run.history.samples,
         seconds=result.seconds if result else run.history.seconds,

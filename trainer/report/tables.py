@@ -37,7 +37,7 @@ def runs_table(caption: str, runs: Sequence[Run], summary: Summary) -> Table:
 def _run_row(run: Run, one: RunSummary) -> list[Cell]:
     return cells(
         Cell(run.label, "" if run.is_finished else "unfinished"),
-        Cell(_scores(one.dev), f"test: {_scores(one.test)}" if one.test else ""),
+        Cell(_scores(one.dev), _test_text(one)),
         percent(one.retention.get(one.metric)),
         millions(one.model.parameters if one.model else None),
         megabytes(one.model.weight_bytes if one.model else None),
@@ -45,6 +45,11 @@ def _run_row(run: Run, one: RunSummary) -> list[Cell]:
         duration(one.seconds),
         percent(one.data_wait_share),
     )
+
+
+def _test_text(one: RunSummary) -> str:
+    agreement = "" if one.agreement is None else f", agreement with the given answers {100 * one.agreement:.1f}"
+    return f"test: {_scores(one.test)}{agreement}" if one.test else ""
 
 
 def _baseline_rows(runs: Sequence[RunSummary]) -> list[list[Cell]]:

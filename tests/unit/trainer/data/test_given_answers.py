@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from shared.errors import InputError, UsageError
 from trainer.config import TaskConfig
-from trainer.data.given_answers import GivenAnswers, carried_name, form_of
+from trainer.data.given_answers import GivenAnswers, carried_name, form_of, form_of_sets
 from trainer.data.tasks import given_spec
+from trainer.metrics import agreement
 
 NAMES = ("bad", "good", "so-so")
 
@@ -151,9 +152,64 @@ def test_a_glue_task_has_its_own_classes() -> None:
         ({"stages": ("intermediate",)}, "learned in the prediction stage"),
         ({"annotated": True}, "reads stored logits of a --teacher"),
         ({"teacher_classes": ("a", "a")}, "names a class twice"),
-        ({"multi_label": ("l",), "label_column": None}, "one label per text"),
+        ({"multi_label": ("llm", "l"), "label_column": None}, "is also one of --multi-label"),
     ],
 )
 def test_options_that_contradict_each_other(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         config(**options)
+
+
+def several(form: Any, separator: str = ",") -> GivenAnswers:
+    return GivenAnswers(column="llm", form=form, labels=NAMES, multi_label=True, separator=separator)
+
+
+def sigmoid(logits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    found: np.ndarray[Any, Any] = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    return found
+
+
+@given(st.lists(st.lists(st.floats(0.0, 1.0), min_size=3, max_size=3), min_size=1, max_size=5), st.booleans())
+def test_with_several_labels_each_probability_is_its_own(rows: list[list[float]], as_text: bool) -> None:
+    cells: list[Any] = [json.dumps(row) for row in rows] if as_text else list(rows)
+    assert form_of_sets(cells, where, "llm") == "probabilities"
+    np.testing.assert_allclose(sigmoid(several("probabilities").logits(cells, where)), rows, atol=2e-6)
+
+
+def test_with_several_labels_logits_stay_and_sets_become_probabilities_of_0_and_1() -> None:
+    cells: list[Any] = [[2.0, -1.0, 0.5], "[0.2, 0.5, 0.3]", [3, 0.0, -4.25]]
+    assert form_of_sets(cells, where, "llm") == "logits"
+    assert several("logits").logits(cells, where)[2].tolist() == [3, 0, -4.25]
+    sets: list[Any] = [["good"], [], "bad; So So", "['good', 'bad']", ""]
+    assert form_of_sets(sets, where, "llm") == "labels"
+    found = several("labels", ";").logits(sets, where)
+    assert (found > 0).tolist() == [[0, 1, 0], [0, 0, 0], [1, 0, 1], [1, 1, 0], [0, 0, 0]]
+    np.testing.assert_allclose(sigmoid(found), found > 0, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("form", "cells", "message"),
+    [
+        (None, [[0.5, 0.1, 1], "good", [0, 0, 1]], "row 1: column llm has no list of numbers, where other rows have"),
+        (None, ["bad", [0.5, 0.5, 0.5], "good"], "row 1: column llm has a list of numbers, where other rows have"),
+        (None, [[0.5, 0.1, 1], [0, 0, 1], [0, 2, 0]], "row 2: column llm has '.0, 2, 0.', and most other rows have"),
+        ("probabilities", [[0.5, 0.1, 1], [0, 2, 0]], "row 1: column llm has .*, and probabilities are from 0 to 1"),
+        ("probabilities", [[0.5, 0.1]], "2 numbers for 3 classes"),
+        ("labels", [["good"], ["great"]], "row 1: column llm has the label 'great', which is not one of bad, good"),
+        ("labels", [["good"], None], "row 1: column llm has no answer"),
+        ("labels", ["['good"], "row 0: column llm has the label"),
+    ],
+)
+def test_answers_with_several_labels_that_do_not_fit_are_named(form: Any, cells: list[Any], message: str) -> None:
+    def read() -> object:
+        return form_of_sets(cells, where, "llm") if form is None else several(form).logits(cells, where)
+
+    with pytest.raises(InputError, match=message):
+        read()
+
+
+def test_with_several_labels_agreement_counts_rows_and_labels() -> None:
+    spec = given_spec(config(teacher_column="llm"), [["good"], ["bad", "so-so"], []], "x.csv", is_number=False)
+    assert (spec.labels, spec.multi_label) == (NAMES, True)
+    one = np.asarray([[1.0, -1, 2], [-1, -1, 2]], np.float32)
+    assert agreement(spec, one, one * np.asarray([1, 1, -1], np.float32)) == pytest.approx(2 / 3)
