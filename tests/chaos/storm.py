@@ -112,8 +112,8 @@ class Storm:
                 if self.killed.total() < self.num_kills and (commits := self.commits()) >= wanted:
                     # At a moment drawn from the seed.
                     time.sleep(self.random.uniform(0.0, 0.5))
-                    volley = self.volley()
-                    self.say(f"commits {commits:3d}  {'; '.join(volley) or 'nothing to kill'}")
+                    if volley := self.volley():
+                        self.say(f"commits {commits:3d}  {'; '.join(volley)}")
                     wanted = self.commits() + self.random.randint(1, 3)
                 time.sleep(LOOK_SECONDS)
         finally:
@@ -245,6 +245,8 @@ def storm(
     verified = call_main("verify", output)
     assert verified.returncode == 0, verified.stdout + verified.stderr
     one.say(f"complete: {len(found)} files equal to the single-process run, verify is content; {dict(one.killed)}")
+    if not base:
+        shutil.rmtree(output)
     return one.killed
 
 
@@ -259,7 +261,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first-seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=8, help="kills and stops in all")
-    parser.add_argument("--rows", type=int, default=4000)
+    parser.add_argument("--rows", type=int, default=8000)
     parser.add_argument("--nodes-by", choices=("test-cluster", "ray-start"), default="ray-start")
     parser.add_argument("--s3-faults", type=float, default=None, help="share of broken requests; output in S3")
     parser.add_argument("--log", type=Path)
