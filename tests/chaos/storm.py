@@ -117,6 +117,7 @@ class Storm:
                     wanted = self.commits() + self.random.randint(1, 3)
                 time.sleep(LOOK_SECONDS)
         finally:
+            kill([self.driver.pid] if self.driver.poll() is None else [])
             # What is still stopped would keep its place in the cluster from the next job.
             for _, pids in self.stopped:
                 kill(pids) if len(pids) == 1 else signal_all(pids, signal.SIGCONT)
