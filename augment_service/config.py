@@ -179,7 +179,11 @@ class PlanConfig(RunConfig):
     utilisation: float | None = runtime(
         None, "Assumed share of the GPU's peak performance (default 0.3; an assumption, not measured).", gt=0, le=1
     )
-    calibrate_seconds: float = runtime(10.0, "Length of the measurement in seconds, after the models are loaded.", ge=1)
+    calibrate_seconds: float = runtime(
+        10.0,
+        "Seconds that the plan takes in all. Loading the models and a minimum of rows may take longer.",
+        ge=1,
+    )
 
 
 def _as_in_algorithm(name: str) -> Any:

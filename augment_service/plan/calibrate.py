@@ -19,13 +19,13 @@ from augment_service.engine.batches import ModelInput
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.job.assemble import candidates_table, sample_statistics, samples_table
+from augment_service.plan.budget import is_counted_enough, next_block, warm_up_rows
 from augment_service.plan.estimate import Block, Count, Loaded, Passes, TypicalInput
 from shared.compute.memory import keep_freed_memory
 from shared.inputs.rows import SourceRow
 from shared.shards import write_shard
 from shared.storage.store import open_store
 
-WARM_UP_ROWS = 16
 BATCHES_PER_CALL = 4
 
 
@@ -95,34 +95,47 @@ class Bench:
         dtype = str(masked_lm.dtype).removeprefix("torch.")
         return Loaded(cost=masked_lm.cost(), device=masked_lm.device, dtype=dtype)
 
-    def count(self, shards: Sequence[Sequence[SourceRow]]) -> list[Passes]:
-        """The model passes of each of these shards."""
-        return [self._passes(rows) for rows in shards]
+    def count(self, shards: Sequence[Sequence[SourceRow]], seconds: float) -> list[Passes]:
+        """The model passes of each of these shards, of as many as can be counted in `seconds`, or of a minimum."""
+        began, characters, counted = time.perf_counter(), 0, list[Passes]()
+        for rows in shards:
+            if is_counted_enough(characters, len(counted), time.perf_counter() - began, seconds):
+                break
+            counted.append(self._passes(rows))
+            characters += sum(map(_characters, rows))
+        return counted
 
     def time_inputs(self, inputs: Sequence[TypicalInput], seconds: float) -> list[float]:
-        """Seconds of one model input of each kind, measured for about `seconds` in all.
+        """Seconds of one model input of each kind, measured for `seconds` in all, or for one round of single batches.
 
         The minimum of as many rounds as fit, because other processes on the machine only ever add time; what they add
         shows in the blocks of `time_rows`.
         """
-        self._seconds_of(inputs[0])
         began = time.perf_counter()
+        per_token = self._seconds_of(inputs[0], 1) / inputs[0].length
+        # Batches of about equal size, so that a round takes about as long as its number of batches says.
+        round_seconds = per_token * self._config.batch_tokens * len(inputs) * BATCHES_PER_CALL
+        batches = BATCHES_PER_CALL if time.perf_counter() - began + round_seconds < seconds else 1
         rounds: list[list[float]] = []
-        while not rounds or time.perf_counter() - began < seconds:
-            rounds.append([self._seconds_of(one) for one in inputs])
-        return [min(times) for times in zip(*rounds, strict=True)]
+        while True:
+            round_began = time.perf_counter()
+            rounds.append([self._seconds_of(one, batches) for one in inputs])
+            now = time.perf_counter()
+            if now - began + (now - round_began) > seconds:
+                return [min(times) for times in zip(*rounds, strict=True)]
 
     def time_rows(self, rows: Sequence[SourceRow], schema: pa.Schema, seconds: float) -> list[Block]:
-        """Process rows for about `seconds`, each block as the job would a shard; blocks double in size.
+        """Process rows for `seconds`, each block as the job would a shard; blocks grow as long as they fit.
 
         The first block only warms up, and is left out unless it is the only one.
         """
         blocks: list[Block] = []
-        size, start = WARM_UP_ROWS, 0
+        size, start = warm_up_rows([*map(_characters, rows)]), 0
         with tempfile.TemporaryDirectory(prefix="augment-plan-") as folder:
-            while start < len(rows) and sum(block.seconds for block in blocks[1:]) < seconds:
+            while start < len(rows) and size:
                 blocks.append(self._block(rows[start : start + size], schema, folder, len(blocks)))
-                start, size = start + size, size * 2
+                start += size
+                size = next_block([(block.rows, block.seconds) for block in blocks], seconds)
         return blocks[1:] or blocks
 
     def _passes(self, rows: Sequence[SourceRow]) -> Passes:
@@ -168,14 +181,18 @@ class Bench:
             vector_words=self._vectors.num_known,
         )
 
-    def _seconds_of(self, typical: TypicalInput) -> float:
-        """Seconds of one such input, in a few full batches of them."""
+    def _seconds_of(self, typical: TypicalInput, num_batches: int) -> float:
+        """Seconds of one such input, in full batches of them."""
         lexicon, length = self._masked_lm.lexicon, typical.length
         per_batch = max(self._config.batch_tokens // length, 1)
         ids = (lexicon.cls_id, *[lexicon.mask_id] * (length - 2), lexicon.sep_id)
         positions = tuple(1 + place * (length - 2) // typical.answers for place in range(typical.answers))
-        inputs = [ModelInput(ids, positions, length)] * (per_batch * BATCHES_PER_CALL)
+        inputs = [ModelInput(ids, positions, length)] * (per_batch * num_batches)
         batches = [range(start, start + per_batch) for start in range(0, len(inputs), per_batch)]
         began = time.perf_counter()
         self._masked_lm.rank(inputs, batches, self._engine.params.k + 1, None)
         return (time.perf_counter() - began) / len(inputs)
+
+
+def _characters(row: SourceRow) -> int:
+    return len(row.text_a) + len(row.text_b or "")

@@ -50,7 +50,8 @@ def run_command(config: PlanConfig) -> CommandResult:
 
     # Above this a CPU's rate is flat, while one call with batches made for a GPU takes minutes.
     small = config.model_copy(update={"batch_tokens": min(config.batch_tokens, MEASURED_BATCH_TOKENS)})
-    measured = measure(small, source, sample, num_processes=1 if gpu else _actors_per_node(config))
+    num_processes = 1 if gpu else _actors_per_node(config)
+    measured = measure(small, source, sample, num_processes, planning_since=began)
     work = whole_job(
         rows=source.num_rows, shard_rows=config.shard_rows, measured=measured, pace=_pace(config, measured.blocks)
     )

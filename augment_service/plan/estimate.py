@@ -113,7 +113,8 @@ class SecondsByLength:
 class Measurement:
     """What the calibration found: passes counted in whole shards, and times from `num_processes` processes.
 
-    counted: per shard; counted_rows: positions of the input that those shards take, quarantined rows included;
+    curve: None where no length was timed by itself, because a GPU will run the model; counted: per shard; counted_rows:
+    positions of the input that those shards take, quarantined rows included;
     start_seconds: until models and Ray are ready.
     """
 
@@ -121,7 +122,7 @@ class Measurement:
     num_processes: int
     counted: Sequence[Passes]
     counted_rows: int
-    curve: SecondsByLength
+    curve: SecondsByLength | None
     blocks: Sequence[Block]
     start_seconds: float
 
@@ -197,7 +198,9 @@ def whole_job(*, rows: int, shard_rows: int, measured: Measurement, pace: float)
     The blocks correct two things that a count cannot know: how many inputs a conditioning needs per word, and what
     batches of mixed lengths cost compared with batches of one length. Measured seconds are multiplied by `pace`.
     """
-    blocks, curve, cost = measured.blocks, measured.curve, measured.loaded.cost
+    blocks, cost = measured.blocks, measured.loaded.cost
+    # Without times by length, the blocks alone say how long a token takes.
+    curve = measured.curve or SecondsByLength({1: 1.0})
     counted, scale = merge(measured.counted), rows / measured.counted_rows
     asked = sum(block.model_inputs for block in blocks) / max(sum(block.passes.inputs for block in blocks), 1)
     by_curve = sum(curve.of(block.passes) for block in blocks) * asked

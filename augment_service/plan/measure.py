@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from augment_service.config import PlanConfig
-from augment_service.plan.calibrate import WARM_UP_ROWS, Bench, VectorBench
+from augment_service.plan.budget import COUNT_SHARE, LENGTHS_SHARE, SPARE_SECONDS, WARM_UP_ROWS
+from augment_service.plan.calibrate import Bench, VectorBench
 from augment_service.plan.estimate import Block, Loaded, Measurement, Passes, SecondsByLength, merge, typical_lengths
 from augment_service.plan.gpus import NO_GPU
 from augment_service.plan.processes import OwnProcess, each, own_processes
@@ -21,29 +22,34 @@ from shared.errors import ClusterError, InputError
 from shared.inputs.sources import Source
 from shared.schema import candidates_schema, samples_schema
 
-LENGTHS_SHARE = 0.3
-"""Share of `--calibrate-seconds` for single lengths; the rest is for rows."""
 
-
-def measure(config: PlanConfig, source: Source, sample: Sample, num_processes: int) -> Measurement:
+def measure(
+    config: PlanConfig, source: Source, sample: Sample, num_processes: int, planning_since: float
+) -> Measurement:
     """Measure in `num_processes` processes at once, since actors share the machine's memory and caches, too.
 
+    planning_since: when the plan began, by `time.monotonic()`; `--calibrate-seconds` later it has to end.
     Raises ModelError, InputError, ClusterError.
     """
-    began = time.monotonic()
+
+    def left() -> float:
+        return max(planning_since + config.calibrate_seconds - SPARE_SECONDS - time.monotonic(), 0.0)
+
+    began, is_for_gpu = time.monotonic(), config.gpu.lower() != NO_GPU
     with own_processes(num_processes, Bench, config.mlm_threads) as benches:
         loaded = _load(config, benches)
         start_seconds = time.monotonic() - began
-        if config.gpu.lower() == NO_GPU:
+        if not is_for_gpu:
             start_seconds += _ray_start_seconds()
-        counted = _count(sample, benches)
-        curve = _time_lengths(config, counted, benches)
-        blocks = _time_rows(config, source, sample, benches)
+        counted, counted_rows = _count(sample, benches, left() * COUNT_SHARE)
+        # The time of a GPU follows from operations: how this machine's CPUs depend on the length says nothing about it.
+        curve = None if is_for_gpu else _time_lengths(counted, benches, left() * LENGTHS_SHARE)
+        blocks = _time_rows(config, source, sample, benches, left())
     return Measurement(
         loaded=loaded[0],
         num_processes=num_processes,
         counted=counted,
-        counted_rows=sample.positions,
+        counted_rows=counted_rows,
         curve=curve,
         blocks=blocks,
         start_seconds=start_seconds,
@@ -59,27 +65,32 @@ def _load(config: PlanConfig, benches: Sequence[OwnProcess[Bench]]) -> list[Load
     return loaded
 
 
-def _count(sample: Sample, benches: Sequence[OwnProcess[Bench]]) -> list[Passes]:
-    parts = [(sample.shards[place :: len(benches)],) for place in range(len(benches))]
-    counted = [one for found in each(benches, Bench.count, parts) for one in found]
+def _count(sample: Sample, benches: Sequence[OwnProcess[Bench]], seconds: float) -> tuple[list[Passes], int]:
+    """The passes of each shard that was counted, and the positions of the input that these shards take."""
+    mixed = random.Random(0).sample(range(len(sample.shards)), len(sample.shards))
+    places = [mixed[number :: len(benches)] for number in range(len(benches))]
+    parts = [([sample.shards[place] for place in mine], seconds) for mine in places if mine]
+    found = each(benches[: len(parts)], Bench.count, parts)
+    done = [place for mine, passes in zip(places, found, strict=False) for place in mine[: len(passes)]]
+    counted = [one for passes in found for one in passes]
     if not any(part.by_length for part in counted):
         raise InputError("the rows that were sampled have no word that the masked LM would replace")
-    return counted
+    return counted, sum(sample.positions_of[place] for place in done)
 
 
-def _time_lengths(
-    config: PlanConfig, counted: Sequence[Passes], benches: Sequence[OwnProcess[Bench]]
-) -> SecondsByLength:
+def _time_lengths(counted: Sequence[Passes], benches: Sequence[OwnProcess[Bench]], seconds: float) -> SecondsByLength:
     inputs = typical_lengths(merge(counted))
-    parts = [(inputs, config.calibrate_seconds * LENGTHS_SHARE)] * len(benches)
+    parts = [(inputs, seconds)] * len(benches)
     times = zip(*each(benches, Bench.time_inputs, parts), strict=True)
     means = [sum(column) / len(benches) for column in times]
     return SecondsByLength({one.length: seconds for one, seconds in zip(inputs, means, strict=True)})
 
 
-def _time_rows(config: PlanConfig, source: Source, sample: Sample, benches: Sequence[OwnProcess[Bench]]) -> list[Block]:
+def _time_rows(
+    config: PlanConfig, source: Source, sample: Sample, benches: Sequence[OwnProcess[Bench]], seconds: float
+) -> list[Block]:
     rows = [row for shard in sample.shards for row in shard]
-    count, seconds = min(len(rows), config.shard_rows + WARM_UP_ROWS), config.calibrate_seconds * (1 - LENGTHS_SHARE)
+    count = min(len(rows), config.shard_rows + WARM_UP_ROWS)
     schema = _schema(config, source)
     parts = [(random.Random(number).sample(rows, count), schema, seconds) for number in range(len(benches))]
     return [block for found in each(benches, Bench.time_rows, parts) for block in found]

@@ -15,11 +15,20 @@ COUNTED_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Some whole shards of the input: their usable rows, the positions they take, and how many rows are unusable."""
+    """Some whole shards of the input: the usable rows of each, and how many positions it takes with the unusable."""
 
     shards: list[list[SourceRow]]
-    positions: int
-    quarantined: int
+    positions_of: list[int]
+
+    @property
+    def positions(self) -> int:
+        """Rows of all these shards, unusable ones included."""
+        return sum(self.positions_of)
+
+    @property
+    def quarantined(self) -> int:
+        """Unusable rows."""
+        return self.positions - sum(map(len, self.shards))
 
 
 def draw_sample(source: Source, config: PlanConfig) -> Sample:
@@ -28,13 +37,15 @@ def draw_sample(source: Source, config: PlanConfig) -> Sample:
     wanted = min(max(COUNTED_ROWS // config.shard_rows, 4), num_shards)
     chosen = {shard: place for place, shard in enumerate(sorted(random.Random(0).sample(range(num_shards), wanted)))}
     shards: list[list[SourceRow]] = [[] for _ in chosen]
-    positions = 0
+    positions_of = [0] * len(chosen)
     for position, item in enumerate(source.rows()):
         place = chosen.get(position // config.shard_rows)
         if place is not None:
-            positions += 1
+            positions_of[place] += 1
             if isinstance(item, SourceRow):
                 shards[place].append(item)
     if not any(shards):
-        raise InputError(f"all of the {positions} rows that were sampled are unusable; `run` would quarantine them")
-    return Sample(shards=shards, positions=positions, quarantined=positions - sum(map(len, shards)))
+        raise InputError(
+            f"all of the {sum(positions_of)} rows that were sampled are unusable; `run` would quarantine them"
+        )
+    return Sample(shards=shards, positions_of=positions_of)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from augment_service.plan.estimate import Measurement, Work, core_share
+from augment_service.plan.budget import relative_error
+from augment_service.plan.estimate import Block, Measurement, Work, core_share
 from augment_service.plan.gpus import Gpu
 from augment_service.plan.sample import Sample
 from shared.cli.progress import format_seconds
@@ -36,7 +37,8 @@ class Plan:
 def plan_summary(plan: Plan, sample: Sample, measured: Measurement) -> dict[str, Any]:
     """What `--json` prints."""
     work, gpu, loaded = plan.work, plan.gpu, measured.loaded
-    summary = {
+    curve = measured.curve.measured if measured.curve else {}
+    summary: dict[str, Any] = {
         "rows": work.rows,
         "quarantined": round(work.rows * sample.quarantined / sample.positions),
         "shards": work.shards,
@@ -55,7 +57,11 @@ def plan_summary(plan: Plan, sample: Sample, measured: Measurement) -> dict[str,
         "model_actor_seconds": round(plan.model_seconds, 1),
         "vector_actor_seconds": round(plan.vector_seconds, 1),
         "other_actor_seconds": round(work.rest_seconds, 1),
-        "counted_rows": sample.positions,
+        "counted_rows": measured.counted_rows,
+        "relative_errors": {
+            "model_tokens": _rounded(relative_error([(1, one.tokens) for one in measured.counted])),
+            "measured_seconds": _rounded(relative_error([(one.rows, _seconds(plan, one)) for one in measured.blocks])),
+        },
         "measured": {
             "device": loaded.device,
             "dtype": loaded.dtype,
@@ -63,7 +69,7 @@ def plan_summary(plan: Plan, sample: Sample, measured: Measurement) -> dict[str,
             "rows": sum(block.rows for block in measured.blocks),
             "core_share": round(core_share(measured.blocks), 3),
             "tokens_per_second": round(work.tokens / max(work.cpu_model_seconds, 1e-9), 1),
-            "seconds_per_input": [[length, seconds] for length, seconds in measured.curve.measured.items()],
+            "seconds_per_input": [[length, seconds] for length, seconds in curve.items()],
         },
     }
     if gpu:
@@ -97,6 +103,12 @@ def plan_text(summary: dict[str, Any]) -> str:
         f"measured here  {measured['rows']} rows in {_plural(measured['processes'], 'process', 'processes')} "
         f"({measured['device']}, {measured['dtype']}): {measured['tokens_per_second']:,.0f} tokens/s each in the model",
     ]
+    if (errors := summary["relative_errors"])["measured_seconds"] is not None:
+        counted = f"within {errors['model_tokens']:.0%}" if errors["model_tokens"] is not None else "unknown"
+        lines.append(
+            f"accuracy       tokens {counted}, measured seconds within {errors['measured_seconds']:.0%} (two standard "
+            "errors of the sample; --calibrate-seconds sets its size)"
+        )
     if assumed := summary.get("assumed"):
         lines.append(
             f"assumed        {summary['gpu']}: {assumed['bf16_flops'] / 1e12:,.0f} TFLOP/s in bf16 and "
@@ -113,6 +125,15 @@ def plan_text(summary: dict[str, Any]) -> str:
             f"only {summary['shards']} of {summary['actors']} actors have work: use a smaller --shard-rows to spread it"
         )
     return "\n".join(lines)
+
+
+def _seconds(plan: Plan, block: Block) -> float:
+    """The seconds of a block that the plan scales up: with a GPU, none of those in the model."""
+    return block.seconds - block.model_seconds if plan.gpu else block.seconds
+
+
+def _rounded(error: float | None) -> float | None:
+    return None if error is None else round(error, 4)
 
 
 def _plural(count: int, noun: str, plural: str = "") -> str:

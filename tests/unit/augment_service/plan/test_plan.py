@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import transformers
 from hypothesis import given, settings
@@ -14,6 +17,8 @@ from hypothesis import strategies as st
 from augment_service.cli import main
 from augment_service.config import PlanConfig
 from augment_service.engine.flops import ModelCost, model_cost
+from augment_service.plan.budget import LEAST_BLOCKS, next_block, relative_error, warm_up_rows
+from augment_service.plan.calibrate import Bench
 from augment_service.plan.estimate import (
     Block,
     Count,
@@ -34,6 +39,8 @@ from augment_service.plan.estimate import (
 from augment_service.plan.gpus import GPUS, KERNELS_PER_LAYER, SECONDS_PER_KERNEL, find_gpu
 from augment_service.plan.measure import measure
 from shared.errors import UsageError
+from shared.inputs.rows import SourceRow
+from shared.schema import samples_schema
 from tests.support.models import save_random_model, save_random_vectors
 
 COST = ModelCost(layers=2, linear=1e6, attention=1e3, head=5e5)
@@ -47,7 +54,7 @@ def passes_of(by_length: dict[int, tuple[int, int]]) -> Passes:
     return Passes({length: Count(inputs=one[0], answers=one[1]) for length, one in by_length.items()})
 
 
-def measurement(passes: Passes, curve: SecondsByLength = CURVE, asked: int = 1) -> Measurement:
+def measurement(passes: Passes, curve: SecondsByLength | None = CURVE, asked: int = 1) -> Measurement:
     """100 rows took 30 s, of which 20 in the model and 2 in the vectors; half of a core; `asked` inputs per pass."""
     block = Block(
         rows=100,
@@ -96,6 +103,67 @@ def test_a_job_of_the_measured_rows_takes_the_measured_time(passes: Passes) -> N
     assert done.rest_seconds == pytest.approx(8.0)
     assert (done.samples, done.num_bytes, done.shards) == (2000, 100_000, 10)
     assert done.inputs == pytest.approx(passes.inputs)
+
+
+def test_without_times_by_length_the_blocks_alone_give_the_time() -> None:
+    measured = measurement(passes_of({10: (100, 100), 40: (5, 5)}), curve=None)
+    done = whole_job(rows=200, shard_rows=10, measured=measured, pace=1.0)
+    assert done.cpu_model_seconds == pytest.approx(40.0)
+    assert done.rest_seconds == pytest.approx(16.0)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.floats(1e-6, 100), st.floats(0, 60), st.lists(st.integers(1, 100_000), min_size=1, max_size=40))
+def test_blocks_fit_into_the_time_or_are_the_least_possible(
+    seconds_per_row: float, seconds: float, characters: list[int]
+) -> None:
+    least = warm_up_rows(characters)
+    assert 1 <= least <= 16
+    assert least == 1 or sum(characters[: least - 1]) < 4096
+    done = [(least, least * seconds_per_row)]
+    while len(done) < 30 and (size := next_block(done, seconds)):
+        done.append((size, size * seconds_per_row))
+    assert len(done) > LEAST_BLOCKS
+    # Every row costs at most the time that was given, or as much as the few rows that are always measured.
+    allowed = max(seconds, (1 + LEAST_BLOCKS) * least * seconds_per_row)
+    assert sum(spent for _, spent in done) <= allowed * (1 + 1e-9)
+
+
+def test_an_error_is_that_of_the_rate() -> None:
+    assert relative_error([(10, 5.0)]) is None
+    assert relative_error([(10, 5.0), (40, 20.0)]) == 0
+    # Rates of 0.9 and 1.1 have a standard error of 0.1 around 1.
+    assert relative_error([(10, 9.0), (10, 11.0)]) == pytest.approx(0.2)
+
+
+class _SlowBench(Bench):
+    """Counts and processes rows that each take a second, by a clock of its own."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock, self.rows = clock, 0
+
+    def _passes(self, rows: Sequence[SourceRow]) -> Passes:
+        self.clock[0] += len(rows)
+        return passes_of({10: (len(rows), len(rows))})
+
+    def _block(self, rows: Sequence[SourceRow], schema: pa.Schema, folder: str, shard: int) -> Block:
+        self.rows += len(rows)
+        return replace(measurement(self._passes(rows)).blocks[0], rows=len(rows), seconds=float(len(rows)))
+
+
+@pytest.mark.parametrize(("seconds", "num_counted", "num_rows"), [(0.0, 2, 48), (1100.0, 3, 1100), (2000.0, 4, 2000)])
+def test_a_calibration_does_as_much_as_its_time_allows(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, num_counted: int, num_rows: int
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("augment_service.plan.calibrate.time.perf_counter", lambda: clock[0])
+    rows = [SourceRow(number, "a good movie" * 12) for number in range(2000)]
+    bench = _SlowBench(clock)
+    assert len(bench.count([rows[:350]] * 4, seconds)) == num_counted
+    blocks = bench.time_rows(rows, samples_schema(pa.string(), []), seconds)
+    # The last block ends where less than a warm-up would still fit.
+    assert num_rows - 16 < bench.rows <= num_rows
+    assert bench.rows - 16 == sum(block.rows for block in blocks)
 
 
 def test_time_that_other_processes_took_is_not_counted() -> None:
