@@ -15,9 +15,12 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from shared.compute.waiting import wait_briefly
+
 # oneDNN reads this at its first product. Its AMX kernels add up a row's terms in an order that depends on the number of
 # rows, so a text's candidates would depend on the texts next to it (decision 0013). A value that is set already stays.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+wait_briefly()
 
 if TYPE_CHECKING:
     from augment_service.augmenter import Augmenter

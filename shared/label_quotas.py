@@ -61,6 +61,3 @@ class LabelQuotas:
         if isinstance(label, list):
             return max((self.numbers[one] for one in map(label_text, label) if one in self.numbers), default=n_a)
         return n_a if label is None else self.numbers.get(label_text(label), n_a)
-
-
-NO_QUOTAS = LabelQuotas()

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from shared.compute.waiting import wait_briefly
+
 if TYPE_CHECKING:
     from trainer.inference import Classifier, Prediction, evaluate, load_student
 
     __version__: str
+
+wait_briefly()
 
 __all__ = ["Classifier", "Prediction", "__version__", "evaluate", "load_student"]
 

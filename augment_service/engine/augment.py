@@ -14,7 +14,7 @@ from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.proposer import Answer, Ask, Found, Neighbours, Proposer, Steps, TextProposals
 from shared.candidates import RowCandidates, Samples
 from shared.inputs.rows import SourceRow
-from shared.label_quotas import NO_QUOTAS, LabelQuotas
+from shared.label_quotas import LabelQuotas
 from shared.params import AugmentParams
 
 DEFAULT_BATCH_TOKENS = 1024
@@ -45,7 +45,7 @@ class AugmentEngine(Proposer):
         neighbours: Neighbours,
         params: AugmentParams,
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
-        quotas: LabelQuotas = NO_QUOTAS,
+        quotas: LabelQuotas | None = None,
     ) -> None:
         super().__init__(masked_lm.lexicon, params, quotas)
         self.masked_lm, self.neighbours, self.batch_tokens = masked_lm, neighbours, batch_tokens

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
 
 from augment_service.engine.batches import Ints, ModelInput, ModelInputs, Ranking, Rankings
 from augment_service.engine.inputs import InputPlanner, Place
@@ -20,9 +22,11 @@ from augment_service.engine.shard_candidates import ShardCandidates
 from augment_service.engine.words import Word
 from shared.candidates import Origin, RowCandidates, Site, TextCandidates
 from shared.inputs.rows import SourceRow
-from shared.label_quotas import NO_QUOTAS, LabelQuotas
 from shared.letters import match_case
 from shared.params import AugmentParams
+
+if TYPE_CHECKING:
+    from shared.label_quotas import LabelQuotas
 
 OWN_WORD_MARGIN = 1
 """One more entry is ranked than needed, because the word itself may be left out."""
@@ -103,7 +107,7 @@ class EngineStatistics:
 class Proposer:
     """Candidates of rows, as steps. quotas: N_a of labels that have their own."""
 
-    def __init__(self, lexicon: Lexicon, params: AugmentParams, quotas: LabelQuotas = NO_QUOTAS) -> None:
+    def __init__(self, lexicon: Lexicon, params: AugmentParams, quotas: LabelQuotas | None = None) -> None:
         self.lexicon, self.params, self.quotas = lexicon, params, quotas
         self.vocabulary, self.splitter = lexicon.vocabulary, lexicon.splitter
         self.statistics = EngineStatistics()
@@ -116,6 +120,8 @@ class Proposer:
 
     def n_a_of(self, rows: Sequence[SourceRow]) -> Ints:
         """(rows,) int64 samples that each row is to have."""
+        if self.quotas is None:
+            return np.full(len(rows), self.params.n_a, np.int64)
         return self.quotas.of_rows((row.label for row in rows), self.params.n_a)
 
     def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[Sequence[RowCandidates]]:

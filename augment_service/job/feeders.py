@@ -39,7 +39,7 @@ from augment_service.job.assemble import shard_table
 from augment_service.job.failures import BrokenProcessError
 from shared.compute.memory import keep_freed_memory
 from shared.inputs.rows import SourceRow
-from shared.label_quotas import NO_QUOTAS, LabelQuotas
+from shared.label_quotas import LabelQuotas
 from shared.params import AugmentParams
 
 PART_ROWS = 128
@@ -67,7 +67,7 @@ class FeederWork:
     params: AugmentParams
     batch_tokens: int
     emit: str
-    quotas: LabelQuotas = NO_QUOTAS
+    quotas: LabelQuotas | None = None
 
 
 @dataclass(frozen=True, slots=True)
