@@ -42,7 +42,7 @@ def steps(seconds: float) -> float:
             wanted = teacher(tokens).last_hidden_state[..., :144].float()
         with torch.autocast("cpu", torch.bfloat16):
             found = student(tokens).last_hidden_state.float()
-        functional.mse_loss(found, wanted).backward()
+        torch.autograd.backward(functional.mse_loss(found, wanted))
         optimizer.step()
         optimizer.zero_grad()
         done += 1
