@@ -185,7 +185,7 @@ def _expected_cause(error: BaseException, num_workers: int) -> ExpectedError:
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
         return ClusterError(
-            f"worker {ranks} of {num_workers} (counted from 0) died: killed, out of memory, or its node was lost; {again}"
+            f"worker {ranks} of {num_workers}, counted from 0, died: killed, out of memory, or with its node; {again}"
         )
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Two workers of Ray Train: one killed, both interrupted, the command killed. The same command ends with the same bits."""
+"""Two workers of Ray Train: one killed, a signal, the command killed. Run again, it ends with the same bits."""
 
 from __future__ import annotations
 
@@ -120,8 +120,10 @@ def test_a_killed_worker_ends_the_command_with_one_line(
         os.kill(training.workers()[rank], signal.SIGKILL)
         code, errors = training.ended()
         assert code == 1
-        assert "Traceback" not in errors
-        (line,) = [one for one in errors.splitlines() if one.startswith("trainer: error:")]
+        # Ray's cleaner complains about other Rays that happen to run on this machine.
+        own = [one for one in errors.splitlines() if not one.startswith("(PlacementGroupCleaner")]
+        assert not [one for one in own if "Traceback" in one]
+        (line,) = [one for one in own if one.startswith("trainer: error:")]
         assert line.endswith("run the same command again: it continues from the last checkpoint")
         wait_until_gone(processes, 30)
 
