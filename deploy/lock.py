@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "deploy" / "locks"
-EXTRAS = {"all": ("all",), "serve": ("embedded", "serve")}
+EXTRAS = {"all": ("all",), "serve": ("embedded", "serve", "traces")}
 """Name of a lock -> extras of pyproject.toml that it holds."""
 PYTHON = "3.11"
 """The Python of the Dockerfile."""

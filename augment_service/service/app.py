@@ -52,7 +52,9 @@ class AppSettings:
     gzip: bool
 
     @classmethod
-    def of(cls, config: ServeConfig, access: Access, *, only_loopback_hosts: bool = False) -> Self:
+    def of(
+        cls, config: ServeConfig, access: Access, *, only_loopback_hosts: bool, sends_request_id: bool = True
+    ) -> Self:
         """The settings in the options of `augment_service serve`."""
         return cls(
             access=access,
@@ -67,6 +69,7 @@ class AppSettings:
                 cors=Cors(config.cors_origin),
                 tracer=make_tracer(config.traces),
                 only_loopback_hosts=only_loopback_hosts,
+                sends_request_id=sends_request_id,
             ),
             cache_bytes=config.cache_bytes,
             max_requests=config.max_requests,

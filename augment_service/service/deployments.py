@@ -1,6 +1,7 @@
 """The service on Ray Serve: masked LM and vectors as separate deployments, the application as their ingress.
 
-`serve run deploy/serve/serve.yaml` starts it. `build` takes those options of `augment_service serve` that apply here.
+`serve run deploy/serve/serve.yaml` starts it. `build` takes those options of `augment_service serve` that apply here,
+as arguments or from AUGMENT_SERVICE_* in the environment of the cluster.
 Replicas may die: a call that a replica did not answer is repeated on another one, which is safe because answers are
 pure functions.
 """
@@ -24,11 +25,13 @@ from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.proposer import Answer, Ask, Nearest
 from augment_service.service.access import Access
 from augment_service.service.app import AppSettings, create_app
+from augment_service.service.environment import log_unknown_variables
 from augment_service.service.info import ModelInfo, of_masked_lm, of_vectors
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models, load_batcher, load_neighbours
 from augment_service.service.tokens import read_tokens
 from shared.cli.logs import configure_logs
+from shared.cli.values import over_environment
 from shared.compute.memory import keep_freed_memory
 from shared.errors import ClusterError, ExpectedError, OverloadError
 
@@ -95,6 +98,7 @@ class Ingress:
 
     def __init__(self, config: ServeConfig, masked_lm: DeploymentHandle, glove: DeploymentHandle) -> None:
         configure_logs(config.log_format, config.log_level)
+        log_unknown_variables()
         self._config, self._masked_lm, self._glove = config, masked_lm, glove
 
     def __serve_build_asgi_app__(self) -> FastAPI:
@@ -107,7 +111,12 @@ class Ingress:
             models.info["glove"] = await _ask(lambda: self._glove.info.remote())
             return models
 
-        return create_app(load, AppSettings.of(config, Access(read_tokens(config.token_file))))
+        access = Access(read_tokens(config.token_file))
+        # Which address Ray's proxy listens on is unknown here, so that the Host header decides. The proxy adds the id
+        # of each request to its answer, and to the request, where the application finds it.
+        only_loopback = not access.needs_token and not config.allow_without_token
+        settings = AppSettings.of(config, access, only_loopback_hosts=only_loopback, sends_request_id=False)
+        return create_app(load, settings)
 
 
 class RemoteModels:
@@ -146,10 +155,12 @@ class RemoteModels:
 
 def build(args: dict[str, Any]) -> serve.Application:
     """The application of a Serve configuration. `args`: options of `augment_service serve`, such as `mlm: embedded`."""
-    config = ServeConfig.build(args)
+    config = over_environment(ServeConfig, args, {})
     read_tokens(config.token_file)
     # The decorators turned the classes into deployments, which their types do not show.
     ingress, masked_lm, glove = (_deployment(one) for one in (Ingress, MaskedLM, Glove))
+    # A replica that Serve stops finishes its requests first. Models are asked until the last request is answered.
+    ingress = ingress.options(graceful_shutdown_timeout_s=config.drain_seconds)
     return ingress.bind(config, masked_lm.bind(config), glove.bind(config))
 
 

@@ -49,7 +49,7 @@ class MiddlewareSettings:
     limit. slow_seconds: log and count requests that take longer, except for streams. access_log: one log line per
     request, without texts or tokens. root_path: the path under which a proxy publishes the service; it is removed from
     requests that still have it. only_loopback_hosts: reject every Host header but a loopback name (DNS-rebinding
-    protection).
+    protection). sends_request_id: add X-Request-Id to answers, unless the server in front of the application does.
     """
 
     max_body_bytes: int
@@ -61,6 +61,7 @@ class MiddlewareSettings:
     cors: Cors = field(default_factory=lambda: Cors(()))
     tracer: Tracer = field(default_factory=NoTracer)
     only_loopback_hosts: bool = False
+    sends_request_id: bool = True
 
 
 class Middleware:
@@ -97,8 +98,8 @@ class Middleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                more = [*SECURITY_HEADERS, (REQUEST_ID_HEADER, request_id), *cors_headers]
-                message["headers"] = [*message["headers"], *more]
+                ids = [(REQUEST_ID_HEADER, request_id)] if self._settings.sends_request_id else []
+                message["headers"] = [*message["headers"], *SECURITY_HEADERS, *ids, *cors_headers]
                 deadline.allow(None)
             await send(message)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
 import time
@@ -26,20 +25,19 @@ from augment_service.service.admin import AdminServer
 from augment_service.service.app import AppSettings, create_app
 from augment_service.service.connections import GuardedConfig
 from augment_service.service.descriptors import usable_connections
+from augment_service.service.environment import log_unknown_variables
 from augment_service.service.loading import check_paths, load_local_models
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from augment_service.service.state import State
-from augment_service.service.tokens import TOKENS_VARIABLE, read_tokens
+from augment_service.service.tokens import read_tokens
 from shared.cli.command_line import CommandResult
-from shared.cli.environment import unknown_variables
 from shared.compute.memory import keep_freed_memory
 from shared.errors import ModelError, UsageError
 
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2048
-_OTHER_VARIABLES = (TOKENS_VARIABLE, "AUGMENT_SERVICE_CONFIG", "AUGMENT_SERVICE_CACHE")
 _LAST_RESORT_SECONDS = 5.0
 """After the time for draining, until connections are cut whose refusal nobody reads."""
 
@@ -55,8 +53,7 @@ def run_command(config: ServeConfig) -> CommandResult:
     threadpoolctl.threadpool_limits(1, user_api="blas")
     listener = _listen(config.host, config.port)
     logger.info("listening", extra={"fields": {"url": _url(listener), "tokens": len(tokens)}})
-    if unknown := unknown_variables(ServeConfig, os.environ, _OTHER_VARIABLES):
-        logger.warning("unknown_environment_variables", extra={"fields": {"names": ", ".join(unknown)}})
+    log_unknown_variables()
     access = Access(tokens)
     app = local_app(config, access)
     admin = None

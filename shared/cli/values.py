@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from shared.cli.config import CommandConfig, flag_of
 from shared.cli.environment import from_environment, variable_of
 from shared.cli.options import takes_several, value_type
 from shared.cli.yaml_file import read_yaml
 from shared.errors import UsageError
+
+Config = TypeVar("Config", bound=CommandConfig)
 
 
 def from_namespace(model: type[CommandConfig], namespace: argparse.Namespace) -> CommandConfig:
@@ -20,9 +23,14 @@ def from_namespace(model: type[CommandConfig], namespace: argparse.Namespace) ->
     if not model.environment_prefix:
         return model.build((_from_file(model, path) if path else {}) | flags)
     path = path or os.environ.get(variable_of(model, "config"))
-    given = {name: value for name, value in from_environment(model, os.environ).items() if name not in flags}
+    return over_environment(model, flags, _from_file(model, path) if path else {})
+
+
+def over_environment(model: type[Config], chosen: Mapping[str, Any], defaults: Mapping[str, Any]) -> Config:
+    """Build the configuration: `chosen` over the environment over `defaults`. Raises UsageError."""
+    given = {name: value for name, value in from_environment(model, os.environ).items() if name not in chosen}
     try:
-        return model.build((_from_file(model, path) if path else {}) | given | flags)
+        return model.build({**defaults, **given, **chosen})
     except UsageError as error:
         name = next((one for one in given if str(error).startswith(f"{flag_of(one)}:")), None)
         if name is None:

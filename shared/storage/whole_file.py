@@ -1,40 +1,109 @@
-"""One output file that is there as a whole or not at all, on a local disk or in an object store."""
+"""Output files that are there as a whole or not at all, on a local disk or in an object store.
+
+What was given up: several files become visible one after the other, the one that matters last.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
-from shared.errors import StoreError
-from shared.storage.objects import is_remote, upload
-from shared.storage.store import local_path
+from shared.errors import StoreError, UsageError
+from shared.storage.objects import is_remote, split_uri, upload
+from shared.storage.store import local_path, open_store
+
+
+def check_target(uri: str, option: str) -> None:
+    """Find out before any work whether a file could be written there; nothing is changed.
+
+    Raises UsageError for what is neither a path nor in a store, or names no file; StoreError for a bucket that does not
+    exist or cannot be reached.
+    """
+    if not is_remote(uri):
+        if Path(local_path(uri)).is_dir():
+            raise UsageError(f"{option} {uri} is a folder: name a file in it")
+        return
+    root, key = split_uri(uri)
+    if not key or uri.endswith("/"):
+        raise UsageError(f"{option} {uri}: the name of the file is missing; write {root}/folder/name")
+    folder, _ = _split(uri)
+    open_store(folder).entries()
 
 
 @contextlib.contextmanager
 def whole_file(uri: str) -> Iterator[Path]:
     """A path to write to; what was written there becomes the file `uri` if the block ends without an error.
 
-    Raises StoreError, also for an OSError of the block; UsageError for a URI that is neither a path nor in a store.
+    Raises what `whole_files` does.
     """
-    if is_remote(uri):
-        with tempfile.TemporaryDirectory(prefix="tinybert-") as folder:
-            path = Path(folder) / "file"
-            with _errors_of(uri):
-                yield path
-            upload(path, uri)
-        return
-    target = Path(local_path(uri))
-    temporary = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    with _errors_of(uri):
+    with whole_files(uri) as (path,):
+        yield path
+
+
+@contextlib.contextmanager
+def whole_files(*uris: str) -> Iterator[Sequence[Path]]:
+    """Paths to write to; what was written there becomes the files `uris`, in this order, if the block ends well.
+
+    An older file whose path was left empty is removed. uris: files of one folder or prefix, the most important last.
+    Raises StoreError, also for an OSError of the block, and then says where the files are if only the upload failed;
+    UsageError for a URI that is neither a path nor in a store.
+    """
+    target = uris[-1]
+    if is_remote(target):
+        with _errors_of(target):
+            folder = Path(tempfile.mkdtemp(prefix="tinybert-"))
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            temporary.replace(target)
+            paths = [folder / PurePosixPath(uri).name for uri in uris]
+            with _errors_of(target):
+                yield paths
+            _upload(paths, uris)
+        except _UploadError as error:
+            # Perhaps the work of hours.
+            raise StoreError(f"{error}; what was to be written is kept in {folder}") from error
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    targets = [Path(local_path(uri)) for uri in uris]
+    paths = [one.with_name(f"{one.name}.partial-{os.getpid()}") for one in targets]
+    with _errors_of(target):
+        try:
+            targets[-1].parent.mkdir(parents=True, exist_ok=True)
+            yield paths
+            for path, one in zip(paths, targets, strict=True):
+                if path.exists():
+                    path.replace(one)
+                else:
+                    one.unlink(missing_ok=True)
         finally:
-            temporary.unlink(missing_ok=True)
+            for path in paths:
+                path.unlink(missing_ok=True)
+
+
+class _UploadError(StoreError):
+    """The block has ended, and its files could not be uploaded."""
+
+
+def _upload(paths: Sequence[Path], uris: Sequence[str]) -> None:
+    try:
+        for path, uri in zip(paths, uris, strict=True):
+            if path.exists():
+                upload(path, uri)
+            else:
+                folder, name = _split(uri)
+                open_store(folder).delete(name)
+    except StoreError as error:
+        raise _UploadError(str(error), error.is_transient) from error
+
+
+def _split(uri: str) -> tuple[str, str]:
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    return folder, name
 
 
 @contextlib.contextmanager

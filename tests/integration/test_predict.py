@@ -206,7 +206,7 @@ def test_a_submission_has_the_benchmarks_form(folder: Path) -> None:
     ("more", "code", "message"),
     [
         (("--output", "answers.xlsx"), 2, "must end in .csv, .tsv, .jsonl, .parquet"),
-        (("--output", "s3://bucket/answers.csv"), 2, "writes to a local folder only"),
+        (("--output", "hdfs://node/answers.csv"), 2, "an output must be a local path"),
         (("--model", "/nowhere"), 1, "--model /nowhere"),
         (("--model", "/nowhere.onnx"), 1, "/nowhere.onnx: no such file"),
         (("--text-column", "body"), 1, "--text-column body"),

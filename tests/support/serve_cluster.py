@@ -63,6 +63,11 @@ class ServeCluster:
         """The output so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
+    def client(self, token: str | None = None, **options: Any) -> httpx.Client:
+        """An HTTP client for the service."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, **options)
+
     def replica_pids(self, deployment: str) -> list[int]:
         """Process ids of a deployment's replicas."""
         name = f"ServeReplica:augment:{deployment}"

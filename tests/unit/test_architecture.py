@@ -97,16 +97,15 @@ ALLOWED: Mapping[str, set[str]] = {
     },
     "trainer.export": {
         "trainer.positions",
-        "trainer.run_folder",
         "shared.errors",
         "shared.model_folder",
         "shared.cli",
         "shared.inputs",
+        "shared.storage",
     },
     "trainer.report": {
         "trainer.positions",
         "trainer.result",
-        "trainer.run_folder",
         "trainer.data",
         "trainer.export",
         "shared.errors",
@@ -114,6 +113,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "shared.model_folder",
         "shared.cli",
         "shared.compute",
+        "shared.storage",
     },
 }
 ONLY_IN: Mapping[str, set[str]] = {

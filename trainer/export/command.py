@@ -13,19 +13,19 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from shared.cli.command_line import CommandResult
-from shared.errors import StoreError, UsageError
+from shared.errors import UsageError
 from shared.model_folder import MULTI_LABEL
+from shared.storage.whole_file import check_target, whole_files
 from trainer.export.check import Agreement, LogitCheck, check_equal_logits, compare_predictions
 from trainer.export.config import ExportConfig
 from trainer.export.onnx_file import quantise, write_onnx
 from trainer.export.sample_inputs import EncodedRow, encode_texts, input_names, random_rows, read_texts
 from trainer.export.saved_classifier import SavedClassifier, load_saved_classifier
 from trainer.positions import longest_input
-from trainer.run_folder import check_is_local
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,24 +59,20 @@ class ExportFacts:
 
 def run_command(config: ExportConfig) -> CommandResult:
     """Export and check. Leaves the file and, next to it, a JSON file with its facts. Raises ExpectedError."""
-    check_is_local(config.output, "--output")
-    output = Path(config.output)
-    if output.is_dir() or output.suffix == ".json":
-        raise UsageError(f"--output {output}: name a file such as {output.with_suffix('') / 'model.onnx'}")
+    output = config.output
+    suffix = PurePosixPath(output).suffix
+    if suffix == ".json":
+        raise UsageError(f"--output {output}: name a file such as {output.removesuffix(suffix)}/model.onnx")
+    check_target(output, "--output")
     classifier = load_saved_classifier(config.model, "--model")
     longest = min(longest_input(classifier.model, classifier.tokenizer), config.max_length or 1 << 30)
     rows = _comparison_rows(config, classifier, longest)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as temporary:
+    with whole_files(f"{output.removesuffix(suffix)}.json", output) as (report, finished):
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=finished.parent) as temporary:
             facts = _export(config, classifier, longest, rows, Path(temporary))
-            report = Path(temporary) / "facts.json"
-            report.write_text(json.dumps(facts.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-            (Path(temporary) / "model.onnx").replace(output)
-            report.replace(output.with_suffix(".json"))
-    except OSError as error:
-        raise StoreError(f"--output {output}: {error.strerror or error}") from error
-    return CommandResult({"output": str(output)} | facts.as_dict(), _summary(output, facts))
+            (Path(temporary) / "model.onnx").replace(finished)
+        report.write_text(json.dumps(facts.as_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return CommandResult({"output": output} | facts.as_dict(), _summary(output, facts))
 
 
 def _export(
@@ -121,7 +117,7 @@ def _comparison_rows(config: ExportConfig, classifier: SavedClassifier, longest:
     return random_rows(classifier.tokenizer, config.rows, min(8, longest), min(64, longest), config.seed)
 
 
-def _summary(output: Path, facts: ExportFacts) -> str:
+def _summary(output: str, facts: ExportFacts) -> str:
     size = f"{output}: {facts.bytes / 1e6:.1f} MB ({facts.bytes_pytorch / 1e6:.1f} MB in PyTorch), opset {facts.opset}"
     agreement = facts.agreement
     if agreement is None:

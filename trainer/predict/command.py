@@ -19,15 +19,17 @@ import torch
 
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import Progress, format_seconds
-from shared.errors import InputError, StoreError, UsageError
+from shared.errors import InputError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
+from shared.storage.objects import is_remote
+from shared.storage.store import local_path
+from shared.storage.whole_file import check_target, whole_file, whole_files
 from trainer.predict.columns import OutputColumns
 from trainer.predict.config import PredictConfig
 from trainer.predict.models import Predictor, open_predictor
 from trainer.predict.writers import as_table, check_suffix, open_writer
-from trainer.run_folder import check_is_local
 
 QUARANTINE = ".quarantine.jsonl"
 LONGEST_SCORE = 5.0
@@ -44,8 +46,8 @@ class _Chunk:
 
 def run_command(config: PredictConfig) -> CommandResult:
     """Predict and write --output. Raises ExpectedError."""
-    check_is_local(config.output, "--output")
-    check_suffix(Path(config.output))
+    check_suffix(config.output)
+    check_target(config.output, "--output")
     if config.threads:
         torch.set_num_threads(config.threads)
     return predict_table(config, open_predictor(config))
@@ -54,9 +56,9 @@ def run_command(config: PredictConfig) -> CommandResult:
 def predict_table(config: PredictConfig, model: Predictor) -> CommandResult:
     """The same with a model in memory. Raises ExpectedError."""
     began = time.monotonic()
-    output = Path(config.output)
+    output = config.output
     source = open_source(from_config(config, input=config.data))
-    if output.exists() and any(_is_same(output, file.path) for file in source.files):
+    if any(_is_same(output, file.path) for file in source.files):
         raise UsageError(f"--output {output} is one of the files of --data: name another file")
     columns = OutputColumns(
         source=source,
@@ -66,14 +68,10 @@ def predict_table(config: PredictConfig, model: Predictor) -> CommandResult:
         threshold=config.threshold,
     )
     write = _write_submission if config.submission else _write_table
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        done, refused = write(config, columns, model, output)
-    except OSError as error:
-        raise StoreError(f"--output {output}: {error.strerror or error}") from error
+    done, refused = write(config, columns, model)
     seconds = time.monotonic() - began
     summary = {
-        "output": str(output),
+        "output": output,
         "rows": done,
         "quarantined": refused,
         "seconds": round(seconds, 1),
@@ -85,49 +83,40 @@ def predict_table(config: PredictConfig, model: Predictor) -> CommandResult:
     return CommandResult(summary, text)
 
 
-def _write_table(config: PredictConfig, columns: OutputColumns, model: Predictor, output: Path) -> tuple[int, int]:
+def _write_table(config: PredictConfig, columns: OutputColumns, model: Predictor) -> tuple[int, int]:
     """Returns the numbers of rows written and set aside."""
     schema = columns.schema()
-    partial, aside = _partial(output), Path(f"{output}{QUARANTINE}")
     done = refused = 0
-    with _removed_unless_renamed(partial, _partial(aside)):
-        writer = open_writer(check_suffix(output), partial, schema)
-        try:
-            with _partial(aside).open("w", encoding="utf-8") as quarantine:
-                for chunk in _chunks(config, columns.source):
-                    for one in chunk.refused:
-                        quarantine.write(json.dumps(_record(one), ensure_ascii=False) + "\n")
-                    if chunk.rows:
-                        logits = model.logits(*_texts(chunk), config.batch_size)
-                        writer.write(as_table(schema, columns.columns(chunk.rows, logits)))
-                    done += len(chunk.rows)
-                    refused += len(chunk.refused)
-        finally:
-            writer.close()
-        if refused:
-            _partial(aside).replace(aside)
-        else:
-            aside.unlink(missing_ok=True)
-        partial.replace(output)
+    with whole_files(f"{config.output}{QUARANTINE}", config.output) as (aside, path), contextlib.ExitStack() as files:
+        writer = files.enter_context(contextlib.closing(open_writer(check_suffix(config.output), path, schema)))
+        quarantine = files.enter_context(aside.open("w", encoding="utf-8"))
+        for chunk in _chunks(config, columns.source):
+            for one in chunk.refused:
+                quarantine.write(json.dumps(_record(one), ensure_ascii=False) + "\n")
+            if chunk.rows:
+                logits = model.logits(*_texts(chunk), config.batch_size)
+                writer.write(as_table(schema, columns.columns(chunk.rows, logits)))
+            done += len(chunk.rows)
+            refused += len(chunk.refused)
+        if not refused:
+            aside.unlink()
     return done, refused
 
 
-def _write_submission(config: PredictConfig, columns: OutputColumns, model: Predictor, output: Path) -> tuple[int, int]:
+def _write_submission(config: PredictConfig, columns: OutputColumns, model: Predictor) -> tuple[int, int]:
     """`index` and `prediction` as the benchmark reads them. Raises InputError for a row that cannot be answered."""
     done = 0
-    with _removed_unless_renamed(_partial(output)):
-        with _partial(output).open("w", encoding="utf-8", newline="\n") as file:
-            file.write("index\tprediction\n")
-            for chunk in _chunks(config, columns.source):
-                if chunk.refused:
-                    first = chunk.refused[0]
-                    raise InputError(f"{first.where}: {first.reason}; a submission must answer every row")
-                answers = columns.predicted(model.logits(*_texts(chunk), config.batch_size))
-                if columns.labels is None:
-                    answers = [f"{min(max(value, 0.0), LONGEST_SCORE):.3f}" for value in answers]
-                file.writelines(f"{done + place}\t{answer}\n" for place, answer in enumerate(answers))
-                done += len(chunk.rows)
-        _partial(output).replace(output)
+    with whole_file(config.output) as path, path.open("w", encoding="utf-8", newline="\n") as file:
+        file.write("index\tprediction\n")
+        for chunk in _chunks(config, columns.source):
+            if chunk.refused:
+                first = chunk.refused[0]
+                raise InputError(f"{first.where}: {first.reason}; a submission must answer every row")
+            answers = columns.predicted(model.logits(*_texts(chunk), config.batch_size))
+            if columns.labels is None:
+                answers = [f"{min(max(value, 0.0), LONGEST_SCORE):.3f}" for value in answers]
+            file.writelines(f"{done + place}\t{answer}\n" for place, answer in enumerate(answers))
+            done += len(chunk.rows)
     return done, 0
 
 
@@ -159,20 +148,9 @@ def _record(row: QuarantinedRow) -> dict[str, Any]:
     return {"position": row.position, "where": row.where, "reason": row.reason, "raw": row.raw}
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
-
-
-@contextlib.contextmanager
-def _removed_unless_renamed(*paths: Path) -> Iterator[None]:
-    """Nothing half written is left, whatever happens within the block."""
-    try:
-        yield
-    finally:
-        for path in paths:
-            path.unlink(missing_ok=True)
-
-
-def _is_same(output: Path, path: str) -> bool:
-    other = Path(path)
-    return other.exists() and output.samefile(other)
+def _is_same(output: str, path: str) -> bool:
+    """Whether the output is this file of the input."""
+    if is_remote(output) or is_remote(path):
+        return output == path
+    one, other = Path(local_path(output)), Path(path)
+    return one.exists() and other.exists() and one.samefile(other)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -37,11 +37,12 @@ def open_writer(kind: str, path: Path, schema: pa.Schema) -> TableWriter:
     return _Delimited(path, schema.names, "," if kind == ".csv" else "\t")
 
 
-def check_suffix(path: Path) -> str:
-    """The suffix of --output. Raises UsageError for an unknown one."""
-    if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--output {path}: its name must end in {', '.join(SUFFIXES)}")
-    return path.suffix.lower()
+def check_suffix(output: str) -> str:
+    """The suffix of --output, a path or URI. Raises UsageError for an unknown one."""
+    suffix = PurePosixPath(output).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise UsageError(f"--output {output}: its name must end in {', '.join(SUFFIXES)}")
+    return suffix
 
 
 def as_table(schema: pa.Schema, columns: Sequence[Sequence[Any]]) -> pa.Table:

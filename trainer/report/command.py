@@ -6,10 +6,11 @@ import json
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from shared.cli.command_line import CommandResult
-from shared.errors import StoreError, UsageError
+from shared.errors import UsageError
+from shared.storage.whole_file import check_target, whole_files
 from trainer.report.config import ReportConfig
 from trainer.report.figures import PageFacts, Summary
 from trainer.report.measurements import Timing
@@ -17,38 +18,34 @@ from trainer.report.page import render_page
 from trainer.report.runs import read_run
 from trainer.report.summary import summarise
 from trainer.report.timing import machine_facts, time_runs
-from trainer.run_folder import check_is_local, write_atomically
 
 logger = logging.getLogger(__name__)
 
 
 def run_command(config: ReportConfig) -> CommandResult:
     """Write OUTPUT and, next to it, the JSON file with the figures. Raises ExpectedError."""
-    check_is_local(config.output, "--output")
-    output = Path(config.output)
-    if output.suffix.lower() not in (".html", ".htm"):
+    output, suffix = config.output, PurePosixPath(config.output).suffix
+    if suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {output}: the report is an HTML file; name one such as report.html")
+    check_target(output, "--output")
     runs = [read_run(path) for path in dict.fromkeys(config.runs)]
     timings = time_runs(runs, config) if config.timing else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     facts = PageFacts(title=config.title, created=created, machine=machine_facts())
     summary = summarise(runs, timings, facts, config.alternations)
-    figures = output.with_suffix(".json")
-    page = render_page(runs, summary, figures.name)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        content = json.dumps(summary.as_dict(), indent=1, ensure_ascii=False) + "\n"
-        write_atomically(figures, lambda file: file.write(content.encode()))
-        write_atomically(output, lambda file: file.write(page.encode()))
-    except OSError as error:
-        raise StoreError(f"--output {output}: {error.strerror or error}") from error
+    figures = output.removesuffix(suffix) + ".json"
+    page = render_page(runs, summary, PurePosixPath(figures).name).encode()
+    content = json.dumps(summary.as_dict(), indent=1, ensure_ascii=False) + "\n"
+    with whole_files(figures, output) as (figures_file, page_file):
+        figures_file.write_text(content, encoding="utf-8")
+        page_file.write_bytes(page)
     unfinished = [run for run in runs if not run.is_finished]
     for run in unfinished:
         logger.warning("unfinished", extra={"fields": {"run": str(run.folder)}})
-    size = f"{output.stat().st_size / 1e3:.0f} kB"
+    size = f"{len(page) / 1e3:.0f} kB"
     first = f"{output}: {len(runs)} runs ({len(unfinished)} unfinished), {size}; {figures}"
     text = "\n".join([first, *_score_lines(summary), *_speed_lines(timings)])
-    return CommandResult({"output": str(output)} | summary.as_dict(), text)
+    return CommandResult({"output": output} | summary.as_dict(), text)
 
 
 def _score_lines(summary: Summary) -> list[str]:

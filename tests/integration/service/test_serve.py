@@ -51,13 +51,14 @@ def test_responses_equal_those_under_uvicorn(cluster: ServeCluster, service: Ser
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 @pytest.mark.parametrize("deployment", ["MaskedLM", "Ingress"])
-def test_no_request_fails_when_a_replica_is_killed(cluster: ServeCluster, deployment: str) -> None:
+def test_no_request_fails_when_a_replica_is_killed(cluster: ServeCluster, deployment: str, how: signal.Signals) -> None:
     async def load() -> list[int]:
         async with AsyncClient(cluster.url, max_tries=12) as client:
 
             async def one(number: int) -> int:
-                text = f"the quick brown fox number {number} of {deployment} jumps over a lazy dog"
+                text = f"the quick brown fox number {number} of {deployment} {how.name} jumps over a lazy dog"
                 found = await client.augment([text], n_a=3, words="all")
                 return len(found[0].samples)
 
@@ -65,7 +66,7 @@ def test_no_request_fails_when_a_replica_is_killed(cluster: ServeCluster, deploy
                 await asyncio.sleep(1.0)
                 pids = cluster.replica_pids(deployment)
                 assert pids, "no replica was found"
-                os.kill(pids[0], signal.SIGKILL)
+                os.kill(pids[0], how)
 
             async def stream() -> list[int]:
                 counts: list[int] = []

@@ -1,0 +1,158 @@
+"""`predict`, `export` and `report` read and write an S3 bucket over an unreliable network, all of a file or none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from shared.storage import objects
+from shared.storage.whole_file import whole_files
+from tests.integration.test_predict import TEXTS, save_rows
+from tests.support.command import call_main
+from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
+from tests.support.runs import save_random_classifier, write_task_run, write_teacher_run
+
+
+class LostUploads(FaultyProxy):
+    """Loses every upload."""
+
+    def draw(self, command: str, size: int) -> str:
+        """The fault for a request; empty for none."""
+        return "torn-upload" if command == "PUT" and size else super().draw(command, size)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        s3_client(url).create_bucket(Bucket="bucket")
+        yield url
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A boto3 client of the server, which this process reaches through faults in a tenth of the requests."""
+    client = s3_client(server)
+    with FaultyProxy(server, 0.1, seed=3) as proxy:
+        use(proxy.url, monkeypatch, tmp_path)
+        yield client
+    for one in client.list_objects_v2(Bucket="bucket").get("Contents", []):
+        client.delete_object(Bucket="bucket", Key=one["Key"])
+
+
+def use(url: str, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """Let this process reach S3 at `url`."""
+    objects._client_of.cache_clear()
+    for name, value in (ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url, "TRAINER_CACHE": str(cache / "cache")}).items():
+        monkeypatch.setenv(name, value)
+
+
+def keys_of(bucket: Any) -> set[str]:
+    return {one["Key"] for one in bucket.list_objects_v2(Bucket="bucket").get("Contents", [])}
+
+
+def content_of(bucket: Any, key: str) -> bytes:
+    content: bytes = bucket.get_object(Bucket="bucket", Key=key)["Body"].read()
+    return content
+
+
+def call(*arguments: str, code: int = 0) -> Any:
+    finished = call_main(*arguments, program="trainer")
+    assert finished.returncode == code, finished.stderr
+    return finished
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_random_classifier(tmp_path_factory.mktemp("model") / "bert", labels=2, hidden=32)
+
+
+def predict(model: Path, data: str, output: str, *more: str, code: int = 0) -> Any:
+    options = ("--text-column", "text", "--dtype", "fp32", "--threads", "1", *more)
+    return call("predict", "--model", str(model), "--data", data, "--output", output, *options, code=code)
+
+
+def test_predictions_go_to_the_bucket_and_replace_older_ones(bucket: Any, model: Path, tmp_path: Path) -> None:
+    rows = save_rows(tmp_path / "rows.csv", [*TEXTS, " "])
+    bucket.upload_file(str(rows), "bucket", "in/rows.csv")
+    local, remote = tmp_path / "out.csv", "s3://bucket/out/rows.csv"
+    predict(model, str(rows), str(local))
+    finished = predict(model, "s3://bucket/in/rows.csv", remote)
+    assert f"1 rows were set aside: {remote}.quarantine.jsonl" in finished.stdout
+    assert content_of(bucket, "out/rows.csv") == local.read_bytes()
+    assert json.loads(content_of(bucket, "out/rows.csv.quarantine.jsonl"))["where"].startswith("s3://bucket/in/")
+    # Rows set aside by an earlier call are not those of this one.
+    predict(model, str(save_rows(tmp_path / "whole.csv", TEXTS[:3])), remote)
+    assert len(content_of(bucket, "out/rows.csv").splitlines()) == 4
+    assert keys_of(bucket) == {"in/rows.csv", "out/rows.csv"}
+    refused = predict(model, "s3://bucket/in/rows.csv", "s3://bucket/in/rows.csv", code=2)
+    assert "is one of the files of --data" in refused.stderr
+
+
+def test_an_onnx_file_and_its_facts_go_to_the_bucket(bucket: Any, model: Path, tmp_path: Path) -> None:
+    call("export", "--model", str(model), "--format", "onnx", "--output", "s3://bucket/new/bert.onnx", "--rows", "4")
+    assert keys_of(bucket) == {"new/bert.onnx", "new/bert.json"}
+    (tmp_path / "fetched.onnx").write_bytes(content_of(bucket, "new/bert.onnx"))
+    onnx.checker.check_model(str(tmp_path / "fetched.onnx"))
+    assert json.loads(content_of(bucket, "new/bert.json"))["format"] == "onnx"
+
+
+def test_a_report_and_its_figures_go_to_the_bucket(bucket: Any, tmp_path: Path) -> None:
+    teacher = write_teacher_run(tmp_path / "teacher")
+    runs = [str(teacher), str(write_task_run(tmp_path / "student", teacher, seed=1, score=0.8))]
+    call("report", "--runs", *runs, "--no-timing", "--output", "s3://bucket/pages/report.html")
+    assert keys_of(bucket) == {"pages/report.html", "pages/report.json"}
+    page = content_of(bucket, "pages/report.html").decode()
+    assert "report.json" in page
+    assert page.rstrip().endswith("</html>")
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "says"),
+    [
+        ("s3://nowhere/out.csv", 1, "nowhere"),
+        ("s3://bucket.csv", 2, "the name of the file is missing"),
+        ("hdfs://node/out.csv", 2, "an output must be a local path"),
+    ],
+)
+def test_a_wrong_target_is_reported_before_the_model_is_loaded(
+    bucket: Any, tmp_path: Path, output: str, code: int, says: str
+) -> None:
+    refused = predict(tmp_path / "no-model", "no-data.csv", output, code=code)
+    assert says in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+
+
+def test_a_lost_upload_leaves_the_old_object_and_the_new_file_on_this_machine(
+    bucket: Any, server: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket.put_object(Bucket="bucket", Key="out/rows.csv", Body=b"old")
+    rows = save_rows(tmp_path / "rows.csv", TEXTS)
+    monkeypatch.setattr(objects, "MAX_TRIES", 1)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with LostUploads(server, 0) as proxy:
+        use(proxy.url, monkeypatch, tmp_path)
+        failed = predict(model, str(rows), "s3://bucket/out/rows.csv", code=1)
+    assert "Traceback" not in failed.stderr
+    folder = Path(failed.stderr.splitlines()[-1].rpartition("is kept in ")[2])
+    predict(model, str(rows), str(tmp_path / "again.csv"))
+    assert (folder / "rows.csv").read_bytes() == (tmp_path / "again.csv").read_bytes()
+    assert content_of(bucket, "out/rows.csv") == b"old"
+
+
+def test_an_interrupted_writer_leaves_nothing(bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def write() -> None:
+        with whole_files("s3://bucket/a.json", "s3://bucket/a.html") as (first, _):
+            first.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert keys_of(bucket) == set()
+    assert not list(tmp_path.iterdir())
