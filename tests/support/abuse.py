@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import random
+import re
 import resource
 import subprocess
 import sys
@@ -26,8 +28,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from augment_service.service.estimates import estimate
-from augment_service.service.requests import CandidatesRequest
+from augment_service.service.requests import AugmentRequest, CandidatesRequest
 from tests.support.command import ROOT
 from tests.support.hostile import resources
 from tests.support.models import save_random_model, save_random_vectors
@@ -42,6 +46,9 @@ CONNECTION_BYTES = 256_000
 SLACK_BYTES = 250_000_000
 """Libraries take memory with the first passes and the first threads; the allocator keeps some of what was freed."""
 CLOSE_SECONDS = 45.0
+RETRY_SECONDS = 0.5
+MAX_ANSWER_BYTES = 60_000_000
+"""A little less than the default of --max-answer-bytes."""
 Sender = Callable[[str, int, int, float, "Tally"], Awaitable[None]]
 
 
@@ -117,16 +124,52 @@ async def largest_answers(host: str, port: int, number: int, until: float, tally
     await _exchange(host, port, post("/v1/candidates", _largest_answer(number if number % 2 else 0)), until, tally)
 
 
+async def admitted_answers(host: str, port: int, number: int, until: float, tally: Tally) -> None:
+    """Ask for large answers until one is admitted; every second client then reads it as slowly as it may."""
+    path, sent = _admitted_request(number // 2 % 2)
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        async with asyncio.timeout(max(0.1, until - time.monotonic())):
+            writer.write(post(path, sent))
+            answer = await reader.readuntil(b"\r\n\r\n")
+            if answer[9:12] != b"200":
+                tally.add(answer + await reader.read(4_000))
+                await asyncio.sleep(RETRY_SECONDS)
+                return
+            tally.add(answer)
+            left = int(answer.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+            while left and (part := await reader.read(65_536)):
+                left -= len(part)
+                await asyncio.sleep(number % 2)
+    finally:
+        writer.transport.abort()
+
+
 ATTACKS: dict[str, Sender] = {
     "stalled bodies": stalled_bodies,
     "unread streams": unread_streams,
     "long headers": long_headers,
     "largest bodies": largest_bodies,
     "largest answers": largest_answers,
+    "admitted answers": admitted_answers,
 }
+MOST_CONNECTIONS = {"admitted answers": 64}
+"""More clients would only be refused, which the attack before it shows."""
 
 
-def _largest_answer(seed: int, max_bytes: int = 60_000_000) -> bytes:
+@functools.cache
+def _admitted_request(seed: int) -> tuple[str, bytes]:
+    """One of two requests, so that they are soon cached: many candidates, or as many samples as may be drawn."""
+    if seed % 2:
+        return "/v1/candidates", _largest_answer(seed)
+    rng = random.Random(seed)
+    texts: list[str | list[str]] = [" ".join(rng.choices(WORDS, k=300)) + f" {place}" for place in range(64)]
+    fields: dict[str, Any] = {"n_a": 100, "p_t": 0.4, "words": "all", "context": "unmasked"}
+    one = estimate(AugmentRequest(texts=texts[:1], **fields), is_stream=False).answer_bytes
+    return "/v1/augment", json.dumps(fields | {"texts": texts[: MAX_ANSWER_BYTES // one]}).encode()
+
+
+def _largest_answer(seed: int, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
     rng, texts = random.Random(seed), list[str]()
     body: dict[str, Any] = {"k": 100, "words": "all", "context": "unmasked"}
     one = " ".join(rng.choices(WORDS, k=300))
@@ -210,7 +253,10 @@ async def probe(address: str, tally: Tally, *, goes_on: Callable[[], bool]) -> t
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One attack. Memory in bytes; `longest` seconds of a small request, whether answered or refused."""
+    """One attack. Memory in bytes; `longest` seconds of a small request, whether answered or refused.
+
+    reserved: the most that the requests in flight were seen to hold of the memory budget.
+    """
 
     kind: str
     tally: Tally
@@ -220,6 +266,7 @@ class Outcome:
     peak: int
     allowed: int
     descriptors_left: int
+    reserved: int
 
 
 def outcome_of(service: Service, kind: str, connections: int, seconds: float, budget: int) -> Outcome:
@@ -229,13 +276,16 @@ def outcome_of(service: Service, kind: str, connections: int, seconds: float, bu
     quiet, _ = asyncio.run(probe(address, tally, goes_on=lambda: time.monotonic() < until))
     before, descriptors = resources(service)
     command = [sys.executable, "-m", "tests.support.abuse", "--attack", kind, "--address", address]
+    connections = min(connections, MOST_CONNECTIONS.get(kind, connections))
     command += ["--connections", str(connections), "--seconds", str(seconds)]
     attacker = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE)
-    peak = before
+    peak, reserved, asks_again = before, 0, time.monotonic()
 
     def goes_on() -> bool:
-        nonlocal peak
+        nonlocal peak, reserved, asks_again
         peak = max(peak, resources(service)[0])
+        if time.monotonic() > asks_again:
+            reserved, asks_again = max(reserved, reserved_bytes(service)), time.monotonic() + 0.5
         return attacker.poll() is None
 
     during, longest = asyncio.run(probe(address, tally, goes_on=goes_on))
@@ -247,7 +297,17 @@ def outcome_of(service: Service, kind: str, connections: int, seconds: float, bu
     while (left := resources(service)[1] - descriptors) > 0 and time.monotonic() < deadline:
         time.sleep(0.1)
     allowed = before + budget + connections * CONNECTION_BYTES + SLACK_BYTES
-    return Outcome(kind, whole, quiet, during, longest, peak, allowed, left)
+    return Outcome(kind, whole, quiet, during, longest, peak, allowed, left, reserved)
+
+
+def reserved_bytes(service: Service) -> int:
+    """What the requests in flight hold of the memory budget; 0 if the service does not say so in time."""
+    try:
+        text = httpx.get(f"{service.url}/metrics", timeout=10).text
+    except httpx.HTTPError:
+        return 0
+    found = re.search(r"^augment_service_reserved_bytes ([0-9.e+]+)", text, re.MULTILINE)
+    return int(float(found.group(1))) if found else 0
 
 
 def main() -> None:
@@ -255,6 +315,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=2_000)
     parser.add_argument("--seconds", type=float, default=40.0)
     parser.add_argument("--output", type=Path, help="Markdown file for the table")
+    parser.add_argument("--only", choices=list(ATTACKS), action="append", help="run this attack; may be repeated")
     parser.add_argument("--attack", choices=list(ATTACKS), help=argparse.SUPPRESS)
     parser.add_argument("--address", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -266,14 +327,14 @@ def main() -> None:
         print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as name:
-        lines = _table(Path(name), options.connections, options.seconds)
+        lines = _table(Path(name), options.connections, options.seconds, options.only or list(ATTACKS))
     text = "\n".join([*lines, ""])
     print(text)
     if options.output:
         options.output.write_text(text, encoding="utf-8")
 
 
-def _table(folder: Path, connections: int, seconds: float) -> list[str]:
+def _table(folder: Path, connections: int, seconds: float, kinds: list[str]) -> list[str]:
     model, vectors = save_random_model("bert-uncased", folder / "model", num_heads=2), folder / "glove.txt"
     save_random_vectors(vectors)
     options = ["--mlm", str(model), "--glove", str(vectors), "--dtype", "fp32", "--threads", "1"]
@@ -281,11 +342,11 @@ def _table(folder: Path, connections: int, seconds: float) -> list[str]:
     lines += [f"`python -m tests.support.abuse --connections {connections} --seconds {seconds:g}` ({date.today()},"]
     lines += [f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} before the run; default limits)", ""]
     columns = ["attack", "small request alone, p50/p99 ms", "during the attack", "refused", "longest, s", "its answers"]
-    columns += ["faults", "peak MB", "allowed MB", "files left"]
+    columns += ["faults", "peak MB", "allowed MB", "files left", "reserved MB"]
     lines += [f"| {' | '.join(columns)} |"]
-    lines += ["|---" * 10 + "|"]
+    lines += ["|---" * len(columns) + "|"]
     with Service(*options, log=folder / "log.txt") as service:
-        for kind in ATTACKS:
+        for kind in kinds:
             one = outcome_of(service, kind, connections, seconds, 1_256_000_000)
             lines.append(_row(one))
             print(lines[-1], file=sys.stderr, flush=True)
@@ -295,7 +356,7 @@ def _table(folder: Path, connections: int, seconds: float) -> list[str]:
 def _row(one: Outcome) -> str:
     statuses = " ".join(f"{status}:{count}" for status, count in sorted(one.tally.statuses.items())) or "none"
     quiet, during = (f"{probe.quantile(0.5):.0f}/{probe.quantile(0.99):.0f}" for probe in (one.quiet, one.during))
-    sizes = f"{one.peak // 10**6} | {one.allowed // 10**6} | {one.descriptors_left}"
+    sizes = f"{one.peak // 10**6} | {one.allowed // 10**6} | {one.descriptors_left} | {one.reserved // 10**6}"
     num_sent = len(one.during.seconds) + one.during.refused
     small = f"{quiet} | {during} | {one.during.refused} of {num_sent} | {one.longest:.1f}"
     return f"| {one.kind} | {small} | {statuses} | {len(one.tally.faults)} | {sizes} |"
