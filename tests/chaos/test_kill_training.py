@@ -9,8 +9,9 @@ import pytest
 
 from tests.support.command import ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-@pytest.mark.slow
+
 def test_training_killed_at_random_moments_ends_with_the_same_bits() -> None:
     # A process of its own: it forks, which needs a process without threads.
     command = [sys.executable, "-m", "tests.chaos.kill_training", "--kills", "8", "--seed", "3"]
@@ -20,7 +21,6 @@ def test_training_killed_at_random_moments_ends_with_the_same_bits() -> None:
     assert ", 0 different" in finished.stdout
 
 
-@pytest.mark.slow
 def test_the_same_in_a_bucket_whose_requests_fail() -> None:
     command = [sys.executable, "-m", "tests.chaos.kill_training", "--s3", "--kills", "3", "--commands", "teacher"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
