@@ -6,7 +6,9 @@ Each worker runs the same function with its rank; gradients are summed in traine
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,11 +104,11 @@ def _run_on_ray(work: Work[ConfigT], config: ConfigT) -> None:
         try:
             _fit(ray, work, config)
         except Exception as error:
-            raise _expected_cause(error) from error
+            raise _expected_cause(error, config.workers) from error
 
 
 def _fit(ray: Any, work: Work[ConfigT], config: ConfigT) -> None:
-    from ray.train import RunConfig, ScalingConfig
+    from ray.train import LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
     resources = ray.cluster_resources()
@@ -123,10 +125,30 @@ def _fit(ray: Any, work: Work[ConfigT], config: ConfigT) -> None:
         _ray_loop,
         train_loop_config={"work": work, "config": shared},
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=uses_gpu, resources_per_worker=per_worker),
-        run_config=RunConfig(storage_path=str(output / "ray"), name="train"),
+        # Ray Train would print the traceback of an error that this command reports in one line.
+        run_config=RunConfig(
+            storage_path=str(output / "ray"), name="train", logging_config=LoggingConfig(log_level="CRITICAL")
+        ),
     )
     with WorkersInterruption(output):
-        trainer.fit()
+        _in_thread(trainer.fit)
+
+
+def _in_thread(work: Callable[[], object]) -> None:
+    """Call `work()` and wait for it, while this thread handles signals.
+
+    In the main thread, Ray Train would handle SIGINT itself: it ends the workers before they have saved anything.
+    """
+    outcome: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="ray-train", daemon=True).start()
+    outcome.result()
 
 
 def _ray_loop(arguments: dict[str, Any]) -> None:
@@ -143,10 +165,11 @@ def _ray_loop(arguments: dict[str, Any]) -> None:
         arguments["work"](config, _local_worker(config, context.get_world_rank(), context.get_world_size()))
 
 
-def _expected_cause(error: BaseException) -> ExpectedError:
-    """The ExpectedError that a worker raised, wherever Ray put it; else a ClusterError with Ray's last line."""
+def _expected_cause(error: BaseException, num_workers: int) -> ExpectedError:
+    """The ExpectedError that a worker raised, wherever Ray put it; else a ClusterError that says what happened."""
     pending: list[Any] = [error]
     seen: set[int] = set()
+    lost: dict[int, bool] = {}
     while pending:
         one = pending.pop()
         if not isinstance(one, BaseException) or id(one) in seen:
@@ -154,6 +177,30 @@ def _expected_cause(error: BaseException) -> ExpectedError:
         seen.add(id(one))
         if isinstance(one, ExpectedError):
             return one
-        pending += [one.__cause__, getattr(one, "cause", None), *getattr(one, "worker_failures", {}).values()]
-    lines = str(error).strip().splitlines()
-    return ClusterError(f"a training worker failed: {lines[-1] if lines else type(error).__name__}")
+        failures: Mapping[int, Any] = getattr(one, "worker_failures", {})
+        lost |= {rank: _is_death(failure) for rank, failure in failures.items()}
+        pending += [one.__cause__, getattr(one, "cause", None), *failures.values()]
+    dead = sorted(rank for rank, is_dead in lost.items() if is_dead)
+    again = "run the same command again: it continues from the last checkpoint"
+    if dead:
+        ranks = ", ".join(str(rank) for rank in dead)
+        return ClusterError(
+            f"worker {ranks} of {num_workers}, counted from 0, died: killed, out of memory, or with its node; {again}"
+        )
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    if any(sign in last for sign in _LOST_CONNECTION):
+        return ClusterError(f"a worker lost its connection to another one, which has probably died; {again}")
+    return ClusterError(f"a training worker failed: {last}")
+
+
+_LOST_CONNECTION = ("Connection reset by peer", "Connection closed by peer", "Broken pipe", "remote process exited")
+
+
+def _is_death(failure: object) -> bool:
+    """Whether a worker's failure is that its process is gone, however Ray wrapped it."""
+    from ray.exceptions import RayActorError
+
+    return isinstance(failure, RayActorError) or isinstance(
+        getattr(failure, "health_check_failure", None), RayActorError
+    )

@@ -18,3 +18,12 @@ def test_training_killed_at_random_moments_ends_with_the_same_bits() -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "8 kills, " in finished.stdout
     assert ", 0 different" in finished.stdout
+
+
+@pytest.mark.slow
+def test_the_same_in_a_bucket_whose_requests_fail() -> None:
+    command = [sys.executable, "-m", "tests.chaos.kill_training", "--s3", "--kills", "3", "--commands", "teacher"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "3 kills, " in finished.stdout
+    assert ", 0 different" in finished.stdout

@@ -2,16 +2,20 @@
 
 The faults, drawn from a seeded generator: error 500, 503 SlowDown, a slow response, an upload whose connection breaks
 before it reaches the server, an upload that arrives but whose response is lost, a download that is cut off.
+
+    python -m tests.support.object_store SHARE    both, until standard input ends; prints their URLs
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import random
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -183,3 +187,32 @@ class FaultyProxy:
     def __exit__(self, *_: object) -> None:
         self._server.shutdown()
         self._server.server_close()
+
+
+@contextlib.contextmanager
+def faulty_server(share: float) -> Iterator[tuple[str, str]]:
+    """URLs of a server and of a proxy before it, in processes of their own: the caller has no thread and may fork."""
+    command = [sys.executable, "-m", "tests.support.object_store", str(share)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    try:
+        direct, faulty = json.loads(process.stdout.readline())
+        yield direct, faulty
+    finally:
+        process.stdin.close()
+        process.wait()
+
+
+def _main(share: float) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        moto_server(Path(name) / "log") as url,
+        FaultyProxy(url, share) as proxy,
+    ):
+        print(json.dumps([url, proxy.url]), flush=True)
+        sys.stdin.read()
+
+
+if __name__ == "__main__":
+    _main(float(sys.argv[1]))

@@ -35,9 +35,19 @@ def test_a_missing_token_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.M
 
 def test_the_error_of_a_worker_is_found_inside_rays_own() -> None:
     outer = RuntimeError("Ray failed\nwith details")
-    assert str(_expected_cause(outer)) == "a training worker failed: with details"
+    assert str(_expected_cause(outer, 2)) == "a training worker failed: with details"
     outer.worker_failures = {1: InputError("no such file")}  # type: ignore[attr-defined]
-    assert str(_expected_cause(outer)) == "no such file"
+    assert str(_expected_cause(outer, 2)) == "no such file"
+
+
+def test_a_dead_worker_is_named_although_the_others_failed_too() -> None:
+    outer = RuntimeError("Training failed due to worker errors:\nlong text of Ray")
+    gloo = RuntimeError("Read error [127.0.0.1]:1667: Connection reset by peer. This is typically caused by ... GLHF!")
+    outer.worker_failures = {0: gloo, 1: ray.exceptions.RayActorError()}  # type: ignore[attr-defined]
+    assert str(_expected_cause(outer, 2)).startswith("worker 1 of 2, counted from 0, died: ")
+    outer = RuntimeError(f"Training failed due to worker errors:\n{gloo}")
+    outer.worker_failures = {0: gloo}  # type: ignore[attr-defined]
+    assert str(_expected_cause(outer, 2)).startswith("a worker lost its connection to another one")
 
 
 def test_bf16_without_kernels_is_refused_before_the_folder_is_made(
