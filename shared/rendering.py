@@ -270,12 +270,13 @@ def _rendered_bytes(segments: Sequence[str], first: Ints, samples: Samples, repl
     return int(of_row[samples.row].sum() - old.sum() + size[first[-1] + word].sum())
 
 
-def check_text_bytes(num_bytes: int, num_rows: int) -> None:
-    """Raises ShardSizeError for more text than one column of a shard can hold."""
+def check_text_bytes(num_bytes: int, num_rows: int, column: str = "") -> None:
+    """Raises ShardSizeError for more text than one column of a shard can hold. column: a name for the message."""
     if num_bytes > MAX_TEXT_BYTES:
+        where = f"column {column}: " if column else ""
         raise ShardSizeError(
-            f"the samples of {num_rows} source rows hold {num_bytes / 2**30:.1f} GiB of text, more than the 2 GiB that "
-            "one shard can hold; use a smaller --shard-rows or a smaller --n-a"
+            f"{where}the samples of {num_rows} source rows hold {num_bytes / 2**30:.1f} GiB of text, more than the "
+            "2 GiB that one shard can hold; use a smaller --shard-rows or a smaller --n-a"
         )
 
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 from augment_service.engine.augment import AugmentEngine
 from shared.candidate_columns import CandidateColumns
 from shared.candidates import Ints, RowCandidates, Samples, TextCandidates
-from shared.inputs.arrow_cells import take, to_array
+from shared.inputs.arrow_cells import bytes_of_cell, has_32_bit_offsets, take, to_array
 from shared.inputs.rows import SourceRow
-from shared.rendering import ShardOrder, render_samples
+from shared.rendering import ShardOrder, check_text_bytes, render_samples
 from shared.schema import CANDIDATE_SETS, REPLACED
 
 
@@ -85,11 +85,20 @@ def num_sites(found: Sequence[RowCandidates]) -> Ints:
 
 
 def _table(schema: pa.Schema, rows: Sequence[SourceRow], columns: Sequence[pa.Array], source: Ints) -> pa.Table:
-    """The shard's own `columns`, with the label and the input's other columns of each output row's `source` row."""
+    """The shard's own `columns`, with the label and the input's other columns of each output row's `source` row.
+
+    Raises ShardSizeError for more than 2 GiB in one of them.
+    """
     index, label_at = pa.array(source), schema.names.index("label")
+    copies = np.bincount(source, minlength=len(rows))
 
     def carried(values: list[Any], place: int) -> pa.Array:
-        return take(to_array(values, schema.field(place).type), index)
+        field = schema.field(place)
+        if has_32_bit_offsets(field.type):
+            # Before Arrow fails halfway, with an error that names neither the column nor a way out.
+            sizes = np.asarray([*map(bytes_of_cell, values)], np.int64)
+            check_text_bytes(int((sizes * copies).sum()), len(rows), field.name)
+        return take(to_array(values, field.type), index)
 
     first_rest = len(columns) + 1
     label = carried([row.label for row in rows], label_at)

@@ -70,6 +70,20 @@ def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.concat_arrays(parts) if parts else pa.array([], kind)
 
 
+def bytes_of_cell(value: Any) -> int:
+    """About the bytes of a cell, Arrow cell or Python value, in an array of its own."""
+    if isinstance(value, ArrowCell):
+        return int(value.block.array.slice(value.index, 1).nbytes)
+    if isinstance(value, (list, tuple)):
+        return sum(map(bytes_of_cell, value))
+    return len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else 8
+
+
+def has_32_bit_offsets(kind: pa.DataType) -> bool:
+    """Whether an array of a type that can be copied counts bytes in 32 bits, which 2 GiB exceed."""
+    return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
+
+
 def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
     """The values as another type, also from encodings that Arrow's `cast` does not know. Raises pa.ArrowException."""
     if array.type == kind:

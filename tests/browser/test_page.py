@@ -294,6 +294,24 @@ def test_errors_are_shown_at_their_field(page: Page) -> None:
     expect(page.locator("#texts-error")).to_be_hidden()
 
 
+def test_all_wrong_fields_are_marked_at_once_and_the_first_is_focused(page: Page) -> None:
+    page.get_by_label("Variants per sentence").fill("-3")
+    page.get_by_label("Random seed").fill("abc")
+    page.get_by_role("button", name="Augment", exact=True).click()
+    expect(page.locator("#seed-error")).to_have_text("Enter a whole number from 0 to 9223372036854775807.")
+    expect(page.get_by_label("Variants per sentence")).to_be_focused()
+
+
+def test_a_sentence_without_an_open_list_says_how_to_open_one(page: Page) -> None:
+    augment(page, SENTENCES)
+    first, second = page.locator("article").all()
+    expect(first.locator(".candidates")).to_be_visible()
+    expect(first.locator(".hint")).to_be_hidden()
+    expect(second.locator(".hint")).to_have_text("Select a coloured word to see what may replace it.")
+    second.locator("button.word").first.click()
+    expect(first.locator(".hint")).to_be_visible()
+
+
 def test_the_page_requests_a_token_and_keeps_it_for_the_tab(browser: Browser, service: Service) -> None:
     context = browser.new_context()
     page = context.new_page()

@@ -45,7 +45,7 @@ function showFieldError(name, message) {
   field.setAttribute("aria-invalid", "true");
   line.textContent = message;
   line.hidden = false;
-  field.focus();
+  form.querySelector("[aria-invalid]").focus();
   return true;
 }
 
@@ -80,20 +80,28 @@ function rangeOf(name) {
   return [Number(field.min), Number(field.max)];
 }
 
+// All fields are checked, so that whoever mends the first one does not meet the next error afterwards.
 function checkFields() {
-  for (const name of NUMBERS) {
-    const value = form.elements[name].value.trim(), [low, high] = rangeOf(name);
-    if (value === "") return !showFieldError(name, `Enter ${NAMES[name]}.`);
-    const isNumber = name === "p_t" || /^-?\d+$/.test(value);
-    const number = isNumber && (name === "seed" ? BigInt(value) : Number(value));
-    if (!isNumber || number < low || number > high) return !showFieldError(name, `Enter a whole number from ${low} to ${high}.`);
-  }
+  const faults = [["texts", faultOfTexts()], ...NUMBERS.map((name) => [name, faultOfNumber(name)])].filter(([, fault]) => fault);
+  for (const [name, fault] of faults) showFieldError(name, fault);
+  return faults.length === 0;
+}
+
+function faultOfNumber(name) {
+  const value = form.elements[name].value.trim(), [low, high] = rangeOf(name);
+  if (value === "") return `Enter ${NAMES[name]}.`;
+  const isNumber = name === "p_t" || /^-?\d+$/.test(value);
+  const number = isNumber && (name === "seed" ? BigInt(value) : Number(value));
+  return !isNumber || number < low || number > high ? `Enter a whole number from ${low} to ${high}.` : "";
+}
+
+function faultOfTexts() {
   const texts = readTexts();
-  if (texts.length === 0) return !showFieldError("texts", "Enter a sentence first.");
-  if (!limits) return true;
-  if (texts.length > limits.max_texts) return !showFieldError("texts", `These are ${texts.length} sentences; at most ${limits.max_texts} at once.`);
+  if (texts.length === 0) return "Enter a sentence first.";
+  if (!limits) return "";
+  if (texts.length > limits.max_texts) return `These are ${texts.length} sentences; at most ${limits.max_texts} at once.`;
   const place = texts.findIndex((text) => [text].flat().some((one) => Array.from(one).length > limits.max_text_characters));
-  return place < 0 || !showFieldError("texts", `Sentence ${place + 1}: longer than ${limits.max_text_characters} characters.`);
+  return place < 0 ? "" : `Sentence ${place + 1}: longer than ${limits.max_text_characters} characters.`;
 }
 
 async function run() {

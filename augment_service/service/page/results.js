@@ -16,6 +16,7 @@ export function showResults(place, candidates, results) {
     const panel = element("div", { className: "candidates", id: `candidates-${index}`, hidden: true });
     for (const column of [one.text_a, one.text_b]) if (column) card.append(wordsLine(column, panel));
     card.append(panel);
+    if (card.querySelector("button.word")) card.append(element("p", { className: "hint", textContent: "Select a coloured word to see what may replace it." }));
     const samples = results[index].samples;
     if (samples.length) card.append(element("h3", { textContent: "Variants" }), element("ol", { className: "samples" }, ...samples.map(sampleItem)));
     else card.append(element("p", { className: "none", textContent: "No variants: this sentence has no word that can be replaced, or the number of variants is 0." }));

@@ -9,15 +9,21 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from augment_service.job.assemble import candidates_table
+from augment_service.job.assemble import candidates_table, samples_table
 from augment_service.job.shard_work import shard_schema, shard_work
-from shared.candidates import RowCandidates, TextCandidates
+from shared.candidates import RowCandidates, Site, TextCandidates
+from shared.errors import ShardSizeError
+from shared.inputs.arrow_cells import ArrowBlock
 from shared.inputs.options import InputOptions
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
+from shared.params import AugmentParams
+from shared.sampling import draw_samples
+from shared.schema import samples_schema
 
 INT64 = st.integers(-(2**63), 2**63 - 1)
 
@@ -139,3 +145,21 @@ def test_memory_is_that_of_a_batch(tmp_path: Path) -> None:
 
 def cells(table: pa.Table) -> list[pa.Array]:
     return [table["x"].slice(number, 1).combine_chunks() for number in range(len(table))]
+
+
+@pytest.mark.parametrize("is_arrow", [True, False])
+def test_a_copied_column_with_more_bytes_than_arrow_can_count_is_refused_with_advice(
+    monkeypatch: pytest.MonkeyPatch, is_arrow: bool
+) -> None:
+    note = "n" * 1000
+    cell = ArrowBlock(pa.array([note])).cells()[0] if is_arrow else note
+    sites = tuple(Site(2 * place, 2 * place + 1, "w", "mlm", ("a", "b", "c"), (0.0,) * 3) for place in range(4))
+    found, rows = [RowCandidates(0, TextCandidates("w w w w", sites))], [SourceRow(0, "w w w w", rest=(cell,))]
+    samples = draw_samples(found, AugmentParams(n_a=50))
+    schema = samples_schema(pa.null(), [pa.field("note", pa.string())])
+    # Each copy counts: the cell alone, and the texts of all samples, are far below the limit.
+    monkeypatch.setattr("shared.rendering.MAX_TEXT_BYTES", 20_000)
+    with pytest.raises(ShardSizeError, match=r"column note: .* 1 source rows hold .* smaller --shard-rows"):
+        samples_table(schema, rows, found, samples)
+    monkeypatch.setattr("shared.rendering.MAX_TEXT_BYTES", 100_000)
+    assert samples_table(schema, rows, found, samples)["note"].unique().to_pylist() == [note]
