@@ -10,14 +10,27 @@ from augment_service.job.node_view import check_model_seen
 
 
 class GloveWorker:
-    """Holds the word vectors of a job on one node; processes on a node share their memory through the page cache."""
+    """Holds the word vectors of a job on one node; processes on a node share their memory through the page cache.
 
-    def load(self, path: str, limit: int | None) -> VectorFacts:
-        """Load the vectors. Raises ModelError."""
-        check_model_seen("--glove", path)
-        self._vectors = GloveVectors.load(path, limit)
-        return VectorFacts(fingerprint=self._vectors.fingerprint, words=len(self._vectors.words))
+    Ray keeps the order of calls from one caller only. So a question of a masked-LM actor may come before the driver's
+    `load`: whichever call is first loads.
+    """
+
+    def __init__(self, path: str, limit: int | None) -> None:
+        self._path, self._limit = path, limit
+        self._loaded: GloveVectors | None = None
+
+    def load(self) -> VectorFacts:
+        """Load the vectors unless they are here. Raises ModelError."""
+        vectors = self._vectors()
+        return VectorFacts(fingerprint=vectors.fingerprint, words=len(vectors.words))
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine)."""
-        return self._vectors.nearest(words, k)
+        """Per word its K nearest (word, cosine). Raises ModelError."""
+        return self._vectors().nearest(words, k)
+
+    def _vectors(self) -> GloveVectors:
+        if self._loaded is None:
+            check_model_seen("--glove", self._path)
+            self._loaded = GloveVectors.load(self._path, self._limit)
+        return self._loaded

@@ -46,11 +46,12 @@ class VectorActors:
 
         config = self._config
         place = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-        handles = [self._actor_class.options(scheduling_strategy=place).remote() for _ in range(config.glove_actors)]
+        make = self._actor_class.options(scheduling_strategy=place).remote
+        handles = [make(config.glove, config.glove_limit) for _ in range(config.glove_actors)]
         self._num_started += 1
         self._groups[node] = _Group(self._num_started, handles, len(handles))
         for handle in handles:
-            self.calls[handle.load.remote(config.glove, config.glove_limit)] = node
+            self.calls[handle.load.remote()] = node
 
     def loaded(self, node: str, facts: VectorFacts) -> None:
         """One more actor of the node's current group has loaded."""
