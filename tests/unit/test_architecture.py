@@ -24,7 +24,7 @@ PACKAGES = ("augment_service", "trainer", "shared")
 
 ALLOWED: Mapping[str, set[str]] = {
     # Folder -> folders (or single modules) that it may import, besides itself and the standard library.
-    "shared": {"shared.cli", "shared.storage"},
+    "shared": {"shared.cli", "shared.storage", "shared.inputs.labels"},
     "shared.cli": {"shared.errors"},
     "shared.compute": {"shared.errors", "shared.cli"},
     "shared.embedded": {"shared.errors", "shared.storage"},
@@ -78,7 +78,9 @@ ALLOWED: Mapping[str, set[str]] = {
         "trainer",
         "trainer.data",
         "shared.errors",
+        "shared.label_quotas",
         "shared.model_folder",
+        "shared.params",
         "shared.cli",
         "shared.compute",
         "shared.embedded",
