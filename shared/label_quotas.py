@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from shared.errors import InputError
-from shared.inputs.labels import label_text
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LARGEST = 10_000
 """The largest N_a, here and in --n-a."""
@@ -41,7 +41,12 @@ class LabelQuotas:
 
     def of_rows(self, labels: Iterable[Any], n_a: int) -> NDArray[np.int64]:
         """(rows,) int64 samples of each row: its label's number, the largest of several labels', else `n_a`."""
-        return np.asarray([self._of(label, n_a) for label in labels], np.int64)
+        # Imported here, so that the options, which every --help reads, load neither numpy nor Arrow.
+        import numpy as np
+
+        from shared.inputs.labels import label_text
+
+        return np.asarray([self._of(label, n_a, label_text) for label in labels], np.int64)
 
     def largest(self, n_a: int) -> int:
         """The most samples that a row can have."""
@@ -49,6 +54,8 @@ class LabelQuotas:
 
     def check_known(self, labels: Iterable[Any], where: str) -> None:
         """Raises InputError for a quota of a label that is not among `labels`, those that occur."""
+        from shared.inputs.labels import label_text
+
         known = {label_text(label) for label in labels if label is not None}
         unknown = [label for label in self.numbers if label not in known]
         if unknown:
@@ -57,7 +64,7 @@ class LabelQuotas:
                 f"{', '.join(sorted(known))[:200]}"
             )
 
-    def _of(self, label: Any, n_a: int) -> int:
+    def _of(self, label: Any, n_a: int, label_text: Callable[[Any], str]) -> int:
         if isinstance(label, list):
             return max((self.numbers[one] for one in map(label_text, label) if one in self.numbers), default=n_a)
         return n_a if label is None else self.numbers.get(label_text(label), n_a)
