@@ -15,12 +15,13 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from shared.compute.waiting import wait_briefly
-
 # oneDNN reads this at its first product. Its AMX kernels add up a row's terms in an order that depends on the number of
 # rows, so a text's candidates would depend on the texts next to it (decision 0013). A value that is set already stays.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-wait_briefly()
+# OpenMP reads this when torch is loaded. With its own value, 300,000 turns, a thread that waits by spinning takes the
+# processor from the one it waits for, wherever other programs run on the same cores (decision 0014).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from augment_service.augmenter import Augmenter

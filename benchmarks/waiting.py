@@ -19,7 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS, TOKENS = 32, 24
-OPENMP_OWN = "300000"
+OPENMP_OWN, OURS = "300000", "2000"
+"""GOMP_SPINCOUNT: GNU OpenMP's value, and what `import trainer` sets."""
 BUSY = "while True: pass"
 
 
@@ -68,8 +69,6 @@ def measured(spins: str, is_busy: bool, seconds: float) -> float:
 
 def main() -> None:
     """Print a table."""
-    from shared.compute.waiting import SPINS
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a measurement")
     parser.add_argument("--repetitions", type=int, default=3, help="measurements of each kind")
@@ -80,7 +79,7 @@ def main() -> None:
         return
     print(f"| {os.cpu_count()} cores | OpenMP's own, steps/s | ours, steps/s | ours / own |\n|---|---:|---:|---:|")
     for is_busy in (False, True):
-        found: dict[str, list[float]] = {OPENMP_OWN: [], str(SPINS): []}
+        found: dict[str, list[float]] = {OPENMP_OWN: [], OURS: []}
         for _ in range(options.repetitions):
             for spins, values in found.items():
                 values.append(measured(spins, is_busy, options.seconds))
