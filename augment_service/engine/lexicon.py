@@ -5,7 +5,7 @@ Small and picklable, so that a process without the model can prepare its inputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -23,6 +23,10 @@ class Lexicon:
     sep_id: int
     mask_id: int
     max_length: int
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the splitter: a pickled tokenizer forgets that special tokens within a text are text."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -51,7 +51,8 @@ def test_a_teacher_of_columns_of_0_and_1_is_scored_and_answers(workshop: Worksho
     rows = [{"text": text} | {name: int(name in labels_of(text)) for name in LABELS} for text in sentences(224)]
     data = workshop.save("flags.csv", rows)
     columns = ["--text-column", "text", "--multi-label", *LABELS]
-    quick = ["--batch-size", "16", "--threads", "1", "--dtype", "fp32", "--lr", "3e-3", "--epochs", "8"]
+    # Enough for any small tokenizer: those of two runs differ.
+    quick = ["--batch-size", "16", "--threads", "1", "--dtype", "fp32", "--lr", "3e-3", "--epochs", "16"]
     result = succeed(
         *("teacher", "--train", str(data), "--dev", str(data), "--encoder", str(workshop.encoder), *columns),
         *(*quick, "--evaluations", "1", "--output", str(tmp_path / "run")),
@@ -61,8 +62,7 @@ def test_a_teacher_of_columns_of_0_and_1_is_scored_and_answers(workshop: Worksho
     assert result["selected_by"] == "the mean of f1_micro and f1_macro and exact_match"
     model = str(tmp_path / "run" / "model")
     scores = succeed("evaluate", "--model", model, "--data", str(data), *columns, "--dtype", "fp32")
-    # The small tokenizer is not the same in every run, so neither is the teacher.
-    assert scores["metrics"]["f1_micro"] > 0.8 > scores["baselines"]["all"]["f1_micro"]
+    assert scores["metrics"]["f1_micro"] > 0.9 > scores["baselines"]["all"]["f1_micro"]
     assert scores["labels"] == result["labels"]
     assert scores["labels"]["animals"]["support"] == sum(row["animals"] == 1 for row in rows)
     # Lists of the same labels are scored alike.

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 
@@ -86,3 +86,20 @@ class Service:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(30)
+
+
+class Logged(Protocol):
+    """A server under test, of either kind."""
+
+    @property
+    def log(self) -> str:
+        """The log so far."""
+        ...
+
+
+def wait_for_log(server: Logged, text: str) -> None:
+    """Wait until the log has the text, which servers write after their answer."""
+    deadline = time.monotonic() + 20
+    while text not in server.log and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert text in server.log

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import re
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.serve_cluster import ServeCluster
-from tests.support.service import TOKEN, Service
+from tests.support.service import TOKEN, Service, wait_for_log
 
 BODY = {"texts": ["the quick brown fox"], "n_a": 1}
 SERVERS = ["uvicorn", pytest.param("ray", marks=pytest.mark.slow)]
@@ -67,13 +66,6 @@ def operated(
         yield started
 
 
-def wait_for(service: Service | ServeCluster, text: str) -> None:
-    deadline = time.monotonic() + 20
-    while text not in service.log and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert text in service.log
-
-
 def check_problem(response: httpx.Response, status: int, code: str) -> None:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert response.headers["content-type"] == "application/problem+json"
@@ -93,7 +85,7 @@ def test_slow_requests_are_counted_and_logged_with_the_name_of_their_token(opera
     with operated.client(TOKEN) as client:
         client.post("/v1/augment", json=BODY, headers={"X-Request-Id": "slow-one"})
         assert 'augment_service_slow_requests_total{route="/v1/augment"}' in client.get("/metrics").text
-    wait_for(operated, "id=slow-one token=team-a")
+    wait_for_log(operated, "id=slow-one token=team-a")
     assert "slow_request method=POST route=/v1/augment status=200" in operated.log
     assert TOKEN not in operated.log
 
@@ -165,7 +157,7 @@ def test_every_answer_has_one_request_id_and_the_access_log_shows_it(operated: S
         assert len({one[0] for one in chosen}) == 3
         check_problem(client.post("/v1/augment?secret=1", json={}, headers={"X-Request-Id": "bad-7"}), 422, "invalid")
         client.get("/secret-path")
-    wait_for(operated, "id=bad-7")
+    wait_for_log(operated, "id=bad-7")
     line = r"request method=POST route=/v1/augment status=%d seconds=[0-9.e-]+ id=%s"
     assert re.search(line % (200, "from-a-proxy.7"), operated.log)
     assert re.search(line % (422, "bad-7"), operated.log)

@@ -59,15 +59,6 @@ def test_only_a_hub_id_may_be_no_path() -> None:
     assert all(map(is_path, ("/models/bert", "./bert", "../bert", "~/bert", "runs/one/model", "bert/")))
 
 
-def test_health_checks_may_use_head(service: Service) -> None:
-    with service.client() as client:
-        for path in ("/healthz", "/readyz", "/"):
-            response = client.head(path)
-            assert response.status_code == 200, path
-            assert response.content == b""
-            assert int(response.headers["content-length"]) == len(client.get(path).content)
-
-
 def test_connections_are_capped_below_the_limit_of_open_files(model_options: list[str], tmp_path: Path) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (400, hard))

@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,16 +18,9 @@ import httpx
 import pytest
 
 from tests.support.command import run_command
-from tests.support.service import TOKEN, Service
+from tests.support.service import TOKEN, Service, wait_for_log
 
 BODY = {"texts": ["the quick brown fox"], "n_a": 1}
-
-
-def wait_for(service: Service, text: str) -> None:
-    deadline = time.monotonic() + 20
-    while text not in service.log and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert text in service.log
 
 
 def test_info_shows_version_models_and_limits(guarded_service: Service, model_options: list[str]) -> None:
@@ -109,12 +101,12 @@ def test_tokens_are_read_again_on_sighup_and_limited_each(model_options: list[st
         assert status("the-second-token-here") == 401
         file.write_text("\ufefffirst: the-first-token-of-all\nsecond: the-second-token-here\n", encoding="utf-8")
         service.process.send_signal(signal.SIGHUP)
-        wait_for(service, "tokens_read tokens=2")
+        wait_for_log(service, "tokens_read tokens=2")
         assert [status("the-first-token-of-all") for _ in range(3)] == [200] * 3
         assert status("the-second-token-here") == 200
         file.write_text("second: short-secret\n", encoding="utf-8")
         service.process.send_signal(signal.SIGHUP)
-        wait_for(service, "tokens_not_read")
+        wait_for_log(service, "tokens_not_read")
         assert "line 1: a token must be 16" in service.log
         assert "short-secret" not in service.log
         assert status("the-second-token-here") == 200

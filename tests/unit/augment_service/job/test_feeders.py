@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from augment_service.engine.augment import AugmentEngine
@@ -24,6 +25,7 @@ from augment_service.job.failures import BrokenProcessError
 from augment_service.job.feeders import Feeders, FeederWork
 from shared.errors import ModelError
 from shared.inputs.rows import SourceRow
+from shared.label_quotas import LabelQuotas
 from shared.params import AugmentParams
 from shared.schema import candidates_schema, samples_schema
 from shared.shards import write_shard
@@ -82,6 +84,30 @@ def test_a_shard_has_the_same_bytes_for_any_number_of_feeders(
         }
         assert group.table([], schema)[0].num_rows == 0
     assert len(set(digests)) == 1
+
+
+def test_special_tokens_in_a_text_are_text_in_feeders_too(models: Models) -> None:
+    schema, rows = samples_schema(pa.int64(), []), [SourceRow(0, "the fox[MASK]jumps over a[SEP]river", None, 0)]
+    engine = AugmentEngine(models.masked_lm, models.vectors, PARAMS, 256)
+    expected, _ = shard_table(engine, "samples", rows, schema)
+    assert expected.num_rows > 1
+    assert models.start(1).table(rows, schema)[0].equals(expected)
+
+
+@pytest.mark.parametrize("conditioning", ["original", "sequential"])
+def test_a_label_with_its_own_n_a_has_the_samples_of_that_n_a(models: Models, conditioning: str) -> None:
+    schema, rows = samples_schema(pa.int64(), []), ROWS[:8]
+    params = PARAMS.model_copy(update={"conditioning": conditioning})
+    quotas = LabelQuotas({str(row.label): row.label % 4 * 3 for row in rows if row.label})
+    work = FeederWork(lexicon=models.masked_lm.lexicon, params=params, batch_tokens=256, emit="samples", quotas=quotas)
+    models.groups.append(Feeders(1, work, models.masked_lm, models.vectors))
+    found, _ = models.groups[-1].table(rows, schema)
+    engine = AugmentEngine(models.masked_lm, models.vectors, params, 256, quotas)
+    assert shard_table(engine, "samples", rows, schema)[0].equals(found)
+    for row in rows:
+        own = params.model_copy(update={"n_a": quotas.of_rows([row.label], PARAMS.n_a).item()})
+        alone, _ = shard_table(AugmentEngine(models.masked_lm, models.vectors, own, 256), "samples", [row], schema)
+        assert found.filter(pc.equal(found["source_id"], row.source_id)).equals(alone)
 
 
 def test_a_feeder_that_dies_is_a_broken_process(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
