@@ -60,6 +60,10 @@ class GloveVectors:
                 self._cache[word, k] = neighbours
         return {word: self._cache[word, k] for word in dict.fromkeys(words)}
 
+    def check(self) -> None:
+        """Rank the neighbours of the first word, without the cache: no working process fails on it."""
+        self._rank(self.words[:1], 1)
+
     def _rank(self, words: Sequence[str], k: int) -> list[tuple[Neighbour, ...]]:
         index = np.asarray([self._index_of[word] for word in words])
         queries = np.asarray(self._unit[index])

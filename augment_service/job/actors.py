@@ -24,8 +24,8 @@ from augment_service.engine.augment import AugmentEngine
 from augment_service.engine.encoder import ARITHMETIC
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.job.assemble import shard_table
-from augment_service.job.blame import Judge, reason_of
-from augment_service.job.failures import BrokenProcessError
+from augment_service.job.blame import Judge, is_not_a_rows_fault, reason_of
+from augment_service.job.failures import BrokenProcessError, BrokenVectorsError, cause_of
 from augment_service.job.feeders import Feeders, FeederWork, num_workers_per_gpu
 from augment_service.job.model_facts import MlmFacts
 from augment_service.job.node_view import check_model_seen, check_output_seen
@@ -55,14 +55,35 @@ class RemoteNeighbours:
         self._known: dict[tuple[str, int], tuple[tuple[str, float], ...]] = {}
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine). Raises Ray's RayError when the GloveWorker has died or hangs."""
+        """Per word its K nearest (word, cosine).
+
+        Raises Ray's RayError when the GloveWorker has died or hangs, BrokenVectorsError when it answers no question.
+        """
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
         missing = [word for word in words if (word, k) not in self._known]
         if missing:
-            found = ray.get(self.actor.nearest.remote(missing, k), timeout=self._patience_seconds)
+            found = self._ask(missing, k)
             self._known |= {(word, k): found[word] for word in missing}
         return {word: self._known[word, k] for word in words}
+
+    def _ask(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
+        try:
+            answer: dict[str, tuple[tuple[str, float], ...]] = ray.get(
+                self.actor.nearest.remote(words, k), timeout=self._patience_seconds
+            )
+        except Exception as error:
+            if is_not_a_rows_fault(cause_of(error)):
+                raise
+            # Is it about these words, or does that process fail on all of them?
+            try:
+                ray.get(self.actor.check.remote(), timeout=self._patience_seconds)
+            except Exception as second:
+                if is_not_a_rows_fault(cause_of(second)):
+                    raise
+                raise BrokenVectorsError(reason_of(cause_of(second))) from error
+            raise
+        return answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +155,8 @@ class MlmWorker:
 
         If the shard has been committed in the meantime, its commit is returned. Raises StoreError, ShardError,
         ModelError (scores that are not finite), OverloadError (memory ran out), ClusterError (every row fails), Ray's
-        RayError when the vectors are lost, and BrokenProcessError when this process must be replaced.
+        RayError or BrokenVectorsError when the vectors are lost, and BrokenProcessError when this process must be
+        replaced.
         """
         self._check_process()
         began, before = time.monotonic(), self._model_time()

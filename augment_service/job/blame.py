@@ -1,8 +1,8 @@
 """Whose fault is a failure of the engine: a row's, or the process's?
 
 A device error (on a GPU most are sticky: every later call fails too) says nothing about the row that happened to be
-next. So a row is accused only when a row known to be good still passes after it. Where that fails too, the process is
-to blame: the driver replaces it and hands its shards to others.
+next. So a row is accused only when it fails twice, and a row known to be good still passes after each of its failures.
+Where that fails too, the process is to blame: the driver replaces it and hands its shards to others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import ray
 import torch
 
 from augment_service.engine.batch_guard import is_out_of_memory
-from augment_service.job.failures import BrokenProcessError, is_rays_own
+from augment_service.job.failures import BrokenProcessError, BrokenVectorsError, is_rays_own
 from shared.errors import ClusterError, ExpectedError, OverloadError
 
 logger = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Judge(Generic[Row]):
         self._compute, self._check = compute, check
 
     def failures(self, rows: Sequence[Row], error: Exception) -> dict[int, str]:
-        """After `error` on all rows together: the rows that fail alone, by index, each with its reason.
+        """After `error` on all rows together: the rows that fail twice alone, by index, each with its reason.
 
         Raises BrokenProcessError when this process is to blame, ClusterError when every row fails and there are at
         least ROWS_TO_JUDGE, OverloadError when memory runs out even for one row, and what `is_not_a_rows_fault` says.
@@ -60,17 +60,25 @@ class Judge(Generic[Row]):
         failed: dict[int, str] = {}
         good: Row | None = None
         for index, row in enumerate(rows):
-            try:
-                self._compute([row])
+            reason = self._failure(row, good) and self._failure(row, good)
+            if reason is None:
                 good = row
-            except Exception as found:
-                self._raise_unless_a_rows(found)
-                failed[index] = reason_of(found)
-                self._check_process(good, found)
+            else:
+                failed[index] = reason
         if len(failed) == len(rows) >= ROWS_TO_JUDGE:
             first = "; ".join(dict.fromkeys(list(failed.values())[:3]))
             raise ClusterError(f"the engine failed on every one of {len(rows)} rows of a shard: {first}")
         return failed
+
+    def _failure(self, row: Row, good: Row | None) -> str | None:
+        """Why a row fails alone while the process works, or None if it passes."""
+        try:
+            self._compute([row])
+        except Exception as error:
+            self._raise_unless_a_rows(error)
+            self._check_process(good, error)
+            return reason_of(error)
+        return None
 
     def check_process(self, error: Exception) -> None:
         """After `error`: raise it if it is not about the rows, and BrokenProcessError if nothing works any more."""
@@ -100,8 +108,8 @@ class Judge(Generic[Row]):
 
 
 def is_not_a_rows_fault(error: BaseException) -> bool:
-    """Whether the error is passed on as it is: one for the user, Ray's own, or one about this process."""
-    return isinstance(error, (ExpectedError, BrokenProcessError)) or is_rays_own(ray, error)
+    """Whether the error is passed on as it is: one for the user, Ray's own, or one about a process."""
+    return isinstance(error, (ExpectedError, BrokenProcessError, BrokenVectorsError)) or is_rays_own(ray, error)
 
 
 def is_device_error(error: BaseException) -> bool:

@@ -15,7 +15,14 @@ import pyarrow as pa
 
 from augment_service.config import RunConfig
 from augment_service.job.actor_pool import ActorPool
-from augment_service.job.failures import BrokenProcessError, cause_of, expected_error, is_rays_own, short_reason
+from augment_service.job.failures import (
+    BrokenProcessError,
+    BrokenVectorsError,
+    cause_of,
+    expected_error,
+    is_rays_own,
+    short_reason,
+)
 from augment_service.job.heartbeat import PERIOD_SECONDS, Heartbeat
 from augment_service.job.quarantine_bound import QuarantineBound
 from augment_service.job.ray_metrics import RayMetrics
@@ -181,7 +188,7 @@ class Driver:
         if isinstance(cause, BrokenProcessError):
             self._actor_lost(name, str(cause), "broken_process")
             return
-        if is_rays_own(self._ray, error):
+        if isinstance(cause, BrokenVectorsError) or is_rays_own(self._ray, error):
             self._scheduler.put_back(name, assignment, "vectors_lost")
             self._pool.vectors_lost(name, given.vectors, str(cause))
             return

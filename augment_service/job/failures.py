@@ -14,6 +14,10 @@ class BrokenProcessError(Exception):
     """A worker process that can do no more work, for instance after a device error: it must be replaced."""
 
 
+class BrokenVectorsError(Exception):
+    """The process of the word vectors fails on every word: it must be replaced."""
+
+
 def cause_of(error: Any) -> Any:
     """What was raised at first, inside any number of Ray's RayTaskError."""
     while isinstance(cause := getattr(error, "cause", None), BaseException) and cause is not error:

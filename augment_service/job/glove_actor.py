@@ -29,6 +29,10 @@ class GloveWorker:
         """Per word its K nearest (word, cosine). Raises ModelError."""
         return self._vectors().nearest(words, k)
 
+    def check(self) -> None:
+        """Rank the neighbours of a word that is there, which any working process can."""
+        self._vectors().check()
+
     def _vectors(self) -> GloveVectors:
         if self._loaded is None:
             check_model_seen("--glove", self._path)

@@ -47,6 +47,27 @@ def test_a_device_that_breaks_costs_processes_but_no_row(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("faults", "num_lost"), [("1-1", 0), ("1-2", 1), ("1-\n1-\n1-4", 3)])
+def test_vectors_that_fail_for_a_moment_or_for_good_cost_no_row(
+    job: Job,  # noqa: F811
+    finished_run: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    faults: str,
+    num_lost: int,
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "tests" / "support" / "device_fault"), str(ROOT)]))
+    monkeypatch.setenv("VECTOR_FAULTS", str(tmp_path / "faults"))
+    (tmp_path / "faults").write_text(faults)
+    output = tmp_path / "out"
+    finished = run_command(*job.arguments(output, "--mlm-actors", "2"))
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "faults").read_text() == "", "not every fault was taken by a process"
+    assert finished.stderr.count("vectors_lost") == num_lost, finished.stderr
+    assert bytes_of(output) == bytes_of(finished_run)
+
+
+@pytest.mark.slow
 def test_a_device_that_never_works_ends_the_run(
     job: Job,  # noqa: F811
     tmp_path: Path,

@@ -68,6 +68,32 @@ def test_a_process_that_breaks_at_any_moment_accuses_no_row(bad: set[int], break
     assert isinstance(outcome, BrokenProcessError) or outcome == bad or bad == set(range(20))
 
 
+@given(st.sets(st.integers(0, 19)), st.sets(st.integers(0, 19)), st.integers(0, 3))
+def test_a_failure_that_does_not_repeat_accuses_no_row(bad: set[int], unlucky: set[int], num_checks: int) -> None:
+    """Each unlucky row fails once, and so does one of the first checks, which blames the process."""
+    pending, checks = set(unlucky), 0
+
+    def compute(rows: Sequence[int]) -> None:
+        for row in rows:
+            if row in bad:
+                raise ValueError(f"row {row}")
+            if row in pending:
+                pending.remove(row)
+                raise OSError("a moment's trouble")
+
+    def check() -> None:
+        nonlocal checks
+        checks += 1
+        if checks == num_checks:
+            raise OSError("a moment's trouble")
+
+    try:
+        failed = set(Judge(compute, check).failures(range(20), OSError("together")))
+    except (BrokenProcessError, ClusterError):
+        return
+    assert failed == bad
+
+
 def test_a_good_row_that_needs_no_model_does_not_hide_a_broken_model() -> None:
     broken = RuntimeError("something that no list of ours knows")
 
