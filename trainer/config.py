@@ -85,7 +85,30 @@ class LoopConfig(ComputeConfig):
     name: str = runtime("", "Name of this run in the report.")
 
 
-class CorpusConfig(LoopConfig):
+class TokenCacheConfig(CommandConfig):
+    """Where tokenized data is kept."""
+
+    group: ClassVar[str] = "Token cache"
+
+    token_cache: str | None = runtime(
+        None,
+        "Folder on local disk for tokenized shards and corpora, which later epochs, workers and runs read instead "
+        "(default: tinybert-tokens in TRAINER_CACHE, AUGMENT_SERVICE_CACHE, XDG_CACHE_HOME or ~/.cache).",
+    )
+    token_cache_gib: float = runtime(
+        10.0,
+        "Largest size of that folder, in GiB; what was not used for longest is removed. 0 keeps nothing. A corpus that "
+        "is in use is kept however large it is, at 4 bytes per token.",
+        ge=0,
+    )
+
+    @property
+    def token_cache_bytes(self) -> int:
+        """Largest size of the folder."""
+        return int(self.token_cache_gib * 2**30)
+
+
+class CorpusConfig(LoopConfig, TokenCacheConfig):
     """Training on plain text."""
 
     group: ClassVar[str] = "Corpus"
@@ -305,7 +328,7 @@ class GivenAnswersConfig(CommandConfig):
         return self
 
 
-class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig):
+class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig, TokenCacheConfig):
     """Options of `trainer task`."""
 
     group: ClassVar[str] = "Task distillation"
@@ -340,14 +363,6 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig):
         "number of the most frequent, or none to keep all. Waits for the augmentation job to finish.",
     )
     window_shards: int = identity(8, "Shards whose rows are shuffled together.", ge=1)
-    token_cache: str | None = runtime(
-        None,
-        "Folder on local disk for tokenized shards, which later epochs, workers and runs read instead of the shards "
-        "(default: tinybert-tokens in TRAINER_CACHE, AUGMENT_SERVICE_CACHE, XDG_CACHE_HOME or ~/.cache).",
-    )
-    token_cache_gib: float = runtime(
-        10.0, "Largest size of that folder, in GiB; what was not used for longest is removed. 0 keeps nothing.", ge=0
-    )
     follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
     ablation: str = runtime("full", "Name of this run in the report's ablation table, such as no-general.")
 

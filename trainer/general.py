@@ -12,12 +12,13 @@ from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
 from shared.embedded import resolve_encoder
 from shared.errors import InputError, UsageError
-from shared.storage.input_files import sha256_of
 from trainer.config import GeneralConfig
 from trainer.data.budget import Epochs
-from trainer.data.corpus import Vocabulary, split_lines, tokenize_lines
+from trainer.data.corpus import Vocabulary, corpus_digests
+from trainer.data.corpus_cache import CorpusCache
 from trainer.data.segments import SegmentSource
 from trainer.data.text import TextSource
+from trainer.data.token_file import TokenFile
 from trainer.distill import IntermediateDistillation
 from trainer.explained import unexplained_shares
 from trainer.loop import train
@@ -53,9 +54,11 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     identity = fingerprint(teacher)
     teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)
     fitting_length(config.max_length, config.max_length, teacher.config, tokenizer, config.teacher)
-    texts = [split_lines(path, config.held_out, config.encoding, config.text_column) for path in config.corpus]
-    source = _source(config, tokenizer, [train for train, _ in texts])
-    if not source.tokens_per_epoch:
+    digests = corpus_digests(config.corpus)
+    cache = CorpusCache.of(config, config.held_out, tokenizer)
+    corpus = [cache.get(path, digests[path]) for path in config.corpus]
+    source = _source(config, tokenizer, [train for train, _ in corpus])
+    if not source.tokens_per_pass:
         raise InputError(f"--corpus {', '.join(config.corpus)}: no text to train on")
     frequencies = token_frequencies(source.files, source.weights, len(tokenizer))
     student = make_student(config, teacher, UNTRAINED_CLASSES, tokenizer, frequencies=frequencies)
@@ -77,8 +80,10 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         objective=student.objective,
     )
     evaluation = None
-    if any(dev for _, dev in texts):
-        kept = first_batches(_source(config, tokenizer, [dev for _, dev in texts]), HELD_OUT_BATCHES, worker.device)
+    if any(held_out.num_lines for _, held_out in corpus):
+        kept = first_batches(
+            _source(config, tokenizer, [held_out for _, held_out in corpus]), HELD_OUT_BATCHES, worker.device
+        )
         evaluation = Evaluation(
             scores=lambda: Scores(
                 name="unexplained",
@@ -100,7 +105,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
         folder=folder,
         worker=worker,
         trained={"student": model, "projections": projections},
-        inputs={"teacher": identity} | {f"corpus file {path}": sha256_of(path) for path in config.corpus},
+        inputs={"teacher": identity} | {f"corpus file {path}": digest for path, digest in digests.items()},
     )
     state = train(run, [stage])
     if not run.is_first:
@@ -119,9 +124,8 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     write_result(folder, result)
 
 
-def _source(config: GeneralConfig, tokenizer: Any, texts: Sequence[Sequence[str]]) -> TextSource | SegmentSource:
+def _source(config: GeneralConfig, tokenizer: Any, files: Sequence[TokenFile]) -> TextSource | SegmentSource:
     """Training sequences of the lines of each corpus file."""
-    files = [tokenize_lines(lines, tokenizer) for lines in texts]
     vocabulary = Vocabulary.of(tokenizer)
     if not config.pairs:
         return TextSource(
@@ -150,6 +154,7 @@ def _schedule(config: GeneralConfig) -> Schedule:
 
 
 def _epochs(config: GeneralConfig, source: TextSource | SegmentSource) -> float:
-    if config.max_tokens is None:
-        return config.epochs
-    return min(config.epochs, config.max_tokens / source.tokens_per_epoch)
+    passes = config.epochs
+    if config.max_tokens is not None:
+        passes = min(passes, config.max_tokens / source.tokens_per_pass)
+    return passes * source.num_parts

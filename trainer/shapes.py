@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from trainer.data.batches import Batch
-from trainer.data.corpus import TokenFile
 from trainer.data.sources import WindowSource
+from trainer.data.token_file import TokenFile
 from trainer.scores import encode
 from trainer.student import Projections
 
@@ -22,7 +22,10 @@ def token_frequencies(files: Sequence[TokenFile], weights: Sequence[float], voca
     """(tokens,) float32: how often each token of the vocabulary occurs in the weighted corpus."""
     counts = torch.zeros(vocabulary_size)
     for file, weight in zip(files, weights, strict=True):
-        counts += weight * torch.bincount(torch.from_numpy(file.ids).long(), minlength=vocabulary_size)
+        of_file = torch.zeros(vocabulary_size, dtype=torch.int64)
+        for block in file.blocks():
+            of_file += torch.bincount(torch.tensor(block).long(), minlength=vocabulary_size)
+        counts += weight * of_file
     return counts
 
 

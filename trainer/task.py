@@ -174,9 +174,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         answers=setting.answers if is_prediction else None,
         has_pairs=setting.dev.has_pairs,
         held_out=setting.selection.held_out,
-        cache=TokenCache(
-            folder=config.token_cache or str(cache_folder()), max_bytes=int(config.token_cache_gib * 2**30)
-        ),
+        cache=TokenCache(folder=config.token_cache or str(cache_folder()), max_bytes=config.token_cache_bytes),
         tokenizer_digest=tokenizer_fingerprint(student.tokenizer),
         rank=worker.rank,
         world=worker.world,

@@ -26,8 +26,9 @@ from shared.success import write_success
 from shared.totals import Totals
 from tests.support.models import save_random_model
 from trainer.data.batches import to_offsets
-from trainer.data.corpus import TokenFile, Vocabulary
+from trainer.data.corpus import Vocabulary
 from trainer.data.text import TextSource
+from trainer.data.token_file import TokenFile
 
 ADJECTIVES = ("good", "great", "bad", "terrible", "small", "lazy", "quick", "brown")
 NOUNS = ("movie", "plot", "ending", "fox", "dog", "cat", "river")

@@ -1,17 +1,14 @@
-"""Text files and tables -> token ids, one array per file, with the lines kept for evaluation set apart."""
+"""The lines of a corpus: text files and tables, and which of the lines are kept for evaluation."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from shared.errors import InputError
 from shared.inputs.dialect import text_encoding
@@ -19,24 +16,12 @@ from shared.inputs.options import InputOptions
 from shared.inputs.rows import QuarantinedRow
 from shared.inputs.sources import open_source
 from shared.inputs.table_files import COMPRESSED, KINDS, open_table
-from trainer.data.batches import to_offsets
+from shared.storage.input_files import sha256_of
 
 logger = logging.getLogger(__name__)
 
 SAMPLE_BYTES = 1 << 16
 SENTENCE_ENDS = (".", "!", "?")
-TOKENIZE_LINES = 2048
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenFile:
-    """Token ids of the kept lines of one file: line i is `ids[offsets[i]:offsets[i + 1]]`.
-
-    ids: (tokens,) int32, without special tokens; offsets: (lines + 1,) int64.
-    """
-
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +50,14 @@ class Vocabulary:
             sentence_end_ids=tuple(pieces[end] for end in SENTENCE_ENDS if end in pieces),
             first_word_id=max(unused, default=-1) + 1,
         )
+
+
+def corpus_digests(paths: Iterable[str]) -> dict[str, str]:
+    """sha256 of each corpus file. Raises InputError, StoreError."""
+    try:
+        return {path: sha256_of(path) for path in paths}
+    except InputError as error:
+        raise InputError(f"--corpus {error}") from error
 
 
 def read_lines(path: str, encoding: str = "auto", text_column: str | None = None) -> Iterator[str]:
@@ -133,33 +126,6 @@ def _lines_of_table(path: str, encoding: str, text_column: str) -> Iterator[str]
         logger.warning("rows_left_out", extra={"fields": {"count": len(refused), "first": first}})
 
 
-def split_lines(
-    path: str, held_out: float, encoding: str = "auto", text_column: str | None = None
-) -> tuple[list[str], list[str]]:
-    """Training lines and held-out lines of a file. Raises InputError when it has no training lines."""
-    train: list[str] = []
-    dev: list[str] = []
-    for text in read_lines(path, encoding, text_column):
-        (dev if is_held_out(text, held_out) else train).append(text)
-    if not train:
-        raise InputError(f"--corpus {path} contains no text to train on")
-    return train, dev
-
-
 def is_held_out(text: str, share: float) -> bool:
     """Whether a line is kept for evaluation. Decided by hash, so it does not depend on order or machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2.0**64
-
-
-def tokenize_lines(lines: Sequence[str], tokenizer: Any) -> TokenFile:
-    """Token ids of `lines`, without special tokens and without truncation."""
-    parts: list[NDArray[np.int32]] = []
-    lengths: list[int] = []
-    for start in range(0, len(lines), TOKENIZE_LINES):
-        encoded = tokenizer(
-            list(lines[start : start + TOKENIZE_LINES]), add_special_tokens=False, truncation=False, verbose=False
-        )["input_ids"]
-        lengths += [len(ids) for ids in encoded]
-        parts += [np.asarray(ids, np.int32) for ids in encoded]
-    ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-    return TokenFile(ids=ids, offsets=to_offsets(lengths))

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainer.data.batches import Pieces, Window
-from trainer.data.corpus import TokenFile, Vocabulary
+from trainer.data.corpus import Vocabulary
+from trainer.data.token_file import TokenFile, num_parts_of
 
 WINDOW_BATCHES = 64
 """Batches that are prepared at once, and whose rows are sorted by length together."""
@@ -50,7 +51,8 @@ class Plan:
 class SegmentSource:
     """A `WindowSource` of single segments and pairs. batch_size: sequences of `max_length` whose tokens fill a batch.
 
-    pair_share: share of the blocks that take the form of pairs, 0 to 1.
+    pair_share: share of the blocks that take the form of pairs, 0 to 1. An epoch is one pass over the weighted corpus,
+    or, of a large corpus, over one of its `num_parts` parts.
     """
 
     files: Sequence[TokenFile]
@@ -64,8 +66,13 @@ class SegmentSource:
     _num_batches: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
-    def tokens_per_epoch(self) -> float:
-        """Expected tokens of one epoch, special tokens not counted."""
+    def num_parts(self) -> int:
+        """Epochs that make one pass over the corpus."""
+        return num_parts_of(self.files, self.weights)
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Expected tokens of one pass over the weighted corpus, special tokens not counted."""
         return sum(weight * len(file.ids) for weight, file in zip(self.weights, self.files, strict=True))
 
     def num_windows(self, epoch: int) -> int:
@@ -119,11 +126,14 @@ def plan_epoch(source: SegmentSource, epoch: int) -> Plan:
     """Rows and batches of an epoch, in training order."""
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([source.seed, epoch])))
     pool = []
-    for number, (file, weight) in enumerate(zip(source.files, source.weights, strict=True)):
-        whole, part = divmod(weight, 1.0)
-        for passage, share in enumerate([1.0] * int(whole) + ([part] if part > 0 else [])):
-            forms = _draw_forms(source, number, epoch + passage, len(file.offsets) - 1)
-            rows = _rows_of_file(file, forms, source.max_length, source.vocabulary, generator)
+    num_parts = source.num_parts
+    this_pass, index = divmod(epoch, num_parts)
+    for number, (whole_file, weight) in enumerate(zip(source.files, source.weights, strict=True)):
+        file, place = whole_file.part(index, num_parts)
+        whole, rest = divmod(weight, 1.0)
+        for passage, share in enumerate([1.0] * int(whole) + ([rest] if rest > 0 else [])):
+            forms = _draw_forms(source, (number, index), this_pass + passage, file.num_lines)
+            rows = _rows_of_file(file, forms, source.max_length, source.vocabulary, generator) + place
             rows = rows[generator.random(len(rows)) < share]
             pool.append(np.concatenate([np.full((len(rows), 1), number, np.int64), rows], axis=1))
     rows = np.concatenate(pool)
@@ -163,13 +173,18 @@ def pair_by_shared_token(file: TokenFile, segments: Ints, generator: np.random.G
     return np.where(swapped[:, None], every[:, ::-1], every)
 
 
-def _draw_forms(source: SegmentSource, number: int, passage: int, num_lines: int) -> Ints:
-    """SINGLE, NEIGHBOURS or SHARED for each line. A block that is single in one passage is paired in the next."""
-    seeds = np.random.SeedSequence([source.seed, number, 1])
+def _draw_forms(source: SegmentSource, lines: tuple[int, int], passage: int, num_lines: int) -> Ints:
+    """SINGLE, NEIGHBOURS or SHARED for each line. A block that is single in one passage is paired in the next.
+
+    lines: which they are, a file and a part of it.
+    """
+    number, part = lines
+    of_part = [part] if part else []
+    seeds = np.random.SeedSequence([source.seed, number, 1, *of_part])
     blocks = -(-num_lines // BLOCK_LINES)
     place = np.random.Generator(np.random.Philox(seeds)).random(blocks)
     place = (place + passage * source.pair_share) % 1.0
-    kind = np.random.Generator(np.random.Philox(np.random.SeedSequence([source.seed, number, 2, passage])))
+    kind = np.random.Generator(np.random.Philox(np.random.SeedSequence([source.seed, number, 2, passage, *of_part])))
     paired = np.where(kind.random(blocks) < 0.5, NEIGHBOURS, SHARED)
     return np.repeat(np.where(place < source.pair_share, paired, SINGLE), BLOCK_LINES)[:num_lines].astype(np.int64)
 

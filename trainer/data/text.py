@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from shared.seeds import text_order
 from trainer.data.batches import Ints, Pieces, Window, ragged_ranges, to_offsets
-from trainer.data.corpus import TokenFile, Vocabulary
+from trainer.data.corpus import Vocabulary
+from trainer.data.token_file import TokenFile, num_parts_of
 
 SEGMENT_LIMITS = (0.25, 0.5, 1.0, 1.0)
 """Shares of the longest length that a line may be cut to, one drawn per line."""
@@ -47,7 +48,8 @@ class EpochPlan:
 class TextSource:
     """Windows of WINDOW_BATCHES batches of passages.
 
-    weights: passes over each file in one epoch. A batch has at most batch_size x max_length tokens, padding included.
+    weights: passes over each file. An epoch is one weighted pass, or, of a large corpus, one of its `num_parts` parts.
+    A batch has at most batch_size x max_length tokens, padding included.
     """
 
     files: Sequence[TokenFile]
@@ -60,8 +62,13 @@ class TextSource:
     _num_batches: dict[int, int] = field(default_factory=dict, repr=False)
 
     @property
-    def tokens_per_epoch(self) -> float:
-        """Expected tokens of one epoch, special tokens not counted."""
+    def num_parts(self) -> int:
+        """Epochs that make one pass over the corpus."""
+        return num_parts_of(self.files, self.weights)
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """Expected tokens of one pass over the weighted corpus, special tokens not counted."""
         return sum(weight * len(file.ids) for weight, file in zip(self.weights, self.files, strict=True))
 
     def num_windows(self, epoch: int) -> int:
@@ -97,10 +104,12 @@ class TextSource:
     def _make_plan(self, epoch: int) -> EpochPlan:
         generator = text_order(self.seed, epoch)
         pool: list[Ints] = []
-        for number, (file, weight) in enumerate(zip(self.files, self.weights, strict=True)):
-            whole, part = divmod(weight, 1.0)
-            for share in [1.0] * int(whole) + ([part] if part > 0 else []):
-                segments = cut_segments(file, self.max_length, self.vocabulary, generator)
+        num_parts = self.num_parts
+        for number, (whole_file, weight) in enumerate(zip(self.files, self.weights, strict=True)):
+            file, place = whole_file.part(epoch % num_parts, num_parts)
+            whole, rest = divmod(weight, 1.0)
+            for share in [1.0] * int(whole) + ([rest] if rest > 0 else []):
+                segments = cut_segments(file, self.max_length, self.vocabulary, generator) + place
                 chosen = segments[generator.random(len(segments)) < share]
                 pool.append(np.concatenate([np.full((len(chosen), 1), number, np.int64), chosen], axis=1))
         every = np.concatenate(pool)

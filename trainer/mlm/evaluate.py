@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.data.corpus import TokenFile, Vocabulary
+from trainer.data.corpus import Vocabulary
+from trainer.data.token_file import TokenFile
 from trainer.mlm.model import TrainableMaskedLM
 from trainer.result import MaskedAccuracy
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import ModelError
-from shared.storage.input_files import sha256_of
 from trainer.data.budget import Tokens
-from trainer.data.corpus import TokenFile, Vocabulary, split_lines, tokenize_lines
+from trainer.data.corpus import Vocabulary, corpus_digests
+from trainer.data.corpus_cache import CorpusCache
 from trainer.data.text import TextSource
+from trainer.data.token_file import TokenFile
 from trainer.loop import train
 from trainer.mlm.config import MlmConfig
 from trainer.mlm.delta import save_delta, start_from_delta
@@ -39,9 +40,10 @@ DELTA = "masked_lm_delta.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Training and held-out lines, one TokenFile per corpus file."""
+    """Training and held-out lines, one TokenFile per corpus file. digests: sha256 of each file."""
 
     names: Sequence[str]
+    digests: Mapping[str, str]
     train: Sequence[TokenFile]
     held_out: Sequence[TokenFile]
     vocabulary: Vocabulary
@@ -85,7 +87,7 @@ def _work(config: MlmConfig, worker: Worker) -> None:
         folder=Path(config.output),
         worker=worker,
         trained={"masked_lm": model},
-        inputs={"encoder": identity} | {f"corpus file {path}": sha256_of(path) for path in config.corpus},
+        inputs={"encoder": identity} | {f"corpus file {path}": digest for path, digest in corpus.digests.items()},
     )
     state = train(run, [make_stage(config, corpus, model, worker)])
     if run.is_first:
@@ -97,21 +99,29 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
     tokenizer = load_tokenizer(encoder, "--encoder")
     if tokenizer.mask_token_id is None:
         raise ModelError(f"--encoder {encoder}: its tokenizer has no mask_token, which training a masked LM needs")
+    cache = CorpusCache.of(config, config.held_out, tokenizer)
+    digests = corpus_digests(config.corpus)
     training: list[TokenFile] = []
     held_out: list[TokenFile] = []
     for path in config.corpus:
-        kept, apart = split_lines(path, config.held_out, config.encoding, config.text_column)
-        training.append(tokenize_lines(kept, tokenizer))
-        held_out.append(tokenize_lines(apart, tokenizer))
-        logger.info("corpus", extra={"fields": {"file": path, "lines": len(kept), "tokens": len(training[-1].ids)}})
-    return Corpus(names=config.corpus, train=training, held_out=held_out, vocabulary=Vocabulary.of(tokenizer))
+        kept, apart = cache.get(path, digests[path])
+        training.append(kept)
+        held_out.append(apart)
+        logger.info("corpus", extra={"fields": {"file": path, "lines": kept.num_lines, "tokens": len(kept.ids)}})
+    return Corpus(
+        names=config.corpus,
+        digests=digests,
+        train=training,
+        held_out=held_out,
+        vocabulary=Vocabulary.of(tokenizer),
+    )
 
 
 def make_model(config: MlmConfig, corpus: Corpus, encoder: str) -> TrainableMaskedLM:
     """The model before training. Uses torch's global random state. Raises ModelError, UsageError."""
     model = load_trainable(encoder, config.embedding_rank, config.adapters)
     if not model.has_head:
-        model.set_unigram_bias(file.ids for file in corpus.train)
+        model.set_unigram_bias(block for file in corpus.train for block in file.blocks())
     if config.start_from:
         start_from_delta(model, config.start_from)
     return model
@@ -133,7 +143,7 @@ def make_stage(config: MlmConfig, corpus: Corpus, model: TrainableMaskedLM, work
         max_length=config.max_length,
         seed=config.seed,
     )
-    total = int(text.tokens_per_epoch * config.epochs)
+    total = int(text.tokens_per_pass * config.epochs)
     return Stage(
         name="mlm",
         source=MaskedSource(text=text, masking=masking),

@@ -11,7 +11,7 @@ import torch
 from tests.support.distillation import save_teacher
 from trainer.config import StudentConfig
 from trainer.data.batches import Batch
-from trainer.data.corpus import TokenFile
+from trainer.data.token_file import TokenFile
 from trainer.explained import unexplained_shares
 from trainer.models import load_classifier
 from trainer.shapes import fit_projections, token_frequencies

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.data.corpus import TokenFile, Vocabulary
-from trainer.data.segments import BLOCK_LINES, SegmentSource, pair_by_shared_token, plan_epoch
+from trainer.data.corpus import Vocabulary
+from trainer.data.segments import BLOCK_LINES, Plan, SegmentSource, pair_by_shared_token, plan_epoch
+from trainer.data.text import TextSource
+from trainer.data.token_file import TokenFile
 
 VOCABULARY = Vocabulary(size=1000, cls_id=1, sep_id=2, pad_id=0, mask_id=3, sentence_end_ids=(7,), first_word_id=4)
 
@@ -50,6 +52,44 @@ def test_an_epoch_holds_all_text_once(
     assert plan.offsets[0] == 0
     assert plan.offsets[-1] == len(plan.rows)
     assert (np.diff(plan.offsets) > 0).all()
+
+
+@given(
+    files=st.lists(st.lists(st.integers(1, 90), min_size=1, max_size=40), min_size=1, max_size=3),
+    part_tokens=st.integers(50, 2000),
+    pair_share=st.sampled_from([None, 0.5, 1.0]),
+    seed=st.integers(0, 9),
+    this_pass=st.integers(0, 2),
+)
+def test_the_parts_of_a_large_corpus_make_one_pass_over_it(
+    files: list[list[int]], part_tokens: int, pair_share: float | None, seed: int, this_pass: int
+) -> None:
+    source: SegmentSource | TextSource
+    made = [token_file(lines, seed) for lines in files]
+    if pair_share is None:
+        source = TextSource(
+            files=made, weights=[1.0] * len(made), vocabulary=VOCABULARY, max_length=32, batch_size=4, seed=seed
+        )
+    else:
+        source = source_of(made, pair_share, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainer.data.token_file.PART_TOKENS", part_tokens)
+        num_parts = source.num_parts
+        assert num_parts == -(-source.tokens_per_pass // part_tokens)
+        found: list[tuple[int, int, int]] = []
+        for epoch in range(this_pass * num_parts, (this_pass + 1) * num_parts):
+            plan = source.plan(epoch)
+            rows = plan.rows if isinstance(plan, Plan) else plan.segments
+            assert sum(end - start for _, start, end in rows[:, :3].tolist()) <= part_tokens + len(files) * 90
+            found += [(file, start, end) for file, start, end in rows[:, :3].tolist()]
+            found += [(row[0], *row[3:]) for row in rows.tolist() if len(row) > 3 and row[4] > row[3]]
+            # Read as they were planned, from the right places.
+            for window in range(source.num_windows(epoch)):
+                source.prepare(epoch, window)
+    for number, lines in enumerate(files):
+        segments = sorted((start, end) for file, start, end in found if file == number)
+        assert [start for start, _ in segments] == [0, *(end for _, end in segments[:-1])]
+        assert segments[-1][1] == sum(lines)
 
 
 @given(st.integers(0, 99), st.integers(0, 2))
@@ -120,4 +160,4 @@ def test_an_epoch_that_samples_nothing_has_no_windows() -> None:
     source = source_of([token_file([20] * 3, 0)])
     source.weights = [1e-9]
     assert source.num_windows(0) == 0
-    assert source.tokens_per_epoch == pytest.approx(6e-8)
+    assert source.tokens_per_pass == pytest.approx(6e-8)

@@ -53,7 +53,7 @@ def test_weights_repeat_files_and_sample_parts_of_them() -> None:
         passes[start:end] += 1
     assert set(passes.tolist()) == {2, 3}
     assert abs(passes.mean() - 2.5) < 0.1
-    assert source.tokens_per_epoch == 2.5 * 500 * 20
+    assert source.tokens_per_pass == 2.5 * 500 * 20
 
 
 def test_an_epoch_that_samples_nothing_has_no_windows() -> None:

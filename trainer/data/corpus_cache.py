@@ -1,0 +1,245 @@
+"""Corpus files as token ids on local disk: tokenized once, then memory-mapped by every process and in later runs.
+
+So memory does not grow with the corpus, and a resumed run takes its first step within seconds. An entry is a folder
+named by a hash of everything that decides its content. It holds a checksum of each of its files, so a damaged one is
+made again. A process that uses an entry holds a lock on it until it ends, and only entries that nobody uses are removed
+to keep the folder within its bound. Nothing fails for the cache's sake: without space or locks, the ids are kept in
+memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import json
+import logging
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.errors import InputError
+from trainer.config import CorpusConfig
+from trainer.data.batches import to_offsets
+from trainer.data.corpus import is_held_out, read_lines
+from trainer.data.token_cache import cache_folder
+from trainer.data.token_file import IDS, OFFSETS, TokenFile, map_tokens
+from trainer.models import tokenizer_fingerprint
+
+logger = logging.getLogger(__name__)
+
+VERSION = "corpus-1"
+TOKENIZE_LINES = 2048
+FOLDER, FACTS, TRAIN, HELD_OUT = "corpora", "facts.json", "train", "held_out"
+CHECK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusCache:
+    """Tokenizes corpus files into `folder`/corpora, of at most `max_bytes`, or more if the corpora in use need it.
+
+    held_out: share of the lines that are kept apart. encoding, text_column: as in `read_lines`.
+    """
+
+    folder: str
+    max_bytes: int
+    tokenizer: Any
+    held_out: float
+    encoding: str = "auto"
+    text_column: str | None = None
+
+    @classmethod
+    def of(cls, config: CorpusConfig, held_out: float, tokenizer: Any) -> CorpusCache:
+        """The cache of a command."""
+        return cls(
+            folder=config.token_cache or str(cache_folder()),
+            max_bytes=config.token_cache_bytes,
+            tokenizer=tokenizer,
+            held_out=held_out,
+            encoding=config.encoding,
+            text_column=config.text_column,
+        )
+
+    def get(self, path: str, digest: str) -> tuple[TokenFile, TokenFile]:
+        """Training and held-out lines of a file, whose bytes have this sha256.
+
+        Raises InputError when it has no training lines, and what `read_lines` raises.
+        """
+        found = self._from_disk(path, digest) if self.max_bytes else None
+        if found is None:
+            sinks = _MemorySink(), _MemorySink()
+            self._tokenize(path, *sinks)
+            found = sinks[0].tokens(), sinks[1].tokens()
+        if not found[0].num_lines:
+            raise InputError(f"--corpus {path} contains no text to train on")
+        return found
+
+    def _from_disk(self, path: str, digest: str) -> tuple[TokenFile, TokenFile] | None:
+        """As `get`, memory-mapped; None where that is not possible."""
+        suffixes = [one.lower() for one in PurePosixPath(path).suffixes[-2:]]
+        reading = [suffixes, self.held_out, self.encoding, self.text_column]
+        key = [VERSION, digest, *reading, tokenizer_fingerprint(self.tokenizer)]
+        entry = Path(self.folder) / FOLDER / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            # Never closed: the lock is held until this process ends.
+            use = os.open(_use_lock(entry), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            fcntl.flock(use, fcntl.LOCK_SH)
+            with entry.with_name(f"{entry.name}.make").open("ab") as make:
+                fcntl.flock(make, fcntl.LOCK_EX)
+                if not _is_whole(entry):
+                    self._make(path, entry)
+                    self._drop_oldest(entry)
+            os.utime(entry)
+            return map_tokens(str(entry / TRAIN)), map_tokens(str(entry / HELD_OUT))
+        except OSError as error:
+            fields = {"folder": self.folder, "reason": str(error.strerror or error)}
+            logger.warning("corpus_in_memory", extra={"fields": fields})
+            return None
+
+    def _make(self, path: str, entry: Path) -> None:
+        """Write an entry under another name, then give it its own. Raises OSError."""
+        for left_behind in entry.parent.glob(f"{entry.name}.*.partial"):
+            # By a process that was killed: only one makes an entry.
+            shutil.rmtree(left_behind)
+        partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".partial", dir=entry.parent))
+        try:
+            with (
+                contextlib.closing(_DiskSink(partial / TRAIN)) as train,
+                contextlib.closing(_DiskSink(partial / HELD_OUT)) as held_out,
+            ):
+                self._tokenize(path, train, held_out)
+            facts = {one.name: [one.stat().st_size, _checksum(one)] for one in sorted(partial.iterdir())}
+            (partial / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+            shutil.rmtree(entry, ignore_errors=True)
+            partial.rename(entry)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+    def _tokenize(self, path: str, train: _Sink, held_out: _Sink) -> None:
+        for lines in _chunks(read_lines(path, self.encoding, self.text_column), TOKENIZE_LINES):
+            encoded = self.tokenizer(lines, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+            apart = [is_held_out(line, self.held_out) for line in lines]
+            for sink, is_apart in ((train, False), (held_out, True)):
+                sink.add([ids for ids, one in zip(encoded, apart, strict=True) if one == is_apart])
+
+    def _drop_oldest(self, newest: Path) -> None:
+        """Remove the entries not used for longest until the folder fits its bound, but none that a process uses."""
+        entries = [one for one in newest.parent.iterdir() if one.is_dir() and one != newest]
+        sizes = {one: _bytes_of(one) for one in [*entries, newest]}
+        total = sum(sizes.values())
+        for entry in sorted(entries, key=_used_at):
+            if total <= self.max_bytes:
+                return
+            # A .partial is used by the process that makes it; if that was killed, it is removed like the others.
+            name = entry.with_name(entry.name.split(".")[0])
+            with contextlib.suppress(OSError), _use_lock(name).open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry)
+                total -= sizes[entry]
+
+
+class _Sink:
+    """Where the ids of lines go, in order."""
+
+    def add(self, rows: Sequence[Sequence[int]]) -> None:
+        """The next lines."""
+        raise NotImplementedError
+
+
+class _MemorySink(_Sink):
+    """Ids in memory."""
+
+    def __init__(self) -> None:
+        self._ids: list[NDArray[np.int32]] = []
+        self._lengths: list[NDArray[np.int64]] = []
+
+    def add(self, rows: Sequence[Sequence[int]]) -> None:
+        self._ids.append(_joined(rows))
+        self._lengths.append(np.asarray([len(row) for row in rows], np.int64))
+
+    def tokens(self) -> TokenFile:
+        """All lines so far."""
+        ids = np.concatenate([np.zeros(0, np.int32), *self._ids])
+        return TokenFile(ids=ids, offsets=to_offsets(np.concatenate([np.zeros(0, np.int64), *self._lengths])))
+
+
+class _DiskSink(_Sink):
+    """Ids and offsets in two files, named as in `map_tokens`."""
+
+    def __init__(self, path: Path) -> None:
+        self._ids = Path(f"{path}.{IDS}").open("wb")  # noqa: SIM115
+        self._offsets = Path(f"{path}.{OFFSETS}").open("wb")  # noqa: SIM115
+        self._end = 0
+        self._offsets.write(np.zeros(1, np.int64).tobytes())
+
+    def add(self, rows: Sequence[Sequence[int]]) -> None:
+        self._ids.write(_joined(rows).tobytes())
+        ends = self._end + np.cumsum([len(row) for row in rows], dtype=np.int64)
+        self._offsets.write(ends.tobytes())
+        self._end = int(ends[-1]) if len(ends) else self._end
+
+    def close(self) -> None:
+        """Flush and close both files. Raises OSError."""
+        self._ids.close()
+        self._offsets.close()
+
+
+def _joined(rows: Sequence[Sequence[int]]) -> NDArray[np.int32]:
+    return np.fromiter(itertools.chain.from_iterable(rows), np.int32)
+
+
+def _chunks(lines: Iterator[str], size: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    for line in lines:
+        chunk.append(line)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _use_lock(entry: Path) -> Path:
+    return entry.with_name(f"{entry.name}.use")
+
+
+def _is_whole(entry: Path) -> bool:
+    """Whether an entry is there and its files are those that were written."""
+    try:
+        facts = json.loads((entry / FACTS).read_text(encoding="utf-8"))
+        for name, (size, checksum) in facts.items():
+            if (entry / name).stat().st_size != size or _checksum(entry / name) != checksum:
+                raise ValueError(name)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError, AttributeError, TypeError):
+        logger.warning("token_cache_damaged", extra={"fields": {"file": str(entry), "next": "it is made again"}})
+        return False
+    return set(facts) == {f"{part}.{kind}" for part in (TRAIN, HELD_OUT) for kind in (IDS, OFFSETS)}
+
+
+def _checksum(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(CHECK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def _bytes_of(folder: Path) -> int:
+    return sum(one.stat().st_size for one in folder.iterdir())
+
+
+def _used_at(folder: Path) -> int:
+    return folder.stat().st_mtime_ns
