@@ -22,7 +22,15 @@ from trainer.data.token_file import TokenFile
 from trainer.distill import IntermediateDistillation
 from trainer.explained import unexplained_shares
 from trainer.loop import train
-from trainer.models import count_parameters, fingerprint, fitting_length, load_encoder, load_tokenizer, save_classifier
+from trainer.models import (
+    count_parameters,
+    fingerprint,
+    fitting_length,
+    load_encoder,
+    load_tokenizer,
+    save_classifier,
+    tokenizer_fingerprint,
+)
 from trainer.recipe import Evaluation, Recipe, Schedule, Scores, Stage, every_tokens, plateau_schedule, schedule_of
 from trainer.result import RunResult, write_result
 from trainer.shapes import first_batches, fit_projections, token_frequencies
@@ -55,7 +63,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)
     fitting_length(config.max_length, config.max_length, teacher.config, tokenizer, config.teacher)
     digests = corpus_digests(config.corpus)
-    cache = CorpusCache.of(config, config.held_out, tokenizer)
+    cache = CorpusCache.of(config, config.held_out, tokenizer, tokenizer_fingerprint(tokenizer))
     corpus = [cache.get(path, digests[path]) for path in config.corpus]
     source = _source(config, tokenizer, [train for train, _ in corpus])
     if not source.tokens_per_pass:

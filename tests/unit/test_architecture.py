@@ -73,7 +73,7 @@ ALLOWED: Mapping[str, set[str]] = {
     "augment_service.service.page": set(),
     "trainer": {"trainer.data", "shared", "shared.cli", "shared.compute", "shared.embedded", "shared.storage"},
     "trainer.data": {"trainer.config", "trainer.labels", "shared", "shared.inputs", "shared.storage"},
-    "trainer.mlm": {"trainer", "trainer.data", "shared", "shared.cli", "shared.embedded", "shared.storage"},
+    "trainer.mlm": {"trainer", "trainer.data", "shared", "shared.cli", "shared.embedded"},
     "trainer.pipeline": {
         "trainer",
         "trainer.data",

@@ -33,7 +33,6 @@ from trainer.data.batches import to_offsets
 from trainer.data.corpus import is_held_out, read_lines
 from trainer.data.token_cache import cache_folder
 from trainer.data.token_file import IDS, OFFSETS, TokenFile, map_tokens
-from trainer.models import tokenizer_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -47,23 +46,26 @@ CHECK_BYTES = 1 << 24
 class CorpusCache:
     """Tokenizes corpus files into `folder`/corpora, of at most `max_bytes`, or more if the corpora in use need it.
 
-    held_out: share of the lines that are kept apart. encoding, text_column: as in `read_lines`.
+    tokenizer_digest: hash of what the tokenizer does. held_out: share of the lines that are kept apart. encoding,
+    text_column: as in `read_lines`.
     """
 
     folder: str
     max_bytes: int
     tokenizer: Any
+    tokenizer_digest: str
     held_out: float
     encoding: str = "auto"
     text_column: str | None = None
 
     @classmethod
-    def of(cls, config: CorpusConfig, held_out: float, tokenizer: Any) -> CorpusCache:
+    def of(cls, config: CorpusConfig, held_out: float, tokenizer: Any, tokenizer_digest: str) -> CorpusCache:
         """The cache of a command."""
         return cls(
             folder=config.token_cache or str(cache_folder()),
             max_bytes=config.token_cache_bytes,
             tokenizer=tokenizer,
+            tokenizer_digest=tokenizer_digest,
             held_out=held_out,
             encoding=config.encoding,
             text_column=config.text_column,
@@ -87,7 +89,7 @@ class CorpusCache:
         """As `get`, memory-mapped; None where that is not possible."""
         suffixes = [one.lower() for one in PurePosixPath(path).suffixes[-2:]]
         reading = [suffixes, self.held_out, self.encoding, self.text_column]
-        key = [VERSION, digest, *reading, tokenizer_fingerprint(self.tokenizer)]
+        key = [VERSION, digest, *reading, self.tokenizer_digest]
         entry = Path(self.folder) / FOLDER / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:40]
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)

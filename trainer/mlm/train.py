@@ -25,7 +25,14 @@ from trainer.mlm.delta import save_delta, start_from_delta
 from trainer.mlm.evaluate import score_held_out
 from trainer.mlm.masking import MaskedBatch, MaskedSource, Masking
 from trainer.mlm.model import TrainableMaskedLM, load_trainable
-from trainer.models import count_parameters, fingerprint, fitting_length, load_tokenizer, replace_folder
+from trainer.models import (
+    count_parameters,
+    fingerprint,
+    fitting_length,
+    load_tokenizer,
+    replace_folder,
+    tokenizer_fingerprint,
+)
 from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, every_tokens, plateau_schedule
 from trainer.result import MaskedAccuracy, RunResult, write_result
 from trainer.state import Run, State, Worker
@@ -99,7 +106,7 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
     tokenizer = load_tokenizer(encoder, "--encoder")
     if tokenizer.mask_token_id is None:
         raise ModelError(f"--encoder {encoder}: its tokenizer has no mask_token, which training a masked LM needs")
-    cache = CorpusCache.of(config, config.held_out, tokenizer)
+    cache = CorpusCache.of(config, config.held_out, tokenizer, tokenizer_fingerprint(tokenizer))
     digests = corpus_digests(config.corpus)
     training: list[TokenFile] = []
     held_out: list[TokenFile] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from tests.support.command import ROOT
 from tests.support.models import save_random_model
 from trainer.data.corpus_cache import CorpusCache
 from trainer.data.token_file import TokenFile
-from trainer.models import load_tokenizer
+from trainer.models import load_tokenizer, tokenizer_fingerprint
 
 LINES = [f"the man is in house number {number} . it is not a good house" for number in range(5000)]
 
@@ -37,7 +38,13 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def cache_in(folder: Path, tokenizer: Any, gib: float = 1.0, held_out: float = 0.1) -> CorpusCache:
-    return CorpusCache(folder=str(folder), max_bytes=int(gib * 2**30), tokenizer=tokenizer, held_out=held_out)
+    return CorpusCache(
+        folder=str(folder),
+        max_bytes=int(gib * 2**30),
+        tokenizer=tokenizer,
+        tokenizer_digest=tokenizer_fingerprint(tokenizer),
+        held_out=held_out,
+    )
 
 
 def get(cache: CorpusCache, path: Path) -> tuple[TokenFile, TokenFile]:
@@ -151,7 +158,7 @@ def test_the_folder_keeps_its_bound_and_what_is_in_use(tmp_path: Path, corpus: P
         assert made.returncode == 0, made.stderr
     mine = get(cache_in(folder, tokenizer, held_out=0.3), corpus)
     assert len([*folder.glob("corpora/*/facts.json")]) == 3
-    small = CorpusCache(folder=str(folder), max_bytes=1, tokenizer=tokenizer, held_out=0.4)
+    small = replace(cache_in(folder, tokenizer, held_out=0.4), max_bytes=1)
     get(small, corpus)
     assert len([*folder.glob("corpora/*/facts.json")]) == 2, "the two in use"
     assert same(mine, get(cache_in(tmp_path, tokenizer, gib=0, held_out=0.3), corpus))
