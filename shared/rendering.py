@@ -273,11 +273,15 @@ def _rendered_bytes(segments: Sequence[str], first: Ints, samples: Samples, repl
 def check_text_bytes(num_bytes: int, num_rows: int, column: str = "") -> None:
     """Raises ShardSizeError for more text than one column of a shard can hold. column: a name for the message."""
     if num_bytes > MAX_TEXT_BYTES:
-        where = f"column {column}: " if column else ""
-        raise ShardSizeError(
-            f"{where}the samples of {num_rows} source rows hold {num_bytes / 2**30:.1f} GiB of text, more than the "
-            "2 GiB that one shard can hold; use a smaller --shard-rows or a smaller --n-a"
-        )
+        raise too_large(f"column {column}" if column else "the texts", num_rows, f" ({num_bytes / 2**30:.1f} GiB)")
+
+
+def too_large(what: str, num_rows: int, size: str = "") -> ShardSizeError:
+    """The error for data of `num_rows` source rows that one column of a shard cannot hold."""
+    return ShardSizeError(
+        f"{what}: the samples of {num_rows} source rows hold more than the 2 GiB that one shard can hold{size}; use a "
+        "smaller --shard-rows or a smaller --n-a"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from shared.candidate_columns import CandidateColumns
 from shared.candidates import Ints, RowCandidates, Samples, TextCandidates
 from shared.inputs.arrow_cells import bytes_of_cell, has_32_bit_offsets, take, to_array
 from shared.inputs.rows import SourceRow
-from shared.rendering import ShardOrder, check_text_bytes, render_samples
+from shared.rendering import ShardOrder, check_text_bytes, render_samples, too_large
 from shared.schema import CANDIDATE_SETS, REPLACED
 
 
@@ -98,8 +98,17 @@ def _table(schema: pa.Schema, rows: Sequence[SourceRow], columns: Sequence[pa.Ar
             # Before Arrow fails halfway, with an error that names neither the column nor a way out.
             sizes = np.asarray([*map(bytes_of_cell, values)], np.int64)
             check_text_bytes(int((sizes * copies).sum()), len(rows), field.name)
-        return take(to_array(values, field.type), index)
+        try:
+            cells = take(to_array(values, field.type), index)
+            # Arrow notices too many bytes in a string, but not too many values in a list.
+            cells.validate()
+        except pa.ArrowInvalid as error:
+            raise too_large(f"column {field.name}", len(rows)) from error
+        return cells
 
+    if any(isinstance(column, pa.ChunkedArray) for column in columns):
+        # How pa.array answers when one array cannot hold the values.
+        raise too_large("the candidates", len(rows))
     first_rest = len(columns) + 1
     label = carried([row.label for row in rows], label_at)
     rest = [carried([row.rest[place - first_rest] for row in rows], place) for place in range(first_rest, len(schema))]

@@ -76,6 +76,8 @@ def bytes_of_cell(value: Any) -> int:
         return int(value.block.array.slice(value.index, 1).nbytes)
     if isinstance(value, (list, tuple)):
         return sum(map(bytes_of_cell, value))
+    if isinstance(value, bytes):
+        return len(value)
     return len(value.encode("utf-8", "surrogatepass")) if isinstance(value, str) else 8
 
 

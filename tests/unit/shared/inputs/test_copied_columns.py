@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -163,3 +164,28 @@ def test_a_copied_column_with_more_bytes_than_arrow_can_count_is_refused_with_ad
         samples_table(schema, rows, found, samples)
     monkeypatch.setattr("shared.rendering.MAX_TEXT_BYTES", 100_000)
     assert samples_table(schema, rows, found, samples)["note"].unique().to_pylist() == [note]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        (pa.list_(pa.int8()), np.ones(1 << 22, np.int8)),
+        (pa.list_(pa.string()), ["x" * (1 << 22)]),
+        (pa.struct({"a": pa.binary()}), {"a": b"x" * (1 << 22)}),
+        (pa.map_(pa.string(), pa.string()), [("k", "x" * (1 << 22))]),
+    ],
+    ids=["list", "strings", "struct", "map"],
+)
+def test_a_nested_column_that_arrow_cannot_count_is_refused_with_advice(kind: pa.DataType, value: Any) -> None:
+    """513 or more copies of 4 MiB: some kinds make Arrow fail without a hint, and lists get negative offsets."""
+    sites = tuple(Site(2 * place, 2 * place + 1, "w", "mlm", ("a", "b", "c", "d"), (0.0,) * 4) for place in range(6))
+    found = [RowCandidates(0, TextCandidates("w w w w w w", sites))]
+    rows = [SourceRow(0, "w w w w w w", rest=(ArrowBlock(pa.array([value], kind)).cells()[0],))]
+    schema = samples_schema(pa.null(), [pa.field("note", kind)])
+    samples = draw_samples(found, AugmentParams(n_a=600))
+    assert len(samples) > 520
+    with pytest.raises(ShardSizeError, match=r"column note: .* 1 source rows hold .* smaller --shard-rows"):
+        samples_table(schema, rows, found, samples)
+    few = draw_samples(found, AugmentParams(n_a=2))
+    assert len(samples_table(schema, rows, found, few)) == 1 + len(few)
