@@ -177,6 +177,7 @@ def test_a_teacher_of_another_architecture(workshop: Workshop, reviews: Path, tm
     result = result_of(workshop, reviews, output, "--teacher", str(teacher))
     assert {"annotate", "student"} <= set(result["minutes"])
     assert result["teacher_metrics"]
+    assert set(result["faster"]) == {"1", "32"}
     # Killed between a command and its mark, it is asked again, and finds its answers stored.
     (output / "annotated.done").unlink()
     again = run_command(*workshop.arguments(reviews, output, *QUICK, "--teacher", str(teacher)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_export import run_in_process
+from tests.support.classifiers import save_classifier_of
 from tests.support.command import run_command
 from tests.support.runs import write_general_run, write_task_run, write_teacher_run
 from trainer.report.command import run_command as report
@@ -81,6 +82,24 @@ def test_real_texts_are_cut_and_padded_the_same_for_both(folders: list[str], tmp
     (one,) = figures["timings"][0]["measurements"]
     assert one["real_pieces"] < one["width"] < 32
     assert figures["timings"][0]["inputs"] == f"texts of {texts}"
+
+
+@pytest.mark.parametrize("kind", ["roberta", "deberta-v2", "distilbert", "electra"])
+@pytest.mark.parametrize("columns", [(), ("sentence",), ("sentence", "other")])
+def test_a_teacher_of_another_architecture_is_timed_with_its_own_tokenizer(
+    tmp_path: Path, kind: str, columns: tuple[str, ...]
+) -> None:
+    save_classifier_of(kind, tmp_path / "teacher" / "model")
+    run = write_task_run(tmp_path / "student", tmp_path / "teacher")
+    texts = tmp_path / "texts.tsv"
+    texts.write_text("sentence\tother\tlabel\n" + "a great movie\tit is not\t1\nthe quick brown fox\tno\t0\n" * 10)
+    data = ["--data", str(texts), "--text-column", *columns] if columns else []
+    few = ["--alternations", "3", "--batch-sizes", "2", "--dtypes", "fp32", "--device", "cpu"]
+    code, said = run_in_process(["report", "--runs", str(run), *data, *few, "--output", str(tmp_path / "r.html")])
+    assert code == 0, said
+    (timing,) = json.loads((tmp_path / "r.json").read_text())["timings"]
+    assert timing["measurements"][0]["ratio"] > 0
+    assert timing["attention"] == ("eager and sdpa" if kind == "deberta-v2" else "sdpa")
 
 
 def test_without_timing_no_model_is_loaded(folders: list[str], tmp_path: Path) -> None:

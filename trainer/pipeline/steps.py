@@ -163,7 +163,7 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                 *("report", "--runs", *runs, str(out / "student"), "--data", prepared.test),
                 *("--text-column", *prepared.text_columns, "--dtypes", "fp32", "--device", config.device),
                 *(("--threads", str(config.threads)) if config.threads else ()),
-                *(("--no-timing",) if choices.annotates or config.teacher_column else ()),
+                *(("--no-timing",) if config.teacher_column else ()),
                 *("--output", str(out / "report.html")),
             ),
             done=out / "report.html",

@@ -2,11 +2,14 @@
 
 No machine is idle, but other work slows both models equally. So the figure that counts is the ratio of two neighbouring
 turns; its median and quartiles are reported. A pass is what a server would run: token ids in, logits out, no gradients,
-both models through plain transformers with the same attention kernel.
+both models through plain transformers with the same attention kernel where both have it. Each model reads the texts
+with its own tokenizer, so a teacher of another architecture may have more or fewer tokens per text.
 """
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +21,7 @@ from torch import Tensor
 
 from shared.compute.hardware import resolve_device, resolve_dtype
 from trainer.export.sample_inputs import EncodedRow, encode_texts, pad_rows, random_rows, read_texts
-from trainer.export.saved_classifier import load_saved_classifier
+from trainer.export.saved_classifier import SavedClassifier, load_saved_classifier
 from trainer.positions import longest_input
 from trainer.report.config import ReportConfig
 from trainer.report.measurements import Measurement, Timing
@@ -34,7 +37,7 @@ ATTENTION = "sdpa"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """Batches that both models run. width, real_pieces: mean tokens per row, with and without padding."""
+    """Batches that one model runs. width, real_pieces: mean tokens per row, with and without padding."""
 
     batches: list[dict[str, Tensor]]
     width: float
@@ -57,24 +60,20 @@ def time_runs(runs: Sequence[Run], config: ReportConfig) -> list[Timing]:
 
 def _time_group(runs: Sequence[Run], config: ReportConfig, device: str) -> Timing:
     folders = _folders(runs[0])
-    teacher, student = (load_saved_classifier(str(one.folder), "--runs") for one in folders)
-    length = min(
-        config.length or runs[0].length, *(longest_input(one.model, one.tokenizer) for one in (teacher, student))
-    )
+    contenders = [load_saved_classifier(str(one.folder), "--runs") for one in folders]
+    length = min(config.length or runs[0].length, *(longest_input(one.model, one.tokenizer) for one in contenders))
+    kernels = dict.fromkeys(_attention_of(one.model) for one in contenders)
     measurements = []
     for dtype in config.dtypes:
         if dtype == "bf16" and resolve_dtype("auto", device) != torch.bfloat16:
             continue
         precision = torch.bfloat16 if dtype == "bf16" else torch.float32
-        models = [one.model.to(device, precision).eval() for one in (teacher, student)]
-        for model in models:
-            model.set_attn_implementation(ATTENTION)
+        models = [one.model.to(device, precision).eval() for one in contenders]
         for batch_size in config.batch_sizes:
-            inputs = make_inputs(student.tokenizer, config, batch_size, length, device)
-            turns = alternate(
-                [_turn(model, inputs, device) for model in models], config.alternations, len(inputs.batches)
-            )
-            measurements.append(_measurement(dtype, batch_size, inputs, turns))
+            theirs, own = (make_inputs(one, config, batch_size, length, device) for one in contenders)
+            turns = [_turn(model, inputs, device) for model, inputs in zip(models, (theirs, own), strict=True)]
+            seconds = alternate(turns, config.alternations, len(own.batches))
+            measurements.append(_measurement(dtype, batch_size, own, seconds))
     return Timing(
         teacher=str(folders[0].shape),
         student=str(folders[1].shape),
@@ -83,13 +82,21 @@ def _time_group(runs: Sequence[Run], config: ReportConfig, device: str) -> Timin
         inputs=f"texts of {config.data}" if config.data else "random tokens, no padding",
         device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
         threads=torch.get_num_threads(),
-        attention=ATTENTION,
+        attention=" and ".join(kernels),
         measurements=measurements,
     )
 
 
-def make_inputs(tokenizer: Any, config: ReportConfig, batch_size: int, length: int, device: str) -> Inputs:
+def _attention_of(model: Any) -> str:
+    """Set the common attention kernel, or keep the model's own where it has no other; returns the kernel's name."""
+    with contextlib.suppress(ValueError):
+        model.set_attn_implementation(ATTENTION)
+    return str(model.config._attn_implementation)
+
+
+def make_inputs(classifier: SavedClassifier, config: ReportConfig, batch_size: int, length: int, device: str) -> Inputs:
     """Real texts cut to `length` tokens and padded to the longest of each batch, or full rows of random tokens."""
+    tokenizer, known = classifier.tokenizer, inspect.signature(classifier.model.forward).parameters
     if config.data is None:
         batches = [random_rows(tokenizer, batch_size, length, length, config.seed)]
     else:
@@ -98,7 +105,12 @@ def make_inputs(tokenizer: Any, config: ReportConfig, batch_size: int, length: i
         # A partial last batch would be counted as a full one.
         batches = [batch for batch in batches if len(batch) == batch_size] or [_repeated(rows, batch_size)]
     tensors = [
-        {name: torch.from_numpy(array).to(device) for name, array in pad_rows(batch, tokenizer).items()}
+        {
+            name: torch.from_numpy(array).to(device)
+            for name, array in pad_rows(batch, tokenizer).items()
+            # DistilBERT reads with a tokenizer of BERT, but takes no segments.
+            if name in known
+        }
         for batch in batches
     ]
     widths = [batch["input_ids"].shape[1] for batch in tensors]
