@@ -61,6 +61,20 @@ def test_one_two_and_four_ranks_of_the_other_stages_agree_after_fifty_steps(tmp_
     check_ranks({"command": command} | common, tmp_path, (1, 2, 4))
 
 
+def test_no_rank_reads_what_a_slow_disk_has_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = str(save_dev(tmp_path / "train.tsv", 160))
+    options: dict[str, object] = {
+        **{"command": "teacher", "task": "SST-2", "train": train, "dev": train, "evaluations": 2},
+        **{"encoder": str(save_teacher(tmp_path / "encoder")), "batch_size": 8, "loader_workers": 0, "lr": 1e-3},
+    }
+    run_ranks(options, tmp_path / "fast", 2)
+    monkeypatch.setenv("SLOW_DISK", "1.5")
+    run_ranks(options, tmp_path / "slow", 2)
+    fast, slow = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("fast", "slow"))
+    assert all(torch.equal(value, slow[name]) for name, value in fast.items())
+    assert (tmp_path / "slow" / "best.pt").is_file()
+
+
 def check_ranks(options: dict[str, object], folder: Path, worlds: tuple[int, ...]) -> None:
     """Train with each number of ranks, for at least 50 steps, and compare the weights with those of the first."""
     weights = []

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.command import call_main
 from tests.support.distillation import Output, save_dev, save_teacher, source_rows
+from trainer import evaluation, task
+from trainer.config import TaskConfig
 from trainer.data.augmented import open_augmented
 from trainer.data.stream import ShardStream
 from trainer.data.tasks import glue_spec
 from trainer.data.validation import cut, source_table
 from trainer.models import load_tokenizer
 from trainer.result import RunResult, read_result
+from trainer.state import Worker
 
 COMMON = ("--threads", "1", "--loader-workers", "0", "--batch-size", "8", "--epochs", "1", "--evaluations", "1")
 
@@ -110,6 +115,31 @@ def test_a_dev_file_chooses_without_taking_rows_from_training(tmp_path: Path) ->
     )
     assert result.selected_on == "the dev file"
     assert (result.samples, result.rows, result.test) == (40, 40, None)
+
+
+def test_teacher_and_student_are_scored_in_the_same_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Output(tmp_path / "augmented", num_rows=20).finish()
+    predicting, used = evaluation.predict, list[tuple[int, torch.dtype]]()
+
+    def predict(model: Any, *arguments: Any) -> Any:
+        used.append((model.config.hidden_size, model.bert.encoder.layer[0].output.dense.weight.dtype))
+        return predicting(model, *arguments)
+
+    monkeypatch.setattr(evaluation, "predict", predict)
+    teacher, dev = save_teacher(tmp_path / "teacher"), save_dev(tmp_path / "dev.tsv")
+    options = {
+        **{"task": "SST-2", "augmented": str(tmp_path / "augmented"), "teacher": str(teacher), "dev": str(dev)},
+        **{"student": "2,16,32,4", "output": str(tmp_path / "run"), "test": str(dev), "threads": 1},
+        **{"loader_workers": 0, "batch_size": 8, "epochs": 1, "prediction_epochs": 1, "evaluations": 1},
+    }
+    (tmp_path / "run").mkdir()
+    task._work(TaskConfig.build(options), Worker(device="cpu", dtype=torch.bfloat16, rank=0, world=1))
+    result = read_result(tmp_path / "run")
+    assert result is not None
+    assert result.test is not None
+    assert result.test.teacher
+    assert len({width for width, _ in used}) == 2, "both were scored"
+    assert {dtype for _, dtype in used} == {torch.float32}
 
 
 def test_a_task_of_two_metrics_is_chosen_by_their_mean(tmp_path: Path) -> None:

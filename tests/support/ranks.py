@@ -1,13 +1,17 @@
 """Several ranks of a training command as plain processes, without Ray.
 
 usage: python -m tests.support.ranks CONFIG.json RANK WORLD
+
+SLOW_DISK=SECONDS: the first rank takes that long before it writes the best weights.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ def _main(path: Path, rank: int, world: int) -> None:
     import torch
     import torch.distributed as distributed
 
-    from trainer import general, task, teacher
+    from trainer import general, loop, task, teacher
     from trainer.config import GeneralConfig, LoopConfig, TaskConfig, TeacherConfig
     from trainer.state import Worker
 
@@ -51,10 +55,22 @@ def _main(path: Path, rank: int, world: int) -> None:
     }
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{path}.rendezvous", rank=rank, world_size=world)
+    if rank == 0 and (delay := float(os.environ.get("SLOW_DISK", "0"))):
+        _slow_down(loop, delay)
     options = json.loads(path.read_text())
     kind, work = commands[options.pop("command", "task")]
     work(kind.build(options), Worker(device="cpu", dtype=torch.float32, rank=rank, world=world))
     distributed.destroy_process_group()
+
+
+def _slow_down(loop: Any, seconds: float) -> None:
+    write = loop.write_best
+
+    def write_slowly(run: Any) -> None:
+        time.sleep(seconds)
+        write(run)
+
+    loop.write_best = write_slowly
 
 
 if __name__ == "__main__":
