@@ -64,7 +64,7 @@ def test_one_two_and_four_ranks_of_the_other_stages_agree_after_fifty_steps(tmp_
 def test_no_rank_reads_what_a_slow_disk_has_not_written_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train = str(save_dev(tmp_path / "train.tsv", 160))
     options: dict[str, object] = {
-        **{"command": "teacher", "task": "SST-2", "train": train, "dev": train, "evaluations": 2},
+        **{"command": "teacher", "task": "SST-2", "train": train, "dev": train, "evaluations": 1, "epochs": 1.0},
         **{"encoder": str(save_teacher(tmp_path / "encoder")), "batch_size": 8, "loader_workers": 0, "lr": 1e-3},
     }
     run_ranks(options, tmp_path / "fast", 2)
