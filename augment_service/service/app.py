@@ -7,6 +7,7 @@ with orjson, so that the web layer stays cheap compared with the models.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -36,6 +37,11 @@ DESCRIPTION = (
     "Samples and candidates for texts, using the engine of the batch job: the same text, id, seed and parameters give "
     "the same samples in both, regardless of concurrent requests."
 )
+
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread that draws or ranks may keep the interpreter while the event loop waits for it. A small request
+needs it several times, and Python's default is 5 ms each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +91,7 @@ def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        sys.setswitchinterval(SWITCH_SECONDS)
         loading = asyncio.create_task(
             state.load(
                 load_models,

@@ -4,6 +4,8 @@ Every refusal has to be a problem document, no answer may be a 500, and the serv
 descriptors. The script sends as many as it is told to a service of its own:
 
     python -m tests.support.hostile --requests 1000000 --log out/hostile.txt
+
+With --cache-bytes 0, memory that still grows is a leak: the cache of candidates grows up to its bound.
 """
 
 from __future__ import annotations
@@ -235,6 +237,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=100_000)
     parser.add_argument("--minutes", type=float, default=600.0)
+    parser.add_argument("--cache-bytes", type=int, help="as in `augment_service serve` (default: the service's)")
     parser.add_argument("--log", type=Path, required=True)
     options = parser.parse_args()
     options.log.parent.mkdir(parents=True, exist_ok=True)
@@ -243,6 +246,8 @@ def main() -> None:
         model = save_random_model("bert-uncased", folder / "model", num_heads=2)
         vectors = save_random_vectors(folder / "glove.txt")
         model_options = ["--mlm", str(model), "--glove", str(vectors), "--dtype", "fp32", "--threads", "1"]
+        if options.cache_bytes is not None:
+            model_options += ["--cache-bytes", str(options.cache_bytes)]
         with Service(*model_options, *LIMITS, log=folder / "log.txt", tokens=TOKEN) as service:
             tally, sent, began, part = Tally(), 0, time.monotonic(), 2_000
             while sent < options.requests and time.monotonic() - began < 60 * options.minutes:
