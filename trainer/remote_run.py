@@ -94,7 +94,7 @@ class RemoteRun:
         A finished run gets its result only. Raises StoreError, ManifestError.
         """
         # Before the configuration is looked for: whoever commits has created one.
-        has_state = self._newest_number() > 0
+        has_state = _newest_number(self._store) > 0
         before = self._store.read(CONFIG) if self._store.exists(CONFIG) else None
         if before is None and has_state:
             raise ManifestError(
@@ -161,7 +161,7 @@ class RemoteRun:
     def _claim(self) -> None:
         """Create the next commit with the files of the newest one: from here on only this process publishes."""
         for _ in range(MAX_CLAIMS):
-            number, files = self._newest()
+            number, files = newest_state(self._store, self.uri)
             if self._commit(number + 1, files):
                 return
         raise StoreError(f"--output {self.uri}: other processes keep taking this run over; run one command at a time")
@@ -184,24 +184,6 @@ class RemoteRun:
             if 0 < _number(one, _COMMIT) < number or (0 < _number(one, _CONTENT) <= number and one not in kept):
                 self._store.delete(one)
         return True
-
-    def _newest_number(self) -> int:
-        return max((_number(one, _COMMIT) for one in self._store.list(STATE)), default=0)
-
-    def _newest(self) -> tuple[int, Mapping[str, StoredFile]]:
-        """Number and files of the newest commit; 0 and none where there is no commit."""
-        number = self._newest_number()
-        if not number:
-            return 0, {}
-        name = f"{STATE}/commit-{number:08d}.json"
-        try:
-            commit = TypeAdapter(Commit).validate_json(self._store.read(name))
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]["msg"]
-            raise ManifestError(f"{self.uri}/{name} is damaged ({problem}); use another --output") from error
-        if commit.version != VERSION or any(not _is_inside(one) for one in commit.files):
-            raise ManifestError(f"{self.uri}/{name} was not written by this version; use another --output")
-        return number, commit.files
 
     def _fetch(self) -> None:
         """Make the scratch folder hold the files of the commit, and nothing else but the configuration."""
@@ -238,6 +220,29 @@ class RemoteRun:
             name = path.relative_to(self.path).as_posix()
             if path.is_file() and _PARTIAL not in name:
                 yield name, path
+
+
+def newest_state(store: Store, uri: str) -> tuple[int, Mapping[str, StoredFile]]:
+    """Number and files of a run's newest commit; 0 and none where there is no commit. Raises StoreError, ManifestError.
+
+    uri: where the store is.
+    """
+    number = _newest_number(store)
+    if not number:
+        return 0, {}
+    name = f"{STATE}/commit-{number:08d}.json"
+    try:
+        commit = TypeAdapter(Commit).validate_json(store.read(name))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]["msg"]
+        raise ManifestError(f"{uri}/{name} is damaged ({problem}); use another --output") from error
+    if commit.version != VERSION or any(not _is_inside(one) for one in commit.files):
+        raise ManifestError(f"{uri}/{name} was not written by this version; use another --output")
+    return number, commit.files
+
+
+def _newest_number(store: Store) -> int:
+    return max((_number(one, _COMMIT) for one in store.list(STATE)), default=0)
 
 
 def _copy(uri: str, file: Any) -> None:

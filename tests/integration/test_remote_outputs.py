@@ -16,6 +16,7 @@ from tests.integration.test_predict import TEXTS, save_rows
 from tests.support.command import call_main
 from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
 from tests.support.runs import save_random_classifier, write_task_run, write_teacher_run
+from trainer.remote_run import RemoteRun
 
 
 class LostUploads(FaultyProxy):
@@ -109,6 +110,53 @@ def test_a_report_and_its_figures_go_to_the_bucket(bucket: Any, tmp_path: Path) 
     page = content_of(bucket, "pages/report.html").decode()
     assert "report.json" in page
     assert page.rstrip().endswith("</html>")
+
+
+def test_runs_in_the_bucket_are_reported_as_those_on_disk(bucket: Any, tmp_path: Path) -> None:
+    teacher = write_teacher_run(tmp_path / "teacher")
+    local = [teacher, write_task_run(tmp_path / "student", teacher, seed=1, score=0.8)]
+    for run in local:
+        config = json.loads((run / "config.json").read_text())
+        result = json.loads((run / "result.json").read_text())
+        if run != teacher:
+            config["teacher"] = result["teacher"] = "s3://bucket/runs/teacher"
+        for path in [one for one in run.rglob("*") if one.is_file()]:
+            content = {"config.json": json.dumps(config).encode(), "result.json": json.dumps(result).encode()}.get(
+                path.relative_to(run).as_posix(), path.read_bytes()
+            )
+            bucket.put_object(Bucket="bucket", Key=f"runs/{path.relative_to(tmp_path).as_posix()}", Body=content)
+    few = ("--alternations", "3", "--batch-sizes", "2", "--dtypes", "fp32", "--device", "cpu", "--threads", "1")
+    names = ("teacher", "student")
+    call("report", "--runs", *map(str, local), *few, "--output", str(tmp_path / "local.html"))
+    call("report", "--runs", *(f"s3://bucket/runs/{one}" for one in names), *few, "--output", str(tmp_path / "s3.html"))
+    here, there = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("local", "s3"))
+    assert [one["folder"] for one in there["runs"]] == [f"s3://bucket/runs/{one}" for one in names]
+    assert [one["measurements"][0]["batch_size"] for one in there["timings"]] == [2]
+    for one, other in zip(here["runs"], there["runs"], strict=True):
+        assert one["dev"] == other["dev"]
+        assert one["smaller"] == other["smaller"]
+    page = (tmp_path / "s3.html").read_text(encoding="utf-8")
+    assert page.count("<svg") == (tmp_path / "local.html").read_text(encoding="utf-8").count("<svg") > 0, "curves"
+
+
+def test_a_run_that_goes_on_in_the_bucket_is_reported_so_far(bucket: Any, tmp_path: Path) -> None:
+    run = write_task_run(tmp_path / "student", tmp_path / "no-teacher", is_finished=False)
+    options = json.loads((run / "config.json").read_text())
+    remote = RemoteRun("s3://bucket/runs/open")
+    remote.open("task", {name: value for name, value in options.items() if name != "command"}, {}, ())
+    (remote.path / "metrics.jsonl").write_bytes((run / "metrics.jsonl").read_bytes())
+    remote.publish()
+    remote.close()
+    said = call("report", "--runs", "s3://bucket/runs/open", "--no-timing", "--output", str(tmp_path / "r.html"))
+    assert "1 runs (1 unfinished)" in said.stdout
+    call("report", "--runs", str(run), "--no-timing", "--output", str(tmp_path / "local.html"))
+    curves = [(tmp_path / name).read_text(encoding="utf-8").count("<svg") for name in ("r.html", "local.html")]
+    assert curves[0] == curves[1] > 0
+
+
+def test_a_run_that_is_not_in_the_bucket_is_one_line(bucket: Any, tmp_path: Path) -> None:
+    refused = call("report", "--runs", "s3://bucket/runs/none", "--output", str(tmp_path / "r.html"), code=1)
+    assert "--runs s3://bucket/runs/none: not a run of the trainer (it has no config.json)" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 from shared.cli.command_line import CommandResult
 from shared.errors import UsageError
+from shared.storage.objects import is_remote
 from shared.storage.whole_file import check_target, whole_files
 from trainer.report.config import ReportConfig
+from trainer.report.fetched_run import fetch_run
 from trainer.report.figures import PageFacts, Summary
 from trainer.report.measurements import Timing
 from trainer.report.page import render_page
-from trainer.report.runs import read_run
+from trainer.report.runs import Run, read_run
 from trainer.report.summary import summarise
 from trainer.report.timing import machine_facts, time_runs
 
@@ -28,8 +31,9 @@ def run_command(config: ReportConfig) -> CommandResult:
     if suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"--output {output}: the report is an HTML file; name one such as report.html")
     check_target(output, "--output")
-    runs = [read_run(path) for path in dict.fromkeys(config.runs)]
-    timings = time_runs(runs, config) if config.timing else []
+    with tempfile.TemporaryDirectory(prefix="tinybert-report-") as scratch:
+        runs = [_read(path, Path(scratch) / str(number)) for number, path in enumerate(dict.fromkeys(config.runs))]
+        timings = time_runs(runs, config) if config.timing else []
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     facts = PageFacts(title=config.title, created=created, machine=machine_facts())
     summary = summarise(runs, timings, facts, config.alternations)
@@ -41,11 +45,15 @@ def run_command(config: ReportConfig) -> CommandResult:
         page_file.write_bytes(page)
     unfinished = [run for run in runs if not run.is_finished]
     for run in unfinished:
-        logger.warning("unfinished", extra={"fields": {"run": str(run.folder)}})
+        logger.warning("unfinished", extra={"fields": {"run": run.folder}})
     size = f"{len(page) / 1e3:.0f} kB"
     first = f"{output}: {len(runs)} runs ({len(unfinished)} unfinished), {size}; {figures}"
     text = "\n".join([first, *_score_lines(summary), *_speed_lines(timings)])
     return CommandResult({"output": output} | summary.as_dict(), text)
+
+
+def _read(path: str, scratch: Path) -> Run:
+    return read_run(path, fetch_run(path, scratch)) if is_remote(path) else read_run(path)
 
 
 def _score_lines(summary: Summary) -> list[str]:

@@ -15,7 +15,9 @@ class ReportConfig(TextsConfig):
 
     group: ClassVar[str] = "Report"
 
-    runs: tuple[str, ...] = identity(..., "Output folders of trainer teacher, general and task.", min_length=1)
+    runs: tuple[str, ...] = identity(
+        ..., "Output folders of trainer teacher, general and task, local, s3://, gs:// or az://.", min_length=1
+    )
     output: str = runtime(..., "HTML file to write; the figures are written next to it as .json.")
     title: str = runtime("Distillation report", "Heading of the page.")
     timing: bool = runtime(True, "Time students against their teachers (off: sizes, scores and curves only).")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shared.errors import InputError
+from shared.errors import InputError, ModelError
 from shared.glue import TASKS
 from shared.model_folder import is_run
+from shared.storage.objects import is_remote
+from shared.storage.remote_model import fetched_model
 from trainer.data.tasks import sequence_length
 from trainer.report.history import History, read_history
 from trainer.report.model_folder import ModelFolder, read_model_folder, read_object
@@ -21,13 +23,13 @@ FULL = "full"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run folder.
+    """One run. folder: where it is, a path or a URI.
 
     options: what config.json recorded. variant: what runs that differ only by their seed have in common. length: tokens
     of the longest input. result: None while the run is unfinished. notes: what is missing from the folder.
     """
 
-    folder: Path
+    folder: str
     command: str
     options: Mapping[str, Any]
     task: str
@@ -70,9 +72,12 @@ class Run:
         return f"{' · '.join(dict.fromkeys(part for part in parts if part))}, seed {self.seed}"
 
 
-def read_run(path: str) -> Run:
-    """Read a run folder. Raises InputError or ManifestError that names the file and what is wrong."""
-    folder = Path(path)
+def read_run(path: str, copy: Path | None = None) -> Run:
+    """Read a run folder. copy: where its files are on this machine if `path` is a URI.
+
+    Raises InputError or ManifestError that names the file and what is wrong, StoreError.
+    """
+    folder = copy or Path(path)
     if not folder.is_dir():
         raise InputError(f"--runs {path}: no such folder")
     options = read_object(folder / "config.json", "not a run of the trainer (it has no config.json)")
@@ -98,7 +103,7 @@ def read_run(path: str) -> Run:
             teacher = read_model_folder(teacher_path)
     task = (result.task if result else "") or str(options.get("task") or "")
     return Run(
-        folder=folder,
+        folder=path,
         command=command,
         options=options,
         task=task,
@@ -129,7 +134,12 @@ def _longest_input(task: str, options: Mapping[str, Any]) -> int:
 
 
 def _teacher_folder(run: Path, named: str) -> Path | None:
-    """The teacher by the path that the run recorded: relative to here, or to the run."""
+    """The teacher by the path that the run recorded, relative to here or to the run, or by its URI."""
+    if is_remote(named):
+        try:
+            return Path(fetched_model(named, "--teacher"))
+        except ModelError:
+            return None
     for candidate in (Path(named), run / named, run.parent / named):
         if is_run(candidate):
             return candidate / "model"

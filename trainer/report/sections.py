@@ -140,7 +140,7 @@ def _labels_tables(runs: Sequence[Run]) -> list[Table]:
 
 
 def _notes(runs: Sequence[Run]) -> list[Note]:
-    return [Note(str(run.folder), text) for run in runs for text in run.notes]
+    return [Note(run.folder, text) for run in runs for text in run.notes]
 
 
 def _anchor_of(task: str) -> str:

@@ -69,7 +69,7 @@ def variant_order(name: str) -> tuple[int, str]:
 def _summarise_run(run: Run, timings: Sequence[Timing]) -> RunSummary:
     result = run.result
     return RunSummary(
-        folder=str(run.folder),
+        folder=run.folder,
         command=run.command,
         task=run.task,
         variant=run.variant,
@@ -92,7 +92,7 @@ def _summarise_run(run: Run, timings: Sequence[Timing]) -> RunSummary:
         model=_summarise_model(run),
         teacher=_summarise_teacher(run),
         smaller=run.teacher.parameters / run.model.parameters if run.teacher and run.model else None,
-        timing=next((number for number, one in enumerate(timings) if str(run.folder) in one.runs), None),
+        timing=next((number for number, one in enumerate(timings) if run.folder in one.runs), None),
         config=dict(run.options),
     )
 
@@ -129,7 +129,7 @@ def _summarise_task(runs: Sequence[Run]) -> TaskSummary:
         metric=metric,
         variants=_variants([run for run in scored if metric in run.last_dev], metric),
         teachers={str(run.result.teacher): run.teacher_dev.get(metric) for run in scored if run.result},
-        unfinished=[str(run.folder) for run in students if not run.is_finished],
+        unfinished=[run.folder for run in students if not run.is_finished],
     )
 
 
@@ -158,7 +158,7 @@ def _variant(label: str, name: str, members: Sequence[Run], metric: str) -> Vari
     return VariantSummary(
         variant=label,
         name=name,
-        runs=[str(run.folder) for run in members],
+        runs=[run.folder for run in members],
         seeds=[run.seed for run in members],
         scores=scores,
         score=spread(scores),

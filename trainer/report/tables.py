@@ -24,7 +24,7 @@ from trainer.report.runs import Run
 
 def runs_table(caption: str, runs: Sequence[Run], summary: Summary) -> Table:
     """Score, size and cost of each run, below the teachers that the runs learned from."""
-    summaries = [summary.of(str(run.folder)) for run in runs]
+    summaries = [summary.of(run.folder) for run in runs]
     rows = _baseline_rows(summaries) + _teacher_rows(summaries)
     rows += [_run_row(run, one) for run, one in zip(runs, summaries, strict=True)]
     header = ["run", "dev × 100", "kept", "parameters", "weights", "samples", "time", "waited for data"]

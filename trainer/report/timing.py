@@ -77,7 +77,7 @@ def _time_group(runs: Sequence[Run], config: ReportConfig, device: str) -> Timin
     return Timing(
         teacher=str(folders[0].shape),
         student=str(folders[1].shape),
-        runs=[str(run.folder) for run in runs],
+        runs=[run.folder for run in runs],
         length=length,
         inputs=f"texts of {config.data}" if config.data else "random tokens, no padding",
         device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
