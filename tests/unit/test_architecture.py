@@ -107,7 +107,9 @@ ALLOWED: Mapping[str, set[str]] = {
     },
     "trainer.report": {
         "trainer.positions",
+        "trainer.remote_run",
         "trainer.result",
+        "trainer.run_folder",
         "trainer.data",
         "trainer.export",
         "shared.errors",
