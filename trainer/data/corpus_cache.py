@@ -240,8 +240,15 @@ def _checksum(path: Path) -> int:
 
 
 def _bytes_of(folder: Path) -> int:
-    return sum(one.stat().st_size for one in folder.iterdir())
+    total = 0
+    # Another process may rename or remove it at this moment.
+    with contextlib.suppress(OSError):
+        for one in folder.iterdir():
+            total += one.stat().st_size
+    return total
 
 
 def _used_at(folder: Path) -> int:
-    return folder.stat().st_mtime_ns
+    with contextlib.suppress(OSError):
+        return folder.stat().st_mtime_ns
+    return 0
