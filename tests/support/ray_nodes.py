@@ -127,6 +127,7 @@ class StartedNodes:
         ]
         self._head = self._start(head)
         self._nodes: list[subprocess.Popen[bytes]] = []
+        self._had_raylet: set[int] = set()
         self._wait_for_head()
         for _ in range(num_nodes):
             self.add()
@@ -149,10 +150,15 @@ class StartedNodes:
         return pids
 
     def mend(self) -> int:
-        """Start a node for each whose `ray start` has ended."""
-        gone = [node for node in self._nodes if node.poll() is not None]
+        """Start a node for each whose `ray start` or raylet has ended.
+
+        A raylet ends with its agent, and `ray start` may stay without noticing.
+        """
+        with_raylet = {node.pid for node in self._nodes if _has_raylet(node.pid)}
+        gone = [one for one in self._nodes if one.poll() is not None or one.pid in self._had_raylet - with_raylet]
+        self._had_raylet |= with_raylet
         for node in gone:
-            self._nodes.remove(node)
+            self.kill_node(self._nodes.index(node))
             self.add()
         return len(gone)
 
@@ -186,3 +192,11 @@ class StartedNodes:
             assert self._head.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.2)
+
+
+def _has_raylet(root: int) -> bool:
+    for pid in descendants_of(root):
+        with contextlib.suppress(OSError):
+            if b"/raylet/raylet" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return True
+    return False
