@@ -223,7 +223,7 @@ class RemoteRun:
 
 
 def newest_state(store: Store, uri: str) -> tuple[int, Mapping[str, StoredFile]]:
-    """Number and files of a run's newest commit; 0 and none where there is no commit. Raises StoreError, ManifestError.
+    """Number and files of a run's newest commit; 0 and none before the first commit. Raises StoreError, ManifestError.
 
     uri: where the store is.
     """

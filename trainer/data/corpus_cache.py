@@ -1,6 +1,6 @@
 """Corpus files as token ids on local disk: tokenized once, then memory-mapped by every process and in later runs.
 
-So memory does not grow with the corpus, and a resumed run takes its first step within seconds. An entry is a folder
+So memory does not grow with the corpus, and a resumed run does not tokenize it again. An entry is a folder
 named by a hash of everything that decides its content. It holds a checksum of each of its files, so a damaged one is
 made again. A process that uses an entry holds a lock on it until it ends, and only entries that nobody uses are removed
 to keep the folder within its bound. Nothing fails for the cache's sake: without space or locks, the ids are kept in
@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,15 +151,15 @@ class CorpusCache:
                 total -= sizes[entry]
 
 
-class _Sink:
+class _Sink(Protocol):
     """Where the ids of lines go, in order."""
 
     def add(self, rows: Sequence[Sequence[int]]) -> None:
         """The next lines."""
-        raise NotImplementedError
+        ...
 
 
-class _MemorySink(_Sink):
+class _MemorySink:
     """Ids in memory."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ class _MemorySink(_Sink):
         return TokenFile(ids=ids, offsets=to_offsets(np.concatenate([np.zeros(0, np.int64), *self._lengths])))
 
 
-class _DiskSink(_Sink):
+class _DiskSink:
     """Ids and offsets in two files, named as in `map_tokens`."""
 
     def __init__(self, path: Path) -> None:

@@ -68,7 +68,7 @@ class SegmentSource:
     @property
     def num_parts(self) -> int:
         """Epochs that make one pass over the corpus."""
-        return num_parts_of(self.files, self.weights)
+        return num_parts_of(self.tokens_per_pass)
 
     @property
     def tokens_per_pass(self) -> float:

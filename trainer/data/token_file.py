@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PART_TOKENS = 1 << 26
-"""Tokens that are planned (cut, paired, shuffled) together: about 1 GiB while the plan is made."""
+"""Tokens that are planned (cut, paired, shuffled) together, which bounds the memory of a plan."""
 BLOCK_TOKENS = 1 << 22
 IDS, OFFSETS = "ids", "offsets"
 
@@ -72,7 +72,6 @@ def _mapped(path: str, dtype: Any) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
-def num_parts_of(files: Sequence[TokenFile], weights: Sequence[float]) -> int:
-    """Parts of the weighted corpus of at most PART_TOKENS tokens or so."""
-    tokens = sum(weight * len(file.ids) for file, weight in zip(files, weights, strict=True))
+def num_parts_of(tokens: float) -> int:
+    """Parts of at most PART_TOKENS tokens or so, of a weighted corpus of this many."""
     return max(-(-int(tokens) // PART_TOKENS), 1)

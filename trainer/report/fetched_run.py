@@ -15,7 +15,7 @@ from trainer.run_folder import METRICS, RESULT
 def fetch_run(uri: str, folder: Path) -> Path:
     """Copy configuration, result and metrics of a run into `folder`, which is created, and link its model there.
 
-    Returns the folder. Raises InputError where there is no run, StoreError, ManifestError, ModelError.
+    Returns the folder. Raises InputError if nothing there is a run, StoreError, ManifestError, ModelError.
     """
     uri = uri.rstrip("/")
     store = open_store(uri)
