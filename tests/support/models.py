@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ KINDS = ("bert-uncased", "bert-cased", "bert-chinese", "distilbert", "electra", 
 
 
 def save_random_model(kind: str, folder: Path, max_length: int = 64, num_heads: int = 4) -> Path:
-    """Train a small tokenizer of the given kind, create a random masked LM, and save both; returns the folder."""
+    """A small tokenizer of the given kind and a random masked LM, the same in every process; returns the folder."""
     torch.manual_seed(7)
     tokenizer = _tokenizer(kind)
     model = _model(kind, len(tokenizer), tokenizer.pad_token_id, max_length, num_heads)
@@ -52,21 +53,44 @@ def _tokenizer(kind: str) -> Any:
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         backend.decoder = decoders.ByteLevel()
         alphabet = pre_tokenizers.ByteLevel.alphabet()
-        trainer: Any = trainers.BpeTrainer(vocab_size=500, special_tokens=SPECIAL, initial_alphabet=alphabet)
+        trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=SPECIAL, initial_alphabet=alphabet)
+        backend.train_from_iterator(TEXT, trainer)
     elif kind == "xlm-roberta":
-        backend = Tokenizer(models.Unigram())
+        backend = Tokenizer(models.Unigram(_unigrams(), unk_id=1))
         backend.pre_tokenizer = pre_tokenizers.Metaspace()
         backend.decoder = decoders.Metaspace()
-        trainer = trainers.UnigramTrainer(vocab_size=260, special_tokens=SPECIAL, unk_token="[UNK]")
     else:
-        backend = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        backend.normalizer = normalizers.BertNormalizer(lowercase=kind != "bert-cased")
+        normalizer = normalizers.BertNormalizer(lowercase=kind != "bert-cased")
+        backend = Tokenizer(models.WordPiece(_word_pieces(normalizer), unk_token="[UNK]"))
+        backend.normalizer = normalizer
         backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         backend.decoder = decoders.WordPiece()
-        trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=SPECIAL)
-    backend.train_from_iterator(TEXT, trainer)
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), SPECIAL, strict=True))
     return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def _word_pieces(normalizer: Any) -> dict[str, int]:
+    """The words of TEXT, their letters, and two letters that continue a word.
+
+    Not by `WordPieceTrainer`: its pieces, and so the weights of each, would be others in each process.
+    """
+    splitter = pre_tokenizers.BertPreTokenizer()
+    words = {word for text in TEXT for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))}
+    letters = set("".join(words))
+    pairs = {f"##{word[i : i + 2]}" for word in words for i in range(1, len(word) - 1)}
+    pieces = [*SPECIAL, *sorted(letters | {f"##{letter}" for letter in letters} | words | pairs)]
+    return {piece: index for index, piece in enumerate(pieces)}
+
+
+def _unigrams() -> list[tuple[str, float]]:
+    """Pieces as the trainer finds them, but in one order: rare letters get theirs by chance."""
+    backend = Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=260, special_tokens=SPECIAL, unk_token="[UNK]")
+    backend.train_from_iterator(TEXT, trainer)
+    found = [(piece, round(score, 2)) for piece, score in json.loads(backend.to_str())["model"]["vocab"]]
+    special, pieces = found[: len(SPECIAL)], found[len(SPECIAL) :]
+    return special + sorted(pieces, key=lambda one: (-one[1], one[0]))
 
 
 def _model(kind: str, size: int, pad: int, max_length: int, num_heads: int) -> Any:
