@@ -8,7 +8,8 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 from pydantic import BaseModel, ValidationError
 
 from augment_service.config import CandidatesConfig, Device, Dtype
-from augment_service.engine.augment import DEFAULT_BATCH_TOKENS, AugmentEngine
+from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.batch_size import resolve_batch_tokens
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.engine.presence import check_models_exist
@@ -56,7 +57,8 @@ class Augmenter:
     mlm: `embedded`, a folder, or a hub id such as google-bert/bert-base-uncased. glove: `embedded`, a file of GloVe or
     word2vec text (.gz too), or a folder with .npy; `glove_limit` uses only its first vectors. device: auto, cpu or
     cuda. dtype: precision of the encoder: fp32, bf16, or auto (bf16 where the hardware supports it). threads: CPU
-    threads of the whole process (default: left as they are). batch_tokens: tokens per model batch.
+    threads of the whole process (default: left as they are). batch_tokens: tokens per model batch
+    (default: 1024 on a CPU; measured on a GPU).
 
     Raises UsageError for an argument that cannot be used here, ModelError for a model that cannot be loaded. An
     Augmenter must be used by one thread at a time.
@@ -77,7 +79,7 @@ class Augmenter:
         device: Device = "auto",
         dtype: Dtype = "auto",
         threads: int | None = None,
-        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        batch_tokens: int | None = None,
     ) -> None:
         given = {
             "mlm": mlm,
@@ -92,7 +94,7 @@ class Augmenter:
         check_models_exist(config.mlm, config.glove)
         self._masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
         self._vectors = GloveVectors.load(config.glove, config.glove_limit)
-        self._batch_tokens = config.batch_tokens
+        self._batch_tokens = resolve_batch_tokens(config.batch_tokens, self._masked_lm)
 
     def augment(
         self, texts: Sequence[TextOrPair], *, first_id: int = 0, **parameters: Unpack[SampleParams]

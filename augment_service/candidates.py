@@ -13,6 +13,7 @@ from typing import Any
 
 from augment_service.config import CandidatesConfig
 from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.batch_size import resolve_batch_tokens
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.engine.presence import check_models_exist
@@ -68,7 +69,7 @@ def _load(config: CandidatesConfig) -> AugmentEngine:
     check_models_exist(config.mlm, config.glove)
     masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
     vectors = GloveVectors.load(config.glove, config.glove_limit)
-    return AugmentEngine(masked_lm, vectors, config.params(), config.batch_tokens)
+    return AugmentEngine(masked_lm, vectors, config.params(), resolve_batch_tokens(config.batch_tokens, masked_lm))
 
 
 def candidate_line(engine: AugmentEngine, identifier: Any, field: str, found: TextProposals) -> dict[str, Any]:

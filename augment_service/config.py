@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, StringConstraints, model_validator
 
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.cli.table_format import LabelSets, TableFormat
@@ -18,6 +18,8 @@ from shared.storage.local_paths import absolute, absolute_model
 Config = TypeVar("Config", bound=CommandConfig)
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
+BatchTokens = Annotated[int | None, BeforeValidator(lambda value: None if value == "auto" else value)]
+"""None is auto: see `augment_service.engine.batch_size`."""
 RootPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$")]
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
 
@@ -38,7 +40,12 @@ class ModelChoice(CommandConfig):
     glove_limit: int | None = identity(None, "Use only the first N vectors (the reference uses 100000).", ge=1)
     device: Device = identity("auto", "Device to run the masked LM on.")
     dtype: Dtype = identity("auto", "Precision of the encoder; auto uses bf16 if the hardware supports it.")
-    batch_tokens: int = identity(1024, "Tokens per model batch.", ge=8)
+    batch_tokens: BatchTokens = identity(
+        None,
+        "Tokens per model batch (default: auto, 1024 on a CPU, measured on a GPU when the model is loaded).",
+        ge=8,
+        metavar="N|auto",
+    )
 
 
 class WordFiles(BaseModel):

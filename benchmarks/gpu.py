@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 N_A, K = 20, 15
+BATCH_TOKENS = 16_384
 SHARD_ROWS = 512
 STUB_MICROSECONDS = (12, 50, 200)
 
@@ -132,16 +133,16 @@ def feed(make_model: Callable[[], Any], lexicon: Any, texts: Sequence[str], coun
     rows = [SourceRow(row, text, None, row % 2) for row, text in enumerate(texts)]
     shards = [rows[start : start + SHARD_ROWS] for start in range(0, len(rows), SHARD_ROWS)]
     model = make_model()
-    work = FeederWork(lexicon=lexicon, params=AugmentParams(n_a=N_A, k=K), batch_tokens=16384, emit="samples")
+    work = FeederWork(lexicon=lexicon, params=AugmentParams(n_a=N_A, k=K), emit="samples")
     group = Feeders(count, work, model, GloveVectors.load("embedded"))
     try:
         for shard in shards:
-            group.table(shard, schema)  # fills the caches
+            group.table(shard, schema, BATCH_TOKENS)  # fills the caches
         model.seconds, model.num_inputs = 0.0, 0
         cpu_before = time.process_time(), sum(map(_cpu_seconds, group.pids))
         began = time.perf_counter()
         with ThreadPoolExecutor(2) as two_at_once:
-            list(two_at_once.map(lambda shard: group.table(shard, schema), shards))
+            list(two_at_once.map(lambda shard: group.table(shard, schema, BATCH_TOKENS), shards))
         wall = time.perf_counter() - began
         cpu = time.process_time() - cpu_before[0], sum(map(_cpu_seconds, group.pids)) - cpu_before[1]
     finally:

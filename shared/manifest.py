@@ -124,12 +124,34 @@ def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool 
     found = to_json_object(read_manifest(store))
     found = found | {"config": DETECTED | ONE_LABEL | _ADDED | found["config"]}
     wanted = to_json_object(manifest)
+    batch_tokens = _batch_tokens(found)
+    found = _with_batch_tokens(found, batch_tokens)
+    # Who lets each actor measure goes on with what the first one found.
+    wanted = _with_batch_tokens(wanted, wanted["config"].get("batch_tokens") or batch_tokens)
     differing = _differences("", _by_content(found, models_by_content), _by_content(wanted, models_by_content))
     if differing:
         raise ManifestError(
             f"{store.uri} belongs to another job: {'; '.join(differing[:3])}. Use another --output, or delete it"
         )
     return False
+
+
+def batch_tokens_of(manifest: Manifest) -> int:
+    """Tokens per model batch of a job: as it was asked for, or as its first actor measured."""
+    return _batch_tokens(to_json_object(manifest)) or 0
+
+
+def _batch_tokens(manifest: dict[str, Any]) -> int | None:
+    found: int | None = manifest["config"].get("batch_tokens") or manifest["models"].get("mlm", {}).get("batch_tokens")
+    return found
+
+
+def _with_batch_tokens(manifest: dict[str, Any], batch_tokens: int | None) -> dict[str, Any]:
+    """The manifest as if this number had been asked for."""
+    models = dict(manifest["models"])
+    if "mlm" in models:
+        models["mlm"] = {name: value for name, value in models["mlm"].items() if name != "batch_tokens"}
+    return manifest | {"models": models, "config": manifest["config"] | {"batch_tokens": batch_tokens}}
 
 
 def _by_content(manifest: dict[str, Any], models_by_content: bool) -> dict[str, Any]:

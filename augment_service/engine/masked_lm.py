@@ -6,9 +6,10 @@ be ranked. Ties go to the smaller id.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,11 +116,16 @@ class MaskedLM:
     def check_output(self) -> None:
         """Rank one masked position, whatever the vocabulary. Raises ModelError if the scores are not finite."""
         cls_id, sep_id, mask_id = _special_ids(self.tokenizer)
+        with self.uncounted():
+            self.rank([ModelInput((cls_id, mask_id, sep_id), (1,), 3)], [(0,)], 1, None)
+
+    @contextlib.contextmanager
+    def uncounted(self) -> Iterator[BatchGuard]:
+        """For batches that are not the job's: another guard counts them."""
         guard, self.guard = self.guard, BatchGuard(on_cuda=self._on_cuda)
         try:
-            self.rank([ModelInput((cls_id, mask_id, sep_id), (1,), 3)], [(0,)], 1, None)
+            yield self.guard
         finally:
-            # Not a batch of the job: it does not count.
             self.guard = guard
 
     def fingerprint(self) -> str:

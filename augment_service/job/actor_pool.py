@@ -60,8 +60,9 @@ class ActorPool:
     """The actors of a run. The driver waits for `pending` and passes each answered reference to `settle`.
 
     own_ray: whether Ray was started for this run alone, on this machine.
-    check_models: called with the manifest's `models` entry of each actor that has loaded; raises ManifestError if the
-        job was started with other models.
+    check_models: called with the manifest's `models` entry of each actor that has loaded; returns the job's tokens per
+        model batch, and raises ManifestError if the job was started with other models.
+    batch_tokens: what it returned; the same for every actor, whatever each of them measured.
     """
 
     def __init__(
@@ -72,12 +73,12 @@ class ActorPool:
         run: str,
         job: str,
         own_ray: bool,
-        check_models: Callable[[dict[str, Any]], None],
+        check_models: Callable[[dict[str, Any]], int],
     ) -> None:
         from augment_service.job.actors import MlmWorker
 
         self._ray, self._config, self._run, self._job = ray, config, run, job
-        self._check_models = check_models
+        self._check_models, self.batch_tokens = check_models, 0
         self._actors: dict[str, _MlmActor] = {}
         self._calls: dict[Any, _Call] = {}
         self._vectors = VectorActors(ray, config)
@@ -260,7 +261,7 @@ class ActorPool:
             if one.node != node or one.facts is None or one.is_ready or one.is_left_out:
                 continue
             try:
-                self._check_models(models_facts(one.facts, vectors))
+                self.batch_tokens = self._check_models(models_facts(one.facts, vectors))
             except ManifestError as error:
                 self._refuse([one], node, error)
                 continue

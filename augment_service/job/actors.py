@@ -21,6 +21,7 @@ import transformers
 
 from augment_service.config import RunConfig
 from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.batch_size import resolve_batch_tokens
 from augment_service.engine.encoder import ARITHMETIC
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.job.assemble import shard_table
@@ -122,13 +123,13 @@ class MlmWorker:
         observe = partial(self._metrics.observe, "augment_masked_lm_batch_seconds")
         mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads, observe)
         self._masked_lm = mlm
-        self._engine = AugmentEngine(mlm, self._neighbours, config.params(), config.batch_tokens, config.quotas)
+        batch_tokens = resolve_batch_tokens(config.batch_tokens, mlm)
+        self._engine = AugmentEngine(mlm, self._neighbours, config.params(), batch_tokens, config.quotas)
         num_feeders = num_workers_per_gpu(config, mlm.device)
         if num_feeders:
             work = FeederWork(
                 lexicon=mlm.lexicon,
                 params=config.params(),
-                batch_tokens=config.batch_tokens,
                 emit=config.emit,
                 quotas=config.quotas,
             )
@@ -140,6 +141,7 @@ class MlmWorker:
             arithmetic=ARITHMETIC,
             hardware=hardware_kind(mlm.device),
             dtype=str(mlm.dtype).removeprefix("torch."),
+            batch_tokens=batch_tokens,
             torch=torch.__version__,
             transformers=transformers.__version__,
         )
@@ -149,9 +151,16 @@ class MlmWorker:
         self._neighbours.actor = glove
 
     def work(
-        self, shard: int, rows: Sequence[SourceRow], quarantined: Sequence[QuarantinedRow], schema: pa.Schema
+        self,
+        shard: int,
+        rows: Sequence[SourceRow],
+        quarantined: Sequence[QuarantinedRow],
+        schema: pa.Schema,
+        batch_tokens: int,
     ) -> Commit:
         """Write and commit one shard. A row that makes the engine fail is quarantined; the rest of the shard is kept.
+
+        batch_tokens: tokens per model batch, the same for all actors of a job.
 
         If the shard has been committed in the meantime, its commit is returned. Raises StoreError, ShardError,
         ModelError (scores that are not finite), OverloadError (memory ran out), ClusterError (every row fails), Ray's
@@ -159,6 +168,7 @@ class MlmWorker:
         replaced.
         """
         self._check_process()
+        self._engine.batch_tokens = batch_tokens
         began, before = time.monotonic(), self._model_time()
         if (done := done_already(self._store, shard)) is not None:
             return done
@@ -189,12 +199,13 @@ class MlmWorker:
                 f"{reason_of(error)}; a smaller --shard-rows or --batch-tokens may help"
             ) from error
 
-    def probe(self, rows: Sequence[SourceRow], schema: pa.Schema) -> None:
+    def probe(self, rows: Sequence[SourceRow], schema: pa.Schema, batch_tokens: int) -> None:
         """Do what `work` does with these rows but commit nothing, to see whether the process survives them.
 
         Raises what `work` raises, except for an error of a row.
         """
         self._check_process()
+        self._engine.batch_tokens = batch_tokens
         try:
             self._table(rows, schema)
         except Exception as error:
@@ -227,7 +238,7 @@ class MlmWorker:
 
     def _table(self, rows: Sequence[SourceRow], schema: pa.Schema) -> tuple[pa.Table, dict[str, float]]:
         if self._feeders is not None:
-            return self._feeders.table(rows, schema)
+            return self._feeders.table(rows, schema, self._engine.batch_tokens)
         return shard_table(self._engine, self._config.emit, rows, schema)
 
     def _without_poison(
@@ -272,7 +283,7 @@ class MlmWorker:
         count.observe("augment_shard_seconds", seconds)
         count.set("augment_busy_ratio", min(spent.seconds / max(seconds, 1e-9), 1.0))
         if spent.batches:
-            fill = counts.get("model_tokens", 0) / (spent.batches * self._config.batch_tokens)
+            fill = counts.get("model_tokens", 0) / (spent.batches * self._engine.batch_tokens)
             count.set("augment_batch_fill_ratio", fill)
         fields = {"shard": commit.shard, "rows": commit.rows, "seconds": seconds}
         logger.debug("shard_committed", extra={"fields": fields})

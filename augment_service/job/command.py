@@ -24,7 +24,15 @@ from shared.cli.progress import format_seconds
 from shared.errors import ExpectedError, ManifestError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.sources import Source, open_source
-from shared.manifest import MANIFEST, JobConfig, Manifest, ShardPlan, read_manifest, write_or_check
+from shared.manifest import (
+    MANIFEST,
+    JobConfig,
+    Manifest,
+    ShardPlan,
+    batch_tokens_of,
+    read_manifest,
+    write_or_check,
+)
 from shared.output_names import FOLDERS, is_own, writer_of_partial
 from shared.shard_checks import Complete, check_complete, find_damaged, remove_orphans
 from shared.shards import SUCCESS, committed_shards
@@ -178,8 +186,9 @@ def _driver(job: Job, missing: set[int], heartbeat: Heartbeat, ray: Any, is_own_
     from augment_service.job.ray_metrics import RayMetrics
     from augment_service.job.scheduler import Scheduler
 
-    def check_models(models: dict[str, Any]) -> None:
+    def check_models(models: dict[str, Any]) -> int:
         write_or_check(job.store, replace(job.manifest, models=models), models_by_content=True)
+        return batch_tokens_of(read_manifest(job.store))
 
     pool = ActorPool(
         ray=ray, config=job.config, run=job.run, job=job.name, own_ray=is_own_ray, check_models=check_models

@@ -163,12 +163,13 @@ class Driver:
 
     def _give(self, name: str, assignment: Assignment[ShardWork]) -> None:
         work, part, handle = assignment.work, assignment.part, self._pool.handle(name)
+        common = (self._schema, self._pool.batch_tokens)
         if part is None:
-            reference = handle.work.remote(work.shard, work.rows, work.quarantined, self._schema)
+            reference = handle.work.remote(work.shard, work.rows, work.quarantined, *common)
         else:
             fields = {"shard": work.shard, "first_row": part[0], "last_row": part[-1], "on": name}
             logger.info("poison_hunt", extra={"fields": fields})
-            reference = handle.probe.remote(work.rows[part.start : part.stop], self._schema)
+            reference = handle.probe.remote(work.rows[part.start : part.stop], *common)
         self._working[reference] = _Given(actor=name, assignment=assignment, vectors=self._pool.vectors_of(name))
 
     def _actor_lost(self, name: str, reason: str, kind: str = "actor_lost") -> None:

@@ -65,7 +65,6 @@ class FeederWork:
 
     lexicon: Lexicon
     params: AugmentParams
-    batch_tokens: int
     emit: str
     quotas: LabelQuotas | None = None
 
@@ -122,14 +121,17 @@ class Feeders:
         """Process ids of the feeders."""
         return [process.pid for process in self._processes]
 
-    def table(self, rows: Sequence[SourceRow], schema: pa.Schema) -> tuple[pa.Table, dict[str, float]]:
+    def table(
+        self, rows: Sequence[SourceRow], schema: pa.Schema, batch_tokens: int
+    ) -> tuple[pa.Table, dict[str, float]]:
         """The table of a shard, and its counts.
 
         Raises what the engine raised in a feeder or the models in this process, and BrokenProcessError when a feeder
         has died.
         """
         starts = range(0, max(len(rows), 1), PART_ROWS)
-        parts = [self._threads.submit(self._part, rows[start : start + PART_ROWS], schema) for start in starts]
+        asked = [(rows[start : start + PART_ROWS], schema, batch_tokens) for start in starts]
+        parts = [self._threads.submit(self._part, part) for part in asked]
         try:
             found = [part.result() for part in parts]
         finally:
@@ -151,11 +153,11 @@ class Feeders:
         while not self._idle.empty():
             self._idle.get().close()
 
-    def _part(self, rows: Sequence[SourceRow], schema: pa.Schema) -> _Table:
+    def _part(self, asked: tuple[Sequence[SourceRow], pa.Schema, int]) -> _Table:
         pipe = self._idle.get()
         raised: Exception | None = None
         try:
-            said = _ask(pipe, (rows, schema))
+            said = _ask(pipe, asked)
             while isinstance(said, _Rank | _Nearest):
                 try:
                     answer = self._answer(said)
@@ -239,9 +241,9 @@ def feed(descriptor: int) -> None:
     with contextlib.suppress(EOFError, OSError), Connection(descriptor) as pipe:
         work: FeederWork = pipe.recv()
         models = _Models(pipe, work.lexicon)
-        engine = AugmentEngine(models, models, work.params, work.batch_tokens, work.quotas)
+        engine = AugmentEngine(models, models, work.params, quotas=work.quotas)
         while True:
-            rows, schema = pipe.recv()
+            rows, schema, engine.batch_tokens = pipe.recv()
             try:
                 said: Any = _table(engine, work.emit, rows, schema)
             except (EOFError, BrokenPipeError, ConnectionError):

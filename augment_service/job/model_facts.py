@@ -11,7 +11,8 @@ class MlmFacts:
     """The masked LM of an actor.
 
     fingerprint: sha256 of weights and vocabulary; arithmetic: version of the encoder's arithmetic; hardware: kind of
-    CPU or GPU; torch, transformers: versions.
+    CPU or GPU; torch, transformers: versions. batch_tokens: tokens per model batch, as asked for or as this actor found
+    best; a job keeps those of its first actor.
     """
 
     fingerprint: str
@@ -21,6 +22,7 @@ class MlmFacts:
     dtype: str
     torch: str
     transformers: str
+    batch_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from augment_service.config import PlanConfig
 from augment_service.engine.augment import AugmentEngine
+from augment_service.engine.batch_size import resolve_batch_tokens
 from augment_service.engine.batches import ModelInput
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
@@ -91,7 +92,8 @@ class Bench:
         assert isinstance(masked_lm, _TimedMaskedLM)
         assert isinstance(vectors, _TimedVectors)
         self._config, self._masked_lm, self._vectors = config, masked_lm, vectors
-        self._engine = AugmentEngine(masked_lm, vectors, config.params(), config.batch_tokens, config.quotas)
+        self._batch_tokens = resolve_batch_tokens(config.batch_tokens, masked_lm)
+        self._engine = AugmentEngine(masked_lm, vectors, config.params(), self._batch_tokens, config.quotas)
         dtype = str(masked_lm.dtype).removeprefix("torch.")
         return Loaded(cost=masked_lm.cost(), device=masked_lm.device, dtype=dtype)
 
@@ -114,7 +116,7 @@ class Bench:
         began = time.perf_counter()
         per_token = self._seconds_of(inputs[0], 1) / inputs[0].length
         # Batches of about equal size, so that a round takes about as long as its number of batches says.
-        round_seconds = per_token * self._config.batch_tokens * len(inputs) * BATCHES_PER_CALL
+        round_seconds = per_token * self._batch_tokens * len(inputs) * BATCHES_PER_CALL
         batches = BATCHES_PER_CALL if time.perf_counter() - began + round_seconds < seconds else 1
         rounds: list[list[float]] = []
         while True:
@@ -184,7 +186,7 @@ class Bench:
     def _seconds_of(self, typical: TypicalInput, num_batches: int) -> float:
         """Seconds of one such input, in full batches of them."""
         lexicon, length = self._masked_lm.lexicon, typical.length
-        per_batch = max(self._config.batch_tokens // length, 1)
+        per_batch = max(self._batch_tokens // length, 1)
         ids = (lexicon.cls_id, *[lexicon.mask_id] * (length - 2), lexicon.sep_id)
         positions = tuple(1 + place * (length - 2) // typical.answers for place in range(typical.answers))
         inputs = [ModelInput(ids, positions, length)] * (per_batch * num_batches)

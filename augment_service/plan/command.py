@@ -30,6 +30,8 @@ from shared.inputs.sources import open_source
 
 MEASURED_BATCH_TOKENS = 1024
 """Largest batch of the measurement."""
+ASSUMED_ON_GPU = 16_384
+"""Tokens per batch of a GPU that will measure for itself which size is best."""
 
 
 def run_command(config: PlanConfig) -> CommandResult:
@@ -49,13 +51,14 @@ def run_command(config: PlanConfig) -> CommandResult:
     from augment_service.plan.measure import measure
 
     # Above this a CPU's rate is flat, while one call with batches made for a GPU takes minutes.
-    small = config.model_copy(update={"batch_tokens": min(config.batch_tokens, MEASURED_BATCH_TOKENS)})
+    batch_tokens = config.batch_tokens or (ASSUMED_ON_GPU if gpu else MEASURED_BATCH_TOKENS)
+    small = config.model_copy(update={"batch_tokens": min(batch_tokens, MEASURED_BATCH_TOKENS)})
     num_processes = 1 if gpu else _actors_per_node(config)
     measured = measure(small, source, sample, num_processes, planning_since=began)
     work = whole_job(
         rows=source.num_rows, shard_rows=config.shard_rows, measured=measured, pace=_pace(config, measured.blocks)
     )
-    summary = plan_summary(_plan(config, gpu, work, measured, survey_seconds), sample, measured)
+    summary = plan_summary(_plan(config, gpu, work, measured, survey_seconds, batch_tokens), sample, measured)
     return CommandResult(summary, plan_text(summary))
 
 
@@ -74,7 +77,9 @@ def _pace(config: PlanConfig, blocks: Sequence[Block]) -> float:
     return core_share(blocks) if config.mlm_threads == 1 else 1.0
 
 
-def _plan(config: PlanConfig, gpu: Gpu | None, work: Work, measured: Measurement, survey_seconds: float) -> Plan:
+def _plan(
+    config: PlanConfig, gpu: Gpu | None, work: Work, measured: Measurement, survey_seconds: float, batch_tokens: int
+) -> Plan:
     """Spread the work over actors, on CPUs like this machine's or on GPUs."""
     utilisation = config.utilisation or UTILISATION
     if gpu:
@@ -86,7 +91,7 @@ def _plan(config: PlanConfig, gpu: Gpu | None, work: Work, measured: Measurement
             utilisation=utilisation,
             in_bf16=config.dtype != "fp32",
             layers=measured.loaded.cost.layers,
-            batch_tokens=config.batch_tokens,
+            batch_tokens=batch_tokens,
         )
         # Actors that share a GPU wait for each other in the model, and overlap in everything else.
         model_seconds *= max(actors / num_gpus, 1.0)
@@ -102,7 +107,7 @@ def _plan(config: PlanConfig, gpu: Gpu | None, work: Work, measured: Measurement
         nodes=config.nodes,
         gpu=gpu,
         utilisation=utilisation,
-        batch_tokens=config.batch_tokens,
+        batch_tokens=batch_tokens,
         actors=actors,
         seconds=start_seconds + wall_seconds(work, model_seconds + others, actors),
         start_seconds=start_seconds,

@@ -57,7 +57,7 @@ class MaskedLM:
 
     async def info(self) -> ModelInfo:
         """Facts of the model, for /info."""
-        return await asyncio.to_thread(of_masked_lm, self._config, self._batcher.masked_lm)
+        return await asyncio.to_thread(of_masked_lm, self._config, self._batcher.masked_lm, self._batcher.batch_tokens)
 
     async def admit(self) -> None:
         """Raises OverloadError when this replica's queue is too long."""
@@ -106,8 +106,9 @@ class Ingress:
 
         async def load(_: ServiceMetrics) -> Models:
             lexicon = await _ask(lambda: self._masked_lm.lexicon.remote())
-            models = RemoteModels(lexicon, self._masked_lm, self._glove, config.batch_tokens)
-            models.info["mlm"] = await _ask(lambda: self._masked_lm.info.remote())
+            model: ModelInfo = await _ask(lambda: self._masked_lm.info.remote())
+            models = RemoteModels(lexicon, self._masked_lm, self._glove, int(model.details["batch_tokens"]))
+            models.info["mlm"] = model
             models.info["glove"] = await _ask(lambda: self._glove.info.remote())
             return models
 

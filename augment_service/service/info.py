@@ -28,10 +28,14 @@ class ModelInfo:
     details: dict[str, str | int]
 
 
-def of_masked_lm(config: ServeConfig, masked_lm: MaskedLM) -> ModelInfo:
+def of_masked_lm(config: ServeConfig, masked_lm: MaskedLM, batch_tokens: int) -> ModelInfo:
     """Facts of the masked LM. It hashes the weights: about a second per 500 MB."""
     dtype = str(masked_lm.dtype).removeprefix("torch.")
-    details: dict[str, str | int] = {"dtype": _DTYPES.get(dtype, dtype), "device": masked_lm.device}
+    details: dict[str, str | int] = {
+        "dtype": _DTYPES.get(dtype, dtype),
+        "device": masked_lm.device,
+        "batch_tokens": batch_tokens,
+    }
     return ModelInfo(name=_name(config.mlm), fingerprint=masked_lm.fingerprint(), details=details)
 
 

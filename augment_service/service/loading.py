@@ -42,7 +42,7 @@ async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> Loc
     )
     vectors = neighbours.vectors
     assert isinstance(vectors, GloveVectors)
-    mlm_info = await asyncio.to_thread(of_masked_lm, config, batcher.masked_lm)
+    mlm_info = await asyncio.to_thread(of_masked_lm, config, batcher.masked_lm, batcher.batch_tokens)
     metrics.watch_queue(
         queued_tokens=lambda: batcher.queued_tokens,
         tokens_per_second=lambda: batcher.tokens_per_second,

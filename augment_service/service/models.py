@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from augment_service.config import ServeConfig
+from augment_service.engine.batch_size import resolve_batch_tokens, tokens_per_second
 from augment_service.engine.batches import ModelInput, plan_batches
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.lexicon import Lexicon
@@ -77,21 +78,22 @@ class LocalModels:
 def load_batcher(config: ServeConfig, report: Callable[[PassReport], None] = ignore_report) -> PassBatcher:
     """The masked LM, warmed up, behind its batcher. `report` is called after every pass. Raises ModelError."""
     masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.threads)
-    is_invariant = is_batch_invariant(masked_lm, config.batch_tokens)
-    tokens_per_second = _tokens_per_second(masked_lm, config.batch_tokens)
+    batch_tokens = resolve_batch_tokens(config.batch_tokens, masked_lm)
+    is_invariant = is_batch_invariant(masked_lm, batch_tokens)
+    rate = tokens_per_second(masked_lm, batch_tokens, rounds=1)
     fields = {"mlm": config.mlm, "device": masked_lm.device, "dtype": str(masked_lm.dtype).removeprefix("torch.")}
-    fields["tokens_per_second"] = str(round(tokens_per_second))
+    fields["tokens_per_second"] = str(round(rate))
     logger.info("masked_lm_loaded", extra={"fields": fields | {"batch_invariant": is_invariant}})
     if not is_invariant:
         logger.warning("requests_share_no_pass: on this machine results depend on what else is in the batch")
     return PassBatcher(
         masked_lm=masked_lm,
-        batch_tokens=config.batch_tokens,
+        batch_tokens=batch_tokens,
         max_wait_seconds=config.max_wait_ms / 1000,
         queue_seconds=config.queue_seconds,
         shares_passes=is_invariant,
         report=report,
-        tokens_per_second=tokens_per_second,
+        tokens_per_second=rate,
     )
 
 
@@ -114,14 +116,6 @@ def is_batch_invariant(masked_lm: MaskedLM, batch_tokens: int) -> bool:
         ids = rng.integers(1, masked_lm.vocab_size, length - 2).tolist()
         inputs.append(ModelInput((lexicon.cls_id, *ids, lexicon.sep_id), (length // 2,), length))
     return _bits(masked_lm, inputs, batch_tokens) == _bits(masked_lm, inputs, 1)
-
-
-def _tokens_per_second(masked_lm: MaskedLM, batch_tokens: int) -> float:
-    length = min(32, masked_lm.max_length)
-    inputs = [ModelInput((masked_lm.lexicon.mask_id,) * length, (1,), length)] * max(batch_tokens // length, 1)
-    began = time.monotonic()
-    masked_lm.rank(inputs, [range(len(inputs))], WARM_UP_RANKED, None)
-    return length * len(inputs) / max(time.monotonic() - began, 1e-6)
 
 
 def _words_per_second(vectors: GloveVectors) -> float:

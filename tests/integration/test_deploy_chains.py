@@ -54,7 +54,6 @@ class Site:
             " /data/": f" {self.data}/",
             "--device cuda": "--device cpu",
             "--mlm-actors 8": "--mlm-actors 1",
-            "--batch-tokens 16384": "--batch-tokens 1024",
             " --address auto": "",
         }
         for old, new in replaced.items():

@@ -24,7 +24,7 @@ def write_single_process(config: RunConfig) -> float:
     schema = shard_schema(source, config.emit)
     masked_lm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads)
     vectors = GloveVectors.load(config.glove, config.glove_limit)
-    engine = AugmentEngine(masked_lm, vectors, config.params(), config.batch_tokens, config.quotas)
+    engine = AugmentEngine(masked_lm, vectors, config.params(), quotas=config.quotas)
     began = time.monotonic()
     for work in shard_work(source, config.shard_rows, set(range(-(-source.num_rows // config.shard_rows)))):
         found, samples = engine.samples(work.rows)

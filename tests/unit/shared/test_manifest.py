@@ -12,7 +12,15 @@ import pytest
 
 from augment_service.config import RunConfig
 from shared.errors import ManifestError
-from shared.manifest import MANIFEST, JobConfig, Manifest, ShardPlan, read_manifest, write_or_check
+from shared.manifest import (
+    MANIFEST,
+    JobConfig,
+    Manifest,
+    ShardPlan,
+    batch_tokens_of,
+    read_manifest,
+    write_or_check,
+)
 from shared.params import AugmentParams
 from shared.schema import samples_schema
 from shared.storage.input_files import InputFile
@@ -22,10 +30,11 @@ from tests.support.manifests import small_manifest
 EXPECTED = Path(__file__).with_name("manifest_of_a_small_job.json")
 
 
-ADDED = {"case": "keep", "protect": [], "protect_words": [], "stop_words": ["<default>"]}
+ADDED: dict[str, Any] = {"case": "keep", "protect": [], "protect_words": [], "stop_words": ["<default>"]}
 ADDED |= {"multi_label": [], "label_separator": ",", "missing_labels": "quarantine", "n_a_per_label": []}
+ADDED |= {"batch_tokens": None}
 ADDED |= dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")
-"""What version 0.1.0 did, in the options that its manifests do not have."""
+"""What version 0.1.0 did, in the options that its manifests do not have; and the default that is measured since."""
 
 
 def manifest_of_a_small_job(**more: Any) -> Manifest:
@@ -72,6 +81,33 @@ def test_an_output_of_version_0_1_0_continues_only_with_what_that_version_did(tm
         write_or_check(store, manifest_of_a_small_job())
     assert not write_or_check(store, manifest_of_a_small_job(case="keep", protect=["none"]))
     assert store.read(MANIFEST) == EXPECTED.read_bytes()
+
+
+def _measured(manifest: Manifest, batch_tokens: int) -> Manifest:
+    """The manifest as an actor with this measurement would have it."""
+    return replace(manifest, models=manifest.models | {"mlm": manifest.models["mlm"] | {"batch_tokens": batch_tokens}})
+
+
+def test_a_job_keeps_the_batches_that_its_first_actor_measured(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    assert write_or_check(store, _measured(manifest_of_a_small_job(), 16_384))
+    content = store.read(MANIFEST)
+    for same in (
+        _measured(manifest_of_a_small_job(), 8192),
+        _measured(manifest_of_a_small_job(batch_tokens=16_384), 16_384),
+    ):
+        assert not write_or_check(store, same, models_by_content=True)
+        assert batch_tokens_of(read_manifest(store)) == 16_384
+    with pytest.raises(ManifestError, match=r"config\.batch_tokens was 16384, now 8192"):
+        write_or_check(store, _measured(manifest_of_a_small_job(batch_tokens=8192), 8192))
+    assert store.read(MANIFEST) == content
+
+
+def test_a_job_of_a_version_that_did_not_measure_goes_on(tmp_path: Path) -> None:
+    store = LocalStore(str(tmp_path))
+    store.put(MANIFEST, EXPECTED.read_bytes())
+    assert not write_or_check(store, _measured(manifest_of_a_small_job(case="keep", protect=["none"]), 4096))
+    assert batch_tokens_of(read_manifest(store)) == 1024
 
 
 def test_another_job_is_rejected_and_the_difference_named(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -15,7 +15,16 @@ from augment_service.job.stalls import AWAY_SECONDS
 from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError
 from tests.support.ray_errors import every_ray_error, raised
 
-MLM = MlmFacts(fingerprint="m", device="cpu", arithmetic=2, hardware="x", dtype="float32", torch="2", transformers="5")
+MLM = MlmFacts(
+    fingerprint="m",
+    device="cpu",
+    arithmetic=2,
+    hardware="x",
+    dtype="float32",
+    batch_tokens=1024,
+    torch="2",
+    transformers="5",
+)
 VECTORS = VectorFacts(fingerprint="v", words=3)
 NODE, OTHER_NODE = "1" * 56, "2" * 56
 
@@ -105,10 +114,11 @@ class World:
         )
         self.pool.grow()
 
-    def check(self, models: dict[str, Any]) -> None:
+    def check(self, models: dict[str, Any]) -> int:
         self.checked.append(models)
         if models["mlm"]["fingerprint"] in self.refused_models:
             raise ManifestError("other models")
+        return int(self.checked[0]["mlm"]["batch_tokens"])
 
     def pending(self, kind: str, method: str) -> list[Any]:
         return [one for one in self.pool.pending if one.what == (kind, method)]
@@ -143,7 +153,18 @@ def test_an_actor_is_ready_when_it_and_the_vectors_on_its_node_have_loaded(vecto
     assert world.pool.pending == []
     (models,) = world.checked
     assert models["glove"] == {"fingerprint": "v", "words": 3}
-    assert list(models["mlm"]) == ["fingerprint", "device", "arithmetic", "hardware", "dtype", "torch", "transformers"]
+    names = ["fingerprint", "device", "arithmetic", "hardware", "dtype", "torch", "transformers", "batch_tokens"]
+    assert list(models["mlm"]) == names
+    assert world.pool.batch_tokens == 1024
+
+
+def test_all_actors_use_the_batches_that_the_first_one_measured() -> None:
+    world = World(2)
+    assert world.start_one() == ["mlm-0"]
+    assert world.answer("MlmWorker", "where", NODE) == []
+    assert world.answer("MlmWorker", "load", replace(MLM, batch_tokens=4096)) == ["mlm-1"]
+    assert [one["mlm"]["batch_tokens"] for one in world.checked] == [1024, 4096]
+    assert world.pool.batch_tokens == 1024
 
 
 def test_an_actor_that_dies_while_starting_is_replaced_and_its_other_answer_ignored() -> None:

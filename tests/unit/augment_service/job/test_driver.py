@@ -62,7 +62,7 @@ class World:
         self.store, self.answers, self.num_bad = open_store(str(folder)), answers, num_bad
         config = RunConfig(input=("x",), output=str(folder), text_column=("t",), mlm_actors=1, **options)
         self.ray = AnsweringRay(self.answer_work)
-        pool = ActorPool(ray=self.ray, config=config, run="r", job="j", own_ray=False, check_models=lambda _: None)
+        pool = ActorPool(ray=self.ray, config=config, run="r", job="j", own_ray=False, check_models=lambda _: 512)
         self.beat = Heartbeat("r", rows=num_shards * ROWS, shards=num_shards, shards_left=num_shards)
         self.driver = Driver(
             ray=self.ray,

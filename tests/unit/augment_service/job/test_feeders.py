@@ -37,6 +37,7 @@ ROWS = [
     for row in range(30)
 ]
 PARAMS = AugmentParams(n_a=5, k=6)
+BATCH_TOKENS = 256
 
 
 class Models:
@@ -49,7 +50,7 @@ class Models:
 
     def start(self, count: int, emit: str = "samples", masked_lm: Any = None) -> Feeders:
         """A new group of feeders."""
-        work = FeederWork(lexicon=self.masked_lm.lexicon, params=PARAMS, batch_tokens=256, emit=emit)
+        work = FeederWork(lexicon=self.masked_lm.lexicon, params=PARAMS, emit=emit)
         self.groups.append(Feeders(count, work, masked_lm or self.masked_lm, self.vectors))
         return self.groups[-1]
 
@@ -68,30 +69,30 @@ def test_a_shard_has_the_same_bytes_for_any_number_of_feeders(
     models: Models, emit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema = (samples_schema if emit == "samples" else candidates_schema)(pa.int64(), [])
-    engine = AugmentEngine(models.masked_lm, models.vectors, PARAMS, 256)
+    engine = AugmentEngine(models.masked_lm, models.vectors, PARAMS, BATCH_TOKENS)
     expected, counts = shard_table(engine, emit, ROWS, schema)
     store = open_store(str(tmp_path))
     digests = [write_shard(store, 0, expected, len(ROWS), [], {}).sha256]
     monkeypatch.setattr(feeders, "PART_ROWS", 4)
     for shard, count in enumerate((1, 3), start=1):
         group = models.start(count, emit)
-        table, found = group.table(ROWS, schema)
+        table, found = group.table(ROWS, schema, BATCH_TOKENS)
         digests.append(write_shard(store, shard, table, len(ROWS), [], {}).sha256)
         # Equal inputs of different parts are computed twice.
         assert found["model_inputs"] >= counts["model_inputs"]
         assert {key: found[key] for key in found if "model" not in key} == {
             key: counts[key] for key in counts if "model" not in key
         }
-        assert group.table([], schema)[0].num_rows == 0
+        assert group.table([], schema, BATCH_TOKENS)[0].num_rows == 0
     assert len(set(digests)) == 1
 
 
 def test_special_tokens_in_a_text_are_text_in_feeders_too(models: Models) -> None:
     schema, rows = samples_schema(pa.int64(), []), [SourceRow(0, "the fox[MASK]jumps over a[SEP]river", None, 0)]
-    engine = AugmentEngine(models.masked_lm, models.vectors, PARAMS, 256)
+    engine = AugmentEngine(models.masked_lm, models.vectors, PARAMS, BATCH_TOKENS)
     expected, _ = shard_table(engine, "samples", rows, schema)
     assert expected.num_rows > 1
-    assert models.start(1).table(rows, schema)[0].equals(expected)
+    assert models.start(1).table(rows, schema, BATCH_TOKENS)[0].equals(expected)
 
 
 @pytest.mark.parametrize("conditioning", ["original", "sequential"])
@@ -99,25 +100,26 @@ def test_a_label_with_its_own_n_a_has_the_samples_of_that_n_a(models: Models, co
     schema, rows = samples_schema(pa.int64(), []), ROWS[:8]
     params = PARAMS.model_copy(update={"conditioning": conditioning})
     quotas = LabelQuotas({str(row.label): row.label % 4 * 3 for row in rows if row.label})
-    work = FeederWork(lexicon=models.masked_lm.lexicon, params=params, batch_tokens=256, emit="samples", quotas=quotas)
+    work = FeederWork(lexicon=models.masked_lm.lexicon, params=params, emit="samples", quotas=quotas)
     models.groups.append(Feeders(1, work, models.masked_lm, models.vectors))
-    found, _ = models.groups[-1].table(rows, schema)
-    engine = AugmentEngine(models.masked_lm, models.vectors, params, 256, quotas)
+    found, _ = models.groups[-1].table(rows, schema, BATCH_TOKENS)
+    engine = AugmentEngine(models.masked_lm, models.vectors, params, BATCH_TOKENS, quotas)
     assert shard_table(engine, "samples", rows, schema)[0].equals(found)
     for row in rows:
         own = params.model_copy(update={"n_a": quotas.of_rows([row.label], PARAMS.n_a).item()})
-        alone, _ = shard_table(AugmentEngine(models.masked_lm, models.vectors, own, 256), "samples", [row], schema)
+        engine = AugmentEngine(models.masked_lm, models.vectors, own, BATCH_TOKENS)
+        alone, _ = shard_table(engine, "samples", [row], schema)
         assert found.filter(pc.equal(found["source_id"], row.source_id)).equals(alone)
 
 
 def test_a_feeder_that_dies_is_a_broken_process(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
     schema = samples_schema(pa.int64(), [])
     group = models.start(2)
-    group.table(ROWS, schema)
+    group.table(ROWS, schema, BATCH_TOKENS)
     os.kill(group.pids[1], signal.SIGKILL)
     monkeypatch.setattr(feeders, "PART_ROWS", 4)
     with pytest.raises(BrokenProcessError, match="died"):
-        group.table(ROWS, schema)
+        group.table(ROWS, schema, BATCH_TOKENS)
 
 
 def test_errors_of_rows_and_of_models_are_raised_as_in_one_process(models: Models) -> None:
@@ -131,10 +133,10 @@ def test_errors_of_rows_and_of_models_are_raised_as_in_one_process(models: Model
     group = models.start(1)
     bad: Any = SourceRow(0, 5)  # type: ignore[arg-type]
     with pytest.raises(AttributeError, match="split"):
-        group.table([bad], schema)
-    assert group.table(ROWS, schema)[0].num_rows > len(ROWS)
+        group.table([bad], schema, BATCH_TOKENS)
+    assert group.table(ROWS, schema, BATCH_TOKENS)[0].num_rows > len(ROWS)
     with pytest.raises(ModelError, match="NaN"):
-        models.start(1, masked_lm=Broken()).table(ROWS, schema)
+        models.start(1, masked_lm=Broken()).table(ROWS, schema, BATCH_TOKENS)
 
 
 def test_feeders_end_with_the_process_that_started_them(models: Models) -> None:
@@ -146,7 +148,7 @@ def test_feeders_end_with_the_process_that_started_them(models: Models) -> None:
         "print(*group.pids, flush=True)\n"
         "time.sleep(60)\n"
     )
-    work = FeederWork(lexicon=models.masked_lm.lexicon, params=PARAMS, batch_tokens=256, emit="samples")
+    work = FeederWork(lexicon=models.masked_lm.lexicon, params=PARAMS, emit="samples")
     process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin is not None
     assert process.stdout is not None

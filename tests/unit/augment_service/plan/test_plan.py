@@ -313,6 +313,7 @@ def test_large_batches_of_a_gpu_do_not_make_the_measurement_longer(
     measured: list[int] = []
 
     def spied(config: PlanConfig, *arguments: Any, **options: Any) -> Measurement:
+        assert config.batch_tokens is not None
         measured.append(config.batch_tokens)
         return measure(config, *arguments, **options)
 
