@@ -77,7 +77,7 @@ def main() -> None:
     folder = prepare(options.work, options.layers, options.hidden)
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))[: options.sentences]
     kernels = [one for one in options.kernels if one in torch.backends.quantized.supported_engines]
-    with_bf16 = has_bf16_kernels() and not options.avx2
+    with_bf16 = has_bf16_kernels()
     print(f"## int8, {date.today()}, 1 thread, {cpu_name()}")
     print(f"`python benchmarks/int8.py {' '.join(sys.argv[1:])}`\n")
     print("| products | inputs/s | relative to fp32 | best entry kept | K best kept |\n|---|---|---|---|---|")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
+_BELOW_AVX512 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2")
+_BELOW_BF16 = (*_BELOW_AVX512, "AVX512_CORE", "AVX512_CORE_VNNI")
+"""Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from instructions that the processor has. PyTorch does not look at it,
+and would compute bf16 without them."""
 
 
 def resolve_device(device: str) -> str:
@@ -47,8 +52,7 @@ def hardware_kind(device: str) -> str:
 
     if device == "cuda":
         return str(torch.cuda.get_device_name())
-    flags = _cpu_flags()
-    return "+".join([torch.backends.cpu.get_cpu_capability(), *(name for name in BF16_FLAGS if name in flags)])
+    return "+".join([torch.backends.cpu.get_cpu_capability(), *_bf16_flags()])
 
 
 def _multiplies_bf16(device: str) -> bool:
@@ -56,17 +60,29 @@ def _multiplies_bf16(device: str) -> bool:
 
     if device == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return not _cpu_flags().isdisjoint(BF16_FLAGS) and has_bf16_kernels()
+    return bool(_bf16_flags()) and has_bf16_kernels()
+
+
+def _bf16_flags() -> list[str]:
+    """The bf16 instructions that oneDNN may use."""
+    flags = _cpu_flags()
+    return [name for name in BF16_FLAGS if name in flags and not _is_capped(_BELOW_BF16)]
 
 
 def has_bf16_kernels() -> bool:
     """Whether oneDNN can compute in bf16 on this CPU, if only with AVX-512 and no bf16 instructions."""
     import torch
 
+    if _is_capped(_BELOW_AVX512):
+        return False
     try:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
+
+
+def _is_capped(below: tuple[str, ...]) -> bool:
+    return os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in below
 
 
 def _cpu_flags() -> frozenset[str]:

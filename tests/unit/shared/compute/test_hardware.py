@@ -10,6 +10,12 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import UsageError
 
 
+@pytest.fixture(autouse=True)
+def _no_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests say what the processor has, whatever oneDNN may use of it."""
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+
+
 @pytest.mark.parametrize("flags", [frozenset(), frozenset({"avx2"})])
 def test_auto_is_fp32_without_bf16_instructions(monkeypatch: pytest.MonkeyPatch, flags: frozenset[str]) -> None:
     monkeypatch.setattr(hardware, "_cpu_flags", lambda: flags)
@@ -54,3 +60,25 @@ def test_cuda_without_a_device_is_rejected() -> None:
     assert resolve_device("auto") == "cpu"
     with pytest.raises(UsageError, match=r"--device cuda: .*use --device cpu"):
         resolve_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("most", "has_kernels", "dtype"),
+    [
+        ("AVX2", False, "float32"),
+        ("avx2_vnni", False, "float32"),
+        ("AVX512_CORE", True, "float32"),
+        ("AVX512_CORE_BF16", True, "bfloat16"),
+        ("ALL", True, "bfloat16"),
+    ],
+)
+def test_instructions_that_onednn_may_not_use_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, most: str, has_kernels: bool, dtype: str
+) -> None:
+    """ONEDNN_MAX_CPU_ISA=AVX2 made `auto` choose a bf16 that took many times as long as fp32."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    monkeypatch.setattr(hardware, "_cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True, raising=False)
+    assert hardware.has_bf16_kernels() == has_kernels
+    assert str(hardware.resolve_dtype("auto", "cpu")) == f"torch.{dtype}"
+    assert hardware.hardware_kind("cpu").endswith("avx512_bf16") == (dtype == "bfloat16")
