@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--kernels", nargs="+", default=["onednn", "fbgemm"])
     parser.add_argument("--avx2", action="store_true")
+    parser.add_argument("--profile", action="store_true", help="also print where the time of fp32 goes")
     parser.add_argument("--work", type=Path, default=ROOT / "out" / "benchmark")
     options = parser.parse_args()
     if options.avx2 and os.environ.get("ONEDNN_MAX_CPU_ISA") != "AVX2":
@@ -88,6 +89,8 @@ def main() -> None:
     for name, rate in rates.items():
         first, kept = agreement(expected, embedded[name])
         print(f"| {name} | {rate:,.0f} | {rate / rates['fp32']:.2f} x | {first:.1%} | {kept:.1%} |")
+    if options.profile:
+        print(f"\nfp32: {where_time_goes(random['fp32'], sentences)}")
 
 
 def variants(model: str, kernels: Sequence[str], with_bf16: bool) -> dict[str, Any]:
@@ -122,6 +125,18 @@ def to_int8(masked_lm: Any, kernels: str) -> None:
         )
         for packed, plain in layers
     ]
+
+
+def where_time_goes(masked_lm: Any, sentences: Sequence[str]) -> str:
+    """Shares of the largest operators in the time of all operators."""
+    from torch.profiler import ProfilerActivity, profile
+
+    inputs, batches = asked(masked_lm, sentences)
+    with profile(activities=[ProfilerActivity.CPU]) as run:
+        masked_lm.rank(inputs, batches, K, None)
+    spent = sorted(((one.self_cpu_time_total, one.key) for one in run.key_averages()), reverse=True)
+    total = sum(seconds for seconds, _ in spent)
+    return ", ".join(f"{name} {seconds / total:.1%}" for seconds, name in spent[:10])
 
 
 def asked(masked_lm: Any, sentences: Sequence[str]) -> tuple[list[Any], list[Any]]:
