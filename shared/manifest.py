@@ -137,8 +137,11 @@ def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool 
 
 
 def batch_tokens_of(manifest: Manifest) -> int:
-    """Tokens per model batch of a job: as it was asked for, or as its first actor measured."""
-    return _batch_tokens(to_json_object(manifest)) or 0
+    """Tokens per model batch of a job: as it was asked for, or as its first actor measured. Raises ManifestError."""
+    found = _batch_tokens(to_json_object(manifest))
+    if found is None:
+        raise ManifestError(f"{MANIFEST} does not say how many tokens a model batch has")
+    return found
 
 
 def _batch_tokens(manifest: dict[str, Any]) -> int | None:

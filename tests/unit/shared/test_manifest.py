@@ -110,6 +110,11 @@ def test_a_job_of_a_version_that_did_not_measure_goes_on(tmp_path: Path) -> None
     assert batch_tokens_of(read_manifest(store)) == 1024
 
 
+def test_a_manifest_without_the_size_of_batches_is_refused() -> None:
+    with pytest.raises(ManifestError, match="how many tokens"):
+        batch_tokens_of(manifest_of_a_small_job())
+
+
 def test_another_job_is_rejected_and_the_difference_named(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     assert write_or_check(store, small_manifest(4, k=15))

@@ -25,6 +25,7 @@ from tests.support.ray_errors import every_ray_error, raised
 from tests.unit.augment_service.job.test_actor_pool import MLM, NODE, VECTORS, Reference, StubRay
 
 ROWS = 10
+BATCH_TOKENS = 512
 
 
 class NoMetrics:
@@ -62,7 +63,9 @@ class World:
         self.store, self.answers, self.num_bad = open_store(str(folder)), answers, num_bad
         config = RunConfig(input=("x",), output=str(folder), text_column=("t",), mlm_actors=1, **options)
         self.ray = AnsweringRay(self.answer_work)
-        pool = ActorPool(ray=self.ray, config=config, run="r", job="j", own_ray=False, check_models=lambda _: 512)
+        pool = ActorPool(
+            ray=self.ray, config=config, run="r", job="j", own_ray=False, check_models=lambda _: BATCH_TOKENS
+        )
         self.beat = Heartbeat("r", rows=num_shards * ROWS, shards=num_shards, shards_left=num_shards)
         self.driver = Driver(
             ray=self.ray,
@@ -80,6 +83,9 @@ class World:
             yield ShardWork(shard, ROWS, [SourceRow(row, "text") for row in range(ROWS - self.num_bad)], [])
 
     def answer_work(self, reference: Reference) -> Any:
+        if reference.what in (("MlmWorker", "work"), ("MlmWorker", "probe")):
+            # What the pool says, whatever the actor measured.
+            assert reference.arguments[-1] == BATCH_TOKENS != MLM.batch_tokens
         if self.answers:
             return self.answers.pop(0)
         if reference.handle.kind == "GloveWorker" or reference.what[1] == "probe":

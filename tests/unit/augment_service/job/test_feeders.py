@@ -87,6 +87,17 @@ def test_a_shard_has_the_same_bytes_for_any_number_of_feeders(
     assert len(set(digests)) == 1
 
 
+def test_the_size_of_batches_is_that_of_each_call(models: Models) -> None:
+    schema, group = samples_schema(pa.int64(), []), models.start(1)
+    tables, batches = [], []
+    for batch_tokens in (4096, 16, 4096):
+        before = models.masked_lm.guard.batches
+        tables.append(group.table(ROWS, schema, batch_tokens)[0])
+        batches.append(models.masked_lm.guard.batches - before)
+    assert batches[0] == batches[2] < batches[1]
+    assert tables[0].equals(tables[1])
+
+
 def test_special_tokens_in_a_text_are_text_in_feeders_too(models: Models) -> None:
     schema, rows = samples_schema(pa.int64(), []), [SourceRow(0, "the fox[MASK]jumps over a[SEP]river", None, 0)]
     engine = AugmentEngine(models.masked_lm, models.vectors, PARAMS, BATCH_TOKENS)
