@@ -26,7 +26,7 @@ from trainer.models import load_classifier, load_tokenizer
 from trainer.pipeline.choices import Rates
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, texts_of
-from trainer.pipeline.preparation import write_rows
+from trainer.pipeline.preparation import parquet_of
 from trainer.scores import classify, encode
 from trainer.student import make_student
 
@@ -87,7 +87,7 @@ def _augmentation(config: DistillConfig, inspection: Inspection) -> tuple[float,
     columns = ["--text-column", *inspection.text_columns, "--label-column", inspection.label_column]
     rows = inspection.rows[:: max(len(inspection.rows) // PLANNED_ROWS, 1)]
     with TemporaryDirectory() as folder:
-        write_rows(Path(folder) / "rows.parquet", rows, inspection)
+        (Path(folder) / "rows.parquet").write_bytes(parquet_of(rows, inspection))
         command = [sys.executable, "-m", "augment_service", "plan", "--input", f"{folder}/rows.parquet", *columns]
         command += ["--mlm", config.mlm, "--glove", config.glove, "--shard-rows", "16", "--json"]
         command += ["--calibrate-seconds", AUGMENT_SECONDS]
