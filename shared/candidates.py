@@ -118,6 +118,8 @@ class Samples:
 
 def concatenate(parts: Sequence[Samples], words: Sequence[str]) -> Samples:
     """All samples of `parts`, in order; `words`: the words that all of them refer to."""
+    if len(parts) == 1:
+        return parts[0]
     empty = np.zeros(0, np.int64)
 
     def joined(name: str) -> Ints:
@@ -137,7 +139,14 @@ def concatenate(parts: Sequence[Samples], words: Sequence[str]) -> Samples:
 
 def offsets_of(lengths: Ints) -> Ints:
     """Start of each of several consecutive runs, and the end of the last: (runs + 1,) int64."""
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def lengths_of(offsets: Ints) -> Ints:
+    """The inverse of `offsets_of`. Faster than `np.diff`, which matters where a request asks about one row."""
+    return offsets[1:] - offsets[:-1]
 
 
 def ranges(starts: Ints, lengths: Ints) -> Ints:

@@ -156,6 +156,8 @@ class Choices:
     @classmethod
     def concatenate(cls, parts: Sequence[Choices]) -> Choices:
         """All samples of `parts`, in order."""
+        if len(parts) == 1:
+            return parts[0]
         empty = np.zeros(0, np.int64)
         return cls(
             row=np.concatenate([empty, *(part.row for part in parts)]),

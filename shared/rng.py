@@ -6,12 +6,14 @@ the same samples in any shard, on any node, after any number of restarts.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 UInt32 = NDArray[np.uint32]
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_MULTIPLIERS = np.asarray([0xD2511F53, 0xCD9E8D57], np.uint64)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _LOW = np.uint64(0xFFFFFFFF)
@@ -20,18 +22,28 @@ _SHIFT = np.uint64(32)
 
 def philox4x32(counter: tuple[ArrayLike, ...], key: tuple[int, int]) -> tuple[UInt32, UInt32, UInt32, UInt32]:
     """Four uint32 arrays of random bits for four broadcastable uint32 counter arrays and a key of two uint32."""
-    c0, c1, c2, c3 = np.broadcast_arrays(*(np.asarray(part, np.uint64) for part in counter))
-    k0, k1 = key
-    for _ in range(_ROUNDS):
-        product_0, product_1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (product_1 >> _SHIFT) ^ c1 ^ np.uint64(k0),
-            product_1 & _LOW,
-            (product_0 >> _SHIFT) ^ c3 ^ np.uint64(k1),
-            product_0 & _LOW,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
-    return c0.astype(np.uint32), c1.astype(np.uint32), c2.astype(np.uint32), c3.astype(np.uint32)
+    parts = [np.asarray(part, np.uint64) for part in counter]
+    shape = np.broadcast(*parts).shape
+    # The two halves of a round are one operation, in place: for a few draws, most of the time is calls of numpy.
+    multiplied, others, products = (np.empty((2, *shape), np.uint64) for _ in range(3))
+    multiplied[0], others[0], multiplied[1], others[1] = parts
+    swapped = products[::-1]
+    multipliers, keys = (pairs.reshape(-1, 2, *(1,) * len(shape)) for pairs in (_MULTIPLIERS, _round_keys(*key)))
+    for round_key in keys:
+        np.multiply(multiplied, multipliers[0], out=products)
+        np.right_shift(swapped, _SHIFT, out=multiplied)
+        multiplied ^= others
+        multiplied ^= round_key
+        np.bitwise_and(swapped, _LOW, out=others)
+    (c0, c2), (c1, c3) = multiplied.astype(np.uint32), others.astype(np.uint32)
+    return c0, c1, c2, c3
+
+
+@lru_cache
+def _round_keys(k0: int, k1: int) -> NDArray[np.uint64]:
+    """(rounds, 2): the key of each round, which grows by Weyl sequences."""
+    rounds = [[(k0 + i * _WEYL[0]) & 0xFFFFFFFF, (k1 + i * _WEYL[1]) & 0xFFFFFFFF] for i in range(_ROUNDS)]
+    return np.asarray(rounds, np.uint64)
 
 
 def uniforms(

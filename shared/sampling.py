@@ -8,13 +8,13 @@ the draws are exhausted, the remaining choices are listed in order. Words of tex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.candidates import Ints, RowCandidates, Samples, concatenate, offsets_of, ranges
+from shared.candidates import Ints, RowCandidates, Samples, concatenate, lengths_of, offsets_of, ranges
 from shared.choices import KEPT, Choices, ChoiceTable
 from shared.links import link_words
 from shared.listing import list_choices, text_key
@@ -28,29 +28,43 @@ MAX_ENTRIES = 400_000
 """(row, draw, word) entries that are drawn at a time. An entry takes 250 to 480 bytes: 200 MB at most."""
 
 
-def draw_samples(rows: Sequence[RowCandidates], params: AugmentParams, n_a: Ints | None = None) -> Samples:
+def draw_samples(
+    rows: Sequence[RowCandidates], params: AugmentParams, n_a: Ints | None = None, table: ChoiceTable | None = None
+) -> Samples:
     """The samples of `rows`. Those of a row depend only on the row, `params` and its N_a, not on the other rows.
 
-    n_a: (rows,) int64, N_a of each row; None for that of `params`.
+    n_a: (rows,) int64, N_a of each row; None for that of `params`. table: `ChoiceTable.of(rows, params.text)`, for
+    callers that draw from the same rows more than once.
 
     Memory beyond the samples themselves is bounded, whatever N_a is: rows are drawn in blocks, and the draws of a row
     in parts.
     """
-    table = ChoiceTable.of(rows, params.text)
+    table = table or ChoiceTable.of(rows, params.text)
     if params.pairs == "same":
         table = link_words(table, rows, params)
-    num_sites = np.diff(table.first_site)
-    wanted = np.full(len(rows), params.n_a, np.int64) if n_a is None else n_a
-    drawable = (num_sites > 0) & (wanted > 0) & (params.p_t > 0)
+    num_sites = lengths_of(table.first_site)
+    drawable = (num_sites > 0) & (params.p_t > 0)
     parts = []
-    for number in np.unique(wanted[drawable]).tolist():
-        same = params.model_copy(update={"n_a": number})
-        chosen = np.flatnonzero(drawable & (wanted == number))
-        for block in _blocks(chosen, num_sites[chosen] * number):
+    for chosen, same in _by_n_a(drawable, params, n_a):
+        for block in _blocks(chosen, num_sites[chosen] * same.n_a):
             parts.append(_collect(table, _draw_block(table, rows, block, same)))
-    samples = concatenate(parts, table.words).in_order()
+    samples = concatenate(parts, table.words)
+    if len(parts) > 1:
+        samples = samples.in_order()
     words, word = used_only(table.words, samples.word)
     return replace(samples, words=words, word=word)
+
+
+def _by_n_a(
+    drawable: NDArray[np.bool_], params: AugmentParams, n_a: Ints | None
+) -> Iterator[tuple[Ints, AugmentParams]]:
+    """The drawable rows by their N_a, with the parameters that have it."""
+    if n_a is None:
+        if params.n_a > 0:
+            yield np.flatnonzero(drawable), params
+        return
+    for number in np.unique(n_a[drawable & (n_a > 0)]).tolist():
+        yield np.flatnonzero(drawable & (n_a == number)), params.model_copy(update={"n_a": number})
 
 
 def _draw_block(table: ChoiceTable, rows: Sequence[RowCandidates], pending: Ints, params: AugmentParams) -> Choices:
@@ -65,7 +79,7 @@ def _draw_block(table: ChoiceTable, rows: Sequence[RowCandidates], pending: Ints
             drawn.append(found)
             drawn += [list_choices(table, rows[row], row, found, params) for row in lacking.tolist()]
         else:
-            drawn.append(found.select(~np.isin(found.row, lacking)))
+            drawn.append(found.select(~np.isin(found.row, lacking)) if len(lacking) else found)
         pending = lacking
     return Choices.concatenate(drawn)
 
@@ -74,10 +88,10 @@ def _draw_in_parts(
     table: ChoiceTable, rows: Sequence[RowCandidates], chosen: Ints, num_draws: int, params: AugmentParams
 ) -> Choices:
     """The first N_a of `num_draws` draws that count, for each of the `chosen` rows."""
-    num_sites = np.diff(table.first_site)[chosen]
+    num_sites = lengths_of(table.first_site)[chosen]
     parts: list[Choices] = []
     for block in _blocks(chosen, num_sites * num_draws):
-        sites = int(np.diff(table.first_site)[block[0]])
+        sites = int(lengths_of(table.first_site)[block[0]])
         if len(block) > 1 or sites * num_draws <= MAX_ENTRIES:
             grid = _Grid.of(table, block, 0, num_draws)
             parts.append(_draw(table, rows, grid, params, _Seen.nothing()))
@@ -135,7 +149,7 @@ class _Grid:
     @classmethod
     def of(cls, table: ChoiceTable, chosen: Ints, first: int, num_draws: int) -> _Grid:
         group = np.repeat(np.arange(len(chosen)), num_draws)
-        num_sites = np.diff(table.first_site)[chosen][group]
+        num_sites = (table.first_site[chosen + 1] - table.first_site[chosen])[group]
         draw = np.tile(np.arange(first, first + num_draws), len(chosen))
         return cls(chosen, num_draws, group, draw, num_sites, offsets_of(num_sites))
 

@@ -1,4 +1,4 @@
-"""A sequence classifier of any architecture that transformers loads, with its own tokenizer, for its answers only.
+"""A sequence classifier of any architecture that transformers loads, with its own tokenizer, for its answers.
 
 BERT models run through `trainer.inference`, which packs the same work into fewer steps.
 """
@@ -16,7 +16,7 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import ModelError, UsageError
 from shared.model_folder import check_tokenizer_fits, model_folder, reading_model
 from trainer.data.tasks import TaskSpec, sequence_length
-from trainer.models import load_tokenizer, teacher_spec
+from trainer.models import load_tokenizer, read_config, teacher_spec
 from trainer.positions import longest_input
 
 Floats = NDArray[np.float32]
@@ -83,11 +83,7 @@ def load_any_classifier(
 
 def is_bert(path: str, option: str = "--teacher") -> bool:
     """Whether a model is a BERT, which this package runs itself. Raises ModelError when it cannot be read."""
-    from transformers import AutoConfig
-
-    folder = model_folder(path, option)
-    with reading_model(folder, option):
-        return bool(AutoConfig.from_pretrained(folder).model_type == "bert")
+    return bool(read_config(path, option).model_type == "bert")
 
 
 def like_length_batches(

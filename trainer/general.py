@@ -13,6 +13,7 @@ from shared.cli.progress import format_seconds
 from shared.embedded import resolve_encoder
 from shared.errors import InputError, UsageError
 from trainer.config import GeneralConfig
+from trainer.conversion import WITH_OFFSET
 from trainer.data.budget import Epochs
 from trainer.data.corpus import Vocabulary, corpus_digests
 from trainer.data.corpus_cache import CorpusCache
@@ -28,8 +29,10 @@ from trainer.models import (
     fitting_length,
     load_encoder,
     load_tokenizer,
+    read_config,
     save_classifier,
     tokenizer_fingerprint,
+    with_types,
 )
 from trainer.recipe import Evaluation, Recipe, Schedule, Scores, Stage, every_tokens, plateau_schedule, schedule_of
 from trainer.result import RunResult, write_result
@@ -58,7 +61,14 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     torch.manual_seed(config.seed)
     path = resolve_encoder(config.teacher)
     tokenizer = load_tokenizer(path, "--teacher")
-    teacher = load_encoder(path)
+    kind = read_config(path, "--teacher").model_type
+    if config.pairs and kind in WITH_OFFSET:
+        raise UsageError(
+            f"--pairs: {config.teacher} is a {kind}, which separates the texts of a pair otherwise than its student; "
+            "leave out --pairs"
+        )
+    teacher = load_encoder(path, tokenizer)
+    tokenizer = tokenizer if kind == "bert" else with_types(tokenizer)
     identity = fingerprint(teacher)
     teacher = teacher.to(worker.device).eval().requires_grad_(False).to(worker.dtype)
     fitting_length(config.max_length, config.max_length, teacher.config, tokenizer, config.teacher)

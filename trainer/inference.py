@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import InputError, ModelError, UsageError
 from shared.model_folder import check_tokenizer_fits
+from shared.storage.objects import is_remote
+from shared.storage.remote_model import fetched_model
+from shared.storage.store import open_store
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Pieces, tokenize
 from trainer.data.tasks import TaskSpec, read_table, sequence_length
@@ -104,9 +107,9 @@ def load_student(
     """Load a student, or any BERT sequence classifier, for prediction.
 
     folder: the output folder of `trainer task` or `trainer teacher`, its `model` folder, or another folder that plain
-    transformers loads as a BERT sequence classifier. device: auto (CUDA if available), cpu or cuda. dtype: auto (bf16
-    if the device supports it), fp32 or bf16. max_length: longest input in tokens; by default what the run trained with,
-    else 64, or 128 for text pairs.
+    transformers loads as a BERT sequence classifier; or the URI of one in an object store. device: auto (CUDA if
+    available), cpu or cuda. dtype: auto (bf16 if the device supports it), fp32 or bf16. max_length: longest input in
+    tokens; by default what the run trained with, else 64, or 128 for text pairs.
 
     >>> import trainer
     >>> student = trainer.load_student(folder)
@@ -119,16 +122,19 @@ def load_student(
     1.0
 
     Raises ModelError if the folder does not contain such a model, UsageError for a device, dtype or length that cannot
-    be used.
+    be used, StoreError.
     """
-    path = Path(folder)
     if max_length is not None and max_length < 3:
         raise UsageError(f"max_length must be at least 3 (two special tokens and one of the text), not {max_length}")
-    if not path.is_dir():
-        raise ModelError(f"{path}: no such folder")
     for name, value, known in (("device", device, ("auto", "cpu", "cuda")), ("dtype", dtype, ("auto", "fp32", "bf16"))):
         if value not in known:
             raise UsageError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    if isinstance(folder, str) and is_remote(folder):
+        path, run = Path(fetched_model(folder, "model")), _stored_options(folder)
+        return Classifier(path, device, dtype, max_length or (run or {}).get("max_length"))
+    path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"{path}: no such folder")
     if (run := _run_options(path)) is not None:
         path = path / "model"
         if not path.is_dir():
@@ -192,8 +198,24 @@ def _load_model(folder: Path) -> Any:
 def _run_options(folder: Path) -> dict[str, Any] | None:
     """The options recorded in a run's output folder; None for any other folder."""
     try:
-        options = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _options_in((folder / "config.json").read_bytes())
+    except OSError:
+        return None
+
+
+def _stored_options(uri: str) -> dict[str, Any] | None:
+    """The same for a run, or for the run of a model, in an object store. Raises StoreError."""
+    output = uri.rstrip("/").removesuffix("/model")
+    if not is_remote(output):
+        return None
+    store = open_store(output)
+    return _options_in(store.read("config.json")) if store.exists("config.json") else None
+
+
+def _options_in(content: bytes) -> dict[str, Any] | None:
+    try:
+        options = json.loads(content)
+    except ValueError:
         return None
     return options if isinstance(options, dict) and "command" in options else None
 

@@ -6,10 +6,11 @@ of the step. A second signal does not wait.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,13 @@ class Interruption:
 
 
 class WorkersInterruption:
-    """Within a `with` block, a signal asks the workers of a run to stop; its end then raises KeyboardInterrupt."""
+    """Within a `with` block, a signal asks the workers of a run to stop; its end then raises KeyboardInterrupt.
 
-    def __init__(self, folder: Path) -> None:
-        self._stop = folder / STOP
+    folder: where the file that asks is; ask: tells a first worker that does not see this folder.
+    """
+
+    def __init__(self, folder: Path, ask: Callable[[], object] | None = None) -> None:
+        self._stop, self._ask = folder / STOP, ask
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> None:
@@ -83,3 +87,20 @@ class WorkersInterruption:
             raise KeyboardInterrupt
         self._stop.touch()
         signal.alarm(GRACE_SECONDS)
+        if self._ask is not None:
+            self._ask()
+
+
+class StopRequest:
+    """Carries the wish to stop to a worker on another machine; lives in a process of its own (an actor of Ray)."""
+
+    def __init__(self) -> None:
+        self._is_made = asyncio.Event()
+
+    async def make(self) -> None:
+        """Ask to stop."""
+        self._is_made.set()
+
+    async def wait(self) -> None:
+        """Return once it has been asked."""
+        await self._is_made.wait()

@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, BertForSequenceClassification, BertModel
+from transformers import AutoConfig, AutoModel, AutoTokenizer, BertForSequenceClassification, BertModel
 from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
 from shared.model_folder import MULTI_LABEL, check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
+from trainer.conversion import KINDS, as_bert_encoder, is_like_bert
 from trainer.data.tasks import (
     CLASSIFICATION_METRICS,
     MULTI_LABEL_METRICS,
@@ -27,6 +28,8 @@ from trainer.labels import match_outputs, renamed
 from trainer.model_card import write_model_card
 from trainer.result import RunResult
 from trainer.scores import ATTENTION
+
+TYPES = "token_type_ids"
 
 
 def load_tokenizer(path: str, option: str = "model") -> Any:
@@ -44,7 +47,9 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
     option: the flag that named it, for messages. Raises ModelError.
     """
     path = model_folder(path, option)
-    config = _bert_config(path, option)
+    config = read_config(path, option)
+    if config.model_type != "bert":
+        raise ModelError(f"{option} {path} is a {config.model_type}; distillation works with BERT models")
     architectures = config.architectures or []
     if num_labels is None and not any("SequenceClassification" in name for name in architectures):
         raise ModelError(
@@ -62,16 +67,46 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
     return model
 
 
-def load_encoder(path: str) -> Any:
-    """A `BertModel` without pooler, in fp32, as the teacher of general distillation. Raises ModelError."""
+def load_encoder(path: str, tokenizer: Any) -> Any:
+    """A `BertModel` without pooler, in fp32, as the teacher of general distillation. Raises ModelError.
+
+    tokenizer: the teacher's, which may be of another kind that computes the same (see `trainer.conversion`).
+    """
     path = model_folder(path, "--teacher")
-    _bert_config(path, "--teacher")
-    options = {"add_pooling_layer": False, "attn_implementation": ATTENTION, "dtype": torch.float32}
+    config = read_config(path, "--teacher")
+    is_bert = config.model_type == "bert"
+    if not is_bert and not is_like_bert(config):
+        known = ", ".join(KINDS)
+        raise ModelError(f"--teacher {path} is a {config.model_type}; distillation works with bert, {known}")
+    options: dict[str, Any] = {"output_loading_info": True, "dtype": torch.float32}
     with reading_model(path, "--teacher"):
-        model, problems = BertModel.from_pretrained(path, output_loading_info=True, **options)
-    if missing := sorted(problems["missing_keys"]):
+        if is_bert:
+            options |= {"add_pooling_layer": False, "attn_implementation": ATTENTION}
+            model, problems = BertModel.from_pretrained(path, **options)
+        else:
+            model, problems = AutoModel.from_pretrained(path, **options)
+    # A pooler that nothing reads may be missing.
+    if missing := sorted(name for name in problems["missing_keys"] if not name.startswith("pooler.")):
         raise ModelError(f"--teacher {path} lacks weights such as {missing[0]}")
-    return model
+    return model if is_bert else as_bert_encoder(model, names_types(tokenizer))
+
+
+def names_types(tokenizer: Any) -> bool:
+    """Whether a tokenizer gives its model token types."""
+    return TYPES in tokenizer.model_input_names
+
+
+def with_types(tokenizer: Any) -> Any:
+    """A tokenizer that names the token types it gives to pairs, changed in place.
+
+    That of a DistilBERT does not. A student is a BERT and learns with them, so whoever loads it has to get them, too.
+    """
+    names = list(tokenizer.model_input_names)
+    if TYPES not in names and any(tokenizer("a", "b", return_token_type_ids=True)[TYPES]):
+        tokenizer.model_input_names = [names[0], TYPES, *names[1:]]
+        # Saved with the tokenizer.
+        tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+    return tokenizer
 
 
 def fitting_length(requested: int | None, default: int, config: Any, tokenizer: Any, path: str) -> int:
@@ -173,11 +208,10 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()
 
 
-def _bert_config(path: str, option: str) -> Any:
+def read_config(path: str, option: str) -> Any:
+    """The configuration of a model, without its weights. Raises ModelError."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    with reading_model(path, option):
-        config = AutoConfig.from_pretrained(path)
-    if config.model_type != "bert":
-        raise ModelError(f"{option} {path} is a {config.model_type}; distillation works with BERT models")
-    return config
+    folder = model_folder(path, option)
+    with reading_model(folder, option):
+        return AutoConfig.from_pretrained(folder)

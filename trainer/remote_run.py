@@ -8,6 +8,9 @@
 The newest commit is the state of the run: its files were uploaded before it, so a torn upload is never taken for a
 checkpoint. Commits are created on condition that their number is free. A process that starts creates the next one, so
 that an earlier one which is still alive fails at its next checkpoint. Everything in the scratch folder may be lost.
+
+With several workers the command itself only checks the configuration and fetches the result. The first worker, which
+may be on another machine, takes the run over in a scratch folder of its own.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import json
 import logging
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -32,6 +36,7 @@ from shared.storage.input_files import open_binary, sha256_of
 from shared.storage.objects import upload
 from shared.storage.store import Store, open_store
 from trainer.data.token_cache import cache_folder
+from trainer.interruption import STOP
 from trainer.run_folder import RESULT, open_run, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -43,6 +48,7 @@ _CONTENT = re.compile(r"(\d{8})-[0-9a-f]{12}-.+")
 _PARTIAL = ".partial"
 COPY_BYTES = 8 << 20
 MAX_CLAIMS = 20
+_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,20 +72,20 @@ class Commit:
 class RemoteRun:
     """The scratch folder `path` of a run at `uri`, locked against other processes of this machine.
 
-    Raises StoreError, UsageError where another process uses it.
+    part: which of the run's scratch folders on this machine, if not the command's own; lock_seconds: how long to wait
+    for a process that uses it. Raises StoreError, UsageError where another process still uses it.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, part: str = "", lock_seconds: float = 0.0) -> None:
         self.uri = uri.rstrip("/")
         self._store: Store = open_store(self.uri)
-        runs = cache_folder().with_name("tinybert-runs")
-        self.path = runs / hashlib.sha256(self.uri.encode()).hexdigest()[:24]
+        self.path = scratch_folder(self.uri, part)
         self._writer = uuid.uuid4().hex[:12]
         self._number, self._files = 0, dict[str, StoredFile]()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = self.path.with_suffix(".lock").open("w")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(self._lock, lock_seconds)
         except BlockingIOError as error:
             self._lock.close()
             raise UsageError(f"--output {uri}: another process of this machine is running it; wait for it") from error
@@ -89,35 +95,41 @@ class RemoteRun:
     def open(
         self, command: str, identity: Mapping[str, Any], runtime: Mapping[str, Any], growing: Sequence[str]
     ) -> None:
-        """Check or create the configuration, as `open_run` does, and bring the newest state into the scratch folder.
+        """`check`, then `take_over` unless the run is finished. Raises StoreError, ManifestError."""
+        self.check(command, identity, runtime, growing)
+        if not (self.path / RESULT).exists():
+            self.take_over()
 
-        A finished run gets its result only. Raises StoreError, ManifestError.
+    def check(
+        self, command: str, identity: Mapping[str, Any], runtime: Mapping[str, Any], growing: Sequence[str]
+    ) -> None:
+        """Check or create the configuration, as `open_run` does, and fetch the result, if the run is finished.
+
+        Raises StoreError, ManifestError.
         """
         # Before the configuration is looked for: whoever commits has created one.
         has_state = _newest_number(self._store) > 0
-        before = self._store.read(CONFIG) if self._store.exists(CONFIG) else None
-        if before is None and has_state:
-            raise ManifestError(
-                f"{self.uri} holds the state of a run whose {CONFIG} is missing; use another --output, or remove it all"
-            )
-        if before is None:
+        if not self._store.exists(CONFIG):
+            if has_state:
+                raise ManifestError(
+                    f"{self.uri} holds the state of a run whose {CONFIG} is missing; use another --output, or remove "
+                    "it all"
+                )
             self._keep_local(frozenset())
-        self._write(CONFIG, before)
-        open_run(str(self.path), command, identity, runtime, growing, self.uri)
-        after = (self.path / CONFIG).read_bytes()
-        if before is None and not self._store.put_if_absent(CONFIG, after):
-            # Another process was faster, or the answer to our own request was lost.
-            self._write(CONFIG, self._store.read(CONFIG))
-            open_run(str(self.path), command, identity, runtime, growing, self.uri)
-        elif before is not None and before != after:
-            # In this order: a result next to the new options would be taken for theirs.
-            self._store.delete(RESULT)
-            self._store.put(CONFIG, after)
-        is_finished = self._store.exists(RESULT)
-        self._write(RESULT, self._store.read(RESULT) if is_finished else None)
-        if not is_finished:
-            self._claim()
-            self._fetch()
+        agree_on_options(self._store, self.path, command, identity, runtime, growing)
+        self.fetch_result()
+
+    def fetch_result(self) -> None:
+        """Bring the result into the scratch folder, if the run is finished. Raises StoreError."""
+        _write(self.path / RESULT, self._store.read(RESULT) if self._store.exists(RESULT) else None)
+
+    def take_over(self) -> None:
+        """From here on only this process publishes; the newest state is then in the scratch folder.
+
+        Raises StoreError, ManifestError.
+        """
+        self._claim()
+        self._fetch()
 
     def publish(self) -> None:
         """Make the scratch folder's checkpoints and metrics the state of the run. Raises StoreError, ManifestError.
@@ -145,10 +157,13 @@ class RemoteRun:
 
     def finish(self) -> None:
         """Upload the outcome, `result.json` last. Raises StoreError."""
-        for name, path in self._local_files():
-            # Checkpoints are part of the state, from which a finished run can be extended.
-            if name not in (CONFIG, RESULT) and not ("/" not in name and name.endswith(".pt")):
-                upload(path, f"{self.uri}/{name}")
+        # Checkpoints are part of the state, from which a finished run can be extended.
+        files = [
+            (name, path)
+            for name, path in self._local_files()
+            if name not in (CONFIG, RESULT) and not ("/" not in name and name.endswith(".pt"))
+        ]
+        publish_files(self._store, files)
         self._store.put(RESULT, (self.path / RESULT).read_bytes())
 
     def close(self) -> None:
@@ -207,19 +222,57 @@ class RemoteRun:
             if path.relative_to(self.path).as_posix() not in names:
                 path.unlink()
 
-    def _write(self, name: str, content: bytes | None) -> None:
-        """Write a small file of the scratch folder; None removes it."""
-        if content is None:
-            (self.path / name).unlink(missing_ok=True)
-        else:
-            write_atomically(self.path / name, lambda file: file.write(content))
-
     def _local_files(self) -> Iterator[tuple[str, Path]]:
         """The scratch folder's whole files by path in the folder, sorted."""
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path).as_posix()
-            if path.is_file() and _PARTIAL not in name:
+            if path.is_file() and _PARTIAL not in name and name != STOP:
                 yield name, path
+
+
+def scratch_folder(uri: str, part: str = "") -> Path:
+    """Where a command with this output works on this machine; nothing is created."""
+    runs = cache_folder().with_name("tinybert-runs")
+    return runs / f"{hashlib.sha256(uri.rstrip('/').encode()).hexdigest()[:24]}{part}"
+
+
+def agree_on_options(
+    store: Store,
+    folder: Path,
+    command: str,
+    identity: Mapping[str, Any],
+    runtime: Mapping[str, Any] | None = None,
+    growing: Sequence[str] = (),
+) -> None:
+    """`open_run` for a run in a store: its configuration is created there, or is the one that this run must fit.
+
+    folder: scratch folder of this machine, which gets a copy. Raises StoreError, ManifestError.
+    """
+    path = folder / CONFIG
+    before = store.read(CONFIG) if store.exists(CONFIG) else None
+    _write(path, before)
+    open_run(str(folder), command, identity, runtime, growing, store.uri)
+    after = path.read_bytes()
+    if before is None and not store.put_if_absent(CONFIG, after):
+        # Another process was faster, or the answer to our own request was lost.
+        _write(path, store.read(CONFIG))
+        open_run(str(folder), command, identity, runtime, growing, store.uri)
+    elif before is not None and before != after:
+        # In this order: a result next to the new options would be taken for theirs.
+        store.delete(RESULT)
+        store.put(CONFIG, after)
+
+
+def publish_files(store: Store, files: Sequence[tuple[str, Path]]) -> None:
+    """Upload files by name under a store's URI, so that a model is there as a whole or not at all. Raises StoreError.
+
+    A folder with a `config.json` is not a model without it: an older one is removed first, the new one comes last.
+    """
+    models = [name for name, _ in files if PurePosixPath(name).name == CONFIG]
+    for name in models:
+        store.delete(name)
+    for name, path in sorted(files, key=lambda one: one[0] in models):
+        upload(path, f"{store.uri}/{name}")
 
 
 def newest_state(store: Store, uri: str) -> tuple[int, Mapping[str, StoredFile]]:
@@ -253,6 +306,27 @@ def _copy(uri: str, file: Any) -> None:
         raise StoreError(
             f"{uri} is missing, or was replaced; if no other process uses this run, start again"
         ) from error
+
+
+def _write(path: Path, content: bytes | None) -> None:
+    """Write a small file of the scratch folder; None removes it."""
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomically(path, lambda file: file.write(content))
+
+
+def _lock(file: IO[str], seconds: float) -> None:
+    """Raises BlockingIOError when another process still holds the lock after this time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_POLL_SECONDS)
 
 
 def _number(name: str, pattern: re.Pattern[str]) -> int:

@@ -107,10 +107,19 @@ def read_result(folder: Path) -> RunResult | None:
     """The result of a finished run, None when there is none yet. Raises ManifestError when it is damaged."""
     path = folder / RESULT
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read ({error}); remove it and run the command again") from error
+    return parse_result(content, str(path))
+
+
+def parse_result(content: bytes, path: str) -> RunResult:
+    """The result in the content of a file. path: where it is, for messages. Raises ManifestError when it is damaged."""
+    try:
+        values = json.loads(content)
+    except ValueError as error:
         raise ManifestError(f"{path} is not valid JSON ({error}); remove it and run the command again") from error
     if not isinstance(values, dict):
         raise ManifestError(f"{path} should hold a JSON object; remove it and run the command again")

@@ -18,13 +18,17 @@ from trainer.result import RunResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """This process among the training workers, and what it computes with. remote: where its checkpoints also go."""
+    """This process among the training workers, and what it computes with.
+
+    remote: where its checkpoints also go; uri: where the user finds the run, if that is not a folder.
+    """
 
     device: str
     dtype: torch.dtype
     rank: int = 0
     world: int = 1
     remote: RemoteRun | None = None
+    uri: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +135,7 @@ class Run:
     @property
     def output(self) -> str:
         """Where the user finds the run: its folder, or its URI."""
-        return str(self.folder) if self.worker.remote is None else self.worker.remote.uri
+        return self.worker.uri or str(self.folder)
 
     @property
     def is_first(self) -> bool:

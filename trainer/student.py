@@ -18,6 +18,7 @@ from shared.errors import ModelError, UsageError
 from shared.model_folder import model_folder
 from shared.storage.objects import is_remote
 from trainer.config import Projection, StudentConfig
+from trainer.conversion import embedding_tables
 from trainer.mapping import map_layers
 from trainer.models import load_classifier, load_tokenizer
 from trainer.relations import Objective, make_objective
@@ -211,14 +212,14 @@ def principal_directions(table: Tensor, width: int, frequencies: Tensor | None =
 
 def _project_embeddings(student: Any, teacher: Any, frequencies: Tensor | None) -> None:
     """E_S = E_T V, where V are the principal directions of E_T: the best approximation of the teacher's at rank d'."""
-    table = teacher.embeddings.word_embeddings.weight.detach().float()
+    tables = embedding_tables(teacher)
+    table = tables["word_embeddings"]
     width = student.config.hidden_size
     if width > table.shape[1]:
         raise UsageError("--embedding-init projected requires a student no wider than its teacher; use random")
     directions = principal_directions(table, width, frequencies)
     with torch.no_grad():
-        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-            source = getattr(teacher.embeddings, name).weight.detach().float()
+        for name, source in tables.items():
             getattr(student.embeddings, name).weight.copy_(source @ directions)
         # The layer norm scales every row, so the lost length of the projected rows does not matter.
         student.embeddings.word_embeddings.weight[student.config.pad_token_id].zero_()

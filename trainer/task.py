@@ -147,7 +147,7 @@ def _work(config: TaskConfig, worker: Worker) -> None:
         folder=Path(config.output),
         worker=worker,
         trained={"student": student.model.to(worker.device), "projections": student.projections.to(worker.device)},
-        inputs={"augmented": augmented.fingerprint, "teacher": teacher.identity} | inputs_of(config),
+        inputs={"augmented": augmented.fingerprint, "teacher": teacher.learned} | inputs_of(config),
     )
     state = train(run, [_stage(setting, name, worker) for name in config.stages])
     if run.is_first:

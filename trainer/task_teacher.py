@@ -1,6 +1,7 @@
-"""The teacher of `trainer task`: a BERT, whose states and answers the student learns, or any other classifier.
+"""The teacher of `trainer task`: one whose states and answers the student learns, or one with answers only.
 
-A classifier of another architecture has other tokens and other layers than the student. Its answers come from
+States come from a BERT, and from an encoder that computes what BERT computes (`trainer.conversion`) if the student
+reads its tokens. Any other classifier has other tokens or other layers than the student. Its answers come from
 `trainer annotate`; the intermediate stage then learns the states of the embedded encoder, which also taught the
 embedded student. The same holds for answers that came with the data (--teacher-column).
 """
@@ -15,7 +16,7 @@ from typing import Any
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, UsageError
 from shared.glue import get_task
-from trainer.any_classifier import AnyClassifier, Floats, is_bert, load_any_classifier
+from trainer.any_classifier import AnyClassifier, Floats, load_any_classifier
 from trainer.config import TaskConfig
 from trainer.data.augmented import Augmented
 from trainer.data.given_answers import GivenAnswers, carried_name, form_of, form_of_sets
@@ -31,6 +32,7 @@ from trainer.models import (
     teacher_spec,
     tokenizer_fingerprint,
 )
+from trainer.teacher_states import load_with_states, why_no_states
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,8 @@ class TaskTeacher:
 
     states: `BertForSequenceClassification` whose encoder the intermediate stage reads, and whose logits the prediction
     stage reads unless they were stored; tokenizer: its tokenizer, the student's too. identity, tokenizer_identity:
-    fingerprints of the classifier that answers. answers: that classifier if it is not `states`; path: its --teacher.
+    fingerprints of the classifier that answers. converted: whether it is of another kind than `states`, which have its
+    weights. answers: that classifier if it is not `states`; path: its --teacher.
     given: the column that has the answers, if no classifier gives them; parameters is None then.
     """
 
@@ -52,12 +55,21 @@ class TaskTeacher:
     parameters: int | None
     identity: str
     tokenizer_identity: str
+    converted: bool = False
     answers: AnyClassifier | None = None
     given: GivenAnswers | None = None
+
+    @property
+    def learned(self) -> str:
+        """What a run is bound to: where the states came from the embedded encoder before, it cannot continue."""
+        return f"{self.identity}, its states" if self.converted else self.identity
 
     def input_length(self, requested: int | None, has_pairs: bool) -> tuple[int, int]:
         """Longest input in tokens of the student, and of the classifier that answers. Raises UsageError, ModelError."""
         default = sequence_length(None, has_pairs)
+        if self.converted:
+            # As `trainer annotate` reads it.
+            default = min(default, int(self.tokenizer.model_max_length))
         own = fitting_length(requested, default, self.states.config, self.tokenizer, self.path)
         return own, own if self.answers is None else self.answers.fitting_length(requested, has_pairs)
 
@@ -97,23 +109,27 @@ def load_teacher(config: TaskConfig, augmented: Augmented) -> TaskTeacher:
     """
     if config.teacher is None:
         return _given_teacher(config, augmented)
-    if is_bert(config.teacher):
-        model = load_classifier(config.teacher)
-        tokenizer = load_tokenizer(config.teacher, "--teacher")
+    why = why_no_states(config.teacher, config.student)
+    if why is None:
+        model, states, tokenizer = load_with_states(config.teacher)
+        if states is not model:
+            named = f"{config.teacher} ({model.config.model_type})"
+            logger.info("states_of_teacher", extra={"fields": {"teacher": named}})
         return TaskTeacher(
-            states=model,
+            states=states,
             tokenizer=tokenizer,
             spec=teacher_spec(model, config.task, config.teacher, label_map=config.label_map),
             path=config.teacher,
             parameters=count_parameters(model),
             identity=fingerprint(model),
             tokenizer_identity=tokenizer_fingerprint(tokenizer),
+            converted=states is not model,
         )
     answers = load_any_classifier(config.teacher, device=config.device, dtype="fp32")
     spec = teacher_spec(answers.model, config.task, config.teacher, label_map=config.label_map)
     encoder = resolve_encoder(EMBEDDED)
     kind = answers.model.config.model_type
-    fields: dict[str, Any] = {"teacher": f"{config.teacher} ({kind})", "states": "the embedded encoder's"}
+    fields: dict[str, Any] = {"teacher": f"{config.teacher} ({kind})", "states": "the embedded encoder's", "why": why}
     logger.info("answers_only", extra={"fields": fields})
     return TaskTeacher(
         states=load_classifier(encoder, answers.model.config.num_labels, "--teacher"),
@@ -174,9 +190,9 @@ def check_answers(config: TaskConfig) -> None:
     """Raises UsageError when the teacher's answers are needed and only `trainer annotate` can give them."""
     if config.teacher is None or config.annotated or "prediction" not in config.stages:
         return
-    if not is_bert(config.teacher):
+    if (why := why_no_states(config.teacher, config.student)) is not None:
         raise UsageError(
-            f"--teacher {config.teacher} is not a BERT model, so it does not read the student's tokens. Store its "
+            f"--teacher {config.teacher} does not run with the student, because {why}. Store its "
             f"answers first (python -m trainer annotate --augmented {config.augmented} --teacher {config.teacher}), "
             "then add --annotated"
         )

@@ -20,7 +20,7 @@ from shared.compute.ray_session import ray_session
 from shared.errors import ClusterError, ExpectedError, UsageError
 from shared.storage.objects import is_remote
 from trainer.config import GROWING, LoopConfig
-from trainer.interruption import WorkersInterruption
+from trainer.interruption import STOP, StopRequest, WorkersInterruption
 from trainer.remote_run import RemoteRun
 from trainer.result import RunResult, read_result
 from trainer.run_folder import KEEPS_STAGES, open_run
@@ -28,6 +28,11 @@ from trainer.state import Worker
 
 ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 Work = Callable[[ConfigT, Worker], None]
+
+FIRST = "-first"
+"""The scratch folder of the first of several workers, which may be on the machine of the command, too."""
+LOCK_SECONDS = 60.0
+"""What the workers of a command that was killed get to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +62,11 @@ def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | Non
         path = open_run(config.output, command, config.identity(), recorded, GROWING)
         yield OpenRun(path=path, output=config.output)
         return
-    if config.workers > 1:
-        raise UsageError(f"--output {config.output}: --workers {config.workers} needs a folder that all of them see")
     remote = RemoteRun(config.output)
     try:
-        remote.open(command, config.identity(), recorded, GROWING)
+        # Of several workers the first one takes the run over, wherever it is.
+        begin = remote.open if config.workers == 1 else remote.check
+        begin(command, config.identity(), recorded, GROWING)
         yield OpenRun(path=remote.path, output=config.output, remote=remote)
     finally:
         remote.close()
@@ -69,28 +74,32 @@ def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | Non
 
 def run_to_result(work: Work[ConfigT], config: ConfigT, run: OpenRun) -> RunResult:
     """The result of a run: of this call, or of the one that finished earlier. Raises ExpectedError."""
-    is_finished = read_result(run.path) is not None
-    if not is_finished:
+    if read_result(run.path) is None:
         run_workers(work, config.model_copy(update={"output": str(run.path)}), run.remote)
     result = read_result(run.path)
     if result is None:
         raise UsageError(f"{run.output} has no result; run the command again")
-    if run.remote is not None and not is_finished:
-        run.remote.finish()
     return result
 
 
 def run_workers(work: Work[ConfigT], config: ConfigT, remote: RemoteRun | None = None) -> None:
     """Call `work(config, worker)` here, or in each of --workers processes of Ray Train. Raises ExpectedError.
 
-    remote: what publishes the checkpoints, where --output is not on this machine.
+    remote: what publishes the checkpoints and the outcome, where --output is not on this machine.
     """
     if config.workers > 1:
-        _run_on_ray(work, config)
+        _run_on_ray(work, config, None if remote is None else remote.uri)
+        if remote is not None:
+            remote.fetch_result()
         return
     if config.threads:
         torch.set_num_threads(config.threads)
-    work(config, replace(_local_worker(config), remote=remote))
+    worker = _local_worker(config)
+    if remote is None:
+        work(config, worker)
+        return
+    work(config, replace(worker, remote=remote, uri=remote.uri))
+    remote.finish()
 
 
 def _local_worker(config: LoopConfig, rank: int = 0, world: int = 1) -> Worker:
@@ -99,15 +108,15 @@ def _local_worker(config: LoopConfig, rank: int = 0, world: int = 1) -> Worker:
     return Worker(device=device, dtype=resolve_dtype(config.dtype, device), rank=rank, world=world)
 
 
-def _run_on_ray(work: Work[ConfigT], config: ConfigT) -> None:
+def _run_on_ray(work: Work[ConfigT], config: ConfigT, uri: str | None) -> None:
     with ray_session(config.address) as (ray, _):
         try:
-            _fit(ray, work, config)
+            _fit(ray, work, config, uri)
         except Exception as error:
             raise _expected_cause(error, config.workers) from error
 
 
-def _fit(ray: Any, work: Work[ConfigT], config: ConfigT) -> None:
+def _fit(ray: Any, work: Work[ConfigT], config: ConfigT, uri: str | None) -> None:
     from ray.train import LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
@@ -121,16 +130,17 @@ def _fit(ray: Any, work: Work[ConfigT], config: ConfigT) -> None:
     # The workers' current folder may differ from ours.
     output = Path(config.output).resolve()
     shared = config.model_copy(update={"output": str(output), "threads": threads})
+    stop = None if uri is None else ray.remote(num_cpus=0)(StopRequest).remote()
     trainer = TorchTrainer(
         _ray_loop,
-        train_loop_config={"work": work, "config": shared},
+        train_loop_config={"work": work, "config": shared, "uri": uri, "stop": stop},
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=uses_gpu, resources_per_worker=per_worker),
         # Ray Train would print the traceback of an error that this command reports in one line.
         run_config=RunConfig(
             storage_path=str(output / "ray"), name="train", logging_config=LoggingConfig(log_level="CRITICAL")
         ),
     )
-    with WorkersInterruption(output):
+    with WorkersInterruption(output, None if stop is None else stop.make.remote):
         _in_thread(trainer.fit)
 
 
@@ -157,12 +167,37 @@ def _ray_loop(arguments: dict[str, Any]) -> None:
 
     from shared.cli.logs import configure_logs
 
-    config, context = arguments["config"], train.get_context()
+    config, uri, context = arguments["config"], arguments["uri"], train.get_context()
     configure_logs(config.log_format, config.log_level)
     torch.set_num_threads(config.threads)
+    worker = replace(_local_worker(config, context.get_world_rank(), context.get_world_size()), uri=uri)
     # The command that started the workers raises it again.
     with contextlib.suppress(KeyboardInterrupt):
-        arguments["work"](config, _local_worker(config, context.get_world_rank(), context.get_world_size()))
+        if uri is None or worker.rank > 0:
+            arguments["work"](config, worker)
+        else:
+            _publish(arguments["work"], config, worker, arguments["stop"])
+
+
+def _publish(work: Work[ConfigT], config: ConfigT, worker: Worker, stop: Any) -> None:
+    """The first worker's part of a run in an object store: it alone reads and writes there. stop: the actor."""
+    remote = RemoteRun(str(worker.uri), FIRST, LOCK_SECONDS)
+    try:
+        remote.take_over()
+        threading.Thread(target=_wait_for_stop, args=(stop, remote.path), daemon=True).start()
+        work(config.model_copy(update={"output": str(remote.path)}), replace(worker, remote=remote))
+        remote.finish()
+    finally:
+        remote.close()
+
+
+def _wait_for_stop(stop: Any, folder: Path) -> None:
+    import ray
+
+    # The actor ends with the command.
+    with contextlib.suppress(ray.exceptions.RayError):
+        ray.get(stop.wait.remote())
+        (folder / STOP).touch()
 
 
 def _expected_cause(error: BaseException, num_workers: int) -> ExpectedError:

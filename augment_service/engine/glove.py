@@ -17,10 +17,12 @@ from shared.embedded import EMBEDDED, embedded_glove_path
 Neighbour = tuple[str, float]
 
 _SHORTLIST_MARGIN = 32
-_BLOCK_BYTES = 32 << 20
-"""Memory of the scores of one block of words: 20 words at a time over 400,000 vectors."""
+_BLOCK_WORDS, _BLOCK_VECTORS = 512, 1024
+"""Scores of so many words and vectors at a time, 2 MiB, which the cache of a core holds."""
 _SAMPLE_STEP, _SAMPLE_RANK = 64, 8
-"""Every 64th score is looked at for a threshold that about 64 x 8 scores reach: far more than a shortlist holds."""
+"""Every 64th vector is looked at for a threshold that about 64 x 8 scores reach: far more than a shortlist holds."""
+_MOST_ABOVE = 16 * _SAMPLE_STEP * _SAMPLE_RANK
+"""Scores above the threshold per word. More are equal scores, or a file sorted in a way that the sample misses."""
 _NEVER = ("<unk>",)
 _MAX_KEPT_WORDS = 100_000
 """Bound of the cache of answers; without it, a long-lived process would keep one for every word it ever saw."""
@@ -35,6 +37,7 @@ class GloveVectors:
         self._index_of = {word: index for index, word in enumerate(self.words)}
         self._never = [self._index_of[word] for word in _NEVER if word in self._index_of]
         self._never += vectors.zero_rows
+        self._sample: NDArray[np.float32] | None = None
         self._cache: dict[tuple[str, int], tuple[Neighbour, ...]] = {}
 
     @classmethod
@@ -53,9 +56,8 @@ class GloveVectors:
         known = [word for word in missing if word in self._index_of]
         for word in set(missing) - set(known):
             self._cache[word, k] = ()
-        block = max(_BLOCK_BYTES // (4 * max(len(self._unit), 1)), 1)
-        for start in range(0, len(known), block):
-            part = known[start : start + block]
+        for start in range(0, len(known), _BLOCK_WORDS):
+            part = known[start : start + _BLOCK_WORDS]
             for word, neighbours in zip(part, self._rank(part, k), strict=True):
                 self._cache[word, k] = neighbours
         return {word: self._cache[word, k] for word in dict.fromkeys(words)}
@@ -67,9 +69,9 @@ class GloveVectors:
     def _rank(self, words: Sequence[str], k: int) -> list[tuple[Neighbour, ...]]:
         index = np.asarray([self._index_of[word] for word in words])
         queries = np.asarray(self._unit[index])
-        scores = queries @ self._unit.T
-        scores[:, self._never] = -np.inf
-        shortlist = largest(scores, k + _SHORTLIST_MARGIN)
+        if self._sample is None:
+            self._sample = np.ascontiguousarray(self._unit[::_SAMPLE_STEP])
+        shortlist = shortlists(queries, self._unit, self._sample, self._never, k + _SHORTLIST_MARGIN)
         results: list[tuple[Neighbour, ...]] = []
         for row, own in enumerate(index.tolist()):
             if not np.any(queries[row]):
@@ -80,7 +82,6 @@ class GloveVectors:
             exact /= np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-30)
             query = queries[row].astype(np.float64)
             cosines = exact @ (query / np.linalg.norm(query))
-            cosines[~np.isfinite(scores[row, ids])] = -np.inf
             best = ids[np.lexsort((ids, -cosines))]
             cosine_of = dict(zip(ids.tolist(), cosines.tolist(), strict=True))
             neighbours: dict[str, float] = {}
@@ -88,28 +89,59 @@ class GloveVectors:
                 word = self.words[one]
                 # If the file lists a word again, its earlier row is not its vector.
                 is_current = self._index_of[word] == one
-                if one != own and word != words[row] and is_current and np.isfinite(cosine_of[one]):
+                if one != own and word != words[row] and is_current:
                     neighbours.setdefault(word, cosine_of[one])
             results.append(tuple(list(neighbours.items())[:k]))
         return results
 
 
-def largest(scores: NDArray[np.float32], count: int) -> list[NDArray[np.int64]]:
-    """Per row the indices of its `count` largest scores, in no order.
+def shortlists(
+    queries: NDArray[np.float32],
+    vectors: NDArray[np.float32],
+    sample: NDArray[np.float32],
+    never: Sequence[int],
+    count: int,
+) -> list[NDArray[np.int64]]:
+    """Per query the indices of its `count` largest products with the vectors, in no order; fewer if there are fewer.
 
-    scores: (rows, vectors) float32, -inf for what is left out. A threshold from a sample of the row leaves a few
-    hundred scores to choose from, which takes a fraction of the time and memory of partitioning the whole row.
+    queries: (words, D) float32; vectors: (V, D) float32; sample: every 64th vector; never: indices to leave out.
+    A threshold from the sample leaves a few hundred products per query to choose from, and no more are kept than
+    those of one block of vectors. That takes a fraction of the time and memory of all products.
     """
-    count = min(count, scores.shape[1])
-    sample = scores[:, ::_SAMPLE_STEP]
-    if sample.shape[1] < 2 * _SAMPLE_RANK:
-        return list(np.argpartition(scores, -count, axis=1)[:, -count:])
-    thresholds = np.partition(sample, -_SAMPLE_RANK, axis=1)[:, -_SAMPLE_RANK]
+    if len(sample) < 2 * _SAMPLE_RANK:
+        return [_largest(query, vectors, never, count) for query in queries]
+    thresholds = np.partition(queries @ sample.T, -_SAMPLE_RANK, axis=1)[:, -_SAMPLE_RANK, None]
+    parts: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+    num_above = 0
+    for start in range(0, len(vectors), _BLOCK_VECTORS):
+        scores = queries @ vectors[start : start + _BLOCK_VECTORS].T
+        above = np.flatnonzero(scores >= thresholds)
+        num_above += len(above)
+        if num_above > _MOST_ABOVE * len(queries):
+            return [_largest(query, vectors, never, count) for query in queries]
+        rows, columns = np.divmod(above, scores.shape[1])
+        parts.append((rows, columns + start, scores.ravel()[above]))
+    rows, ids, scores = (np.concatenate(part) for part in zip(*parts, strict=True))
+    is_left_out = np.zeros(len(vectors), dtype=np.bool_)
+    is_left_out[list(never)] = True
+    order = np.argsort(rows, kind="stable")
+    order = order[~is_left_out[ids[order]]]
+    ends = np.searchsorted(rows[order], np.arange(len(queries)), side="right").tolist()
     found: list[NDArray[np.int64]] = []
-    for row, threshold in zip(scores, thresholds, strict=True):
-        candidates = np.flatnonzero(row >= threshold)
-        if len(candidates) < count:
-            found.append(np.argpartition(row, -count)[-count:])
+    for query, start, end in zip(queries, [0, *ends], ends, strict=False):
+        own = order[start:end]
+        if len(own) < count:
+            found.append(_largest(query, vectors, never, count))
         else:
-            found.append(candidates[np.argpartition(row[candidates], -count)[-count:]])
+            found.append(ids[own[np.argpartition(scores[own], -count)[-count:]]])
     return found
+
+
+def _largest(
+    query: NDArray[np.float32], vectors: NDArray[np.float32], never: Sequence[int], count: int
+) -> NDArray[np.int64]:
+    """The same for one query, from all of its products."""
+    scores = vectors @ query
+    scores[list(never)] = -np.inf
+    best = np.argpartition(scores, -count)[-count:] if count < len(scores) else np.arange(len(scores))
+    return best[scores[best] > -np.inf]

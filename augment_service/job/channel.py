@@ -6,8 +6,8 @@ receiver's until the last of these views is gone; its next message says so, and 
 So a view never changes, however long it is kept, and each end maps a few blocks that grow with the messages.
 
 A block is a memfd, sent through the pipe when it is new. It has no name, so it goes with its last process, however that
-one ends. It is no file of /dev/shm either, whose size (64 MB in Docker) would end a writer with SIGBUS: its memory
-counts as that of the processes. Where there is no memfd, as on macOS, everything goes through the pipe.
+one ends. Nor is it in /dev/shm, whose size (64 MB in Docker) would end a writer with SIGBUS: its memory counts as that
+of the processes. Where there is no memfd, as on macOS, everything goes through the pipe.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Channel:
             return pickle.loads(pickled)
         # Every view keeps this array, and so do views of views.
         whole = np.frombuffer(self._theirs[number], np.uint8)
-        weakref.finalize(whole, self._read.append, number).atexit = False
+        weakref.finalize(whole, self._read.append, number)
         return pickle.loads(pickled, buffers=[whole[start:stop] for start, stop in spans])
 
     def close(self) -> None:

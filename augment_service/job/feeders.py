@@ -1,9 +1,10 @@
 """Processes that do everything around the model's pass, so that a GPU does not wait for one Python process.
 
 The actor that holds the model cuts each shard into parts of PART_ROWS rows. A feeder process takes a part, finds its
-words and inputs, asks the actor for rankings and neighbours, and sends back the finished table; the arrays of both are
-in shared memory (`channel`). While one part is in the model, other feeders prepare or assemble theirs. Parts depend on the rows alone, so the bytes of a
-shard are the same for any number of feeders. At most one part per feeder is in flight, which bounds memory.
+words and inputs, asks the actor for rankings and neighbours, and sends back the finished table; large arrays travel in
+shared memory (`channel`). While one part is in the model, other feeders prepare or assemble theirs. Parts depend on the
+rows alone, so the bytes of a shard are the same for any number of feeders. At most one part per feeder is in flight,
+which bounds memory.
 
 To the rest of the job this is one process: an exception in a feeder is raised in the actor, and a feeder that dies
 makes the actor a broken one, which the driver replaces as it would a dead one. A feeder ends when its actor dies.

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+import numpy as np
 import orjson
 
 from augment_service.engine.conditioning import samples_steps
@@ -24,6 +25,7 @@ from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
 from augment_service.service.requests import as_columns
 from shared.candidates import RowCandidates, Samples
+from shared.choices import ChoiceTable
 from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
 from shared.rendering import render_rows
@@ -45,10 +47,11 @@ _POOL_THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Cached candidates of one text or pair: as proposed, and in the form that is drawn from (source id 0)."""
+    """Cached candidates of one text or pair: as proposed, and in the forms that are drawn from (source id 0)."""
 
     proposals: tuple[TextProposals, ...]
     row: RowCandidates
+    table: ChoiceTable
     num_sites: int
     num_bytes: int
 
@@ -103,9 +106,9 @@ class Augmenter:
                 "samples or shorter texts",
                 "/n_a",
             )
-        row = replace(entry.row, source_id=source_id)
         is_short = num_drawn <= _INLINE_DRAWN_WORDS and params.n_a * sum(map(len, columns)) <= _INLINE_ANSWER_CHARACTERS
-        answer, num_samples = _draw(row, params) if is_short else await self._pooled(_draw, row, params)
+        drawn = entry, source_id, params
+        answer, num_samples = _draw(*drawn) if is_short else await self._pooled(_draw, *drawn)
         self._metrics.samples.inc(num_samples)
         return answer
 
@@ -191,12 +194,15 @@ def _advance(steps: Steps[Any], answer: Answer | None) -> Ask | _Done:
 def _entry_of(proposer: Proposer, proposals: Sequence[TextProposals]) -> _Entry:
     texts = [proposer.text_candidates(one) for one in proposals]
     row = RowCandidates(0, texts[0], texts[1] if len(texts) > 1 else None)
-    return _Entry(tuple(proposals), row, len(row.sites), _size_of(proposals, row))
+    table = ChoiceTable.of([row], proposer.params.text)
+    return _Entry(tuple(proposals), row, table, len(row.sites), _size_of(proposals, row))
 
 
-def _draw(row: RowCandidates, params: AugmentParams) -> tuple[bytes, int]:
+def _draw(entry: _Entry, source_id: int, params: AugmentParams) -> tuple[bytes, int]:
     """The samples of a text as JSON, and their number."""
-    samples = draw_samples([row], params)
+    row = replace(entry.row, source_id=source_id)
+    table = replace(entry.table, source_id=np.asarray([source_id], np.int64))
+    samples = draw_samples([row], params, table=table)
     return _samples_json(row, samples), len(samples)
 
 
@@ -208,6 +214,6 @@ def _samples_json(row: RowCandidates, samples: Samples) -> bytes:
 
 def _size_of(proposals: Sequence[TextProposals], row: RowCandidates) -> int:
     """Estimated bytes of an entry, on the high side: every string and number counts as an object of its own."""
-    candidates = sum(len(word) + 130 for site in row.sites for word in site.candidates)
+    candidates = sum(len(word) + 146 for site in row.sites for word in site.candidates)
     words = sum(320 + 36 * len(word.piece_ids) + len(word.text) for one in proposals for word in one.words)
-    return 1_000 + candidates + words + 400 * len(row.sites) + 8 * sum(len(one.text) for one in proposals)
+    return 2_500 + candidates + words + 440 * len(row.sites) + 8 * sum(len(one.text) for one in proposals)

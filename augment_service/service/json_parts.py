@@ -38,11 +38,12 @@ class JsonParts(Response):
         """Send the answer. Waits whenever the client has not read what was sent before."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP) if self._compresses else None
+        body = b""
         for part in self._pieces():
-            body = packer.compress(part) if packer else part
             if body:
                 await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": packer.flush() if packer else b""})
+            body = packer.compress(part) if packer else part
+        await send({"type": "http.response.body", "body": body + packer.flush() if packer else body})
 
     def _pieces(self) -> Iterator[bytes]:
         pending, size = [b'{"results":['], 0

@@ -37,7 +37,9 @@ from shared.errors import ModelError, UsageError
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
+BACKLOG = 65_535
+"""Connections that wait to be accepted: as many as the system allows (net.core.somaxconn). Beyond it, a client's first
+packets are dropped, and it may take half a minute until its system has sent them again."""
 _LAST_RESORT_SECONDS = 5.0
 """After the time for draining, until connections are cut whose refusal nobody reads."""
 

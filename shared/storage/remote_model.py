@@ -43,7 +43,7 @@ def fetched_model(uri: str, option: str) -> str:
             raise ModelError(f"{option} {uri} is the output of a run that has not finished: it has no model/ yet")
         uri = f"{uri}/model"
         objects = {name.removeprefix("model/"): one for name, one in objects.items() if name.startswith("model/")}
-    facts = [uri, sorted((name, one["size"], one["e_tag"]) for name, one in objects.items())]
+    facts = _facts(uri, objects)
     base = next((os.environ[name] for name in ENVIRONMENT if os.environ.get(name)), str(Path.home() / ".cache"))
     folder = Path(base) / "tinybert-models" / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
     if folder.is_dir():
@@ -54,6 +54,8 @@ def fetched_model(uri: str, option: str) -> str:
             whole = Path(temporary) / "model"
             for name in objects:
                 _download(f"{uri}/{name}", whole / name)
+            if _facts(uri, _objects(uri)) != facts:
+                raise StoreError(f"{option} {uri} was replaced while it was being read; run the command again")
             # Another process may have been faster; its copy has the same content.
             if not folder.is_dir():
                 whole.rename(folder)
@@ -62,6 +64,11 @@ def fetched_model(uri: str, option: str) -> str:
             raise StoreError(f"{folder}: {error.strerror or error}") from error
     logger.info("model_fetched", extra={"fields": {"from": uri, "to": str(folder)}})
     return str(folder)
+
+
+def _facts(uri: str, objects: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """What identifies the version of a model's files."""
+    return [uri, sorted((name, one["size"], one["e_tag"]) for name, one in objects.items())]
 
 
 def _objects(uri: str) -> dict[str, Mapping[str, Any]]:

@@ -16,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.classifiers import save_classifier_of
 from tests.support.command import ROOT, descendants_of, kill_when
 from tests.support.distillation import save_other_teacher
 from tests.support.pipeline import Workshop, labelled, run_command
@@ -174,9 +175,10 @@ def test_a_teacher_of_ones_own(workshop: Workshop, reviews: Path, undisturbed: P
 def test_a_teacher_of_another_architecture(workshop: Workshop, reviews: Path, tmp_path: Path) -> None:
     teacher = save_other_teacher("roberta", tmp_path / "roberta", labels=("bad", "good"))
     output = tmp_path / "out"
-    command = workshop.arguments(reviews, output, "--no-onnx", "--teacher", str(teacher))
+    command = workshop.arguments(reviews, output, "--no-onnx", "--teacher", str(teacher), "--student", "embedded")
     finished = run_command(*command)
     assert finished.returncode == 0, finished.stderr
+    assert "the student reads other tokens: the student learns its answers" in finished.stderr
     result = json.loads((output / "result.json").read_text())
     assert {"annotate", "student"} <= set(result["minutes"])
     assert result["teacher_metrics"]
@@ -186,6 +188,31 @@ def test_a_teacher_of_another_architecture(workshop: Workshop, reviews: Path, tm
     again = run_command(*command)
     assert again.returncode == 0, again.stderr
     assert "0 rows annotated" in again.stderr
+
+
+@pytest.mark.parametrize("kind", ["electra-narrow", "distilbert"])
+def test_a_teacher_that_is_built_like_a_bert_is_asked_for_its_states(
+    workshop: Workshop, reviews: Path, tmp_path: Path, kind: str
+) -> None:
+    teacher = save_classifier_of(kind, tmp_path / kind, labels=("bad", "good"))
+    output = tmp_path / "out"
+    command = workshop.arguments(reviews, output, *QUICK, "--teacher", str(teacher))
+    finished = run_command(*command)
+    assert finished.returncode == 0, finished.stderr
+    assert "whose tokens the student reads: the student learns its states and its answers" in finished.stderr
+    assert "trainer annotate" not in finished.stderr
+    result = json.loads((output / "result.json").read_text())
+    assert "annotate" not in result["minutes"]
+    assert result["teacher_metrics"]
+    before = weights(output)
+    for name in ("student", "model"):
+        shutil.rmtree(output / name)
+    kill_when((output / "student" / "metrics.jsonl").exists, *command, program="trainer")
+    assert not (output / "model").exists()
+    again = run_command(*command)
+    assert again.returncode == 0, again.stderr
+    after = weights(output)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
 def test_an_encoder_that_cannot_be_fine_tuned_here_is_refused(

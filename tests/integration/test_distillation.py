@@ -206,15 +206,15 @@ def test_annotated_shards_need_no_teacher_in_the_prediction_stage(story: Story, 
     assert "has no logits for sample 3 of row 0" in finished.stderr
 
 
-@pytest.mark.parametrize("kind", ["roberta", "deberta-v2"])
+@pytest.mark.parametrize(("kind", "student"), [("roberta", "embedded"), ("deberta-v2", "2,16,32,4")])
 def test_a_teacher_of_another_architecture_answers_and_the_embedded_encoder_gives_the_states(
-    tmp_path: Path, kind: str
+    tmp_path: Path, kind: str, student: str
 ) -> None:
     augmented, dev = tmp_path / "augmented", save_dev(tmp_path / "dev.tsv")
     Output(augmented, num_rows=24).finish()
     teacher = save_other_teacher(kind, tmp_path / "teacher")
     task = [
-        *("task", "--augmented", str(augmented), "--teacher", str(teacher), "--student", "2,16,32,4", "--epochs", "1"),
+        *("task", "--augmented", str(augmented), "--teacher", str(teacher), "--student", student, "--epochs", "1"),
         *("--prediction-epochs", "1", "--dev", str(dev), "--text-column", "sentence", "--label-column", "label"),
         *("--output", str(tmp_path / "student"), *COMMON),
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,26 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_random_classifier(tmp_path_factory.mktemp("model") / "bert", labels=2, hidden=32)
 
 
-def predict(model: Path, data: str, output: str, *more: str, code: int = 0) -> Any:
+def predict(model: Path | str, data: str, output: str, *more: str, code: int = 0) -> Any:
     options = ("--text-column", "text", "--dtype", "fp32", "--threads", "1", *more)
     return call("predict", "--model", str(model), "--data", data, "--output", output, *options, code=code)
+
+
+def test_a_run_in_the_bucket_answers_like_the_local_one(bucket: Any, model: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(model, run / "model")
+    # So short that a reader without this option would answer otherwise.
+    (run / "config.json").write_text(json.dumps({"command": "task", "max_length": 4}))
+    (run / "result.json").write_text("{}")
+    for path in run.rglob("*"):
+        if path.is_file():
+            bucket.upload_file(str(path), "bucket", f"runs/own/{path.relative_to(run).as_posix()}")
+    rows = str(save_rows(tmp_path / "rows.csv", TEXTS))
+    answers = []
+    for number, one in enumerate((str(run), "s3://bucket/runs/own", "s3://bucket/runs/own/model", str(model))):
+        predict(one, rows, str(tmp_path / f"{number}.csv"))
+        answers.append((tmp_path / f"{number}.csv").read_text())
+    assert answers[0] == answers[1] == answers[2] != answers[3]
 
 
 def test_predictions_go_to_the_bucket_and_replace_older_ones(bucket: Any, model: Path, tmp_path: Path) -> None:

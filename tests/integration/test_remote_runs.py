@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.command import ROOT
+from tests.support.bucket_runs import objects_of, run, without_times
 from tests.support.distillation import Output, metrics_of, save_dev, save_teacher, source_rows
-from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
+from tests.support.object_store import FaultyProxy, moto_server, s3_client
 
 COMMON = ["--threads", "1", "--loader-workers", "0", "--batch-size", "8", "--device", "cpu", "--dtype", "fp32"]
 COMMON += ["--checkpoint-seconds", "0.001", "--epochs", "2", "--log-level", "error"]
@@ -44,26 +40,6 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "general": ["general", *corpus, *student],
         "mlm": ["mlm", *corpus, "--encoder", teacher],
     }
-
-
-def run(arguments: list[str], url: str, cache: Path, killed_at: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command with its scratch folder in `cache`; SIGKILL in publication number `killed_at`."""
-    module = ["tests.support.killed_publisher", str(killed_at)] if killed_at is not None else ["trainer"]
-    environment = os.environ | ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url, "TRAINER_CACHE": str(cache)}
-    command = [sys.executable, "-m", *module, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-
-
-def objects_of(url: str, prefix: str) -> dict[str, bytes]:
-    client = s3_client(url)
-    found: list[Any] = client.list_objects_v2(Bucket="bucket", Prefix=prefix).get("Contents", [])
-    keys = [one["Key"] for one in found]
-    return {key.removeprefix(prefix): client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in keys}
-
-
-def without_times(content: bytes) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in content.splitlines()]
-    return [{key: value for key, value in line.items() if not key.endswith("seconds")} for line in lines]
 
 
 def check_killed_and_continued(command: list[str], killed_at: int, server: str, folder: Path) -> None:
@@ -116,13 +92,3 @@ def test_other_stages_killed_in_mid_run_continue_from_the_bucket(
     commands: dict[str, list[str]], server: str, tmp_path: Path, name: str, killed_at: int
 ) -> None:
     check_killed_and_continued(commands[name], killed_at, server, tmp_path)
-
-
-def test_several_workers_are_refused_a_bucket_before_anything_is_written(
-    commands: dict[str, list[str]], server: str, tmp_path: Path
-) -> None:
-    output = ["--output", "s3://bucket/workers/run", "--workers", "2"]
-    refused = run([*commands["teacher"], *output], server, tmp_path)
-    assert refused.returncode == 2
-    assert "--workers 2 needs a folder that all of them see" in refused.stderr
-    assert not objects_of(server, "workers/")

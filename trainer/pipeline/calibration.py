@@ -18,7 +18,7 @@ from torch import nn
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import ClusterError
-from trainer.any_classifier import is_bert, load_any_classifier
+from trainer.any_classifier import load_any_classifier
 from trainer.config import TaskConfig
 from trainer.data.batches import Pieces, tokenize
 from trainer.evaluation import equal_length_batches, in_precision
@@ -26,9 +26,10 @@ from trainer.models import load_classifier, load_tokenizer
 from trainer.pipeline.choices import Rates
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, texts_of
-from trainer.pipeline.preparation import write_rows
+from trainer.pipeline.preparation import parquet_of
 from trainer.scores import classify, encode
 from trainer.student import make_student
+from trainer.teacher_states import gives_states, load_with_states
 
 logger = logging.getLogger(__name__)
 
@@ -48,14 +49,17 @@ def calibrate(config: DistillConfig, inspection: Inspection, max_length: int, st
     device = resolve_device(config.device)
     dtype = resolve_dtype(config.dtype, device)
     other = None
-    if config.teacher and not is_bert(config.teacher):
+    if config.teacher and not gives_states(config.teacher, config.student):
         other = load_any_classifier(config.teacher, device=config.device, dtype=config.dtype)
     named = EMBEDDED if other is not None or config.teacher_column else config.teacher or config.encoder
     path = resolve_encoder(named) if named == EMBEDDED else named
     num_labels = max(len(inspection.counts), 1)
     tokenizer = load_tokenizer(path)
-    is_tuned = config.teacher is not None and other is None
-    teacher = load_classifier(path, None if is_tuned else num_labels, "--teacher").to(device)
+    if config.teacher and other is None:
+        _, teacher, _ = load_with_states(config.teacher)
+    else:
+        teacher = load_classifier(path, num_labels, "--teacher")
+    teacher = teacher.to(device)
     nowhere = {"output": "-", "augmented": "-", "teacher": "-", "text_column": ("-",), "label_column": "-"}
     options = TaskConfig.build(nowhere | {"student": student})
     small = make_student(options, teacher.bert, num_labels, tokenizer, learns_attention=False).model.to(device)
@@ -87,7 +91,7 @@ def _augmentation(config: DistillConfig, inspection: Inspection) -> tuple[float,
     columns = ["--text-column", *inspection.text_columns, "--label-column", inspection.label_column]
     rows = inspection.rows[:: max(len(inspection.rows) // PLANNED_ROWS, 1)]
     with TemporaryDirectory() as folder:
-        write_rows(Path(folder) / "rows.parquet", rows, inspection)
+        (Path(folder) / "rows.parquet").write_bytes(parquet_of(rows, inspection))
         command = [sys.executable, "-m", "augment_service", "plan", "--input", f"{folder}/rows.parquet", *columns]
         command += ["--mlm", config.mlm, "--glove", config.glove, "--shard-rows", "16", "--json"]
         command += ["--calibrate-seconds", AUGMENT_SECONDS]

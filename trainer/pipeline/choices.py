@@ -31,7 +31,7 @@ taught a student more than 20 of each of 866 (`docs/results.md`)."""
 class Choices:
     """What the steps are told. augment_rows: rows that are augmented; None for all.
 
-    annotates: whether the teacher's answers are stored first, because it is not a BERT. n_a_per_label: LABEL=N each;
+    annotates: whether the teacher's answers are stored first, because it gives no states. n_a_per_label: LABEL=N each;
     samples_per_row: of the average row, itself included, where labels have numbers of their own.
     """
 
@@ -61,7 +61,7 @@ class Rates:
     """What this machine does in a second, measured. start: seconds until a command has loaded its libraries.
 
     teacher_step, student_step: rows trained; teacher_forward: rows answered; augment: rows augmented, with `fixed`
-    seconds before the first of them; annotate: rows answered by a teacher that is not a BERT, once for each sample.
+    seconds before the first of them; annotate: rows answered by a teacher without states, once for each sample.
     """
 
     teacher_step: float

@@ -10,12 +10,11 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from shared.cli.command_line import CommandResult
-from shared.errors import ManifestError, UsageError
+from shared.errors import ManifestError
 from shared.label_quotas import LabelQuotas
 from shared.model_folder import CONFIG
 from trainer.pipeline.choices import Choices, TaskSize, choice_lines, default_choices, estimate, fitting_choices
@@ -23,65 +22,59 @@ from trainer.pipeline.config import BALANCED, DistillConfig
 from trainer.pipeline.fit import check_fit
 from trainer.pipeline.inspection import Inspection, inspect
 from trainer.pipeline.outcome import finish
+from trainer.pipeline.place import Place, place_of
 from trainer.pipeline.preparation import Parts, Prepared, describe_parts, read_prepared, split_rows, write_parts
 from trainer.pipeline.running import Runner, check_platform, locked
 from trainer.pipeline.steps import groups_of, plan_steps
-from trainer.run_folder import check_is_local, open_run, write_atomically
 
 PLAN = "plan.json"
-COMMAND = "distill"
 MADE = ("model", "onnx", "report.html", "README.md")
 
 
 def run_command(config: DistillConfig) -> CommandResult:
     """Distil, or continue. Raises ExpectedError; KeyboardInterrupt after a signal, when all steps have ended."""
     check_platform()
-    check_is_local(config.output, "--output")
-    folder = Path(config.output)
-    _check_output(folder)
+    place = place_of(config.output)
+    place.check_is_free()
     if config.dry_run:
-        choices, prepared = _plan(config, writes=False)
+        choices, prepared = _plan(config, place, writes=False)
         return CommandResult({"choices": asdict(choices), "data": asdict(prepared)})
-    with locked(folder) as lock:
-        choices, prepared = _known_plan(config) or _plan(config, writes=True)
-        runner = Runner(folder=folder, lock=lock, say=_say)
-        for steps in groups_of(plan_steps(config, prepared, choices)):
+    with locked(place.folder) as lock:
+        choices, prepared = _known_plan(config, place) or _plan(config, place, writes=True)
+        runner = Runner(place=place, lock=lock, say=_say)
+        for steps in groups_of(plan_steps(config, place, prepared, choices)):
             runner.run(steps)
-        outcome = finish(config, prepared, choices)
-    made = [f"{folder}/{name}" for name in MADE if (folder / name).exists()]
+        outcome = finish(config, place, prepared, choices)
+        place.tidy()
+    entries = {name.rstrip("/") for name in place.store.entries()}
+    made = [place.path(name) for name in MADE if name in entries]
     text = "\n".join([*outcome.table(), "", "   ".join(made)])
     return CommandResult(asdict(outcome), text)
 
 
-def _check_output(folder: Path) -> None:
-    """Raises UsageError for a folder with anything else in it."""
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"--output {folder} is a file: name a folder")
-    if (folder / CONFIG).is_file():
-        return
-    others = [path.name for path in folder.iterdir() if not path.name.startswith(".")] if folder.is_dir() else []
-    if others:
-        raise UsageError(f"--output {folder} is not empty and holds no run of `trainer distill`: name another folder")
-
-
-def _known_plan(config: DistillConfig) -> tuple[Choices, Prepared] | None:
+def _known_plan(config: DistillConfig, place: Place) -> tuple[Choices, Prepared] | None:
     """What an earlier call chose. Raises ManifestError when it was another distillation."""
-    folder = Path(config.output)
-    if not (folder / CONFIG).is_file():
+    if not place.store.exists(CONFIG):
         return None
-    open_run(config.output, COMMAND, config.identity())
-    prepared, path = read_prepared(config), folder / PLAN
-    if prepared is None or not path.is_file():
+    place.open_run(config.identity())
+    prepared = read_prepared(config, place)
+    if prepared is None or not place.store.exists(PLAN):
         return None
-    try:
-        choices: Choices = TypeAdapter(Choices).validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ManifestError(f"{path} is damaged ({str(error).splitlines()[0]}); remove {folder}") from error
-    _say(f"continuing {folder}")
+    choices = _read_choices(place)
+    _say(f"continuing {place.output}")
     return choices, prepared
 
 
-def _plan(config: DistillConfig, *, writes: bool) -> tuple[Choices, Prepared]:
+def _read_choices(place: Place) -> Choices:
+    try:
+        choices: Choices = TypeAdapter(Choices).validate_python(json.loads(place.store.read(PLAN)))
+    except ValueError as error:
+        problem = str(error).splitlines()[0]
+        raise ManifestError(f"{place.path(PLAN)} is damaged ({problem}); remove {place.output}") from error
+    return choices
+
+
+def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices, Prepared]:
     """Judge the data, choose, tell the user. Nothing is written before everything is known to fit."""
     inspection = inspect(config)
     for line in inspection.description(config.data):
@@ -114,24 +107,31 @@ def _plan(config: DistillConfig, *, writes: bool) -> tuple[Choices, Prepared]:
     else:
         choices = default_choices(config, task)
     minutes = estimate(config, choices, rates, task) if rates is not None else {}
-    prepared = _record(config, inspection, parts, choices) if writes else describe_parts(config, inspection, parts)
-    _announce(config, prepared, choices, minutes)
+    if writes:
+        choices, prepared = _record(config, place, inspection, parts, choices)
+    else:
+        prepared = describe_parts(config, place, inspection, parts)
+    _announce(config, place, prepared, choices, minutes)
     return choices, prepared
 
 
-def _record(config: DistillConfig, inspection: Inspection, parts: Parts, choices: Choices) -> Prepared:
-    folder = open_run(config.output, COMMAND, config.identity())
-    prepared = write_parts(config, inspection, parts)
-    content = json.dumps(asdict(choices), indent=1).encode()
-    write_atomically(folder / PLAN, lambda file: file.write(content))
-    return prepared
+def _record(
+    config: DistillConfig, place: Place, inspection: Inspection, parts: Parts, choices: Choices
+) -> tuple[Choices, Prepared]:
+    """The plan that is kept: where another machine had the same thought, whichever was first."""
+    place.open_run(config.identity())
+    prepared = write_parts(config, place, inspection, parts)
+    place.store.put_if_absent(PLAN, json.dumps(asdict(choices), indent=1).encode())
+    return _read_choices(place), prepared
 
 
-def _announce(config: DistillConfig, prepared: Prepared, choices: Choices, minutes: Mapping[str, float]) -> None:
+def _announce(
+    config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, minutes: Mapping[str, float]
+) -> None:
     for line in choice_lines(config, choices, prepared.num_train, prepared.num_unlabelled):
         _say(line)
     _say("the steps, each of which can be run alone:")
-    for step in plan_steps(config, prepared, choices):
+    for step in plan_steps(config, place, prepared, choices):
         _say(f"  {step.line()}")
     if minutes:
         listed = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())

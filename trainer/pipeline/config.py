@@ -78,7 +78,9 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     group: ClassVar[str] = "Distillation"
 
     data: str = identity(..., "Labelled file: TSV, CSV, JSONL, Parquet or Arrow.")
-    output: str = runtime(..., "Folder for everything that is made; an interrupted run resumes from it.")
+    output: str = runtime(
+        ..., "Folder, or s3://, gs:// or az:// prefix, for everything that is made; an interrupted run resumes from it."
+    )
     text_column: tuple[str, ...] = identity(
         (),
         "Text column, by name or 0-based index; two for text pairs (default: guessed from the names, if unambiguous).",

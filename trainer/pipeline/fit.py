@@ -16,6 +16,7 @@ from trainer.labels import find_label
 from trainer.models import load_tokenizer
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, texts_of
+from trainer.teacher_states import why_no_states
 
 SAMPLED_ROWS = 4000
 COVERED = 98
@@ -28,7 +29,7 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 class Fit:
     """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became.
 
-    annotates: whether the teacher is not a BERT, so that only its answers can be learned.
+    annotates: whether only the teacher's answers can be learned, see `trainer.teacher_states`.
     """
 
     max_length: int
@@ -50,12 +51,14 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     tokenizer = load_tokenizer(path, option)
     if config.teacher:
         _check_classes(config, settings, inspection)
-    annotates = settings.model_type != "bert"
-    if annotates and not config.teacher:
+    is_bert = settings.model_type == "bert"
+    if not is_bert and not config.teacher:
         raise ModelError(
             f"--encoder {named} is a {settings.model_type}, and `trainer teacher` fine-tunes BERT models. Fine-tune it "
             "with another program, then name the result with --teacher"
         )
+    why = why_no_states(path, config.student) if config.teacher else None
+    annotates = why is not None
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
     reader = "the embedded encoder" if config.teacher_column else f"{option} {named}"
     if annotates and config.student == "auto":
@@ -68,7 +71,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             f"word takes {per_word:.1f} tokens (1.3 in its own language). Name a model of the texts' language with "
             "--encoder or --teacher, and one with --mlm; or add --any-language"
         )
-    if annotates:
+    if not is_bert:
         # Loaded here, so that weights that are missing are found before minutes are spent.
         longest = load_any_classifier(path, option, device="cpu", dtype="fp32").longest
     else:
@@ -86,6 +89,8 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             "or add --truncate"
         )
     notes = [f"inputs of up to {length} tokens; {truncated:.1%} of the texts are longer and are cut"]
+    if config.teacher:
+        notes.append(_learned(settings.model_type, why))
     return Fit(
         max_length=length,
         truncated=truncated,
@@ -119,6 +124,16 @@ def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection)
             f"--teacher {config.teacher} does not know the label {unknown[0][:40]!r} of {config.data}; its classes are "
             f"{', '.join(names)[:200]}. Rename the labels, or leave out --teacher to fine-tune one"
         )
+
+
+def _learned(kind: str, why: str | None) -> str:
+    """Whose states the student learns, in words. kind: of the teacher; why: why they are not the teacher's."""
+    if why is None:
+        return f"a teacher of type {kind} whose tokens the student reads: the student learns its states and its answers"
+    return (
+        f"a teacher of type {kind}, and {why}: the student learns its answers, which are stored first, and the states "
+        "of the embedded encoder"
+    )
 
 
 def _tokens(tokenizer: Any, inspection: Inspection) -> tuple[Any, float, float]:

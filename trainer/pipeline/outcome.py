@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import OutputError
+from shared.model_folder import model_folder
+from shared.storage.store import Store
 from trainer.models import replace_folder
 from trainer.pipeline.choices import Choices
 from trainer.pipeline.config import DistillConfig
+from trainer.pipeline.place import Place
 from trainer.pipeline.preparation import Prepared
 from trainer.pipeline.running import read_seconds
-from trainer.result import RunResult, read_result
-from trainer.run_folder import write_atomically
+from trainer.remote_run import publish_files
+from trainer.result import RunResult, parse_result
 
-RESULT = "result.json"
+RESULT, FIGURES = "result.json", "report.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
 
 
@@ -65,35 +68,41 @@ class Outcome:
         return lines
 
 
-def finish(config: DistillConfig, prepared: Prepared, choices: Choices) -> Outcome:
+def finish(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices) -> Outcome:
     """Write model/, the tokenizer next to the ONNX files, README.md and result.json. Raises OutputError, StoreError."""
-    out = Path(config.output)
-    result = read_result(out / "student")
+    store, student = place.store, place.path("student")
+    recorded = f"student/{RESULT}"
+    result = parse_result(store.read(recorded), place.path(recorded)) if store.exists(recorded) else None
     if result is None or result.test is None:
-        raise OutputError(f"{out / 'student'} has no result with test scores; remove it and run the command again")
-    _copy_model(out / "student" / "model", out / "model", choices.max_length)
+        raise OutputError(f"{student} has no result with test scores; remove it and run the command again")
+    model = place.folder / "model.partial"
+    _copy_model(Path(model_folder(student)), model, choices.max_length)
     for name in (*TOKENIZER_FILES, "config.json"):
-        if config.onnx and (out / "model" / name).is_file():
-            shutil.copyfile(out / "model" / name, out / "onnx" / name)
-    outcome = _outcome(out, result)
+        if config.onnx and (model / name).is_file():
+            store.put(f"onnx/{name}", (model / name).read_bytes())
+    if place.is_remote:
+        files = [path for path in sorted(model.rglob("*")) if path.is_file()]
+        publish_files(store, [(f"model/{path.relative_to(model).as_posix()}", path) for path in files])
+        shutil.rmtree(model)
+    else:
+        replace_folder(model, place.folder / "model")
+    outcome = _outcome(store, result)
     content = json.dumps(asdict(outcome) | {"choices": asdict(choices), "data": asdict(prepared)}, indent=1)
-    (out / "README.md").write_text(_readme(config, prepared, outcome), encoding="utf-8")
-    write_atomically(out / RESULT, lambda file: file.write(content.encode()))
+    store.put("README.md", _readme(config, prepared, outcome).encode())
+    store.put(RESULT, content.encode())
     return outcome
 
 
 def _copy_model(source: Path, target: Path, max_length: int) -> None:
     """The student's folder; its tokenizer truncates where training did, in any program that loads it."""
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(source, partial)
-    path = partial / "tokenizer_config.json"
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
+    path = target / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8")) | {"model_max_length": max_length}
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    replace_folder(partial, target)
 
 
-def _outcome(out: Path, result: RunResult) -> Outcome:
+def _outcome(store: Store, result: RunResult) -> Outcome:
     assert result.test is not None
     theirs = result.test.teacher or {}
     kept = {name: value / theirs[name] for name, value in result.test.scores.items() if theirs.get(name, 0.0) > 0}
@@ -107,19 +116,21 @@ def _outcome(out: Path, result: RunResult) -> Outcome:
         parameters=parameters,
         teacher_parameters=teacher,
         smaller=teacher / parameters if teacher and parameters else None,
-        faster=_speeds(out / "report.json"),
-        onnx_bytes={path.name: path.stat().st_size for path in sorted((out / "onnx").glob("*.onnx"))},
-        minutes={name: round(seconds / 60, 2) for name, seconds in read_seconds(out).items()},
+        faster=_speeds(store),
+        onnx_bytes={
+            name.removeprefix("onnx/"): size for name, size in store.sizes("onnx").items() if name.endswith(".onnx")
+        },
+        minutes={name: round(seconds / 60, 2) for name, seconds in read_seconds(store).items()},
         teacher_column=result.teacher_column,
         agreement=result.test.agreement,
     )
 
 
-def _speeds(path: Path) -> dict[str, float]:
+def _speeds(store: Store) -> dict[str, float]:
     """Batch size -> ratio in fp32, from the report's figures."""
     try:
-        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        figures: dict[str, Any] = json.loads(store.read(FIGURES)) if store.exists(FIGURES) else {}
+    except ValueError:
         return {}
     found: dict[str, float] = {}
     for timing in figures.get("timings", ()):

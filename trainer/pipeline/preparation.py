@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +20,12 @@ from trainer.data.split import text_hashes
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, read_rows, read_unlabelled, texts_of
 from trainer.pipeline.parts import DEV, TEST, TRAIN, assign_parts, limited
-from trainer.run_folder import write_atomically
+from trainer.pipeline.place import Place
 
 SHARE = 0.1
-FACTS = "split.json"
+FACTS = "data/split.json"
+TRAIN_FILE, DEV_FILE, TEST_FILE = "data/train.parquet", "data/dev.parquet", "data/test.parquet"
+UNLABELLED_FILE = "data/unlabelled.parquet"
 MIN_PART_ROWS = 8
 
 
@@ -70,15 +71,15 @@ class Prepared:
         return ["--teacher-column", self.teacher_column, "--teacher-form", form, *classes]
 
 
-def read_prepared(config: DistillConfig) -> Prepared | None:
+def read_prepared(config: DistillConfig, place: Place) -> Prepared | None:
     """What an earlier call prepared; None when there is nothing. Raises ManifestError when its files changed since."""
-    path = Path(config.output) / "data" / FACTS
-    if not path.is_file():
+    if not place.store.exists(FACTS):
         return None
     try:
-        found: Prepared = TypeAdapter(Prepared).validate_python(json.loads(path.read_text(encoding="utf-8")))
+        found: Prepared = TypeAdapter(Prepared).validate_python(json.loads(place.store.read(FACTS)))
     except ValueError as error:
-        raise ManifestError(f"{path} is damaged ({str(error).splitlines()[0]}); remove {config.output}") from error
+        problem = str(error).splitlines()[0]
+        raise ManifestError(f"{place.path(FACTS)} is damaged ({problem}); remove {config.output}") from error
     if found.sources != _digests(config):
         raise ManifestError(
             f"{config.output} was made from files that have changed since; use another --output for the new ones"
@@ -145,13 +146,12 @@ def _unlabelled(
     return [found[index] for index in first[is_new]], len(found) - int(is_new.sum())
 
 
-def describe_parts(config: DistillConfig, inspection: Inspection, parts: Parts) -> Prepared:
+def describe_parts(config: DistillConfig, place: Place, inspection: Inspection, parts: Parts) -> Prepared:
     """What `write_parts` writes, without writing it."""
-    folder = Path(config.output) / "data"
     return Prepared(
-        train=str(folder / "train.parquet"),
-        dev=str(folder / "dev.parquet"),
-        test=str(folder / "test.parquet"),
+        train=place.path(TRAIN_FILE),
+        dev=place.path(DEV_FILE),
+        test=place.path(TEST_FILE),
         text_columns=inspection.text_columns,
         label_column=inspection.label_column,
         num_train=len(parts.train),
@@ -160,24 +160,21 @@ def describe_parts(config: DistillConfig, inspection: Inspection, parts: Parts) 
         num_classes=len(inspection.counts),
         sources=_digests(config),
         leaked=parts.leaked,
-        unlabelled=str(folder / "unlabelled.parquet") if parts.unlabelled else None,
+        unlabelled=place.path(UNLABELLED_FILE) if parts.unlabelled else None,
         num_unlabelled=len(parts.unlabelled),
         teacher_column=None if inspection.answers is None else inspection.answers.column,
         teacher_classes=() if inspection.answers is None else inspection.answers.labels or (),
     )
 
 
-def write_parts(config: DistillConfig, inspection: Inspection, parts: Parts) -> Prepared:
+def write_parts(config: DistillConfig, place: Place, inspection: Inspection, parts: Parts) -> Prepared:
     """Write the files of OUTPUT/data, and what they are last. Raises StoreError."""
-    folder = Path(config.output) / "data"
-    folder.mkdir(parents=True, exist_ok=True)
-    prepared = describe_parts(config, inspection, parts)
-    for path, rows in ((prepared.train, parts.train), (prepared.dev, parts.dev), (prepared.test, parts.test)):
-        write_rows(Path(path), rows, inspection)
-    if prepared.unlabelled is not None:
-        write_rows(Path(prepared.unlabelled), parts.unlabelled, inspection)
-    content = json.dumps(asdict(prepared), indent=1).encode()
-    write_atomically(folder / FACTS, lambda file: file.write(content))
+    prepared = describe_parts(config, place, inspection, parts)
+    files = {TRAIN_FILE: parts.train, DEV_FILE: parts.dev, TEST_FILE: parts.test, UNLABELLED_FILE: parts.unlabelled}
+    for name, rows in files.items():
+        if rows or name != UNLABELLED_FILE:
+            place.store.put(name, parquet_of(rows, inspection))
+    place.store.put(FACTS, json.dumps(asdict(prepared), indent=1).encode())
     return prepared
 
 
@@ -192,8 +189,8 @@ def _digests(config: DistillConfig) -> dict[str, str]:
     return {name: sha256_of(path) for name, path in (named | texts).items() if path is not None}
 
 
-def write_rows(path: Path, rows: Sequence[SourceRow], inspection: Inspection) -> None:
-    """Write rows as Parquet with the columns of the input. Raises StoreError."""
+def parquet_of(rows: Sequence[SourceRow], inspection: Inspection) -> bytes:
+    """Rows as a Parquet file with the columns of the input."""
     columns = {inspection.text_columns[0]: pa.array([row.text_a for row in rows], pa.string())}
     if inspection.has_pairs:
         columns[inspection.text_columns[1]] = pa.array([row.text_b for row in rows], pa.string())
@@ -205,5 +202,6 @@ def write_rows(path: Path, rows: Sequence[SourceRow], inspection: Inspection) ->
         columns[inspection.label_column] = pa.array([str(label) for label in labels], pa.string())
     if inspection.answers is not None and rows and rows[0].rest:
         columns[inspection.answers.column] = pa.array([row.rest[0] for row in rows], pa.list_(pa.float32()))
-    table = pa.table(columns)
-    write_atomically(path, lambda file: pq.write_table(table, file))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns), sink)
+    return bytes(sink.getvalue())

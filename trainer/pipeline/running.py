@@ -23,9 +23,10 @@ from typing import IO
 
 from shared.cli.command_line import INTERRUPTED_EXIT_CODE
 from shared.cli.progress import format_seconds
-from shared.errors import ExpectedError, OutputError, UsageError
+from shared.errors import ExpectedError, OutputError, StoreError, UsageError
+from shared.storage.store import Store
+from trainer.pipeline.place import LOGS, Place
 from trainer.pipeline.steps import Step
-from trainer.run_folder import write_atomically
 
 SECONDS = "seconds.json"
 GRACE_SECONDS = 60.0
@@ -68,18 +69,18 @@ def locked(folder: Path) -> Iterator[int]:
 class Runner:
     """Runs steps. say: shows one line to the user."""
 
-    folder: Path
+    place: Place
     lock: int
     say: Callable[[str], None]
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     _last: dict[str, str] = field(default_factory=dict)
-    _readers: list[threading.Thread] = field(default_factory=list)
+    _readers: dict[str, threading.Thread] = field(default_factory=dict)
 
     def run(self, steps: Sequence[Step]) -> None:
         """Run steps at the same time, those that are not done. Raises StepError, KeyboardInterrupt."""
-        todo = [step for step in steps if not step.is_done]
+        todo = [step for step in steps if not self.place.store.exists(step.done)]
         for step in steps:
-            if step.is_done:
+            if step not in todo:
                 self.say(f"{step.name}: done earlier")
         began = {step.name: time.monotonic() for step in todo}
         try:
@@ -91,8 +92,7 @@ class Runner:
 
     def _start(self, step: Step) -> None:
         self.say(f"$ {step.line()}")
-        (self.folder / "logs").mkdir(exist_ok=True)
-        log = (self.folder / "logs" / f"{step.name.replace(' ', '-')}.log").open("ab")
+        log = self.place.log(step.name).open("ab")
         process = subprocess.Popen(
             step.command(),
             stdin=subprocess.DEVNULL,
@@ -106,7 +106,7 @@ class Runner:
         assert process.stdout is not None
         reader = threading.Thread(target=self._read, args=(step.name, process.stdout, log), daemon=True)
         reader.start()
-        self._readers.append(reader)
+        self._readers[step.name] = reader
 
     def _read(self, name: str, stream: IO[bytes], log: IO[bytes]) -> None:
         with log, stream:
@@ -127,17 +127,19 @@ class Runner:
                     continue
                 del pending[name]
                 self._record(name, time.monotonic() - began[name])
+                self._join(name)
+                self.place.keep_log(name)
                 if code in (INTERRUPTED_EXIT_CODE, -signal.SIGINT, -signal.SIGTERM):
                     raise KeyboardInterrupt
                 if code != 0:
-                    self._join()
                     raise StepError(self._complaint(step, code))
                 if step.marked:
-                    write_atomically(step.done, lambda file: None)
-                if not step.is_done:
-                    raise StepError(f"step {name} ended without {step.done}; the log is {self.folder / 'logs'}")
+                    self.place.store.put(step.done, b"")
+                if not self.place.store.exists(step.done):
+                    raise StepError(
+                        f"step {name} ended without {self.place.path(step.done)}; the log is {self.place.path(LOGS)}"
+                    )
             time.sleep(_POLL_SECONDS)
-        self._join()
 
     def _complaint(self, step: Step, code: int) -> str:
         last = self._last.get(step.name, "no message").removeprefix(f"{step.program}: error: ")
@@ -157,28 +159,29 @@ class Runner:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        self._join()
+        for name in list(self._readers):
+            self._join(name)
+            # What ended the steps matters more than their logs.
+            with contextlib.suppress(StoreError):
+                self.place.keep_log(name)
         self._running.clear()
 
-    def _join(self) -> None:
-        for reader in self._readers:
-            reader.join(timeout=5)
-        self._readers.clear()
+    def _join(self, name: str) -> None:
+        self._readers.pop(name).join(timeout=5)
 
     def _record(self, name: str, seconds: float) -> None:
         """Add to the time of a step, over all calls."""
-        total = read_seconds(self.folder)
+        total = read_seconds(self.place.store)
         total[name] = round(total.get(name, 0.0) + seconds, 1)
-        content = json.dumps(total, indent=1).encode()
-        write_atomically(self.folder / SECONDS, lambda file: file.write(content))
+        self.place.store.put(SECONDS, json.dumps(total, indent=1).encode())
         self.say(f"{name}: ended after {format_seconds(seconds)}")
 
 
-def read_seconds(folder: Path) -> dict[str, float]:
-    """Seconds that each step has taken so far."""
+def read_seconds(store: Store) -> dict[str, float]:
+    """Seconds that each step has taken so far. Raises StoreError."""
     try:
-        loaded: dict[str, float] = json.loads((folder / SECONDS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        loaded: dict[str, float] = json.loads(store.read(SECONDS)) if store.exists(SECONDS) else {}
+    except ValueError:
         return {}
     return loaded
 

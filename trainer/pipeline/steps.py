@@ -6,10 +6,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainer.pipeline.choices import EVALUATIONS, Choices
 from trainer.pipeline.config import DistillConfig
+from trainer.pipeline.place import Place
 from trainer.pipeline.preparation import Prepared
 
 STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4")
@@ -17,7 +17,7 @@ STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A command. done: the file whose existence says that the step is finished; it is written last, and at once.
+    """A command. done: the file of the output that says that the step is finished; it is written last, and at once.
 
     group: steps of one group run at the same time. marked: `done` is written here once the command has succeeded,
     because it has no last file of its own.
@@ -27,13 +27,8 @@ class Step:
     group: int
     program: str
     arguments: tuple[str, ...]
-    done: Path
+    done: str
     marked: bool = False
-
-    @property
-    def is_done(self) -> bool:
-        """Whether there is nothing left to do."""
-        return self.done.is_file()
 
     def command(self) -> list[str]:
         """What to execute."""
@@ -44,16 +39,15 @@ class Step:
         return f"python -m {self.program} {shlex.join(self.arguments)}"
 
 
-def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> list[Step]:
+def plan_steps(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices) -> list[Step]:
     """Every step, in order."""
-    out = Path(config.output)
     columns = prepared.column_options()
     seed = ["--seed", str(config.seed)]
     compute = ["--device", config.device, "--dtype", config.dtype]
     compute += ["--threads", str(config.threads)] if config.threads else []
     scored = ["--dev", prepared.dev, "--test", prepared.test, "--max-length", str(choices.max_length)]
     scored += ["--batch-size", str(config.batch_size), "--evaluations", str(EVALUATIONS)]
-    teacher = config.teacher or str(out / "teacher")
+    teacher = config.teacher or place.path("teacher")
     learned = prepared.answer_options() or ["--teacher", teacher]
     steps = []
     if not (config.teacher or config.teacher_column):
@@ -66,9 +60,9 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                 program="trainer",
                 arguments=(
                     *("teacher", "--train", prepared.train, *scored, *columns, "--encoder", config.encoder),
-                    *(*tuning, *seed, *compute, "--output", str(out / "teacher")),
+                    *(*tuning, *seed, *compute, "--output", place.path("teacher")),
                 ),
-                done=out / "teacher" / "result.json",
+                done="teacher/result.json",
             )
         )
     unlabelled = [prepared.unlabelled, "--missing-labels", "keep"] if prepared.unlabelled else []
@@ -93,9 +87,9 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                     config.glove,
                 ),
                 *("--n-a", str(choices.n_a), *quotas, *pairs, *limit, "--shard-rows", str(choices.shard_rows), *seed),
-                *("--address", config.address, "--output", str(out / "augmented")),
+                *("--address", config.address, "--output", place.path("augmented")),
             ),
-            done=out / "augmented" / "_SUCCESS",
+            done="augmented/_SUCCESS",
         )
     )
     if choices.annotates:
@@ -105,10 +99,10 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                 group=2,
                 program="trainer",
                 arguments=(
-                    *("annotate", "--augmented", str(out / "augmented"), "--teacher", teacher),
+                    *("annotate", "--augmented", place.path("augmented"), "--teacher", teacher),
                     *("--max-length", str(choices.max_length), *compute),
                 ),
-                done=out / "annotated.done",
+                done="annotated.done",
                 marked=True,
             )
         )
@@ -131,10 +125,10 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
             group=3 if choices.annotates else 1,
             program="trainer",
             arguments=(
-                *("task", "--augmented", str(out / "augmented"), *learned, "--student", choices.student),
-                *(*scored, *columns, *distilling, *STUDENT_RECIPE, *seed, *compute, "--output", str(out / "student")),
+                *("task", "--augmented", place.path("augmented"), *learned, "--student", choices.student),
+                *(*scored, *columns, *distilling, *STUDENT_RECIPE, *seed, *compute, "--output", place.path("student")),
             ),
-            done=out / "student" / "result.json",
+            done="student/result.json",
         )
     )
     for kind, name in (("onnx", "model"), ("int8", "model-int8")) if config.onnx else ():
@@ -144,29 +138,29 @@ def plan_steps(config: DistillConfig, prepared: Prepared, choices: Choices) -> l
                 group=4 if kind == "onnx" else 5,
                 program="trainer",
                 arguments=(
-                    *("export", "--model", str(out / "student"), "--format", kind, "--data", prepared.dev),
+                    *("export", "--model", place.path("student"), "--format", kind, "--data", prepared.dev),
                     *("--text-column", *prepared.text_columns, "--max-length", str(choices.max_length)),
-                    *("--output", str(out / "onnx" / f"{name}.onnx")),
+                    *("--output", place.path(f"onnx/{name}.onnx")),
                 ),
-                done=out / "onnx" / f"{name}.json",
+                done=f"onnx/{name}.onnx",
             )
         )
     if not config.report:
         return steps
-    runs = [] if config.teacher or config.teacher_column else [str(out / "teacher")]
+    runs = [] if config.teacher or config.teacher_column else [place.path("teacher")]
     steps.append(
         Step(
             name="report",
             group=6,
             program="trainer",
             arguments=(
-                *("report", "--runs", *runs, str(out / "student"), "--data", prepared.test),
+                *("report", "--runs", *runs, place.path("student"), "--data", prepared.test),
                 *("--text-column", *prepared.text_columns, "--dtypes", "fp32", "--device", config.device),
                 *(("--threads", str(config.threads)) if config.threads else ()),
                 *(("--no-timing",) if config.teacher_column else ()),
-                *("--output", str(out / "report.html")),
+                *("--output", place.path("report.html")),
             ),
-            done=out / "report.html",
+            done="report.html",
         )
     )
     return steps

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shared.errors import ModelError, UsageError
 from shared.model_folder import MULTI_LABEL
 from shared.storage.objects import is_remote
+from shared.storage.remote_model import fetched_model
 from trainer.any_classifier import AnyClassifier, is_bert, like_length_batches, load_any_classifier
 from trainer.data.tasks import TaskSpec, glue_spec
 from trainer.export.onnx_file import open_session
@@ -44,7 +45,7 @@ class Predictor(Protocol):
 def open_predictor(config: PredictConfig) -> Predictor:
     """The model of --model. Raises ModelError, UsageError."""
     if config.model.endswith(".onnx"):
-        return _OnnxFile(Path(config.model), config.tokenizer, config.max_length)
+        return _OnnxFile(_onnx_path(config.model), config.tokenizer, config.max_length)
     is_folder = is_remote(config.model) or Path(config.model).is_dir()
     if is_folder and is_bert(config.model, "--model"):
         return _Bert(load_student(config.model, device=config.device, dtype=config.dtype, max_length=config.max_length))
@@ -147,6 +148,14 @@ class _OnnxFile:
         if count <= 1 and self._facts.get("problem_type") != MULTI_LABEL:
             return None
         return tuple(str(named.get(str(index), f"LABEL_{index}")) for index in range(count))
+
+
+def _onnx_path(model: str) -> Path:
+    """The file on this machine; in an object store, the tokenizer and its config.json must be next to it."""
+    if not is_remote(model):
+        return Path(model)
+    folder, _, name = model.rpartition("/")
+    return Path(fetched_model(folder, "--model")) / name
 
 
 def _facts(path: Path) -> dict[str, Any]:

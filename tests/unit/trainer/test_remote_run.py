@@ -17,11 +17,14 @@ from obstore.store import MemoryStore
 
 from shared.errors import ManifestError, StoreError, UsageError
 from shared.storage import objects
-from trainer.remote_run import STATE, RemoteRun
+from shared.storage.store import open_store
+from trainer.interruption import STOP
+from trainer.remote_run import STATE, RemoteRun, publish_files
 
 URI = "s3://bucket/run"
 REQUESTS = ("put", "get", "get_range", "head", "delete", "list_with_delimiter")
 LAST_STEP = 3
+MODEL = ("config.json", "model.safetensors", "tokenizer.json")
 
 
 class Killed(BaseException):
@@ -107,7 +110,8 @@ def train(published: list[int]) -> None:
             run.publish()
             published.append(step)
         (run.path / "model").mkdir(exist_ok=True)
-        (run.path / "model" / "model.safetensors").write_text("weights")
+        for name in MODEL:
+            (run.path / "model" / name).write_text("weights")
         (run.path / "result.json").write_text("{}")
         run.finish()
     finally:
@@ -143,7 +147,8 @@ def test_a_kill_at_any_request_loses_no_published_checkpoint(
         published: list[int] = []
         with pytest.raises(Killed):
             train(published)
-        assert "result.json" not in bucket.names() or "model/model.safetensors" in bucket.names()
+        assert "result.json" not in bucket.names() or "model/config.json" in bucket.names()
+        assert "model/config.json" not in bucket.names() or {f"model/{one}" for one in MODEL} <= bucket.names()
         bucket.newest()
         if not keeps_scratch:
             monkeypatch.setenv("TRAINER_CACHE", str(tmp_path / f"other-{moment}"))
@@ -262,3 +267,52 @@ def test_a_run_of_more_epochs_starts_from_the_finished_state(bucket: Bucket) -> 
     assert "result.json" not in bucket.names()
     assert json.loads(bucket.content("config.json"))["epochs"] == 2
     run.close()
+
+
+@pytest.mark.parametrize("is_after", [False, True], ids=["before", "after"])
+def test_a_reader_never_sees_half_a_model(bucket: Bucket, tmp_path: Path, is_after: bool) -> None:
+    files = [(f"model/{name}", tmp_path / name) for name in MODEL]
+    bucket.is_after, moment, is_killed = is_after, 0, True
+    while is_killed:
+        for name, path in files:
+            bucket.memory.put(f"run/{name}", b"old")
+            path.write_text("new")
+        moment += 1
+        bucket.requests, bucket.kill_at, is_killed = 0, moment, False
+        try:
+            publish_files(open_store(URI), files)
+        except Killed:
+            is_killed = True
+        bucket.kill_at = -1
+        if "model/config.json" in bucket.names():
+            assert {bucket.content(name) for name, _ in files} in ({b"old"}, {b"new"})
+    assert moment > len(files)
+    assert bucket.content("model/config.json") == b"new"
+
+
+def test_the_first_of_several_workers_continues_what_the_command_has_checked(bucket: Bucket) -> None:
+    def opened() -> tuple[RemoteRun, RemoteRun]:
+        command, first = RemoteRun(URI), RemoteRun(URI, "-first")
+        command.check("teacher", {"lr": 0.1}, {}, ())
+        return command, first
+
+    command, first = opened()
+    first.take_over()
+    write_step(first, 2)
+    (first.path / STOP).touch()
+    first.publish()
+    assert STOP not in bucket.newest()
+    for one in (command, first):
+        one.close()
+    command, first = opened()
+    with pytest.raises(UsageError, match="another process of this machine"):
+        RemoteRun(URI, "-first", 0.2)
+    first.take_over()
+    assert step_of(first) == 2
+    assert not (first.path / STOP).exists()
+    (first.path / "result.json").write_text("{}")
+    first.finish()
+    command.fetch_result()
+    for one in (command, first):
+        one.close()
+        assert not one.path.exists()

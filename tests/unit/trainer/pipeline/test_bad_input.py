@@ -80,7 +80,7 @@ def answered() -> Rows:
             1,
             "data.csv row 159: column llm has 3 numbers for 2 classes (bad, good)",
         ),
-        (labelled, ("--output", "s3://bucket/x"), 2, "writes to a local folder only"),
+        (labelled, ("--output", "hdfs://host/x"), 2, "hdfs://host/x: an output must be a local path, s3://"),
         (labelled, ("--test", "/nowhere.csv"), 1, "/nowhere.csv"),
     ],
 )

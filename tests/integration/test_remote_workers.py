@@ -1,0 +1,112 @@
+"""Two workers of Ray Train into a bucket: the bits of two workers on a disk, killed and continued without that disk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.bucket_runs import lose_machine, names_of, objects_of, run, started, wait_until, without_times
+from tests.support.distillation import save_dev, save_teacher
+from tests.support.object_store import FaultyProxy, moto_server, s3_client
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        s3_client(url).create_bucket(Bucket="bucket")
+        yield url
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("inputs")
+    dev, encoder = str(save_dev(folder / "dev.tsv", 60)), str(save_teacher(folder / "encoder"))
+    options = ["--threads", "1", "--loader-workers", "0", "--batch-size", "8", "--device", "cpu", "--dtype", "fp32"]
+    options += ["--epochs", "30", "--checkpoint-seconds", "0.2", "--workers", "2"]
+    return ["teacher", "--task", "SST-2", "--train", dev, "--encoder", encoder, *options]
+
+
+@pytest.fixture(scope="module")
+def local(command: list[str], server: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("local") / "run"
+    finished = run([*command, "--output", str(output)], server, output.parent / "cache")
+    assert finished.returncode == 0, finished.stderr
+    return output
+
+
+def num_commits(server: str, prefix: str) -> int:
+    """Commits made so far under a prefix of the bucket."""
+    names = [name for name in names_of(server, prefix) if name.startswith("run-state/commit-")]
+    return max((int(name[-13:-5]) for name in names), default=0)
+
+
+def check_equal(server: str, prefix: str, local: Path) -> None:
+    """The outcome in the bucket is that of the run on disk."""
+    found = objects_of(server, prefix)
+    expected = {path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file()}
+    expected = {one for one in expected if not one.endswith(".pt") and not one.startswith(("tensorboard/", "ray/"))}
+    assert expected <= set(found)
+    assert not [name for name in found if name.startswith("ray/") or name.endswith("stop-requested")]
+    assert found["model/model.safetensors"] == (local / "model" / "model.safetensors").read_bytes()
+    assert without_times(found["metrics.jsonl"]) == without_times((local / "metrics.jsonl").read_bytes())
+    results = [json.loads(content) for content in (found["result.json"], (local / "result.json").read_bytes())]
+    for one in results:
+        del one["seconds"], one["data_wait_share"]
+    assert results[0] == results[1]
+
+
+def test_a_lost_machine_is_continued_by_another_one(
+    command: list[str], server: str, local: Path, tmp_path: Path
+) -> None:
+    with FaultyProxy(server, 0.1, seed=7) as proxy:
+        arguments = [*command, "--output", "s3://bucket/lost/run"]
+        with started(arguments, proxy.url, tmp_path / "first") as process:
+            wait_until(lambda: num_commits(server, "lost/run/") >= 4, process)
+            lose_machine(process)
+        assert "result.json" not in names_of(server, "lost/run/")
+        shutil.rmtree(tmp_path / "first")
+        finished = run(arguments, proxy.url, tmp_path / "second")
+        assert finished.returncode == 0, finished.stderr
+        assert "resumed" in finished.stderr
+        assert "s3://bucket/lost/run/model" in finished.stdout
+        assert proxy.faults
+    check_equal(server, "lost/run/", local)
+    # A finished run is not trained again, and leaves no files on this machine.
+    again = run(arguments, server, tmp_path / "second")
+    assert again.returncode == 0, again.stderr
+    assert not [path for path in (tmp_path / "second").rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
+def test_ctrl_c_publishes_a_checkpoint_of_this_moment(
+    command: list[str], server: str, local: Path, tmp_path: Path
+) -> None:
+    arguments = [*command, "--checkpoint-seconds", "1000", "--output", "s3://bucket/stopped/run"]
+    with started(arguments, server, tmp_path / "first") as process:
+        wait_until(lambda: bool(list((tmp_path / "first").rglob("metrics.jsonl"))), process)
+        assert num_commits(server, "stopped/run/") == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+    assert "checkpoint=written" in (tmp_path / "first.log").read_text()
+    assert num_commits(server, "stopped/run/") == 2
+    shutil.rmtree(tmp_path / "first")
+    finished = run(arguments, server, tmp_path / "second")
+    assert finished.returncode == 0, finished.stderr
+    assert "resumed" in finished.stderr
+    check_equal(server, "stopped/run/", local)
+
+
+def test_the_run_of_another_command_is_refused_before_ray_starts(
+    command: list[str], server: str, tmp_path: Path
+) -> None:
+    s3_client(server).put_object(Bucket="bucket", Key="other/run/config.json", Body=b'{"command": "distill"}')
+    refused = run([*command, "--output", "s3://bucket/other/run"], server, tmp_path)
+    assert refused.returncode == 1
+    assert 's3://bucket/other/run holds a run with another command ("distill", now "teacher")' in refused.stderr
+    assert names_of(server, "other/run/") == {"config.json"}
