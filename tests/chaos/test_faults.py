@@ -135,16 +135,11 @@ def test_actors_that_rays_memory_monitor_kills_are_replaced_within_bounds(
         assert re.search(r"actors died and none finished a shard.*memory", finished.stderr.splitlines()[-1])
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_weight_that_is_not_finite_ends_the_run_before_any_shard(
-    job: Job,  # noqa: F811
-    tmp_path: Path,
-    value: float,
-) -> None:
+def test_a_weight_that_is_not_finite_ends_the_run_before_any_shard(job: Job, tmp_path: Path) -> None:  # noqa: F811
     folder = save_random_model("bert-uncased", tmp_path / "model")
     weights = load_file(folder / "model.safetensors")
     name = next(name for name in weights if name.endswith("encoder.layer.1.output.dense.weight"))
-    weights[name][3, 5] = torch.tensor(value)
+    weights[name][3, 5] = torch.tensor(float("nan"))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     arguments = job.arguments(tmp_path / "out", "--json")
     arguments[arguments.index("--mlm") + 1] = str(folder)

@@ -171,6 +171,7 @@ def test_the_reference_reads_the_export_of_a_glue_task(
             assert line == original[int(str(row["source_id"]))]
 
 
+@pytest.mark.slow
 def test_labels_with_their_own_n_a_have_so_many_samples_in_samples_and_in_candidates(
     job: Job, finished_run: Path, tmp_path: Path
 ) -> None:

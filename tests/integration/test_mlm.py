@@ -48,7 +48,7 @@ def train(*options: str, output: Path) -> Path:
     return output
 
 
-@pytest.mark.parametrize("adapters", ["0", "4"])
+@pytest.mark.parametrize("adapters", [pytest.param("0", marks=pytest.mark.slow), "4"])
 def test_a_killed_training_ends_with_the_same_weights_and_curve(
     arguments: list[str], tmp_path: Path, adapters: str
 ) -> None:

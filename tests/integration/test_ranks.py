@@ -17,7 +17,7 @@ from tests.support.ranks import run_ranks
     ("stages", "world"),
     [
         (["intermediate"], 2),
-        (["intermediate", "prediction"], 2),
+        pytest.param(["intermediate", "prediction"], 2, marks=pytest.mark.slow),
         pytest.param(["intermediate", "prediction"], 4, marks=pytest.mark.slow),
     ],
 )

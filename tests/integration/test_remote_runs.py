@@ -70,6 +70,7 @@ def check_killed_and_continued(command: list[str], killed_at: int, server: str, 
     assert not [path for path in (folder / "third").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
+@pytest.mark.slow
 def test_a_teacher_killed_in_mid_run_continues_from_the_bucket(
     commands: dict[str, list[str]], server: str, tmp_path: Path
 ) -> None:

@@ -60,7 +60,8 @@ def answered() -> Rows:
         (labelled, ("--regression",), 1, "is not a number; leave out --regression"),
         (long_texts, (), 1, "of the texts are longer than the"),
         (lambda: [{**row, "text": ""} for row in labelled()], (), 1, "none of 160 rows can be used"),
-        (labelled, ("--budget", "1s"), 2, "--budget 1s is too small"),
+        # Refused after the calibration, which runs the models.
+        pytest.param(labelled, ("--budget", "1s"), 2, "--budget 1s is too small", marks=pytest.mark.slow),
         (labelled, ("--budget", "soon"), 2, "write 20m or 2h"),
         (labelled, ("--max-length", "500"), 2, "reads at most 64 tokens"),
         (labelled, ("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
