@@ -1,7 +1,7 @@
 """The metrics of a Ray Serve replica as Ray metrics; Ray serves them in Prometheus form on every node, without a token.
 
-A request to /metrics reaches one replica of the application, and no replica of a model. Here all of them are visible: with
-the names of /metrics, the prefix `ray_` that Ray adds, and the labels application, deployment and replica.
+A request to /metrics reaches one replica of the application, and no replica of a model. Here all of them are visible:
+with the names of /metrics, the prefix `ray_` that Ray adds, and the labels application, deployment and replica.
 """
 
 from __future__ import annotations
