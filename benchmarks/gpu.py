@@ -78,6 +78,9 @@ def main() -> None:
     import torch
 
     from benchmarks.augment import cpu_name, prepare
+    from shared.compute.memory import keep_freed_memory
+
+    keep_freed_memory()  # As an actor does.
 
     folder = prepare(options.work, 12, 768)
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))

@@ -62,7 +62,8 @@ class ActorPool:
     own_ray: whether Ray was started for this run alone, on this machine.
     check_models: called with the manifest's `models` entry of each actor that has loaded; returns the job's tokens per
         model batch, and raises ManifestError if the job was started with other models.
-    batch_tokens: what it returned; the same for every actor, whatever each of them measured.
+    batch_tokens: those of an earlier run of the job, else what `check_models` returned; None before the first actor is
+        ready. The same for every actor: one that loads later is told, and measures nothing.
     """
 
     def __init__(
@@ -74,11 +75,12 @@ class ActorPool:
         job: str,
         own_ray: bool,
         check_models: Callable[[dict[str, Any]], int],
+        batch_tokens: int | None = None,
     ) -> None:
         from augment_service.job.actors import MlmWorker
 
         self._ray, self._config, self._run, self._job = ray, config, run, job
-        self._check_models, self.batch_tokens = check_models, 0
+        self._check_models, self.batch_tokens = check_models, batch_tokens
         self._actors: dict[str, _MlmActor] = {}
         self._calls: dict[Any, _Call] = {}
         self._vectors = VectorActors(ray, config)
@@ -137,7 +139,6 @@ class ActorPool:
             one = _MlmActor(self._actor_class.remote(self._config, self._run, self._job, name), number)
             self._actors[name] = one
             self._calls[one.handle.where.remote()] = _Call(actor=name, question=_Question.WHERE)
-            self._calls[one.handle.load.remote()] = _Call(actor=name, question=_Question.LOAD)
 
     def settle(self, reference: Any) -> list[str]:
         """Take the answer of a pending call; returns the names of the actors that became ready.
@@ -205,9 +206,7 @@ class ActorPool:
             answer = self._ray.get(reference)
         except self._ray.exceptions.RayError as error:
             if _is_our_own(self._ray, error):
-                self._settle_where(call.actor)
-                if one is self._actors.get(call.actor):
-                    self._refuse([one], one.node, expected_error(cause_of(error)))
+                self._refuse([one], one.node, expected_error(cause_of(error)))
             elif died_in_creation(str(error)) and not self.num_ready:
                 raise ClusterError(f"a worker could not start: {short_reason(str(error))}") from error
             else:
@@ -216,19 +215,15 @@ class ActorPool:
         if call.question is _Question.WHERE:
             one.node = answer
             self._loads.began(call.actor)
+            # Not earlier: it may have waited for room, and the size of batches is known by now.
+            loading = one.handle.load.remote(self.batch_tokens)
+            self._calls[loading] = _Call(actor=call.actor, question=_Question.LOAD)
             self._start_vectors(answer)
             one.handle.attach.remote(self._vectors.pick(answer, one.number))
             return []
         one.facts = answer
         self._loads.ended(call.actor, is_done=True)
         return self._ready_on(one.node)
-
-    def _settle_where(self, name: str) -> None:
-        """Take the answer about an actor's node if it is pending: it came before any other answer of the actor."""
-        for reference, call in [*self._calls.items()]:
-            if call.actor == name and call.question is _Question.WHERE:
-                del self._calls[reference]
-                self._settle_actor(reference, call)
 
     def _settle_vectors(self, reference: Any, node: str) -> list[str]:
         try:

@@ -112,8 +112,11 @@ class MlmWorker:
         """Id of the node this actor was placed on; an answer means that the actor found room."""
         return str(ray.get_runtime_context().get_node_id())
 
-    def load(self) -> MlmFacts:
-        """Load the model. Raises ModelError, UsageError, StoreError, OutputError (see `node_view`)."""
+    def load(self, batch_tokens: int | None = None) -> MlmFacts:
+        """Load the model. Raises ModelError, UsageError, StoreError, OutputError (see `node_view`).
+
+        batch_tokens: tokens per model batch of the job if it has them already; else they are measured.
+        """
         keep_freed_memory()
         config = self._config
         check_output_seen(config.output, self._run)
@@ -123,7 +126,7 @@ class MlmWorker:
         observe = partial(self._metrics.observe, "augment_masked_lm_batch_seconds")
         mlm = MaskedLM.load(config.mlm, config.device, config.dtype, config.mlm_threads, observe)
         self._masked_lm = mlm
-        batch_tokens = resolve_batch_tokens(config.batch_tokens, mlm)
+        batch_tokens = resolve_batch_tokens(config.batch_tokens or batch_tokens, mlm)
         self._engine = AugmentEngine(mlm, self._neighbours, config.params(), batch_tokens, config.quotas)
         num_feeders = num_workers_per_gpu(config, mlm.device)
         if num_feeders:

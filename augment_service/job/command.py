@@ -191,7 +191,13 @@ def _driver(job: Job, missing: set[int], heartbeat: Heartbeat, ray: Any, is_own_
         return batch_tokens_of(read_manifest(job.store))
 
     pool = ActorPool(
-        ray=ray, config=job.config, run=job.run, job=job.name, own_ray=is_own_ray, check_models=check_models
+        ray=ray,
+        config=job.config,
+        run=job.run,
+        job=job.name,
+        own_ray=is_own_ray,
+        check_models=check_models,
+        batch_tokens=batch_tokens_of(read_manifest(job.store)) if job.store.exists(MANIFEST) else None,
     )
     return Driver(
         ray=ray,

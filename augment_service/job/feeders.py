@@ -1,9 +1,10 @@
 """Processes that do everything around the model's pass, so that a GPU does not wait for one Python process.
 
 The actor that holds the model cuts each shard into parts of PART_ROWS rows. A feeder process takes a part, finds its
-words and inputs, asks the actor for rankings and neighbours through a pipe, and sends back the finished table. While
-one part is in the model, other feeders prepare or assemble theirs. Parts depend on the rows alone, so the bytes of a
-shard are the same for any number of feeders. At most one part per feeder is in flight, which bounds memory.
+words and inputs, asks the actor for rankings and neighbours, and sends back the finished table; large arrays travel in
+shared memory (`channel`). While one part is in the model, other feeders prepare or assemble theirs. Parts depend on the
+rows alone, so the bytes of a shard are the same for any number of feeders. At most one part per feeder is in flight,
+which bounds memory.
 
 To the rest of the job this is one process: an exception in a feeder is raised in the actor, and a feeder that dies
 makes the actor a broken one, which the driver replaces as it would a dead one. A feeder ends when its actor dies.
@@ -36,6 +37,7 @@ from augment_service.engine.batches import Ints, ModelInput, ModelInputs, Rankin
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.proposer import Nearest, Neighbours
 from augment_service.job.assemble import shard_table
+from augment_service.job.channel import Channel
 from augment_service.job.failures import BrokenProcessError
 from shared.compute.memory import keep_freed_memory
 from shared.inputs.rows import SourceRow
@@ -95,7 +97,7 @@ class _AbandonedError(Exception):
 class _Table:
     """A finished part: its table in Arrow's stream format, and its counts."""
 
-    stream: bytes
+    stream: pa.Buffer
     statistics: dict[str, float]
 
 
@@ -106,15 +108,15 @@ class Feeders:
         self._masked_lm, self._neighbours = masked_lm, neighbours
         self._excluded = ~work.lexicon.vocabulary.is_whole_word
         self._model_lock, self._vector_lock = threading.Lock(), threading.Lock()
-        self._idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        self._idle: queue.SimpleQueue[Channel] = queue.SimpleQueue()
         self._threads = ThreadPoolExecutor(count, "feeder")
         self._processes: list[subprocess.Popen[bytes]] = []
         for _ in range(count):
             ours, theirs = multiprocessing.Pipe()
             self._processes.append(_start(theirs))
             theirs.close()
+            self._idle.put(Channel(ours))
             ours.send(work)
-            self._idle.put(ours)
 
     @property
     def pids(self) -> list[int]:
@@ -154,19 +156,19 @@ class Feeders:
             self._idle.get().close()
 
     def _part(self, asked: tuple[Sequence[SourceRow], pa.Schema, int]) -> _Table:
-        pipe = self._idle.get()
+        channel = self._idle.get()
         raised: Exception | None = None
         try:
-            said = _ask(pipe, asked)
+            said = _ask(channel, asked)
             while isinstance(said, _Rank | _Nearest):
                 try:
                     answer = self._answer(said)
                 except Exception as error:
                     answer, raised = _AbandonedError(), error
-                said = _ask(pipe, answer)
+                said = _ask(channel, answer)
         finally:
             # Also a dead one: whoever gets it next learns the same.
-            self._idle.put(pipe)
+            self._idle.put(channel)
         if isinstance(said, Exception):
             raise raised if raised is not None else said
         assert isinstance(said, _Table)
@@ -181,11 +183,11 @@ class Feeders:
             return self._masked_lm.rank(asked.inputs, asked.batches, asked.k, excluded)
 
 
-def _ask(pipe: Connection, message: Any) -> Any:
+def _ask(channel: Channel, message: Any) -> Any:
     """Send a message to a feeder, and return its next one. Raises BrokenProcessError if it has died."""
     try:
-        pipe.send(message)
-        return pipe.recv()
+        channel.send(message)
+        return channel.receive()
     except (EOFError, OSError) as error:
         raise BrokenProcessError("a process that prepares inputs for the model died") from error
 
@@ -205,7 +207,7 @@ def _start(pipe: Connection) -> subprocess.Popen[bytes]:
 class _Models:
     """The models, as a feeder sees them."""
 
-    pipe: Connection
+    channel: Channel
     lexicon: Lexicon
 
     def rank(
@@ -226,8 +228,8 @@ class _Models:
         return found
 
     def _ask(self, question: _Rank | _Nearest) -> Any:
-        self.pipe.send(question)
-        answer = self.pipe.recv()
+        self.channel.send(question)
+        answer = self.channel.receive()
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -240,17 +242,18 @@ def feed(descriptor: int) -> None:
     pa.set_cpu_count(1)
     with contextlib.suppress(EOFError, OSError), Connection(descriptor) as pipe:
         work: FeederWork = pipe.recv()
-        models = _Models(pipe, work.lexicon)
+        channel = Channel(pipe)
+        models = _Models(channel, work.lexicon)
         engine = AugmentEngine(models, models, work.params, quotas=work.quotas)
         while True:
-            rows, schema, engine.batch_tokens = pipe.recv()
+            rows, schema, engine.batch_tokens = channel.receive()
             try:
                 said: Any = _table(engine, work.emit, rows, schema)
             except (EOFError, BrokenPipeError, ConnectionError):
                 return
             except Exception as error:
                 said = _sendable(error)
-            pipe.send(said)
+            channel.send(said)
 
 
 def _table(engine: AugmentEngine, emit: str, rows: Sequence[SourceRow], schema: pa.Schema) -> _Table:
@@ -258,7 +261,7 @@ def _table(engine: AugmentEngine, emit: str, rows: Sequence[SourceRow], schema: 
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return _Table(sink.getvalue().to_pybytes(), statistics)
+    return _Table(sink.getvalue(), statistics)
 
 
 def _sendable(error: Exception) -> Exception:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,11 @@ import pytest
 
 from tests.support.bucket_runs import lose_machine, names_of, objects_of, run, started, wait_until, without_times
 from tests.support.distillation import save_dev, save_teacher
-from tests.support.object_store import FaultyProxy, moto_server, s3_client
+from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
+from tests.support.ray_nodes import TOKEN_ENVIRONMENT, StartedNodes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+NAMESPACE = ["unshare", "--mount"]
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,38 @@ def test_ctrl_c_publishes_a_checkpoint_of_this_moment(
     assert finished.returncode == 0, finished.stderr
     assert "resumed" in finished.stderr
     check_equal(server, "stopped/run/", local)
+
+
+def test_nodes_without_a_common_disk_continue_after_one_is_lost(
+    command: list[str], server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("this user may not create namespaces")
+    # The same path is another, empty disk on each node.
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    own_disk = [*NAMESPACE, "sh", "-c", f'mount -t tmpfs none {disk} && exec "$@"', "sh"]
+    for name, value in TOKEN_ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    nodes = StartedNodes(0)
+    nodes.environment |= ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": server, "TRAINER_CACHE": str(disk)}
+    arguments = [*command, "--output", "s3://bucket/nodes/run", "--address", nodes.address]
+    try:
+        for _ in range(2):
+            nodes.add(own_disk)
+        with started(arguments, server, disk) as process:
+            wait_until(lambda: num_commits(server, "nodes/run/") >= 2, process)
+            nodes.kill_node(0)
+            assert process.wait(200) == 1
+        assert "result.json" not in names_of(server, "nodes/run/")
+        nodes.add(own_disk)
+        finished = run(arguments, server, disk)
+    finally:
+        nodes.close()
+    assert finished.returncode == 0, finished.stderr
+    assert "resumed" in finished.stderr
+    assert not list(disk.rglob("*.pt"))
+    check_equal(server, "nodes/run/", local)
 
 
 def test_the_run_of_another_command_is_refused_before_ray_starts(

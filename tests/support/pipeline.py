@@ -24,7 +24,7 @@ class Workshop:
         self.encoder = save_random_model("bert-uncased", folder / "encoder")
         self.vectors = save_random_vectors(folder / "vectors.txt")
 
-    def arguments(self, data: Path, output: Path | str, *more: str) -> list[str]:
+    def arguments(self, data: Path | str, output: Path | str, *more: str) -> list[str]:
         """Command line of a short distillation with the models of this folder."""
         return [
             *("distill", "--data", str(data), "--output", str(output), "--encoder", str(self.encoder)),

@@ -100,7 +100,7 @@ class StubRay:
 class World:
     """A pool on a stub of Ray. `answer` settles the oldest pending call of a kind."""
 
-    def __init__(self, num_actors: int = 1, **options: Any) -> None:
+    def __init__(self, num_actors: int = 1, known_batch_tokens: int | None = None, **options: Any) -> None:
         self.ray = StubRay(num_actors)
         self.refused_models: list[str] = []
         self.checked: list[dict[str, Any]] = []
@@ -111,6 +111,7 @@ class World:
             job="j",
             own_ray=False,
             check_models=self.check,
+            batch_tokens=known_batch_tokens,
         )
         self.pool.grow()
 
@@ -167,11 +168,34 @@ def test_all_actors_use_the_batches_that_the_first_one_measured() -> None:
     assert world.pool.batch_tokens == 1024
 
 
+def test_only_actors_that_load_before_the_first_is_ready_measure_batches() -> None:
+    world = World(3)
+    for _ in range(2):
+        world.answer("MlmWorker", "where", NODE)
+    assert [one.arguments for one in world.pending("MlmWorker", "load")] == [(None,), (None,)]
+    world.answer("GloveWorker", "load", VECTORS)
+    for _ in range(2):
+        world.answer("MlmWorker", "load", MLM)
+    # It has waited for room since the start, and the next one replaces a dead one.
+    world.answer("MlmWorker", "where", NODE)
+    world.pool.lost("mlm-0", "killed")
+    world.answer("MlmWorker", "where", NODE)
+    assert [one.arguments for one in world.pending("MlmWorker", "load")] == [(1024,), (1024,)]
+
+
+def test_no_actor_of_a_resumed_job_measures_batches() -> None:
+    world = World(known_batch_tokens=512)
+    world.answer("MlmWorker", "where", NODE)
+    assert [one.arguments for one in world.pending("MlmWorker", "load")] == [(512,)]
+
+
 def test_an_actor_that_dies_while_starting_is_replaced_and_its_other_answer_ignored() -> None:
     world = World()
+    (first,) = world.pending("MlmWorker", "where")
+    world.answer("MlmWorker", "where", NODE)
     (other,) = world.pending("MlmWorker", "load")
-    assert world.answer("MlmWorker", "where", died()) == []
-    assert world.ray.killed == [other.handle]
+    world.pool.lost("mlm-0", "killed")
+    assert world.ray.killed == [first.handle]
     assert world.pool.settle(other) == []
     assert world.start_one() == ["mlm-1"]
 
@@ -351,7 +375,7 @@ def test_an_actor_that_hangs_while_it_loads_is_replaced_and_one_that_waits_for_r
     seconds_pass(world, monkeypatch, 10_000.0)
     world.pool.end_stalled()
     assert [handle.kind for handle in world.ray.killed] == ["MlmWorker"]
-    assert len(world.pending("MlmWorker", "load")) == 2
+    assert len(world.pending("MlmWorker", "where")) == 2
 
 
 def test_vectors_that_hang_while_they_load_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -133,6 +134,32 @@ def test_a_feeder_that_dies_is_a_broken_process(models: Models, monkeypatch: pyt
         group.table(ROWS, schema, BATCH_TOKENS)
 
 
+def test_a_table_stays_as_it_is_while_others_are_made(models: Models) -> None:
+    schema, group = samples_schema(pa.int64(), []), models.start(1)
+    table, _ = group.table(ROWS, schema, BATCH_TOKENS)
+    before = pickle.dumps(table)
+    for start in range(0, len(ROWS), 10):
+        group.table(ROWS[start:], schema, BATCH_TOKENS)
+    assert pickle.dumps(table) == before
+
+
+def test_a_group_leaves_no_descriptor_and_no_memory_when_its_feeders_are_killed(models: Models) -> None:
+    schema, before = samples_schema(pa.int64(), []), len(os.listdir("/proc/self/fd"))
+    shm, mapped = sorted(os.listdir("/dev/shm")), _num_mapped()
+    group = models.start(2)
+    group.table(ROWS, schema, BATCH_TOKENS)
+    assert _num_mapped() > mapped
+    for pid in group.pids:
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(BrokenProcessError, match="died"):
+        group.table(ROWS, schema, BATCH_TOKENS)
+    group.close()
+    gc.collect()
+    assert _num_mapped() == mapped
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert sorted(os.listdir("/dev/shm")) == shm
+
+
 def test_errors_of_rows_and_of_models_are_raised_as_in_one_process(models: Models) -> None:
     class Broken:
         lexicon = models.masked_lm.lexicon
@@ -174,6 +201,10 @@ def test_feeders_end_with_the_process_that_started_them(models: Models) -> None:
     while any(_runs(pid) for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def _num_mapped() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:augment-service")
 
 
 def _runs(pid: int) -> bool:
