@@ -105,12 +105,16 @@ class Held:
 
 def test_a_replica_that_is_stopped_finishes_its_requests_for_drain_seconds(cluster: ServeCluster) -> None:
     application = cluster.config["applications"][0]
-    application["args"]["drain_seconds"] = LONG
+    ingress = next(one for one in application["deployments"] if one["name"] == "Ingress")
+    # Another share of a CPU replaces this deployment only, so that the request finds its models as they were.
+    ingress["ray_actor_options"] = {"num_cpus": 0.2}
     assert status_while_replaced(cluster) != 200, f"finished, although it had {SHORT} s"
     cluster.wait_ready()
-    # Another share of a CPU replaces this deployment only, so that the request finds its models as they were.
-    ingress = next(one for one in application["deployments"] if one["name"] == "Ingress")
-    ingress["ray_actor_options"] = {"num_cpus": 0.2}
+    application["args"]["drain_seconds"] = LONG
+    cluster.deploy()
+    wait_until(lambda: "RUNNING" not in cluster.replica_states("Ingress"), seconds=60)
+    cluster.wait_ready()
+    ingress["ray_actor_options"] = {"num_cpus": 0.1}
     assert status_while_replaced(cluster) == 200
     cluster.wait_ready()
 
