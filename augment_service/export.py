@@ -15,6 +15,7 @@ from augment_service.config import ExportConfig
 from shared.cli.command_line import CommandResult
 from shared.errors import InputError, OutputError
 from shared.glue import get_task
+from shared.inputs.arrow_cells import parquet_error, python_values
 from shared.manifest import Manifest, read_manifest
 from shared.shards import SUCCESS, list_commits, read_shard
 from shared.storage.store import Store, open_store
@@ -43,8 +44,11 @@ def _write_parquet(store: Store, _manifest: Manifest, path: Path) -> int:
     count = 0
     writer: pq.ParquetWriter | None = None
     for table in _tables(store):
-        writer = writer or pq.ParquetWriter(path, table.schema)
-        writer.write_table(table)
+        try:
+            writer = writer or pq.ParquetWriter(path, table.schema)
+            writer.write_table(table)
+        except pa.ArrowException as error:
+            raise parquet_error(error, table.schema) from error
         count += table.num_rows
     if writer is not None:
         writer.close()
@@ -105,8 +109,10 @@ def _write_lines(store: Store, path: Path, line: Callable[[dict[str, Any]], str]
         if header is not None:
             file.write(header + "\n")
         for table in _tables(store):
-            for row in table.to_pylist():
-                file.write(line(row) + "\n")
+            names = table.schema.names
+            columns = [python_values(column, name) for name, column in zip(names, table.columns, strict=True)]
+            for row in zip(*columns, strict=True):
+                file.write(line(dict(zip(names, row, strict=True))) + "\n")
             count += table.num_rows
     return count
 

@@ -1,8 +1,8 @@
 """Names of classes: which output of a model is which label of the task.
 
-A model keeps the order of its outputs. Names are compared without case, hyphens, underscores and blanks. What cannot be
-matched is refused, never replaced by the task's own order: a teacher with swapped labels would train an inverted
-student. `--label-map` says what no name does.
+A model keeps the order of its outputs. Names are compared without case, hyphens, underscores and blanks, unless these
+make a number: -1 is not 1. What cannot be matched is refused, never replaced by the task's own order: a teacher with
+swapped labels would train an inverted student. `--label-map` says what no name does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from shared.errors import ModelError, UsageError
 
+_SEPARATORS = re.compile(r"[-_\s]+")
+_NEGATIVE = re.compile(r"-\.?[0-9]")
 _GENERIC = re.compile(r"label_?([0-9]+)", re.IGNORECASE)
 
 # What GLUE's own classes 0 and 1 are called where models carry names instead of numbers.
@@ -25,8 +27,10 @@ _NAMES_OF_NUMBERS = {
 
 
 def normal(name: str) -> str:
-    """A name without case, hyphens, underscores and blanks."""
-    return re.sub(r"[-_\s]+", "", name).casefold()
+    """A name without case, hyphens, underscores and blanks, but for those that make a number: -1, 1-2, 2020-01-01."""
+    name = name.strip()
+    sign = "-" if _NEGATIVE.match(name) else ""
+    return sign + _SEPARATORS.sub(_kept_between_digits, name).casefold()
 
 
 def class_number(name: str) -> int | None:
@@ -99,3 +103,8 @@ def find_label(labels: Sequence[str], label: str) -> int | None:
     if are_generic(labels) and re.fullmatch(r"[0-9]{1,6}", label) and int(label) < len(labels):
         return int(label)
     return None
+
+
+def _kept_between_digits(found: re.Match[str]) -> str:
+    before, after = found.string[: found.start()][-1:], found.string[found.end() :][:1]
+    return "-" if before.isdigit() and after.isdigit() else ""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-SPARE_SECONDS = 1.5
-"""Seconds kept for the start of the interpreter and for the end of the plan's processes."""
+SPARE_SECONDS = 3.5
+"""Seconds kept for the start of the interpreter and its imports, and for the end of the plan's processes."""
 LEAST_CHARACTERS = 100_000
 """Text whose words are always counted, in whole shards; it takes less than a second."""
 COUNT_SHARE, LENGTHS_SHARE = 0.35, 0.3

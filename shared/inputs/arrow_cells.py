@@ -106,6 +106,41 @@ def take(array: pa.Array, index: pa.Array) -> pa.Array:
         return pa.concat_arrays([array.slice(place, 1) for place in index.to_pylist()])
 
 
+def python_values(column: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:
+    """The cells for a text file; those that Python has no value for, such as far dates, as text. Raises InputError."""
+    try:
+        return list(column.to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException):
+        pass
+    try:
+        return list(column.cast(pa.string()).to_pylist())
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        raise InputError(
+            f"column {name}: its values of type {column.type} cannot be written as text ({_first_line(error)}); write "
+            "Parquet, or leave the column out of the input"
+        ) from error
+
+
+def parquet_error(error: pa.ArrowException, schema: pa.Schema) -> InputError:
+    """A type or value that Parquet cannot hold, naming the columns that are not of everyday types."""
+    plain = (
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_boolean,
+        pa.types.is_string,
+        pa.types.is_large_string,
+    )
+    suspects = [f"{one.name} ({one.type})" for one in schema if not any(test(one.type) for test in plain)]
+    return InputError(
+        f"Parquet cannot hold the columns ({_first_line(error)}), one of {', '.join(suspects)[:400]}; write JSON "
+        "lines, or leave the column out of the input"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def check_can_be_copied(field: pa.Field) -> None:
     """Raises InputError for a type that cannot be written into shards."""
     try:

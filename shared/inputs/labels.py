@@ -110,4 +110,11 @@ def label_text(label: Any) -> str:
     number = whole_number(label)
     if number is not None:
         return str(number)
-    return label if isinstance(label, str) else json.dumps(label, ensure_ascii=False, default=str)
+    if isinstance(label, str):
+        return label
+    if isinstance(label, bytes):
+        return label.decode("utf-8", "backslashreplace")
+    if isinstance(label, Decimal):
+        return str(int(label)) if label.is_finite() and label == label.to_integral_value() else str(label)
+    is_json = isinstance(label, (bool, int, float, list, tuple, dict)) or label is None
+    return json.dumps(label, ensure_ascii=False, default=str) if is_json else str(label)

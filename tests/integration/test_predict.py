@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,28 @@ def test_columns_of_the_input_are_not_overwritten(folder: Path, teacher: Path) -
     assert [row["second_predicted_label"] for row in rows] == [row["predicted_label"] for row in rows]
     same = run(teacher, data, data, code=2)
     assert "is one of the files of --data" in same.stderr
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "parquet"])
+def test_values_that_python_cannot_hold_are_written_or_refused_in_one_line(tmp_path: Path, suffix: str) -> None:
+    model = save_teacher(tmp_path / "model")
+    far, second = pa.array([10**7, 0], pa.date32()), pa.array([10**18, 0], pa.timestamp("s"))
+    months = pa.array([(1, 2, 3)] * 2, pa.month_day_nano_interval())
+    for column, is_text, in_parquet in ((far, "29349-01-26", True), (second, "", False), (months, "", False)):
+        table = pa.table({"text": ["good", "bad"], "x": column})
+        with pa.ipc.new_file(str(tmp_path / "x.arrow"), table.schema) as file:
+            file.write_table(table)
+        output = tmp_path / f"answers.{suffix}"
+        finished = call_main(
+            *("predict", "--model", str(model), "--data", str(tmp_path / "x.arrow"), "--output", str(output)),
+            *("--text-column", "text", "--dtype", "fp32", "--threads", "1"),
+            program="trainer",
+        )
+        assert "bug" not in finished.stderr
+        if finished.returncode:
+            assert re.search("column x|one of x", finished.stderr)
+            assert not in_parquet
+        elif suffix != "parquet":
+            assert is_text in output.read_text(encoding="utf-8")
+        else:
+            assert in_parquet

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from shared.errors import InputError, UsageError
 from shared.glue import get_task
 from shared.inputs.arrow_cells import to_array
-from shared.inputs.labels import is_number
+from shared.inputs.labels import is_number, label_text
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
@@ -96,7 +96,7 @@ class TaskSpec:
             if not is_number(str(label)):
                 raise InputError(f"{where}: label {str(label)[:40]!r} is not a number, and the task is a regression")
             return float(str(label))
-        index = find_label(self.labels, str(label))
+        index = find_label(self.labels, label_text(label))
         if index is None:
             raise InputError(
                 f"{where}: label {str(label)[:40]!r} matches none of the classes {', '.join(self.labels)[:120]}; "

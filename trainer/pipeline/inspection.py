@@ -26,6 +26,8 @@ from trainer.pipeline.config import DistillConfig
 MIN_ROWS, MIN_CLASS_ROWS = 100, 8
 MANY_CLASSES, ROWS_PER_CLASS = 100, 50
 NUMBERS_AS_CLASSES = 30
+MISSING = {"nan", "n/a", "na", "null", "none", "<na>", "#n/a"}
+"""Texts that other programs write for a missing value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,7 @@ class Inspection:
         if self.refused:
             first = self.refused[0]
             lines.append(f"{len(self.refused):,} rows set aside, such as {first.where}: {first.reason}")
+        lines += doubtful_classes(list(self.counts))
         return [*lines, *(f"decided: {one}" for one in self.decided)]
 
 
@@ -200,6 +203,25 @@ def _choose_columns(names: Sequence[str], config: DistillConfig) -> tuple[tuple[
     texts, _, decided = choose_columns(others, config.text_column, columns[0], config.data)
     name = columns[0] if len(columns) == 1 else "labels"
     return texts, name if name not in texts else f"{name}_of_row", decided
+
+
+def doubtful_classes(names: Sequence[str]) -> list[str]:
+    """What is probably wrong with the names of the classes, as lines."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    lines = [
+        f"doubtful: classes {', '.join(map(repr, same))} differ only in case or blanks; if they are one class, write "
+        "its labels alike"
+        for same in alike.values()
+        if len(same) > 1
+    ]
+    missing = [name for name in names if name.strip().casefold() in MISSING]
+    if missing:
+        lines.append(
+            f"doubtful: class {missing[0]!r} looks like a missing label; empty its cells to leave the rows out"
+        )
+    return lines
 
 
 def _check_enough(rows: list[SourceRow], config: DistillConfig) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from shared.errors import InputError, UsageError
-from shared.inputs.arrow_cells import to_array
+from shared.inputs.arrow_cells import parquet_error, python_values, to_array
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 
@@ -60,10 +60,16 @@ class _Parquet:
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         import pyarrow.parquet as pq
 
-        self._writer = pq.ParquetWriter(path, schema)
+        try:
+            self._writer = pq.ParquetWriter(path, schema)
+        except pa.ArrowException as error:
+            raise parquet_error(error, schema) from error
 
     def write(self, table: pa.Table) -> None:
-        self._writer.write_table(table)
+        try:
+            self._writer.write_table(table)
+        except pa.ArrowException as error:
+            raise parquet_error(error, table.schema) from error
 
     def close(self) -> None:
         self._writer.close()
@@ -74,8 +80,11 @@ class _JsonLines:
         self._file = path.open("w", encoding="utf-8", newline="\n")
 
     def write(self, table: pa.Table) -> None:
-        for row in table.to_pylist():
-            self._file.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
+        names = table.schema.names
+        columns = [python_values(column, name) for name, column in zip(names, table.columns, strict=True)]
+        for row in zip(*columns, strict=True):
+            cells = dict(zip(names, row, strict=True))
+            self._file.write(json.dumps(cells, ensure_ascii=False, default=_plain) + "\n")
 
     def close(self) -> None:
         self._file.close()
@@ -88,7 +97,10 @@ class _Delimited:
         self._writer.writerow(names)
 
     def write(self, table: pa.Table) -> None:
-        columns = [[_cell(value) for value in column.to_pylist()] for column in table.columns]
+        columns = [
+            map(_cell, python_values(column, name))
+            for name, column in zip(table.schema.names, table.columns, strict=True)
+        ]
         self._writer.writerows(zip(*columns, strict=True))
 
     def close(self) -> None:
@@ -98,6 +110,8 @@ class _Delimited:
 def _cell(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=_plain)
+    if isinstance(value, bytes):
+        return _plain(value)
     return "" if value is None else value
 
 

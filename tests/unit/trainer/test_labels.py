@@ -74,3 +74,13 @@ def test_labels_of_own_data() -> None:
     assert find_label(("A-", "a"), "A") is None
     spec = TaskSpec(name="t", labels=("LABEL_0", "LABEL_1"), metrics=("accuracy",))
     assert spec.encode_label(1, "f row 0") == 1.0
+
+
+def test_a_sign_and_what_divides_numbers_are_part_of_a_name() -> None:
+    assert find_label(("0", "1"), "-1") is None
+    assert find_label(("-1", "1"), " -1 ") == 0
+    assert find_label(("1-2", "3-4"), "12") is None
+    assert find_label(("2020-01-01", "other"), "20200101") is None
+    assert find_label(("10 - 19", "20 - 29"), "10-19") == 0
+    assert find_label(("label-1", "label 2"), "LABEL_1") == 0
+    assert renamed(("-1", "1"), "-1=bad,1=good") == ("bad", "good")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import datetime
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.inputs.labels import label_text
 from shared.inputs.options import InputOptions
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
@@ -96,3 +99,19 @@ def test_json_labels_of_several_types_stay_apart_where_they_differ(tmp_path: Pat
     values = [1, "1", 1.0, "01", True]
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"text": "a", "y": value}) for value in values))
     assert labels_of(tmp_path / "x.jsonl") == (["1", "1", "1", "01", "true"], pa.string(), [])
+
+
+@pytest.mark.parametrize(
+    ("label", "text"),
+    [
+        (Decimal("1"), "1"),
+        (Decimal("0.00"), "0"),
+        (Decimal("1.50"), "1.50"),
+        (datetime.date(2020, 1, 2), "2020-01-02"),
+        (b"good", "good"),
+        (b"\xff", "\\xff"),
+        (True, "true"),
+    ],
+)
+def test_values_that_json_has_no_form_for_are_their_text(label: object, text: str) -> None:
+    assert label_text(label) == text

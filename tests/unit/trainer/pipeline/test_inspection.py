@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from trainer.pipeline.config import DistillConfig
-from trainer.pipeline.inspection import Inspection, inspect
+from trainer.pipeline.inspection import Inspection, doubtful_classes, inspect
 from trainer.pipeline.parts import DEV, TEST, assign_parts
 
 
@@ -51,3 +55,24 @@ def test_every_label_has_rows_to_choose_and_to_test_on(tmp_path: Path) -> None:
         apart = [row.label for row, one in zip(found.rows, parts, strict=True) if one == part]
         assert {label for labels in apart for label in labels} == set(found.counts)
         assert [] in apart
+
+
+def test_classes_that_are_probably_one_are_named() -> None:
+    assert doubtful_classes(["bad", "good", "good film"]) == []
+    assert doubtful_classes(["bad", "Good", "good ", "good"]) == [
+        "doubtful: classes 'Good', 'good ', 'good' differ only in case or blanks; if they are one class, write its "
+        "labels alike"
+    ]
+    assert doubtful_classes(["bad", "NaN"]) == [
+        "doubtful: class 'NaN' looks like a missing label; empty its cells to leave the rows out"
+    ]
+
+
+def test_decimal_labels_are_the_numbers_that_they_are(tmp_path: Path) -> None:
+    values = [Decimal(index % 5) / 2 for index in range(120)]
+    table = pa.table(
+        {"text": [f"text {index}" for index in range(120)], "score": pa.array(values, pa.decimal128(4, 2))}
+    )
+    pq.write_table(table, tmp_path / "x.parquet")
+    found = inspected(tmp_path / "x.parquet", label_column="score", regression=True)
+    assert any("from 0 to 2" in line for line in found.description("x"))
