@@ -261,7 +261,7 @@ class ServeConfig(ModelChoice):
     port: int = runtime(8000, "Port to listen on; 0 picks a free one and logs it in the first line.", ge=0, le=65535)
     token_file: str | None = runtime(
         None,
-        "File with one bearer token per line, perhaps with a name and limits; read again on SIGHUP. "
+        "File with one bearer token per line, perhaps with a name and limits; read again when it changes. "
         "AUGMENT_SERVICE_TOKENS adds comma-separated ones.",
     )
     allow_without_token: bool = runtime(

@@ -40,6 +40,11 @@ def model_folder(path: str, option: str = "model") -> str:
                 f"{option} {path}: no such folder here, and no such model in the hub's cache (HF_HUB_OFFLINE is set)"
             )
         return path
+    if (folder / "adapter_config.json").is_file() and not (folder / CONFIG).is_file():
+        raise ModelError(
+            f"{option} {path} is an adapter, such as LoRA's, not a model: merge it into its model (merge_and_unload), "
+            "and save that with its tokenizer"
+        )
     if not is_run(folder):
         return path
     if not (folder / "model" / CONFIG).is_file():
@@ -91,11 +96,20 @@ def check_tokenizer_fits(tokenizer: Any, num_embeddings: int, path: str, option:
 
 
 def check_tokenizer_is_fast(tokenizer: Any, path: str, option: str) -> None:
-    """Raises ModelError for a tokenizer without character offsets, such as BERTweet's and Japanese BERT's."""
+    """Raises ModelError for a tokenizer without character offsets, such as BERTweet's and Japanese BERT's.
+
+    Also for one without words: transformers makes it, without an error, where a model was saved without its tokenizer.
+    """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ModelError(
             f"{option} {path} has no fast tokenizer (tokenizer.json or vocab.txt), which is needed for character "
             "offsets: save one with the model, or use a model that has one"
+        )
+    # An empty SentencePiece vocabulary has the mark of a space.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)) + 1:
+        raise ModelError(
+            f"{option} {path} has no tokenizer (tokenizer.json or vocab.txt): save the one that the model was trained "
+            "with into the folder (tokenizer.save_pretrained)"
         )
 
 

@@ -24,6 +24,11 @@ class Access:
         """Whether requests must carry a token."""
         return bool(self._tokens)
 
+    @property
+    def tokens(self) -> list[Token]:
+        """The tokens that are accepted, in their order."""
+        return [token for _, token in self._tokens]
+
     def replace(self, tokens: Iterable[Token]) -> None:
         """Accept these tokens from now on. A token that was there before keeps what it has in use."""
         usages = {digest: token.usage for digest, token in self._tokens}

@@ -31,6 +31,7 @@ from augment_service.service.page_routes import add_page
 from augment_service.service.state import LoadModels, State
 from augment_service.service.state_routes import add_state_routes
 from augment_service.service.text_routes import add_text_routes
+from augment_service.service.token_watch import TokenWatch
 from augment_service.service.traces import make_tracer
 
 DESCRIPTION = (
@@ -49,6 +50,7 @@ class AppSettings:
     """Everything that the operator chose, except for the models."""
 
     access: Access
+    token_file: str | None
     limits: Limits
     middleware: MiddlewareSettings
     cache_bytes: int
@@ -64,6 +66,7 @@ class AppSettings:
         """The settings in the options of `augment_service serve`."""
         return cls(
             access=access,
+            token_file=config.token_file,
             limits=Limits(**{one.name: getattr(config, one.name) for one in fields(Limits)}),
             middleware=MiddlewareSettings(
                 max_body_bytes=config.max_body_bytes,
@@ -88,21 +91,22 @@ class AppSettings:
 def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
     """The application. `load_models` runs in the background after the start, so that health checks answer at once."""
     state, metrics = State(), ServiceMetrics()
+    watch = TokenWatch(settings.access, settings.token_file) if settings.token_file is not None else None
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         sys.setswitchinterval(SWITCH_SECONDS)
-        loading = asyncio.create_task(
-            state.load(
-                load_models,
-                cache_bytes=settings.cache_bytes,
-                max_tokens=settings.limits.max_request_tokens,
-                metrics=metrics,
-            )
+        loading = state.load(
+            load_models,
+            cache_bytes=settings.cache_bytes,
+            max_tokens=settings.limits.max_request_tokens,
+            metrics=metrics,
         )
+        tasks = [asyncio.create_task(one) for one in (loading, *([watch.run()] if watch is not None else []))]
         yield
-        loading.cancel()
-        await asyncio.gather(loading, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await state.close()
 
     app = FastAPI(
@@ -115,7 +119,7 @@ def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.state.service = state
+    app.state.service, app.state.token_watch = state, watch
     gate = Gate(
         max_requests=settings.max_requests,
         max_answer_bytes=settings.max_answer_bytes,

@@ -63,7 +63,7 @@ class PassReport:
 
 
 def ignore_report(_: PassReport) -> None:
-    """Report nothing: Ray Serve replicas have no metrics of their own."""
+    """Report nothing."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from ray import serve
 from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
@@ -27,8 +28,9 @@ from augment_service.service.access import Access
 from augment_service.service.app import AppSettings, create_app
 from augment_service.service.environment import log_unknown_variables
 from augment_service.service.info import ModelInfo, of_masked_lm, of_vectors
-from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.metrics import PassMetrics, ServiceMetrics, WordMetrics
 from augment_service.service.models import Models, load_batcher, load_neighbours
+from augment_service.service.ray_export import RayExport
 from augment_service.service.tokens import read_tokens
 from shared.cli.logs import configure_logs
 from shared.cli.values import over_environment
@@ -48,7 +50,10 @@ class MaskedLM:
     def __init__(self, config: ServeConfig) -> None:
         configure_logs(config.log_format, config.log_level)
         keep_freed_memory()
-        self._config, self._batcher = config, load_batcher(config)
+        metrics = PassMetrics(CollectorRegistry())
+        self._config, self._batcher = config, load_batcher(config, metrics.passed)
+        metrics.watch(self._batcher)
+        RayExport(metrics.registry).start()
 
     async def lexicon(self) -> Lexicon:
         """What the ingress needs to know about the model."""
@@ -75,6 +80,9 @@ class Glove:
     def __init__(self, config: ServeConfig) -> None:
         configure_logs(config.log_format, config.log_level)
         self._config, self._neighbours = config, load_neighbours(config)
+        metrics = WordMetrics(CollectorRegistry())
+        metrics.watch(self._neighbours)
+        RayExport(metrics.registry).start()
 
     async def info(self) -> ModelInfo:
         """Facts of the vectors, for /info."""
@@ -117,7 +125,9 @@ class Ingress:
         # of each request to its answer, and to the request, where the application finds it.
         only_loopback = not access.needs_token and not config.allow_without_token
         settings = AppSettings.of(config, access, only_loopback_hosts=only_loopback, sends_request_id=False)
-        return create_app(load, settings)
+        app = create_app(load, settings)
+        RayExport(app.state.metrics.registry).start()
+        return app
 
 
 class RemoteModels:

@@ -12,7 +12,7 @@ from augment_service.config import ServeConfig
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.presence import check_models_exist
 from augment_service.service.info import of_masked_lm, of_vectors
-from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.metrics import PassMetrics, ServiceMetrics, WordMetrics
 from augment_service.service.models import LocalModels, load_batcher, load_neighbours
 from shared.embedded import EMBEDDED
 from shared.errors import ModelError
@@ -36,20 +36,16 @@ def is_path(name: str) -> bool:
 
 async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> LocalModels:
     """Masked LM and vectors, loaded in parallel on two threads. Raises ModelError."""
+    passes = PassMetrics(metrics.registry)
     batcher, neighbours = await asyncio.gather(
-        with_retries(lambda: load_batcher(config, metrics.passed), config.mlm),
+        with_retries(lambda: load_batcher(config, passes.passed), config.mlm),
         asyncio.to_thread(load_neighbours, config),
     )
     vectors = neighbours.vectors
     assert isinstance(vectors, GloveVectors)
     mlm_info = await asyncio.to_thread(of_masked_lm, config, batcher.masked_lm, batcher.batch_tokens)
-    metrics.watch_queue(
-        queued_tokens=lambda: batcher.queued_tokens,
-        tokens_per_second=lambda: batcher.tokens_per_second,
-        queued_words=lambda: neighbours.queued_words,
-        words_per_second=lambda: neighbours.words_per_second,
-    )
-    metrics.shares_passes.set(int(batcher.shares_passes))
+    passes.watch(batcher)
+    WordMetrics(metrics.registry).watch(neighbours)
     return LocalModels(batcher, neighbours, {"mlm": mlm_info, "glove": of_vectors(config, vectors)})
 
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the service, in their own registry."""
+"""Prometheus metrics of the service, in a registry of their own: those of the application, and those of each model."""
 
 from __future__ import annotations
 
@@ -10,36 +10,83 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from augment_service.service.info import build_info
 
 if TYPE_CHECKING:
-    from augment_service.service.batcher import PassReport
+    from augment_service.service.batcher import PassBatcher, PassReport
     from augment_service.service.cache import ByteLru
     from augment_service.service.info import ModelInfo
+    from augment_service.service.neighbours import NeighbourBatcher
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
-class ServiceMetrics:
-    """All metrics. Label values come from small fixed sets; nothing that a client sends becomes a label."""
+class _Metrics:
+    """Makes metrics in a registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"augment_service_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(f"augment_service_{name}", text, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"augment_service_{name}", text, labels, buckets=buckets, registry=self.registry)
+
+
+class PassMetrics(_Metrics):
+    """Metrics of the masked LM, in the process that holds it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__(registry)
+        self._inputs = self._histogram("pass_inputs", "Masked inputs in a model pass.", _COUNTS)
+        self._tokens = self._histogram("pass_tokens", "Tokens in a model pass.", _COUNTS)
+        self._requests = self._histogram("pass_requests", "Requests that shared a model pass.", _COUNTS)
+        self._seconds = self._histogram("pass_seconds", "Duration of a model pass.", _SECONDS)
+        self._wait_seconds = self._histogram("queue_wait_seconds", "Longest wait of a request in a pass.", _SECONDS)
+
+    def passed(self, report: PassReport) -> None:
+        """Record one model pass."""
+        self._inputs.observe(report.num_inputs)
+        self._tokens.observe(report.num_tokens)
+        self._requests.observe(report.num_requests)
+        self._seconds.observe(report.seconds)
+        self._wait_seconds.observe(report.waited_seconds)
+
+    def watch(self, batcher: PassBatcher) -> None:
+        """Export the length of the queue, the throughput, and whether requests share passes."""
+        self._gauge("queue_tokens", "Tokens waiting for a model pass.").set_function(lambda: batcher.queued_tokens)
+        rate = self._gauge("tokens_per_second", "Throughput of recent full passes.")
+        rate.set_function(lambda: batcher.tokens_per_second)
+        text = "1 when requests share model passes, 0 when results on this machine depend on the batch."
+        self._gauge("shares_passes", text).set(int(batcher.shares_passes))
+
+
+class WordMetrics(_Metrics):
+    """Metrics of the word vectors, in the process that holds them."""
+
+    def watch(self, neighbours: NeighbourBatcher) -> None:
+        """Export the length of the queue and the throughput."""
+        self._gauge("queue_words", "Words waiting for the word vectors.").set_function(lambda: neighbours.queued_words)
+        rate = self._gauge("words_per_second", "Throughput of the word vectors.")
+        rate.set_function(lambda: neighbours.words_per_second)
+
+
+class ServiceMetrics(_Metrics):
+    """Metrics of the application. Label values come from small fixed sets, and nothing of a client's is among them."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        super().__init__(CollectorRegistry())
         self._requests = self._counter("requests", "Requests by route and status.", "route", "status")
         self._seconds = self._histogram("request_seconds", "Time to the last byte.", _SECONDS, "route")
         self._rejected = self._counter("rejected", "Requests rejected, by problem code.", "code")
         self.samples = self._counter("samples", "Samples drawn.")
         self._cache = self._counter("cache_lookups", "Cache lookups of a text's candidates.", "outcome")
-        self._pass_inputs = self._histogram("pass_inputs", "Masked inputs in a model pass.", _COUNTS)
-        self._pass_tokens = self._histogram("pass_tokens", "Tokens in a model pass.", _COUNTS)
-        self._pass_requests = self._histogram("pass_requests", "Requests that shared a model pass.", _COUNTS)
-        self._pass_seconds = self._histogram("pass_seconds", "Duration of a model pass.", _SECONDS)
-        self._wait_seconds = self._histogram("queue_wait_seconds", "Longest wait of a request in a pass.", _SECONDS)
         self._slow = self._counter("slow_requests", "Requests that took longer than --slow-seconds.", "route")
         self._tokens = self._counter("token_requests", "Requests with an access token, by its name.", "token")
         self.in_flight = self._gauge("requests_in_flight", "Requests in flight.")
         self.ready = self._gauge("ready", "1 when the models are loaded and requests are accepted.")
-        self.shares_passes = self._gauge(
-            "shares_passes", "1 when requests share model passes, 0 when results on this machine depend on the batch."
-        )
         self._hit, self._miss = self._cache.labels("hit"), self._cache.labels("miss")
         Info("augment_service_build", "Versions of what runs.", registry=self.registry).info(build_info())
         ProcessCollector(registry=self.registry)
@@ -77,14 +124,6 @@ class ServiceMetrics:
         """Count one cache lookup."""
         (self._hit if is_hit else self._miss).inc()
 
-    def passed(self, report: PassReport) -> None:
-        """Record one model pass."""
-        self._pass_inputs.observe(report.num_inputs)
-        self._pass_tokens.observe(report.num_tokens)
-        self._pass_requests.observe(report.num_requests)
-        self._pass_seconds.observe(report.seconds)
-        self._wait_seconds.observe(report.waited_seconds)
-
     def watch_cache(self, cache: ByteLru[Any]) -> None:
         """Export the size of the cache."""
         self._gauge("cache_bytes", "Bytes of cached candidates.").set_function(lambda: cache.num_bytes)
@@ -93,29 +132,6 @@ class ServiceMetrics:
     def watch_memory(self, reserved_bytes: Callable[[], int]) -> None:
         """Export what the requests in flight hold of the memory budget."""
         self._gauge("reserved_bytes", "Bytes of the memory budget held by requests.").set_function(reserved_bytes)
-
-    def watch_queue(
-        self,
-        *,
-        queued_tokens: Callable[[], int],
-        tokens_per_second: Callable[[], float],
-        queued_words: Callable[[], int],
-        words_per_second: Callable[[], float],
-    ) -> None:
-        """Export the length of both queues and the throughput of both models."""
-        self._gauge("queue_tokens", "Tokens waiting for a model pass.").set_function(queued_tokens)
-        self._gauge("tokens_per_second", "Throughput of recent full passes.").set_function(tokens_per_second)
-        self._gauge("queue_words", "Words waiting for the word vectors.").set_function(queued_words)
-        self._gauge("words_per_second", "Throughput of the word vectors.").set_function(words_per_second)
-
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"augment_service_{name}", text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"augment_service_{name}", text, registry=self.registry)
-
-    def _histogram(self, name: str, text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
-        return Histogram(f"augment_service_{name}", text, labels, buckets=buckets, registry=self.registry)
 
 
 def _texts(values: Mapping[str, Any]) -> dict[str, str]:

@@ -79,8 +79,8 @@ def run_command(config: ServeConfig) -> CommandResult:
         server_config, app.state.service, drain_delay=config.drain_delay, drain_seconds=config.drain_seconds
     )
     server.admin = admin
-    if config.token_file is not None:
-        server.on_hangup = lambda: reread_tokens(access, config.token_file)
+    if app.state.token_watch is not None:
+        server.on_hangup = app.state.token_watch.read
     server.run(sockets=[listener])
     if server.failure:
         raise ModelError(server.failure)
@@ -96,17 +96,6 @@ def local_app(config: ServeConfig, access: Access) -> FastAPI:
 
     only_loopback = not access.needs_token and not config.allow_without_token and is_loopback(config.host)
     return create_app(load, AppSettings.of(config, access, only_loopback_hosts=only_loopback))
-
-
-def reread_tokens(access: Access, token_file: str | None) -> None:
-    """Accept the tokens that the file contains now. A file that cannot be used changes nothing, and is logged."""
-    try:
-        tokens = read_tokens(token_file)
-    except UsageError as error:
-        logger.error("tokens_not_read: the old ones stay valid", extra={"fields": {"error": str(error)}})
-        return
-    access.replace(tokens)
-    logger.info("tokens_read", extra={"fields": {"tokens": len(tokens)}})
 
 
 def _url(listener: socket.socket) -> str:

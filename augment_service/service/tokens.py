@@ -6,6 +6,7 @@ import math
 import os
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,10 +76,9 @@ def read_tokens(token_file: str | None) -> list[Token]:
     tokens = [_token(part, f"{TOKENS_VARIABLE}: token {n}", n) for n, part in enumerate(filter(None, parts), start=1)]
     if token_file is not None:
         tokens += _from_file(token_file, len(tokens))
-    names = [one.name for one in tokens]
-    for one in tokens:
-        if names.count(one.name) > 1:
-            raise UsageError(f"two tokens have the name {one.name}; give each its own")
+    for name, count in Counter(one.name for one in tokens).items():
+        if count > 1:
+            raise UsageError(f"two tokens have the name {name}; give each its own")
     return tokens
 
 

@@ -8,7 +8,7 @@ from shared.cli.config import CommandConfig, identity
 
 
 class TableFormat(CommandConfig):
-    """How the TSV and CSV files of a command are written, where detection is not enough."""
+    """How the text files of a command are written, where detection is not enough."""
 
     group: ClassVar[str] = "Table format"
 
@@ -19,7 +19,9 @@ class TableFormat(CommandConfig):
     escape: Literal["auto", "backslash", "none"] = identity(
         "auto", "Whether a backslash escapes quotes, as Spark and MySQL write them."
     )
-    encoding: str = identity("auto", "Encoding of text tables, such as cp1252; auto is UTF-8, or what a mark says.")
+    encoding: str = identity(
+        "auto", "Encoding of TSV, CSV and JSON files, such as cp1252; auto is UTF-8, or what a mark says."
+    )
     header: Literal["auto", "yes", "no"] = identity(
         "auto", "Whether the first row has names; without one, columns are named by index."
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from shared.errors import InputError
 from shared.inputs.arrow_records import arrow_batches, class_names
-from shared.inputs.dialect import Dialect, dialect_of
+from shared.inputs.dialect import Dialect, dialect_of, text_encoding
 from shared.inputs.json_records import json_records, json_type, json_types
 from shared.inputs.options import InputOptions
 from shared.inputs.records import text_records
@@ -21,13 +21,14 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How one file is read. names: its columns, in its order. schema: of Parquet and Arrow files."""
+    """How one file is read. names: its columns, in its order. schema: of Parquet and Arrow files. encoding: of JSON."""
 
     path: str
     kind: str
     names: tuple[str, ...]
     dialect: Dialect | None = None
     schema: pa.Schema | None = None
+    encoding: str = "utf-8"
     json_kinds: dict[str, set[str]] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -171,10 +172,12 @@ def _layout_of(path: str, options: InputOptions) -> Layout | None:
     if _is_empty(path):
         return None
     if kind == "jsonl":
-        kinds = json_types(path)
-        if not kinds and next(json_records(path, ()), None) is None:
+        with open_table(path) as file:
+            encoding = text_encoding(path, file.read(4), options.encoding)
+        kinds = json_types(path, encoding)
+        if not kinds and next(json_records(path, (), encoding), None) is None:
             return None
-        return Layout(path=path, kind=kind, names=tuple(kinds), json_kinds=kinds)
+        return Layout(path=path, kind=kind, names=tuple(kinds), json_kinds=kinds, encoding=encoding)
     dialect = dialect_of(path, options)
     return Layout(path=path, kind=kind, names=_text_names(path, dialect), dialect=dialect)
 

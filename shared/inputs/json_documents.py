@@ -7,18 +7,18 @@ import json
 from typing import Any
 
 from shared.errors import InputError
-from shared.inputs.table_files import open_table
+from shared.inputs.table_files import open_as_utf8
 
 MAX_DOCUMENT_BYTES = 1 << 28
 
 
-def document_rows(path: str) -> list[Any] | None:
+def document_rows(path: str, encoding: str = "utf-8") -> list[Any] | None:
     """The rows of a file that is one object; None for lines of objects. Raises InputError for a document too large.
 
     By columns: {"text": {"0": ..., "1": ...}, ...} or {"text": [..., ...], ...}. By rows: one member is a list of
     objects, and all others are neither lists nor objects. Any other object is a row of its own.
     """
-    with open_table(path) as file:
+    with open_as_utf8(path, encoding) as file:
         first = file.readline(MAX_DOCUMENT_BYTES).removeprefix(codecs.BOM_UTF8)
         while first.isspace():
             first = file.readline(MAX_DOCUMENT_BYTES)

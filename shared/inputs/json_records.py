@@ -1,4 +1,5 @@
-"""JSON -> records: an object a line, or one array of objects with any line breaks. Values keep their types."""
+"""JSON -> records: an object a line, or objects with any line breaks, in one array or one after another, as `jq` writes
+them. Values keep their types."""
 
 from __future__ import annotations
 
@@ -13,15 +14,15 @@ from shared.errors import InputError
 from shared.inputs.arrow_cells import ArrowCell
 from shared.inputs.json_documents import document_rows
 from shared.inputs.records import Record
-from shared.inputs.table_files import open_table
+from shared.inputs.table_files import open_as_utf8
 
 _BLOCK = 1 << 20
 _SPACE = " \t\r\n"
 
 
-def json_records(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
+def json_records(path: str, columns: Sequence[str] | None, encoding: str = "utf-8") -> Iterator[Record]:
     """Every row of a file. cells: its values of `columns`, or one cell with the whole object. Raises InputError."""
-    place, values = _values(path)
+    place, values = _values(path, encoding)
     for number, loaded, raw in values:
         if isinstance(loaded, _Broken):
             yield Record(path, place, number, None, loaded.reason, raw)
@@ -31,10 +32,10 @@ def json_records(path: str, columns: Sequence[str] | None) -> Iterator[Record]:
             yield Record(path, place, number, [loaded] if columns is None else [*map(loaded.get, columns)], "", raw)
 
 
-def json_types(path: str) -> dict[str, set[str]]:
+def json_types(path: str, encoding: str = "utf-8") -> dict[str, set[str]]:
     """The columns of all rows, and the kinds of their values. Raises InputError."""
     kinds: dict[str, set[str]] = {}
-    for record in json_records(path, None):
+    for record in json_records(path, None, encoding):
         if record.cells is not None:
             for name, value in record.cells[0].items():
                 kinds.setdefault(name, set()).add(_kind(value))
@@ -79,40 +80,60 @@ class _Broken:
         self.reason = reason
 
 
-def _values(path: str) -> tuple[str, Iterator[tuple[int, Any, bytes | str | None]]]:
+def _values(path: str, encoding: str) -> tuple[str, Iterator[tuple[int, Any, bytes | str | None]]]:
     """What its numbers count, and each value with its number and its source."""
-    if _is_array(path):
-        return "row", _array(path)
-    rows = document_rows(path)
+    if _is_array(path, encoding):
+        return "row", _array(path, encoding)
+    rows = document_rows(path, encoding)
     if rows is not None:
         return "row", ((number, row, None) for number, row in enumerate(rows))
-    return "line", _lines(path)
+    if _is_stream(path, encoding):
+        return "row", _array(path, encoding, is_stream=True)
+    return "line", _lines(path, encoding)
 
 
-def _is_array(path: str) -> bool:
-    with open_table(path) as file:
+def _is_array(path: str, encoding: str) -> bool:
+    with open_as_utf8(path, encoding) as file:
         while block := file.read(_BLOCK):
             if content := block.removeprefix(codecs.BOM_UTF8).strip():
                 return content.startswith(b"[")
     return False
 
 
-def _lines(path: str) -> Iterator[tuple[int, Any, bytes]]:
-    with open_table(path) as file:
+def _is_stream(path: str, encoding: str) -> bool:
+    """Whether the first object is not a line of its own, and another follows it."""
+    with open_as_utf8(path, encoding) as file:
+        text = file.read(_BLOCK).removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace").lstrip()
+    try:
+        first, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return False
+    is_line = text[end:].lstrip(" \t\r").startswith("\n") and "\n" not in text[:end]
+    return isinstance(first, dict) and not is_line and text[end:].lstrip().startswith("{")
+
+
+def _lines(path: str, encoding: str) -> Iterator[tuple[int, Any, bytes]]:
+    with open_as_utf8(path, encoding) as file:
         for number, line in enumerate(file, start=1):
             content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
             if not content.strip():
                 continue
             try:
                 yield number, json.loads(content), line
+            except UnicodeDecodeError as error:
+                hint = "--encoding reads others, such as cp1252"
+                yield number, _Broken(f"not UTF-8: {error.reason} at byte {error.start}; {hint}"), line
             except (ValueError, RecursionError) as error:
                 yield number, _Broken(f"not valid JSON: {error}"), line
 
 
-def _array(path: str) -> Iterator[tuple[int, Any, str]]:
-    """The elements of an array. After invalid JSON the next element cannot be found: raises InputError."""
+def _array(path: str, encoding: str, *, is_stream: bool = False) -> Iterator[tuple[int, Any, str]]:
+    """The elements of an array, or of a stream: values one after another.
+
+    After invalid JSON the next element cannot be found: raises InputError.
+    """
     decoder = json.JSONDecoder()
-    with open_table(path) as file:
+    with open_as_utf8(path, encoding) as file:
         decode = codecs.getincrementaldecoder("utf-8-sig")()
         text, at, number, at_end = "", 0, 0, False
 
@@ -133,8 +154,8 @@ def _array(path: str) -> Iterator[tuple[int, Any, str]]:
 
         try:
             next_mark()
-            at += 1
-            while next_mark() != "]":
+            at += not is_stream
+            while next_mark() != ("" if is_stream else "]"):
                 while True:
                     try:
                         value, end = decoder.raw_decode(text, at)
@@ -147,6 +168,8 @@ def _array(path: str) -> Iterator[tuple[int, Any, str]]:
                     more(max(_BLOCK, len(text)))
                 yield number, value, text[at:end]
                 number, at = number + 1, end
+                if is_stream:
+                    continue
                 if (mark := next_mark()) == ",":
                     at += 1
                 elif mark != "]":
@@ -154,5 +177,10 @@ def _array(path: str) -> Iterator[tuple[int, Any, str]]:
             at += 1
             if next_mark():
                 raise ValueError("text follows the array; write one object a line, or one array")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{path}: not UTF-8 after row {number}; --encoding reads others, such as cp1252"
+            ) from error
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not a valid JSON array after row {number}: {error}") from error
+            kind = "row of JSON objects" if is_stream else "JSON array"
+            raise InputError(f"{path}: not a valid {kind} after row {number}: {error}") from error

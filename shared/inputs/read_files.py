@@ -23,7 +23,7 @@ def _records(layout: Layout, header: Header, copied: Collection[str]) -> Iterato
     if layout.schema is not None:
         return arrow_records(layout.path, layout.kind, header.names, header.types, copied)
     if layout.dialect is None:
-        return json_records(layout.path, header.names)
+        return json_records(layout.path, header.names, layout.encoding)
     records = text_records(layout.path, layout.dialect, len(layout.names))
     return records if layout.names == header.names else _placed(records, layout, header)
 

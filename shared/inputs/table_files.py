@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import io
 import lzma
@@ -100,6 +101,47 @@ def _member(path: str) -> str:
     if len(names) != 1:
         raise InputError(f"{path}: it has {len(names)} tables; unpack it, and name the ones to read")
     return names[0]
+
+
+def open_as_utf8(path: str, encoding: str) -> IO[bytes]:
+    """The bytes of a table as UTF-8, whatever its encoding. Raises InputError, StoreError; while reading, too."""
+    file = open_table(path)
+    return file if encoding.startswith("utf-8") else io.BufferedReader(_Recoded(path, encoding, file), 1 << 20)
+
+
+class _Recoded(io.RawIOBase):
+    """A file's text as UTF-8. Raises InputError for bytes that are not of its encoding."""
+
+    def __init__(self, path: str, encoding: str, file: IO[bytes]) -> None:
+        super().__init__()
+        self._path, self._encoding, self._file = path, encoding, file
+        self._decode = codecs.getincrementaldecoder(encoding)().decode
+        self._ready = b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        """Fill the buffer; 0 at the end."""
+        while not self._ready:
+            block = self._file.read(1 << 20)
+            try:
+                # A lone surrogate stays one, and is refused where it is used.
+                self._ready = self._decode(block, not block).encode("utf-8", "surrogatepass")
+            except UnicodeError as error:
+                raise InputError(f"{self._path}: it is not {self._encoding}: {error}") from error
+            if not block:
+                break
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
+
+    def close(self) -> None:
+        """Close the file, too."""
+        if not self.closed:
+            self._file.close()
+            super().close()
 
 
 class _Decompressed(io.RawIOBase):

@@ -264,3 +264,15 @@ def test_values_that_python_cannot_hold_are_written_or_refused_in_one_line(tmp_p
             assert is_text in output.read_text(encoding="utf-8")
         else:
             assert in_parquet
+
+
+def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    folder = save_teacher(tmp_path / "model")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier.bias[0] = float("nan")
+    model.save_pretrained(folder)
+    data = save_rows(tmp_path / "x.csv", TEXTS[:4])
+    finished = run(folder, data, tmp_path / "answers.csv", code=1)
+    assert "not finite" in finished.stderr
+    assert not (tmp_path / "answers.csv").exists()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -99,7 +100,12 @@ class Logged(Protocol):
 
 def wait_for_log(server: Logged, text: str) -> None:
     """Wait until the log has the text, which servers write after their answer."""
-    deadline = time.monotonic() + 20
-    while text not in server.log and time.monotonic() < deadline:
+    wait_until(lambda: text in server.log, what=text)
+
+
+def wait_until(is_so: Callable[[], bool], *, what: str = "it did not happen", seconds: float = 20.0) -> None:
+    """Wait until it is so; fails after some time."""
+    deadline = time.monotonic() + seconds
+    while not (found := is_so()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert text in server.log
+    assert found, what

@@ -122,7 +122,13 @@ ALLOWED: Mapping[str, set[str]] = {
 }
 ONLY_IN: Mapping[str, set[str]] = {
     # Library -> folders or modules that may import it.
-    "ray": {"augment_service.job", "augment_service.service.deployments", "shared.compute", "trainer.workers"},
+    "ray": {
+        "augment_service.job",
+        "augment_service.service.deployments",
+        "augment_service.service.ray_export",
+        "shared.compute",
+        "trainer.workers",
+    },
     "fastapi": {"augment_service.service"},
     "starlette": {"augment_service.service"},
     "uvicorn": {"augment_service.service"},

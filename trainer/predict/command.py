@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import Progress, format_seconds
-from shared.errors import InputError, UsageError
+from shared.errors import InputError, ModelError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
 from shared.storage.objects import is_remote
 from shared.storage.store import local_path
 from shared.storage.whole_file import check_target, whole_file, whole_files
-from trainer.predict.columns import OutputColumns
+from trainer.predict.columns import Floats, OutputColumns
 from trainer.predict.config import PredictConfig
 from trainer.predict.models import Predictor, open_predictor
 from trainer.predict.writers import as_table, check_suffix, open_writer
@@ -94,7 +95,7 @@ def _write_table(config: PredictConfig, columns: OutputColumns, model: Predictor
             for one in chunk.refused:
                 quarantine.write(json.dumps(_record(one), ensure_ascii=False) + "\n")
             if chunk.rows:
-                logits = model.logits(*_texts(chunk), config.batch_size)
+                logits = _logits(config, chunk, model)
                 writer.write(as_table(schema, columns.columns(chunk.rows, logits)))
             done += len(chunk.rows)
             refused += len(chunk.refused)
@@ -112,7 +113,7 @@ def _write_submission(config: PredictConfig, columns: OutputColumns, model: Pred
             if chunk.refused:
                 first = chunk.refused[0]
                 raise InputError(f"{first.where}: {first.reason}; a submission must answer every row")
-            answers = columns.predicted(model.logits(*_texts(chunk), config.batch_size))
+            answers = columns.predicted(_logits(config, chunk, model))
             if columns.labels is None:
                 answers = [f"{min(max(value, 0.0), LONGEST_SCORE):.3f}" for value in answers]
             file.writelines(f"{done + place}\t{answer}\n" for place, answer in enumerate(answers))
@@ -136,6 +137,19 @@ def _chunks(config: PredictConfig, source: Source) -> Iterator[_Chunk]:
     if chunk.rows or chunk.refused:
         yield chunk
     progress.close()
+
+
+def _logits(config: PredictConfig, chunk: _Chunk, model: Predictor) -> Floats:
+    """(rows, C). Raises ModelError for a model that gives no numbers."""
+    logits = model.logits(*_texts(chunk), config.batch_size)
+    bad = np.flatnonzero(~np.isfinite(logits).all(-1))
+    if len(bad):
+        text = chunk.rows[bad[0]].text_a[:60]
+        raise ModelError(
+            f"--model {config.model} gives answers that are not finite, such as for {text!r}: its weights are damaged, "
+            "or --dtype fp32 is needed"
+        )
+    return logits
 
 
 def _texts(chunk: _Chunk) -> tuple[list[str], list[str] | None]:

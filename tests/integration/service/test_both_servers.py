@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.support.serve_cluster import ServeCluster
-from tests.support.service import TOKEN, Service, wait_for_log
+from tests.support.service import TOKEN, Service, wait_for_log, wait_until
 
+TOKENS = f"team-a: {TOKEN} per-minute=100000\n"
 BODY = {"texts": ["the quick brown fox"], "n_a": 1}
 SERVERS = ["uvicorn", pytest.param("ray", marks=pytest.mark.slow)]
 OPTIONS: dict[str, Any] = {
@@ -51,17 +52,26 @@ def serve_args(model_options: list[str]) -> dict[str, Any]:
     return {name.removeprefix("--"): int(value) if value.isdigit() else value for name, value in pairs}
 
 
+@pytest.fixture(scope="module")
+def token_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokens") / "tokens"
+    path.write_text(TOKENS, encoding="utf-8")
+    return path
+
+
 @pytest.fixture(scope="module", params=SERVERS)
 def operated(
-    request: pytest.FixtureRequest, model_options: list[str], tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    model_options: list[str],
+    token_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Service | ServeCluster]:
     """A service with most of an operator's options, several of which come from the environment."""
     folder = tmp_path_factory.mktemp("operated")
-    (folder / "tokens").write_text(f"team-a: {TOKEN} per-minute=100000\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in VARIABLES.items():
             patch.setenv(name, value)
-        started = start(request.param, model_options, folder, OPTIONS | {"token_file": str(folder / "tokens")})
+        started = start(request.param, model_options, folder, OPTIONS | {"token_file": str(token_file)})
     with started:
         yield started
 
@@ -184,6 +194,23 @@ def test_refusals_are_problem_documents(operated: Service | ServeCluster) -> Non
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
         wrong = client.get("/v1/augment")
         assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+
+
+def test_a_changed_token_file_is_read_again(operated: Service | ServeCluster, token_file: Path) -> None:
+    def is_accepted(token: str) -> bool:
+        with operated.client(token) as client:
+            return client.post("/v1/augment", json=BODY).status_code == 200
+
+    assert not is_accepted("a-second-token-of-the-tests")
+    token_file.write_text(f"{TOKENS}team-b: a-second-token-of-the-tests\n", encoding="utf-8")
+    wait_until(lambda: is_accepted("a-second-token-of-the-tests"))
+    token_file.write_text("team-b: short-secret\n", encoding="utf-8")
+    wait_for_log(operated, "tokens_not_read: the old ones stay valid")
+    assert is_accepted(TOKEN)
+    assert "short-secret" not in operated.log
+    token_file.write_text(TOKENS, encoding="utf-8")
+    wait_until(lambda: not is_accepted("a-second-token-of-the-tests"))
+    assert is_accepted(TOKEN)
 
 
 def test_info_and_metrics_describe_the_service(operated: Service | ServeCluster) -> None:

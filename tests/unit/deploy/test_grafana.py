@@ -113,6 +113,9 @@ def test_counters_are_read_as_rates_and_gauges_are_not() -> None:
 def test_scrape_and_provisioning_files_are_consistent() -> None:
     scrape = yaml.safe_load((GRAFANA / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"][0]
     assert scrape["honor_labels"] is True
+    rename = scrape["metric_relabel_configs"][0]
+    assert re.fullmatch(rename["regex"], "ray_augment_service_ready")
+    assert not re.fullmatch(rename["regex"], "ray_augment_rows_total")
     assert scrape["file_sd_configs"][0]["files"] == ["/tmp/ray/prom_metrics_service_discovery.json"]
     sources = yaml.safe_load((GRAFANA / "provisioning/datasources/prometheus.yaml").read_text(encoding="utf-8"))
     assert sources["datasources"][0]["type"] == dashboard()["templating"]["list"][0]["query"]

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import pytest
 import yaml
 from ray.serve.schema import ServeDeploySchema
 
+from augment_service.engine.glove import GloveVectors
+from augment_service.engine.masked_lm import MaskedLM
+from augment_service.service.batcher import PassBatcher
 from augment_service.service.cache import ByteLru
 from augment_service.service.deployments import build
-from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.metrics import PassMetrics, ServiceMetrics, WordMetrics
+from augment_service.service.neighbours import NeighbourBatcher
 from tests.unit.deploy.test_grafana import SCHEMA
 from tests.unit.deploy.test_kuberay import closed, faults, validators
 
@@ -72,9 +76,8 @@ def test_the_dashboard_shows_exactly_the_metrics_of_the_service() -> None:
     metrics = ServiceMetrics()
     metrics.watch_cache(ByteLru(0))
     metrics.watch_memory(lambda: 0)
-    metrics.watch_queue(
-        queued_tokens=lambda: 0, tokens_per_second=lambda: 0.0, queued_words=lambda: 0, words_per_second=lambda: 0.0
-    )
+    PassMetrics(metrics.registry).watch(PassBatcher(masked_lm=cast(MaskedLM, None), batch_tokens=1))
+    WordMetrics(metrics.registry).watch(NeighbourBatcher(vectors=cast(GloveVectors, None)))
     metrics.show_models({})
     names = metrics.registry._names_to_collectors
     known = {name.removesuffix("_created") for name in names if name.startswith("augment_service_")}

@@ -201,3 +201,25 @@ def test_a_file_or_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
         model_folder(str(tmp_path / "config.json"), "--teacher")
     with pytest.raises(ExpectedError, match="has not finished"):
         model_folder(str(tmp_path), "--teacher")
+
+
+def test_a_model_without_a_tokenizer_is_refused_not_given_an_empty_one(
+    masked_lm: Path, teacher: Path, tmp_path: Path
+) -> None:
+    for name, source in (("mlm", masked_lm), ("teacher", teacher)):
+        shutil.copytree(source, tmp_path / name)
+        for file in [*(tmp_path / name).glob("tokenizer*"), *(tmp_path / name).glob("vocab*")]:
+            file.unlink()
+    for read in (
+        lambda: load_tokenizer(str(tmp_path / "teacher")),
+        lambda: MaskedLM.load(str(tmp_path / "mlm"), "cpu", "fp32"),
+        lambda: load_saved_classifier(str(tmp_path / "teacher"), "--model"),
+    ):
+        with pytest.raises(ModelError, match="tokenizer"):
+            read()
+
+
+def test_an_adapter_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"is an adapter.*merge_and_unload"):
+        load_classifier(str(tmp_path))

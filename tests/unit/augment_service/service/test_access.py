@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from augment_service.service.access import Access, check_binding, is_loopback
+from augment_service.service.token_watch import TokenWatch
 from augment_service.service.tokens import Token, TokenLimitError, read_tokens
 from shared.errors import UsageError
 
@@ -138,3 +140,35 @@ def test_a_token_may_start_so_many_requests_per_minute(monkeypatch: pytest.Monke
         one.begin()
     with pytest.raises(TokenLimitError):
         one.begin()
+
+
+def test_a_changed_file_is_accepted_when_two_looks_in_a_row_find_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first look may see half of what is being written, and half of a token is long enough to be one."""
+    monkeypatch.delenv("AUGMENT_SERVICE_TOKENS", raising=False)
+    path = tmp_path / "tokens"
+
+    def names_after(text: str) -> list[str]:
+        path.write_text(text, encoding="utf-8")
+        asyncio.run(watch.look())
+        return [one.name for one in access.tokens]
+
+    path.write_text("a: one-token-that-is-long", encoding="utf-8")
+    access = Access(read_tokens(str(path)))
+    watch = TokenWatch(access, str(path))
+    half, whole = (
+        "a: one-token-that-is-long\nb: two-token-that-is",
+        "a: one-token-that-is-long\nb: two-token-that-is-long",
+    )
+    assert names_after(half) == ["a"]
+    assert names_after(whole) == ["a"]
+    assert names_after(whole) == ["a", "b"]
+    assert access.find(b"Bearer two-token-that-is") is None
+    assert names_after("") == names_after("") == ["a", "b"]
+    assert [one.getMessage() for one in caplog.records if one.levelname == "ERROR"] == [
+        "tokens_not_read: the old ones stay valid"
+    ]
+    assert names_after(half) == ["a", "b"]
+    watch.read()
+    assert access.find(b"Bearer two-token-that-is") is not None

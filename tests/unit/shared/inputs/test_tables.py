@@ -229,3 +229,43 @@ def test_no_two_columns_of_a_shard_have_one_name(tmp_path: Path) -> None:
     (tmp_path / "x.tsv").write_text("text\tn\tn_input\tn_input_2\n" + "a\t1\t2\t3\n")
     names = [field.name for field in source_of(tmp_path / "x.tsv").rest_fields]
     assert names == ["n_input_3", "n_input", "n_input_2"]
+
+
+@pytest.mark.parametrize("form", ["lines", "array", "document", "stream"])
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "cp1252"])
+def test_json_in_any_encoding_and_form(tmp_path: Path, encoding: str, form: str) -> None:
+    rows = [{"text": f"ein schöner Film {index}", "label": index} for index in range(3)]
+    written = {
+        "lines": "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows),
+        "array": json.dumps(rows, ensure_ascii=False, indent=1),
+        "document": json.dumps({"data": rows}, ensure_ascii=False, indent=1),
+        "stream": "\n".join(json.dumps(row, ensure_ascii=False, indent=2) for row in rows),
+    }
+    path = tmp_path / "x.json"
+    path.write_bytes(written[form].encode(encoding))
+    options = {"encoding": encoding} if encoding == "cp1252" else {}
+    assert texts_of(path, **options) == [row["text"] for row in rows]
+
+
+def test_json_that_is_not_utf_8_says_which_option_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes('{"text": "plain"}\n{"text": "schön"}\n'.encode("latin-1"))
+    first, second = source_of(path).rows()
+    assert isinstance(first, SourceRow)
+    assert isinstance(second, QuarantinedRow)
+    assert "--encoding" in second.reason
+    path.write_bytes('[{"text": "schön"}]'.encode("latin-1"))
+    with pytest.raises(InputError, match="not UTF-8 after row 0; --encoding"):
+        source_of(path)
+    path.write_bytes('{"text": "plain"}\n'.encode("utf-16-le"))
+    with pytest.raises(InputError, match="name its encoding"):
+        source_of(path)
+
+
+def test_objects_one_after_another_are_rows(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text('{"text": "a"}{"text": "b"} {"text": "c"}\n{"text": "d"}')
+    assert texts_of(path) == ["a", "b", "c", "d"]
+    path.write_text('{\n "text": "a"\n}\n{\n "text": \n')
+    with pytest.raises(InputError, match="not a valid row of JSON objects after row 1"):
+        source_of(path)
