@@ -58,8 +58,10 @@ def test_the_largest_answers_that_are_admitted_at_once_take_no_more_than_the_bud
     """Unless answers are computed, held and sent at the same time, the check of the memory would prove nothing."""
     outcome = outcome_of(roomy, "admitted answers", 24, 40.0, ROOMY_BUDGET + ROOMY_CACHE)
     assert outcome.tally.faults == []
-    assert outcome.tally.statuses[200] >= 1
+    # Large answers are admitted and refused at the same time, while nearly all the small requests are answered.
+    assert set(outcome.tally.statuses) == {200, 503}
+    small = len(outcome.during.seconds)
+    assert small >= 0.9 * (small + outcome.during.refused)
     assert outcome.reserved > ROOMY_BUDGET / 3
     assert outcome.peak < outcome.allowed
     assert outcome.descriptors_left <= 0
-    assert set(outcome.tally.statuses) <= {200, 503, 504}
