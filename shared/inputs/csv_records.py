@@ -42,7 +42,7 @@ def read_csv(
 ) -> Iterator[CsvRecord]:
     """The records in `lines`, which keep their line ends. Empty lines are skipped, or are records without cells.
 
-    padded: blanks after a delimiter are no part of the cell, which may be quoted after them.
+    padded: blanks after a delimiter do not belong to the cell, which may be quoted after them.
     """
     csv.field_size_limit(2**31 - 1)
     source = iter(lines)
