@@ -58,8 +58,10 @@ def parse_label_map(text: str | None) -> dict[str, str]:
 
 
 def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
-    """The outputs' names after --label-map. Raises UsageError for a name that the model does not have, ModelError for two
-    classes of one name."""
+    """The outputs' names after --label-map.
+
+    Raises UsageError for a name that the model does not have, ModelError for two classes of one name.
+    """
     changes = parse_label_map(label_map)
     known = {normal(name) for name in outputs}
     unknown = [name for name in changes if name not in known]
