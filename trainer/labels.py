@@ -58,7 +58,10 @@ def parse_label_map(text: str | None) -> dict[str, str]:
 
 
 def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
-    """The outputs' names after --label-map. Raises UsageError for a name that the model does not have."""
+    """The outputs' names after --label-map.
+
+    Raises UsageError for a name that the model does not have, ModelError for two classes of one name.
+    """
     changes = parse_label_map(label_map)
     known = {normal(name) for name in outputs}
     unknown = [name for name in changes if name not in known]
@@ -66,6 +69,10 @@ def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
         raise UsageError(f"--label-map: the model has no class {unknown[0]}, only {', '.join(outputs)[:200]}")
     names = tuple(changes.get(normal(name), name) for name in outputs)
     if len(set(names)) != len(names):
+        if label_map is None:
+            raise ModelError(
+                f"two classes of the model have one name: {', '.join(names)[:200]}; change its config.json"
+            )
         raise UsageError(f"--label-map {label_map}: two classes of the model would be the same label")
     return names
 

@@ -33,9 +33,17 @@ class _TooLongError(Exception):
 
 
 def read_csv(
-    lines: Iterable[str], *, delimiter: str = ",", escape: str | None = None, keep_empty: bool = False
+    lines: Iterable[str],
+    *,
+    delimiter: str = ",",
+    escape: str | None = None,
+    keep_empty: bool = False,
+    padded: bool = False,
 ) -> Iterator[CsvRecord]:
-    """The records in `lines`, which keep their line ends. Empty lines are skipped, or are records without cells."""
+    """The records in `lines`, which keep their line ends. Empty lines are skipped, or are records without cells.
+
+    padded: blanks after a delimiter do not belong to the cell, which may be quoted after them.
+    """
     csv.field_size_limit(2**31 - 1)
     source = iter(lines)
     again: deque[str] = deque()
@@ -48,16 +56,19 @@ def read_csv(
         if '"' not in line and (escape is None or escape not in line):
             content = line.rstrip("\r\n")
             if content:
-                yield CsvRecord(number, tuple(content.split(delimiter)), "", content)
+                parts = content.split(delimiter)
+                cells = tuple(part.lstrip(" ") for part in parts) if padded else tuple(parts)
+                yield CsvRecord(number, cells, "", content)
             elif keep_empty:
                 yield CsvRecord(number, None, "empty line", "")
             number += 1
             continue
         again.appendleft(line)
         taken.clear()
-        reader = csv.reader(_take(source, again, taken), strict=True, delimiter=delimiter, escapechar=escape)
+        taking = _take(source, again, taken)
+        reader = csv.reader(taking, strict=True, delimiter=delimiter, escapechar=escape, skipinitialspace=padded)
         try:
-            cells = next(reader)
+            found = next(reader)
         except (csv.Error, _TooLongError, StopIteration) as error:
             reason = "a quote that is never closed, or that is followed by text"
             if escape is None and '\\"' in taken[0]:
@@ -67,8 +78,8 @@ def read_csv(
             number += 1
             again.extendleft(reversed(taken[1:]))
             continue
-        cells = [cell.replace(_RETURN, "\r") for cell in cells]
-        yield CsvRecord(number, tuple(cells), "", "".join(taken).rstrip("\r\n"))
+        cells = tuple(cell.replace(_RETURN, "\r") for cell in found)
+        yield CsvRecord(number, cells, "", "".join(taken).rstrip("\r\n"))
         number += len(taken)
 
 

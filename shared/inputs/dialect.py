@@ -32,7 +32,10 @@ _MARKS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """delimiter: one character. escape: backslash or none. newline: the end of a line, of `open()`'s meaning."""
+    """delimiter: one character. escape: backslash or none. newline: the end of a line, of `open()`'s meaning.
+
+    padded: blanks follow each delimiter, and belong to no cell.
+    """
 
     delimiter: str
     quoting: bool
@@ -40,12 +43,14 @@ class Dialect:
     encoding: str
     header: bool
     newline: Literal["\n", "\r"]
+    padded: bool = False
 
     def __str__(self) -> str:
         quoting = "quoted cells" if self.quoting else "no quoting"
         escape = ", backslash escapes" if self.escape else ""
         encoding = "UTF-8" if self.encoding.startswith("utf-8") else self.encoding
-        return f"{_NAMES.get(self.delimiter, repr(self.delimiter))}-separated, {quoting}{escape}, {encoding}"
+        padded = " and blanks" if self.padded else ""
+        return f"{_NAMES.get(self.delimiter, repr(self.delimiter))}{padded}-separated, {quoting}{escape}, {encoding}"
 
 
 def dialect_of(path: str, options: InputOptions) -> Dialect:
@@ -67,6 +72,10 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     is_glue = task is not None and not options.text_column
     quoting = options.quoting == "csv" or (options.quoting == "auto" and not (is_glue and file_kind(path) == "tsv"))
     default = "\t" if file_kind(path) == "tsv" else ","
+    padded_mark = _padded_mark(text, newline) if quoting else ""
+    if padded_mark:
+        head, _, rest = text.partition(newline)
+        text = head.replace(f"{padded_mark} ", padded_mark) + newline + rest
     delimiter = _delimiter(options.delimiter) or (
         default if is_glue else _find_delimiter(text, default, newline, options)
     )
@@ -87,7 +96,22 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
         encoding=encoding,
         header=_has_header(rows, options, task),
         newline=newline,
+        padded=quoting and delimiter == padded_mark,
     )
+
+
+def _padded_mark(text: str, newline: str) -> str:
+    """The comma or semicolon that has a blank after it, throughout the header and in each row; empty if none has."""
+    head, _, rest = text.partition(newline)
+    mark = max(",;", key=head.count)
+    lines = [line for line in rest.split(newline)[:1000] if line.strip()]
+    if not head.count(mark) or head.count(mark) != head.count(f"{mark} ") or not lines:
+        return ""
+    if not all(f"{mark} " in line for line in lines):
+        return ""
+    rows = list(read_csv([f"{head}\n", *(f"{line}\n" for line in lines)], delimiter=mark, padded=True))
+    fitting = sum(row.cells is not None and len(row.cells) == len(rows[0].cells or ()) for row in rows)
+    return mark if fitting >= 0.9 * len(rows) else ""
 
 
 def text_encoding(path: str, sample: bytes, wanted: str) -> str:

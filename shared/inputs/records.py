@@ -44,7 +44,13 @@ def text_records(path: str, dialect: Dialect, width: int | None) -> Iterator[Rec
         text = io.TextIOWrapper(binary, encoding=dialect.encoding, errors="surrogateescape", newline=dialect.newline)
         rows = _unquoted(text, dialect.delimiter, keep_empty)
         if dialect.quoting:
-            rows = read_csv(text, delimiter=dialect.delimiter, escape=dialect.escape, keep_empty=keep_empty)
+            rows = read_csv(
+                text,
+                delimiter=dialect.delimiter,
+                escape=dialect.escape,
+                keep_empty=keep_empty,
+                padded=dialect.padded,
+            )
         try:
             for index, (number, cells, reason, raw) in enumerate(rows):
                 if index == 0 and dialect.header:

@@ -84,3 +84,8 @@ def test_a_sign_and_what_divides_numbers_are_part_of_a_name() -> None:
     assert find_label(("10 - 19", "20 - 29"), "10-19") == 0
     assert find_label(("label-1", "label 2"), "LABEL_1") == 0
     assert renamed(("-1", "1"), "-1=bad,1=good") == ("bad", "good")
+
+
+def test_two_classes_of_one_name_are_refused_as_the_model_s_fault() -> None:
+    with pytest.raises(ModelError, match="two classes of the model have one name: good, good"):
+        renamed(("good", "good"), None)

@@ -269,3 +269,16 @@ def test_objects_one_after_another_are_rows(tmp_path: Path) -> None:
     path.write_text('{\n "text": "a"\n}\n{\n "text": \n')
     with pytest.raises(InputError, match="not a valid row of JSON objects after row 1"):
         source_of(path)
+
+
+def test_blanks_after_each_delimiter_belong_to_no_cell(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('label, text\n1, "good, very good"\n0, bad film\n1, "a ""fine"" film,too"\n')
+    source = source_of(path, label_column="label")
+    assert texts_of(path, label_column="label") == ["good, very good", "bad film", 'a "fine" film,too']
+    assert source.label_type == pa.int64()
+    path.write_text('text, label\n"good, very good", yes\nbad film, no\n')
+    assert source_of(path, label_column="label").labels == frozenset({"yes", "no"})
+    # Without a blank in one place, a blank is part of its cell.
+    path.write_text("text,label\n good film,1\n bad film,0\n")
+    assert texts_of(path) == [" good film", " bad film"]
