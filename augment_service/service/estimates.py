@@ -9,15 +9,20 @@ from __future__ import annotations
 import heapq
 import re
 from dataclasses import dataclass
+from functools import cache
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from augment_service.service.requests import AugmentRequest, CandidatesRequest, as_columns
 
 TEXTS_AT_ONCE = 8
 """Number of texts of one request that are processed concurrently."""
-_WORD = re.compile("[^\\W_\u2e80-\U0010ffff]+|[^\\s]")
-"""One match per basic word, or more: CJK characters and punctuation are words of their own."""
+_SPACE, _LETTER, _SINGLE = range(3)
+_FIRST_SINGLE = 0x2E80
+"""From here on (CJK), every character is a word of its own, as punctuation is."""
+_WIDE_SPACE = 0x3000
 _ANSWER_BYTES, _TEXT_BYTES, _SAMPLE_BYTES, _REPLACED_BYTES, _WORD_BYTES, _CANDIDATE_BYTES = 16, 64, 64, 105, 90, 31
 """JSON around, and of, each of them: names of fields, numbers, a word of average length."""
 _PROPOSED_BYTES, _SITE_BYTES = 60, 600
@@ -55,5 +60,23 @@ def estimate(request: CandidatesRequest, *, is_stream: bool) -> Estimate:
 
 
 def count_words(text: str) -> int:
-    """Number of basic words of a text, or more."""
-    return len(_WORD.findall(text))
+    """Number of basic words of a text, or more: runs of letters and digits, and single other characters.
+
+    A crowd that sends the largest texts is refused by this count, so it takes a microsecond per hundred characters.
+    """
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    kinds = _kinds()[np.minimum(codes, _FIRST_SINGLE)]
+    kinds[codes == _WIDE_SPACE] = _SPACE
+    is_letter = kinds == _LETTER
+    num_runs = np.count_nonzero(is_letter[1:] & ~is_letter[:-1]) + int(is_letter[:1].sum())
+    return int(num_runs + np.count_nonzero(kinds == _SINGLE))
+
+
+@cache
+def _kinds() -> NDArray[np.uint8]:
+    """Per code point below _FIRST_SINGLE whether it is a space, a letter or digit, or another character."""
+    letter = re.compile(r"[^\W_]")
+    kinds = [
+        _SPACE if one.isspace() else _LETTER if letter.match(one) else _SINGLE for one in map(chr, range(_FIRST_SINGLE))
+    ]
+    return np.asarray([*kinds, _SINGLE], np.uint8)

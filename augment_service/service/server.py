@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 BACKLOG = 65_535
 """Connections that wait to be accepted: as many as the system allows (net.core.somaxconn). Beyond it, a client's first
 packets are dropped, and it may take half a minute until its system has sent them again."""
+ACCEPTED_AT_ONCE = 32
+"""uvloop accepts one connection per listening socket each time it has looked at all connections, so that a crowd that
+reconnects would keep others in the backlog for most of a minute. Each of these is the same socket."""
 _LAST_RESORT_SECONDS = 5.0
 """After the time for draining, until connections are cut whose refusal nobody reads."""
 
@@ -81,7 +84,7 @@ def run_command(config: ServeConfig) -> CommandResult:
     server.admin = admin
     if app.state.token_watch is not None:
         server.on_hangup = app.state.token_watch.read
-    server.run(sockets=[listener])
+    server.run(sockets=[listener, *(listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1))])
     if server.failure:
         raise ModelError(server.failure)
     logger.info("stopped")

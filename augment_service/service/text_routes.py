@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 Body = TypeVar("Body", bound=CandidatesRequest)
 Job = Coroutine[Any, Any, bytes]
-_INLINE_BODY_BYTES = 32_768
+_INLINE_BODY_BYTES = 131_072
 """Larger bodies are measured on a thread."""
 
 
