@@ -5,6 +5,9 @@ of both models kept, the teacher run again in the prediction stage, data prepare
 its loop). Ours is the trainer's own loader, stages and step, from shards on disk.
 
     python benchmarks/distill.py --augmented OUT --teacher DIR --student 3,84,336,12 --threads 2
+
+With --avx2, PyTorch and oneDNN keep to AVX2, as on processors without AVX-512. With --profile, it shows instead where
+the CPU time of our steps goes.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import argparse
 import itertools
 import json
 import math
+import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +47,16 @@ from trainer.student import make_student
 STAGES = ("intermediate", "prediction")
 RECIPE = Recipe(schedule=linear_schedule(1e-4, 0.1), weight_decay=0.01)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
+OTHERS = "others"
+KINDS = {
+    "products": ("mm", "linear", "matmul"),
+    "attention": ("attention", "softmax"),
+    "activations and norms": ("gelu", "norm", "tanh", "dropout", "bernoulli"),
+    "optimizer": ("Optimizer", "adam", "foreach"),
+    OTHERS: (),
+}
+"""Parts of the names of operations, the first that fits."""
 
 
 class Setting:
@@ -180,6 +195,25 @@ def measure(steps: Iterator[int], seconds: float) -> Callable[[], float]:
     return run
 
 
+def show_profile(options: argparse.Namespace) -> None:
+    """Print the share of the CPU time of each kind of operation, for our steps in the best precision here."""
+    dtype = torch.bfloat16 if has_bf16_kernels() else torch.float32
+    for stage in STAGES:
+        steps, _ = ours(Setting(options, dtype), stage)
+        for _ in range(4):
+            next(steps)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            for _ in range(options.profile):
+                next(steps)
+        shares = dict.fromkeys(KINDS, 0.0)
+        for one in profiler.key_averages():
+            kind = next((kind for kind, parts in KINDS.items() if any(part in one.key for part in parts)), OTHERS)
+            shares[kind] = shares.get(kind, 0.0) + one.self_cpu_time_total
+        total = sum(shares.values())
+        print(f"{stage}, {str(dtype).removeprefix('torch.')}, batch {options.batch_size}, {options.profile} steps:")
+        print(", ".join(f"{name} {value / total:.1%}" for name, value in shares.items()))
+
+
 def main() -> None:
     """Alternate between the contenders and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,9 +228,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="Per contender and round.")
     parser.add_argument("--reference-steps", type=int, default=16, help="Batches that the reference cycles through.")
     parser.add_argument("--output", type=Path, default=None, help="JSON file with every measurement.")
+    parser.add_argument("--avx2", action="store_true")
+    parser.add_argument("--profile", type=int, metavar="STEPS", default=0)
     options = parser.parse_args()
+    if options.avx2 and os.environ.get("ATEN_CPU_CAPABILITY") != "avx2":
+        # Read when PyTorch is loaded.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | AVX2)
     torch.set_num_threads(options.threads)
     keep_freed_memory()
+    if options.profile:
+        show_profile(options)
+        return
     results: dict[str, dict[str, list[float]]] = {}
     waits: dict[str, float] = {}
     for stage in STAGES:
