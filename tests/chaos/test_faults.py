@@ -75,9 +75,14 @@ def test_a_device_that_never_works_ends_the_run(
 ) -> None:
     # The first call is the check while the model loads.
     fail_device_calls(monkeypatch, 2, "CUDA error: an illegal memory access was encountered")
-    finished = run_command(*job.arguments(tmp_path / "out", "--mlm-actors", "2"))
+    # 24 deaths at least, each with a model to load, would take minutes.
+    fewer = "import sys, augment_service.job.actor_pool as pool; pool.DEATHS_AT_LEAST = 4; import augment_service.cli"
+    command = [sys.executable, "-c", f"{fewer}; sys.exit(augment_service.cli.main())"]
+    command += job.arguments(tmp_path / "out", "--mlm-actors", "1")
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
     assert finished.returncode == 1
     last = finished.stderr.splitlines()[-1]
+    assert "5 actors died and none finished a shard" in last
     assert "CUDA error: an illegal memory access was encountered" in last
     assert "Traceback" not in finished.stderr
     assert not list((tmp_path / "out").glob("commits/*.json"))

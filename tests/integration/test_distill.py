@@ -86,7 +86,8 @@ def test_the_same_command_again_does_nothing_and_another_one_is_refused(
     assert (other.returncode, "holds a run with another seed (0, now 7)" in other.stderr) == (1, True)
 
 
-@pytest.mark.parametrize("step", ["teacher", "augmented", "student", "onnx"])
+# The teacher and the export are killed in a run into a bucket (test_remote_distill.py), by the same code.
+@pytest.mark.parametrize("step", ["augmented", "student"])
 def test_killed_in_each_step_and_run_again_it_ends_with_the_same_weights(
     workshop: Workshop, reviews: Path, undisturbed: Path, step: str
 ) -> None:

@@ -48,7 +48,7 @@ def test_lost_machines_are_continued_from_the_bucket_to_the_same_weights(
 ) -> None:
     arguments = workshop.arguments(reviews, OUTPUT)
     with FaultyProxy(server, 0.05, seed=11) as proxy:
-        for machine, last in enumerate(("student/config.json", "onnx/model.onnx")):
+        for machine, last in enumerate(("teacher/config.json", "onnx/model.onnx")):
             cache = tmp_path / f"machine-{machine}"
             with started(arguments, proxy.url, cache) as process:
                 wait_until(lambda last=last: last in names_of(server, "student/"), process)  # type: ignore[misc]
