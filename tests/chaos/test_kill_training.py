@@ -14,10 +14,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 def test_training_killed_at_random_moments_ends_with_the_same_bits() -> None:
     # A process of its own: it forks, which needs a process without threads.
-    command = [sys.executable, "-m", "tests.chaos.kill_training", "--kills", "8", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.chaos.kill_training", "--kills", "5", "--seed", "3"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert "8 kills, " in finished.stdout
+    assert "5 kills, " in finished.stdout
     assert ", 0 different" in finished.stdout
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.bucket_runs import lose_machine, names_of, objects_of, run, started, wait_until
-from tests.support.distillation import save_other_teacher
 from tests.support.object_store import FaultyProxy, moto_server, s3_client
 from tests.support.pipeline import Workshop, labelled
 
@@ -106,28 +105,6 @@ def check_predicts(workshop: Workshop, server: str, local: Path, folder: Path) -
     assert answers[0] == answers[1]
     labels = [[json.loads(line)["predicted_label"] for line in one.splitlines()] for one in answers]
     assert labels[0] == labels[2]
-
-
-def test_the_answers_of_a_teacher_with_other_tokens_are_stored_in_the_bucket(
-    workshop: Workshop, reviews: Path, server: str, tmp_path: Path
-) -> None:
-    teacher = save_other_teacher("roberta", tmp_path / "roberta", labels=("bad", "good"))
-    for path in teacher.iterdir():
-        s3_client(server).upload_file(str(path), "bucket", f"models/roberta/{path.name}")
-    s3_client(server).upload_file(str(reviews), "bucket", "in/reviews.csv")
-    options = ("--no-onnx", "--no-report", "--teacher", "s3://bucket/models/roberta", "--student", "embedded")
-    arguments = workshop.arguments("s3://bucket/in/reviews.csv", "s3://bucket/answered", *options)
-    with started(arguments, server, tmp_path / "first") as process:
-        wait_until(lambda: "augmented/_SUCCESS" in names_of(server, "answered/"), process)
-        lose_machine(process)
-    assert "annotated.done" not in names_of(server, "answered/")
-    shutil.rmtree(tmp_path / "first")
-    finished = run(arguments, server, tmp_path / "second")
-    assert finished.returncode == 0, finished.stderr
-    assert "augment: done earlier" in finished.stderr
-    result = json.loads(objects_of(server, "answered/")["result.json"])
-    assert {"annotate", "student"} <= set(result["minutes"])
-    assert result["teacher_metrics"]
 
 
 def test_a_prefix_with_anything_else_in_it_is_refused(

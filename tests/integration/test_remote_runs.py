@@ -38,7 +38,6 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "teacher": ["teacher", "--task", "SST-2", "--train", dev, "--encoder", teacher, *COMMON],
         "task": ["task", *shards, *student, *COMMON],
         "general": ["general", *corpus, *student],
-        "mlm": ["mlm", *corpus, "--encoder", teacher],
     }
 
 
@@ -88,7 +87,7 @@ def test_a_teacher_killed_in_mid_run_continues_from_the_bucket(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "killed_at"), [("task", 9), ("general", 4), ("mlm", 4)])
+@pytest.mark.parametrize(("name", "killed_at"), [("task", 9), ("general", 4)])
 def test_other_stages_killed_in_mid_run_continue_from_the_bucket(
     commands: dict[str, list[str]], server: str, tmp_path: Path, name: str, killed_at: int
 ) -> None:

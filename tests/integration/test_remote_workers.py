@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.bucket_runs import lose_machine, names_of, objects_of, run, started, wait_until, without_times
+from tests.support.bucket_runs import names_of, objects_of, run, started, wait_until, without_times
 from tests.support.distillation import save_dev, save_teacher
-from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
+from tests.support.object_store import ENVIRONMENT, moto_server, s3_client
 from tests.support.ray_nodes import TOKEN_ENVIRONMENT, StartedNodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -63,28 +63,6 @@ def check_equal(server: str, prefix: str, local: Path) -> None:
     for one in results:
         del one["seconds"], one["data_wait_share"]
     assert results[0] == results[1]
-
-
-def test_a_lost_machine_is_continued_by_another_one(
-    command: list[str], server: str, local: Path, tmp_path: Path
-) -> None:
-    with FaultyProxy(server, 0.1, seed=7) as proxy:
-        arguments = [*command, "--output", "s3://bucket/lost/run"]
-        with started(arguments, proxy.url, tmp_path / "first") as process:
-            wait_until(lambda: num_commits(server, "lost/run/") >= 4, process)
-            lose_machine(process)
-        assert "result.json" not in names_of(server, "lost/run/")
-        shutil.rmtree(tmp_path / "first")
-        finished = run(arguments, proxy.url, tmp_path / "second")
-        assert finished.returncode == 0, finished.stderr
-        assert "resumed" in finished.stderr
-        assert "s3://bucket/lost/run/model" in finished.stdout
-        assert proxy.faults
-    check_equal(server, "lost/run/", local)
-    # A finished run is not trained again, and leaves no files on this machine.
-    again = run(arguments, server, tmp_path / "second")
-    assert again.returncode == 0, again.stderr
-    assert not [path for path in (tmp_path / "second").rglob("*") if path.is_file() and path.suffix != ".lock"]
 
 
 def test_ctrl_c_publishes_a_checkpoint_of_this_moment(
