@@ -7,7 +7,7 @@ So a view never changes, however long it is kept, and each end maps a few blocks
 
 A block is a memfd, sent through the pipe when it is new. It has no name, so it goes with its last process, however that
 one ends. Nor is it in /dev/shm, whose size (64 MB in Docker) would end a writer with SIGBUS: its memory counts as that
-of the processes. Where there is no memfd, as on macOS, everything goes through the pipe.
+of the processes. Without memfd, as on macOS, everything goes through the pipe.
 """
 
 from __future__ import annotations

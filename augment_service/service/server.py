@@ -38,8 +38,7 @@ from shared.errors import ModelError, UsageError
 logger = logging.getLogger(__name__)
 
 BACKLOG = 65_535
-"""Connections that wait to be accepted: as many as the system allows (net.core.somaxconn). Beyond it, a client's first
-packets are dropped, and it may take half a minute until its system has sent them again."""
+"""Connections that wait to be accepted: as many as the system allows (net.core.somaxconn)."""
 ACCEPTED_AT_ONCE = 32
 """uvloop accepts one connection per listening socket each time it has looked at all connections, so that a crowd that
 reconnects would keep others in the backlog for most of a minute. Each of these is the same socket."""

@@ -29,7 +29,7 @@ def fail_device_calls(monkeypatch: pytest.MonkeyPatch, at: int, text: str) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", ["something that no list of ours knows"])
+@pytest.mark.parametrize("text", ["CUDA error: device-side assert triggered", "something that no list of ours knows"])
 def test_a_device_that_breaks_costs_processes_but_no_row(
     job: Job,  # noqa: F811
     finished_run: Path,  # noqa: F811
@@ -47,7 +47,7 @@ def test_a_device_that_breaks_costs_processes_but_no_row(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("faults", "num_lost"), [("1-1", 0), ("1-\n1-\n1-4", 3)])
+@pytest.mark.parametrize(("faults", "num_lost"), [("1-1", 0), ("1-2", 1), ("1-\n1-\n1-4", 3)])
 def test_vectors_that_fail_for_a_moment_or_for_good_cost_no_row(
     job: Job,  # noqa: F811
     finished_run: Path,  # noqa: F811

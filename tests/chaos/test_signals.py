@@ -52,10 +52,8 @@ PHASES: dict[str, Callable[[int, Path], bool]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("phase", "number"),
-    [*((phase, signal.SIGTERM) for phase in PHASES), ("ray", signal.SIGINT), ("loop", signal.SIGINT)],
-)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", list(PHASES))
 def test_a_signal_gives_130_in_every_phase(
     job: Job,  # noqa: F811
     finished_run: Path,  # noqa: F811

@@ -1,13 +1,15 @@
-"""A small model, vectors, a corpus, and one finished run of the job that the tests compare with."""
+"""A small model, vectors, a corpus, one finished run of the job that the tests compare with; an S3 server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.command import run_command
 from tests.support.models import save_random_model, save_random_vectors
+from tests.support.object_store import moto_server, s3_client
 
 SENTENCES = (
     "The quick brown fox jumps over the lazy dog number {}.",
@@ -67,3 +69,11 @@ def finished_run(job: Job) -> Path:
     finished = run_command(*job.arguments(output, "--mlm-actors", "1"))
     assert finished.returncode == 0, finished.stderr
     return output
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an S3 server with an empty bucket."""
+    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
+        s3_client(url).create_bucket(Bucket="bucket")
+        yield url

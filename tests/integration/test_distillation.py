@@ -291,6 +291,7 @@ def test_every_command_takes_large_seeds(story: Story, tmp_path: Path, seed: str
         *("general", "--corpus", str(corpus_of(tmp_path)), "--teacher", str(story.teacher), "--student", STUDENT),
         *("--output", str(tmp_path / "general"), "--max-length", "64", *more, *COMMON),
     )
+    assert all((tmp_path / name / "model" / "config.json").is_file() for name in ("task", "teacher", "general"))
 
 
 def test_a_damaged_result_is_one_clear_line(story: Story, undisturbed: Path, tmp_path: Path) -> None:

@@ -154,4 +154,5 @@ def test_wrong_inputs_are_one_clear_line(
 
 
 def test_the_largest_seed_trains(arguments: list[str], tmp_path: Path) -> None:
-    train(*arguments, *SHORT, "--seed", str(2**63 - 1), output=tmp_path / "out")
+    output = train(*arguments, *SHORT, "--seed", str(2**63 - 1), output=tmp_path / "out")
+    assert read_result(output) is not None

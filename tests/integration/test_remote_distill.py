@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.bucket_runs import lose_machine, names_of, objects_of, run, started, wait_until
-from tests.support.object_store import FaultyProxy, moto_server, s3_client
+from tests.support.object_store import FaultyProxy, s3_client
 from tests.support.pipeline import Workshop, labelled
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 OUTPUT = "s3://bucket/student"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
-        s3_client(url).create_bucket(Bucket="bucket")
-        yield url
 
 
 @pytest.fixture(scope="module")

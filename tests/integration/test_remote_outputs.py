@@ -15,7 +15,7 @@ from shared.storage import objects
 from shared.storage.whole_file import whole_files
 from tests.integration.test_predict import TEXTS, save_rows
 from tests.support.command import call_main
-from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
+from tests.support.object_store import ENVIRONMENT, FaultyProxy, s3_client
 from tests.support.runs import save_random_classifier, write_task_run, write_teacher_run
 from trainer.remote_run import RemoteRun
 
@@ -26,13 +26,6 @@ class LostUploads(FaultyProxy):
     def draw(self, command: str, size: int) -> str:
         """The fault for a request; empty for none."""
         return "torn-upload" if command == "PUT" and size else super().draw(command, size)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
-        s3_client(url).create_bucket(Bucket="bucket")
-        yield url
 
 
 @pytest.fixture

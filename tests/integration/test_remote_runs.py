@@ -5,24 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.bucket_runs import objects_of, run, without_times
 from tests.support.distillation import Output, metrics_of, save_dev, save_teacher, source_rows
-from tests.support.object_store import FaultyProxy, moto_server, s3_client
+from tests.support.object_store import FaultyProxy, s3_client
 
 COMMON = ["--threads", "1", "--loader-workers", "0", "--batch-size", "8", "--device", "cpu", "--dtype", "fp32"]
 COMMON += ["--checkpoint-seconds", "0.001", "--epochs", "2", "--log-level", "error"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
-        s3_client(url).create_bucket(Bucket="bucket")
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -6,25 +6,17 @@ import json
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.bucket_runs import names_of, objects_of, run, started, wait_until, without_times
 from tests.support.distillation import save_dev, save_teacher
-from tests.support.object_store import ENVIRONMENT, moto_server, s3_client
+from tests.support.object_store import ENVIRONMENT, s3_client
 from tests.support.ray_nodes import TOKEN_ENVIRONMENT, StartedNodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 NAMESPACE = ["unshare", "--mount"]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with moto_server(tmp_path_factory.mktemp("moto") / "log") as url:
-        s3_client(url).create_bucket(Bucket="bucket")
-        yield url
 
 
 @pytest.fixture(scope="module")
