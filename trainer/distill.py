@@ -117,8 +117,7 @@ class PredictionDistillation:
     def losses(self, batch: Batch) -> Losses:
         """The prediction term of a part of a batch; the teacher runs only if the batch has no logits."""
         wanted = self._teacher_logits(batch) if batch.logits is None else batch.logits
-        states = encode(self.student.bert, batch.input_ids, batch.token_type_ids, batch.model_mask)
-        logits = classify(self.student, states)
+        logits = classify(self.student, batch.input_ids, batch.token_type_ids, batch.model_mask)
         if self.hard_label_weight:
             return self._mixed(logits, wanted, batch)
         if self.is_regression:
@@ -148,8 +147,7 @@ class PredictionDistillation:
     def _teacher_logits(self, batch: Batch) -> Tensor:
         with torch.no_grad(), torch.autocast(batch.input_ids.device.type, enabled=False):
             ids = teacher_ids(self.vocabulary, batch)
-            states = encode(self.teacher.bert, ids, batch.token_type_ids, batch.model_mask)
-            return classify(self.teacher, states)
+            return classify(self.teacher, ids, batch.token_type_ids, batch.model_mask)
 
 
 def teacher_ids(vocabulary: PrunedVocabulary | None, batch: Batch) -> Tensor:

@@ -20,7 +20,7 @@ from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
 from trainer.metrics import baselines, label_scores, score, selection_score, weakness
 from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
 from trainer.recipe import Scores
-from trainer.scores import classify, encode
+from trainer.scores import classify
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ def predict(model: Any, pieces: Pieces, device: str, batch_rows: int = EVALUATIO
     logits = np.zeros((len(pieces.offsets) - 1, model.config.num_labels), np.float32)
     for rows, batch in equal_length_batches(pieces, batch_rows, model.config.pad_token_id):
         moved = batch.to(device)
-        states = encode(model.bert, moved.input_ids, moved.token_type_ids, moved.model_mask)
-        logits[rows] = classify(model, states).float().cpu().numpy()
+        answers = classify(model, moved.input_ids, moved.token_type_ids, moved.model_mask)
+        logits[rows] = answers.float().cpu().numpy()
     model.train(was_training)
     return logits
 

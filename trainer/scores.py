@@ -91,11 +91,7 @@ def encode(
     score_layers: layers in 1..N whose scores to return; last_layer: stop after this one.
     """
     states: Tensor = encoder.embeddings(input_ids=input_ids, token_type_ids=token_type_ids)  # (B, L, d)
-    additive = None
-    if mask is not None:
-        dtype = torch.get_autocast_dtype(states.device.type) if torch.is_autocast_enabled(states.device.type) else None
-        additive = torch.zeros(mask.shape, dtype=dtype or states.dtype, device=mask.device)
-        additive = additive.masked_fill(~mask, torch.finfo(additive.dtype).min)[:, None, None, :]  # (B, 1, 1, L)
+    additive = _additive(mask, states)
     sink: dict[int, Tensor | None] = {layer - 1: None for layer in score_layers}
     vectors: dict[int, Vectors | None] = {layer - 1: None for layer in vector_layers}
     hidden = [states]
@@ -109,8 +105,37 @@ def encode(
     )
 
 
-def classify(model: Any, states: EncoderStates) -> Tensor:
-    """(B, C) logits of a `BertForSequenceClassification` from its encoder's states, in the classifier's precision."""
-    last = states.last.to(model.classifier.weight.dtype)
-    logits: Tensor = model.classifier(model.dropout(model.bert.pooler(last)))
+def classify(model: Any, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, C) logits of a `BertForSequenceClassification`, in the classifier's precision. Inputs: as for `encode`.
+
+    The classifier reads the first token alone, so the last layer computes that token alone, from the keys and values of
+    all.
+    """
+    last = len(model.bert.encoder.layer) - 1
+    states = encode(model.bert, input_ids, token_type_ids, mask, last_layer=last).last
+    first = _first_token(model.bert.encoder.layer[last], states, _additive(mask, states))
+    logits: Tensor = model.classifier(model.dropout(model.bert.pooler(first.to(model.classifier.weight.dtype))))
     return logits
+
+
+def _first_token(layer: Any, states: Tensor, additive: Tensor | None) -> Tensor:
+    """(B, 1, d): what a `BertLayer` makes of the first token. states: (B, L, d)."""
+    attention, first = layer.attention.self, states[:, :1]
+    query, key, value = (
+        linear(of).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
+        for linear, of in ((attention.query, first), (attention.key, states), (attention.value, states))
+    )
+    dropout = attention.dropout.p if attention.training else 0.0
+    mixed, _ = attention_with_scores(attention, query, key, value, additive, attention.scaling, dropout)
+    result: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed.flatten(2), first))
+    return result
+
+
+def _additive(mask: Tensor | None, states: Tensor) -> Tensor | None:
+    """(B, 1, 1, L): 0 for real tokens, the least number for padding, in the precision of the scores."""
+    if mask is None:
+        return None
+    device = states.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else states.dtype
+    additive = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return additive.masked_fill(~mask, torch.finfo(dtype).min)[:, None, None, :]

@@ -32,7 +32,7 @@ from trainer.models import (
 )
 from trainer.recipe import Evaluation, Losses, Recipe, Scores, Stage, per_epoch, schedule_of
 from trainer.result import RunResult, write_result
-from trainer.scores import classify, encode
+from trainer.scores import classify
 from trainer.selection import FinalSet, inputs_of, select_from_table
 from trainer.state import Run, Worker
 from trainer.workers import run_to_result, start_run
@@ -49,8 +49,7 @@ class Supervision:
 
     def losses(self, batch: Batch) -> Losses:
         """The one term of a part of a batch."""
-        states = encode(self.model.bert, batch.input_ids, batch.token_type_ids, batch.model_mask)
-        logits = classify(self.model, states).float()
+        logits = classify(self.model, batch.input_ids, batch.token_type_ids, batch.model_mask).float()
         if self.spec.labels is None:
             loss = functional.mse_loss(logits[:, 0], batch.labels)
         elif self.spec.multi_label:

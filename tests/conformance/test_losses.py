@@ -218,11 +218,26 @@ def test_states_and_logits_equal_those_of_transformers(teacher_dir: Path) -> Non
             output_hidden_states=True,
         )
         states = encode(ours.bert, batch.input_ids, batch.token_type_ids, batch.model_mask, (1, 3))
-        logits = classify(ours, states)
+        logits = classify(ours, batch.input_ids, batch.token_type_ids, batch.model_mask)
     assert torch.allclose(logits, theirs.logits, atol=1e-5)
     assert sorted(states.attention_scores) == [1, 3]
     for own, their in zip(states.hidden_states, theirs.hidden_states, strict=True):
         assert torch.allclose(own[batch.mask], their[batch.mask], atol=1e-5)
+
+
+def test_the_last_layer_of_one_token_has_the_gradients_of_all_tokens(teacher_dir: Path) -> None:
+    eager = transformers.BertForSequenceClassification.from_pretrained(teacher_dir, attn_implementation="eager").eval()
+    ours = load_classifier(str(teacher_dir)).eval()
+    batch = random_batch(3)
+    inputs = batch.input_ids, batch.token_type_ids
+    theirs = eager(inputs[0], attention_mask=batch.mask.long(), token_type_ids=inputs[1]).logits
+    logits = classify(ours, *inputs, batch.model_mask)
+    assert torch.allclose(logits, theirs, atol=1e-5)
+    for answers in (logits, theirs):
+        answers.square().sum().backward()
+    wanted = dict(eager.named_parameters())
+    for name, weight in ours.named_parameters():
+        assert torch.allclose(gradient_of(weight), gradient_of(wanted[name]), atol=1e-5, rtol=1e-4), name
 
 
 def test_head_counts_must_match() -> None:

@@ -27,7 +27,7 @@ from trainer.pipeline.choices import Rates
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, texts_of
 from trainer.pipeline.preparation import parquet_of
-from trainer.scores import classify, encode
+from trainer.scores import classify
 from trainer.student import make_student
 from trainer.teacher_states import gives_states, load_with_states
 
@@ -127,7 +127,7 @@ def _train(model: Any, pieces: Pieces, batch_rows: int, device: str, dtype: torc
     for numbers, batch in equal_length_batches(pieces, batch_rows, model.config.pad_token_id):
         moved = batch.to(device)
         with torch.autocast(device, dtype, enabled=dtype != torch.float32):
-            loss = classify(model, encode(model.bert, moved.input_ids, moved.token_type_ids, moved.model_mask)).sum()
+            loss = classify(model, moved.input_ids, moved.token_type_ids, moved.model_mask).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         model.zero_grad(set_to_none=True)
@@ -140,6 +140,6 @@ def _answer(model: Any, pieces: Pieces, batch_rows: int, device: str) -> Sequenc
     rows: list[int] = []
     for numbers, batch in equal_length_batches(pieces, batch_rows, model.config.pad_token_id):
         moved = batch.to(device)
-        classify(model, encode(model.bert, moved.input_ids, moved.token_type_ids, moved.model_mask))
+        classify(model, moved.input_ids, moved.token_type_ids, moved.model_mask)
         rows += numbers.tolist()
     return rows

@@ -52,7 +52,7 @@ def test_logits_states_and_attention_are_those_of_plain_transformers(kind: str, 
     depth = model.config.num_hidden_layers
     with torch.no_grad():
         states = encode(model.bert, ids, types, mask, score_layers=range(1, depth + 1))
-        logits = classify(model, states)
+        logits = classify(model, ids, types, mask)
         alone = encode(as_bert_encoder(plain.base_model, names_types=reads_types), ids, types, mask)
     assert logits.std() > 0.1
     torch.testing.assert_close(logits, wanted.logits, atol=1e-5, rtol=0)
@@ -73,7 +73,7 @@ def test_a_tokenizer_that_names_no_types_leaves_all_tokens_of_type_0(kind: str, 
     wanted = answers_of(plain, ids, mask, None).logits
     model = as_bert(plain, names_types=False)
     with torch.no_grad():
-        logits = classify(model, encode(model.bert, ids, types, mask))
+        logits = classify(model, ids, types, mask)
     torch.testing.assert_close(logits, wanted, atol=1e-5, rtol=0)
 
 
@@ -86,7 +86,7 @@ def test_the_longest_input_is_that_of_the_plain_model(kind: str, tmp_path: Path)
     ids = torch.randint(5, plain.config.vocab_size, (1, length))
     mask = torch.ones_like(ids, dtype=torch.bool)
     with torch.no_grad():
-        logits = classify(model, encode(model.bert, ids, torch.zeros_like(ids), None))
+        logits = classify(model, ids, torch.zeros_like(ids), None)
     torch.testing.assert_close(logits, answers_of(plain, ids, mask, None).logits, atol=1e-5, rtol=0)
 
 
@@ -99,7 +99,7 @@ def test_in_bf16_only_the_encoder_is_rounded_and_the_plain_model_stays(kind: str
     assert model.bert.encoder.layer[0].output.dense.weight.dtype == torch.bfloat16
     assert model.bert.pooler.dense.weight.dtype == model.classifier.weight.dtype == torch.float32
     with torch.no_grad():
-        logits = classify(model, encode(model.bert, ids, types, mask))
+        logits = classify(model, ids, types, mask)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, before, atol=0.1, rtol=0.1)
     assert torch.equal(answers_of(plain, ids, mask, None).logits, before)
