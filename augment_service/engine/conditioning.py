@@ -15,5 +15,6 @@ def samples_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[
     """Samples of each row, and the texts whose words they replace."""
     if proposer.params.conditioning == "sequential":
         return (yield from sequential_steps(proposer, rows))
-    found = yield from proposer.candidates_steps(rows)
-    return found, draw_samples(found, proposer.params, proposer.n_a_of(rows))
+    n_a = proposer.n_a_of(rows)
+    found = yield from proposer.candidates_steps(rows, n_a > 0)
+    return found, draw_samples(found, proposer.params, n_a)

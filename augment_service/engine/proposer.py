@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from augment_service.engine.batches import Ints, ModelInput, ModelInputs, Ranking, Rankings
 from augment_service.engine.inputs import InputPlanner, Place
@@ -124,9 +125,14 @@ class Proposer:
             return np.full(len(rows), self.params.n_a, np.int64)
         return self.quotas.of_rows((row.label for row in rows), self.params.n_a)
 
-    def candidates_steps(self, rows: Sequence[SourceRow]) -> Steps[Sequence[RowCandidates]]:
-        """Candidate sets of each row, from its unmodified texts."""
-        questions = self._shard_candidates.questions(rows, self._count_words)
+    def candidates_steps(
+        self, rows: Sequence[SourceRow], is_wanted: NDArray[np.bool_] | None = None
+    ) -> Steps[Sequence[RowCandidates]]:
+        """Candidate sets of each row, from its unmodified texts.
+
+        is_wanted: (rows,) bool; the models are not asked about the other rows, which get no sets. Default: all.
+        """
+        questions = self._shard_candidates.questions(rows, self._count_words, is_wanted)
         plan, words = next(questions)
         answer = yield from self._answer_steps(plan.inputs, words)
         try:

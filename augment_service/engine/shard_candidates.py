@@ -56,8 +56,16 @@ class ShardCandidates:
         usable = self._surface[vocabulary.is_usable_after_ranking]
         self._has_equal_surfaces = len(np.unique(usable)) < len(usable)
 
-    def questions(self, rows: Sequence[SourceRow], count_words: Callable[[int], None]) -> Questions:
-        """Candidates of the rows' unmodified texts. `count_words` is told how many words they have."""
+    def questions(
+        self,
+        rows: Sequence[SourceRow],
+        count_words: Callable[[int], None],
+        is_wanted: NDArray[np.bool_] | None = None,
+    ) -> Questions:
+        """Candidates of the rows' unmodified texts. `count_words` is told how many words they have.
+
+        is_wanted: (rows,) bool; no word of the other rows may be replaced. Default: all.
+        """
         if self._table.is_full:
             self._begin()
         table = self._table
@@ -66,6 +74,10 @@ class ShardCandidates:
         count_words(len(words.kind))
         site = np.flatnonzero(self._may_replace(words))
         text_of_site = np.searchsorted(words.first, site, side="right") - 1
+        first_text = offsets([1 if row.text_b is None else 2 for row in rows])
+        if is_wanted is not None:
+            kept = np.repeat(is_wanted, np.diff(first_text))[text_of_site]
+            site, text_of_site = site[kept], text_of_site[kept]
         kind = words.kind[site]
         is_single = table["is_single"][kind]
         plan = self._plan(words, site[is_single], text_of_site[is_single])
@@ -85,7 +97,7 @@ class ShardCandidates:
         return CandidateColumns(
             source_id=np.asarray([row.source_id for row in rows], np.int64),
             texts=base,
-            first_text=offsets([1 if row.text_b is None else 2 for row in rows]),
+            first_text=first_text,
             first_site=np.searchsorted(site, words.first),
             start=start,
             end=end,

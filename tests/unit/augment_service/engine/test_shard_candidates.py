@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from augment_service.engine.conditioning import samples_steps
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.proposer import Proposer
 from augment_service.engine.protection import Replaceable
@@ -18,6 +20,7 @@ from augment_service.job.assemble import candidates_table, sample_statistics, sa
 from shared.candidate_columns import CandidateColumns
 from shared.candidates import RowCandidates
 from shared.inputs.rows import SourceRow
+from shared.label_quotas import LabelQuotas
 from shared.params import AugmentParams
 from shared.sampling import draw_samples
 from shared.schema import candidates_schema, samples_schema
@@ -167,6 +170,32 @@ def check_tables(
     assert sample_statistics(columns, by_columns) == sample_statistics(found, by_objects)
     schema = candidates_schema(pa.int64(), [])
     assert candidates_table(schema, rows, columns).equals(candidates_table(schema, rows, found))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=20, deadline=None)
+@given(shard=st.lists(st.tuples(TEXTS, st.none() | TEXTS, st.booleans()), min_size=1, max_size=5))
+def test_the_models_are_asked_about_rows_with_samples_only(
+    lexicons: dict[str, Lexicon], kind: str, shard: list[tuple[str, str | None, bool]]
+) -> None:
+    proposer = Proposer(lexicons[kind], AugmentParams(n_a=0), LabelQuotas({"augmented": 2}))
+    rows = [
+        SourceRow(number, first, second, "augmented" if is_wanted else None)
+        for number, (first, second, is_wanted) in enumerate(shard)
+    ]
+    wanted = [row for row in rows if row.label]
+    size = len(proposer.vocabulary.surfaces)
+    found, samples = run_steps(samples_steps(proposer, rows), size)
+    alone, samples_alone = run_steps(samples_steps(proposer, wanted), size)
+    assert [one for one, row in zip(found, rows, strict=True) if row.label] == list(alone)
+    for one, every, row in zip(found, run_steps(proposer.candidates_steps(rows), size), rows, strict=True):
+        assert one.text_a.text == every.text_a.text
+        assert one.sites == (every.sites if row.label else ())
+    schema = samples_schema(pa.string(), [])
+    whole = samples_table(schema, rows, found, samples)
+    assert whole.filter(pc.equal(whole["label"], "augmented")).equals(
+        samples_table(schema, wanted, alone, samples_alone)
+    )
 
 
 def test_a_full_table_is_replaced_and_nothing_changes(
