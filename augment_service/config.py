@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, StringConstraints, model_valida
 from shared.cli.config import CommandConfig, identity, runtime
 from shared.cli.table_format import LabelSets, TableFormat
 from shared.glue import Task
-from shared.label_quotas import LabelQuotas
+from shared.label_quotas import LARGEST, LabelQuotas
 from shared.params import AugmentParams, Context, Filter, Protect, StopWords, WordList, Words
 from shared.protected import read_word_files
 from shared.storage.local_paths import absolute, absolute_model
@@ -101,6 +101,12 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
         "several labels per row, the largest number counts.",
         metavar="LABEL=N",
     )
+    n_a_unlabelled: int | None = identity(
+        None,
+        f"N_a of rows without a label, with --missing-labels keep (default: --n-a; 0 to {LARGEST:,}).",
+        ge=0,
+        le=LARGEST,
+    )
     id_column: str | None = identity(None, "Column with integer source ids (default: the row's position).")
     max_characters: int = identity(100_000, "Quarantine rows with a text longer than this.", ge=1)
     shard_rows: int = identity(512, "Source rows per shard.", ge=1)
@@ -147,7 +153,7 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
     @property
     def quotas(self) -> LabelQuotas:
         """N_a of each label that has its own."""
-        return LabelQuotas.parse(self.n_a_per_label)
+        return LabelQuotas.parse(self.n_a_per_label, self.n_a_unlabelled)
 
     @model_validator(mode="after")
     def _quotas_are_clear(self) -> RunConfig:

@@ -18,12 +18,13 @@ LARGEST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class LabelQuotas:
-    """numbers: label as text -> samples of each row that has it."""
+    """numbers: label as text -> samples of each row that has it; unlabelled: of a row without a label, None for N_a."""
 
     numbers: Mapping[str, int] = field(default_factory=dict)
+    unlabelled: int | None = None
 
     @classmethod
-    def parse(cls, options: Sequence[str]) -> LabelQuotas:
+    def parse(cls, options: Sequence[str], unlabelled: int | None = None) -> LabelQuotas:
         """From LABEL=N each; the label may have a "=". Raises ValueError naming the option that is not like that."""
         numbers: dict[str, int] = {}
         for option in options:
@@ -33,14 +34,17 @@ class LabelQuotas:
             if label in numbers:
                 raise ValueError(f"--n-a-per-label names {label} twice")
             numbers[label] = int(number)
-        return cls(numbers)
+        return cls(numbers, unlabelled)
 
     def options(self) -> tuple[str, ...]:
         """What `parse` reads."""
         return tuple(f"{label}={number}" for label, number in self.numbers.items())
 
     def of_rows(self, labels: Iterable[Any], n_a: int) -> NDArray[np.int64]:
-        """(rows,) int64 samples of each row: its label's number, the largest of several labels', else `n_a`."""
+        """(rows,) int64 samples of each row: its label's number, the largest of several labels', else `n_a`.
+
+        A row without a label (None) has `unlabelled` samples.
+        """
         # Imported here, so that the options, which every --help reads, load neither numpy nor Arrow.
         import numpy as np
 
@@ -50,7 +54,7 @@ class LabelQuotas:
 
     def largest(self, n_a: int) -> int:
         """The most samples that a row can have."""
-        return max([n_a, *self.numbers.values()])
+        return max([n_a, *self.numbers.values(), self.unlabelled or 0])
 
     def check_known(self, labels: Iterable[Any], where: str) -> None:
         """Raises InputError for a quota of a label that is not among `labels`, those that occur."""
@@ -67,4 +71,6 @@ class LabelQuotas:
     def _of(self, label: Any, n_a: int, label_text: Callable[[Any], str]) -> int:
         if isinstance(label, list):
             return max((self.numbers[one] for one in map(label_text, label) if one in self.numbers), default=n_a)
-        return n_a if label is None else self.numbers.get(label_text(label), n_a)
+        if label is None:
+            return n_a if self.unlabelled is None else self.unlabelled
+        return self.numbers.get(label_text(label), n_a)

@@ -51,7 +51,8 @@ class JobConfig(AugmentParams):
     @property
     def quotas(self) -> LabelQuotas:
         """N_a of each label that has its own."""
-        return LabelQuotas.parse((self.model_extra or {}).get("n_a_per_label", ()))
+        recorded = self.model_extra or {}
+        return LabelQuotas.parse(recorded.get("n_a_per_label", ()), recorded.get("n_a_unlabelled"))
 
     @model_validator(mode="before")
     @classmethod

@@ -45,6 +45,7 @@ ONE_LABEL: dict[str, Any] = {
     "multi_label": [],
     "label_separator": ",",
     "n_a_per_label": [],
+    "n_a_unlabelled": None,
 }
 """The options about labels in outputs and runs that do not record them."""
 

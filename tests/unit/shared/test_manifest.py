@@ -32,6 +32,7 @@ EXPECTED = Path(__file__).with_name("manifest_of_a_small_job.json")
 
 ADDED: dict[str, Any] = {"case": "keep", "protect": [], "protect_words": [], "stop_words": ["<default>"]}
 ADDED |= {"multi_label": [], "label_separator": ",", "missing_labels": "quarantine", "n_a_per_label": []}
+ADDED |= {"n_a_unlabelled": None}
 ADDED |= {"batch_tokens": None}
 ADDED |= dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")
 """What version 0.1.0 did, in the options that its manifests do not have; and the default that is measured since."""
