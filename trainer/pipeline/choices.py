@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from shared.embedded import EMBEDDED
 from shared.errors import UsageError
 from shared.label_quotas import LabelQuotas
 from trainer.pipeline.config import BALANCED, MOST_SAMPLES_OF_A_ROW, DistillConfig, minutes_of
@@ -31,7 +32,7 @@ taught a student more than 20 of each of 866 (`docs/results.md`)."""
 class Choices:
     """What the steps are told. augment_rows: rows that are augmented; None for all.
 
-    annotates: whether the teacher's answers are stored first, because it gives no states. n_a_per_label: LABEL=N each;
+    annotates: whether the teacher's answers are stored before the student is trained. n_a_per_label: LABEL=N each;
     samples_per_row: of the average row, itself included, where labels have numbers of their own.
     """
 
@@ -61,7 +62,7 @@ class Rates:
     """What this machine does in a second, measured. start: seconds until a command has loaded its libraries.
 
     teacher_step, student_step: rows trained; teacher_forward: rows answered; augment: rows augmented, with `fixed`
-    seconds before the first of them; annotate: rows answered by a teacher without states, once for each sample.
+    seconds before the first of them; annotate: rows answered by a teacher without states, else None.
     """
 
     teacher_step: float
@@ -77,7 +78,8 @@ class Rates:
 class TaskSize:
     """What the choices depend on. num_dev, num_test: rows scored; student: what --student became.
 
-    num_unlabelled: rows that the student alone learns from. label_rows: rows of each label among all labelled ones.
+    answers_only: whether the teacher gives answers and no states, see `trainer.teacher_states`. num_unlabelled: rows
+    that the student alone learns from. label_rows: rows of each label among all labelled ones.
     """
 
     num_train: int
@@ -86,7 +88,7 @@ class TaskSize:
     has_pairs: bool
     max_length: int
     student: str
-    annotates: bool = False
+    answers_only: bool = False
     num_unlabelled: int = 0
     label_rows: Mapping[str, int] = field(default_factory=dict)
 
@@ -123,15 +125,15 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
     samples = choices.samples(rows)
     seen = samples * (choices.epochs + choices.prediction_epochs)
     # Answers that are stored, or came with the data, spare the prediction stage the teacher.
-    runs_twice = rates.annotate is None and not config.teacher_column
-    answered = seen if runs_twice else samples * choices.epochs
+    answers_live = not (choices.annotates or config.teacher_column)
+    answered = seen if answers_live else samples * choices.epochs
     dev, test = (count / rates.teacher_forward for count in (task.num_dev, task.num_test))
     seconds = {
         "teacher": rates.start
         + choices.teacher_epochs * (task.num_train / rates.teacher_step + EVALUATIONS * dev)
         + test,
         "augment": rates.start + rates.augment_fixed + rows / rates.augment,
-        "annotate": rates.start + samples / (rates.annotate or 1.0),
+        "annotate": rates.start + samples / (rates.annotate or rates.teacher_forward),
         "student": rates.start
         + answered / rates.teacher_forward
         + seen / rates.student_step
@@ -143,7 +145,7 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
     }
     wanted = {
         "teacher": not (config.teacher or config.teacher_column),
-        "annotate": rates.annotate is not None,
+        "annotate": choices.annotates,
         "export": config.onnx,
         "report": config.report,
     }
@@ -169,7 +171,7 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
     average = _samples_per_row(quotas, n_a, task)
     per_pass = rows * (average or 1 + n_a)
     epochs = min(max(round(scale * LEAST_SEEN / per_pass), 1), MAX_EPOCHS)
-    choices = Choices(
+    chosen = Choices(
         n_a=n_a,
         teacher_epochs=_teacher_epochs(task.num_train, scale),
         epochs=float(epochs),
@@ -177,12 +179,22 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
         max_length=task.max_length,
         shard_rows=shard_rows(rows),
         student=task.student,
-        annotates=task.annotates,
         n_a_per_label=quotas.options(),
         samples_per_row=average,
         augment_rows=rows if rows < total else None,
     )
-    return _as_told(config, choices, total)
+    choices = _as_told(config, chosen, total)
+    return replace(choices, annotates=_annotates(config, choices, task))
+
+
+def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
+    """Whether to store the teacher's answers: where it gives nothing else, and where that saves time.
+
+    The prediction stage reads the same samples in every pass. An embedded student waits for all of them anyway; others
+    are trained while the job still runs.
+    """
+    saves_time = choices.prediction_epochs > 1 and task.student == EMBEDDED and not config.teacher_column
+    return task.answers_only or saves_time
 
 
 def _quotas(config: DistillConfig, n_a: int, task: TaskSize) -> LabelQuotas:

@@ -92,7 +92,7 @@ def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices
         has_pairs=inspection.has_pairs,
         max_length=fit.max_length,
         student=fit.student,
-        annotates=fit.annotates,
+        answers_only=fit.answers_only,
         num_unlabelled=len(parts.unlabelled),
         label_rows=inspection.counts,
     )

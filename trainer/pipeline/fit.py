@@ -29,13 +29,13 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 class Fit:
     """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became.
 
-    annotates: whether only the teacher's answers can be learned, see `trainer.teacher_states`.
+    answers_only: whether the teacher's states cannot be learned, see `trainer.teacher_states`.
     """
 
     max_length: int
     truncated: float
     student: str
-    annotates: bool = False
+    answers_only: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -58,10 +58,10 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             "with another program, then name the result with --teacher"
         )
     why = why_no_states(path, config.student) if config.teacher else None
-    annotates = why is not None
+    answers_only = why is not None
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
     reader = "the embedded encoder" if config.teacher_column else f"{option} {named}"
-    if annotates and config.student == "auto":
+    if answers_only and config.student == "auto":
         # The student reads the tokens of the embedded encoder, whatever its teacher reads.
         _, unknown, per_word = _tokens(load_tokenizer(resolve_encoder(EMBEDDED)), inspection)
         reader = "the embedded student"
@@ -95,7 +95,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
         max_length=length,
         truncated=truncated,
         student=_student(config, settings, tokenizer),
-        annotates=annotates,
+        answers_only=answers_only,
         notes=tuple(notes),
     )
 

@@ -71,15 +71,26 @@ def test_rows_come_before_samples() -> None:
         assert choices.n_a >= 2
 
 
-def test_a_teacher_that_only_answers_is_asked_once_per_sample() -> None:
-    choices = default_choices(config(), SMALL)
-    live, stored = (
-        estimate(config(teacher="t"), choices, rates, SMALL) for rates in (SLOW, replace(SLOW, annotate=50.0))
-    )
-    samples = choices.rows(8000) * (1 + choices.n_a)
-    assert stored["annotate"] == pytest.approx((SLOW.start + samples / 50) / 60)
-    assert stored["student"] < live["student"]
+def test_answers_are_stored_where_the_student_waits_for_all_samples_and_reads_them_more_than_once() -> None:
+    asked = config(teacher="t")
+    stored = default_choices(asked, SMALL)
+    streamed = default_choices(asked, replace(SMALL, student="3,84,336,12"))
+    assert stored.prediction_epochs > 1
+    assert (stored.annotates, streamed.annotates) == (True, False)
+    assert not default_choices(config(prediction_epochs=1), SMALL).annotates
+    assert not default_choices(config(teacher_column="llm"), SMALL).annotates
+    with_store, live = (estimate(asked, one, SLOW, SMALL) for one in (stored, streamed))
     assert "annotate" not in live
+    assert sum(with_store.values()) < sum(live.values())
+
+
+def test_a_teacher_that_only_answers_is_asked_once_per_sample() -> None:
+    asked, task = config(teacher="t", prediction_epochs=1), replace(SMALL, answers_only=True)
+    choices = default_choices(asked, task)
+    assert choices.annotates
+    samples = choices.rows(8000) * (1 + choices.n_a)
+    found = estimate(asked, choices, replace(SLOW, annotate=50.0), task)
+    assert found["annotate"] == pytest.approx((SLOW.start + samples / 50) / 60)
 
 
 def test_answers_that_came_with_the_data_cost_no_teacher() -> None:
