@@ -159,6 +159,8 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
     def _quotas_are_clear(self) -> RunConfig:
         if self.quotas.numbers and self.task is None and self.label_column is None and not self.multi_label:
             raise ValueError("--n-a-per-label needs the column of the labels: name it with --label-column")
+        if self.n_a_unlabelled is not None and self.missing_labels != "keep":
+            raise ValueError("--n-a-unlabelled is about rows without a label: add --missing-labels keep")
         return self
 
     @model_validator(mode="after")

@@ -24,6 +24,7 @@ ABSENT = {
     **DETECTED,
     **ONE_LABEL,
     "hard_label_weight": 0.0,
+    "mined_pairs": None,
     "n_a_per_label": [],
     "pairs": "both",
     "teacher_classes": [],

@@ -257,6 +257,7 @@ def _why_so_few(job: Job, totals: Totals) -> str:
     # A row with a single word that may be replaced has a sample, so fewer samples than half of the rows prove it.
     are_few = (
         not config.quotas.numbers
+        and config.n_a_unlabelled is None
         and 10 * totals.samples < config.n_a * totals.rows
         and 2 * totals.samples < totals.rows
     )

@@ -16,6 +16,8 @@ SAMPLES = 200_000
 LEAST_SEEN = 60_000
 """Small data sets are passed over until the student has seen this many samples in its first stage."""
 MAX_N_A, MAX_N_A_PAIRS, MAX_EPOCHS = 20, 4, 10
+MINED_PAIRS, MAX_MINED_ROWS = 5, 20_000
+"""More rows have enough pairs of their own, and comparing all their texts would take long."""
 TEACHER_EPOCHS, MAX_TEACHER_EPOCHS, TEACHER_SEEN = 3, 6, 20_000
 """Passes of the teacher, more for small data until it has seen so many rows: on 2,668 pairs of MRPC, 6 passes gave
 79.1% accuracy and 3 gave 75.6% (`docs/results.md`)."""
@@ -32,7 +34,8 @@ taught a student more than 20 of each of 866 (`docs/results.md`)."""
 class Choices:
     """What the steps are told. augment_rows: rows that are augmented; None for all.
 
-    annotates: whether the teacher's answers are stored before the student is trained. n_a_per_label: LABEL=N each;
+    annotates: whether the teacher's answers are stored before the student is trained. mined: new pairs for each row of
+    pairs, which get no samples (`trainer.data.mining`). n_a_per_label: LABEL=N each;
     samples_per_row: of the average row, itself included, where labels have numbers of their own.
     """
 
@@ -47,14 +50,15 @@ class Choices:
     annotates: bool = False
     n_a_per_label: tuple[str, ...] = ()
     samples_per_row: float | None = None
+    mined: int = 0
 
     def rows(self, num_rows: int) -> int:
         """Rows that the student learns from, of those there are."""
         return min(self.augment_rows or num_rows, num_rows)
 
     def samples(self, rows: int) -> int:
-        """Samples of so many rows, themselves included."""
-        return round(rows * (self.samples_per_row or 1 + self.n_a))
+        """Samples of so many rows, themselves and mined pairs included."""
+        return round(rows * ((self.samples_per_row or 1 + self.n_a) + self.mined))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +173,8 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
     n_a = n_a if config.n_a is None else config.n_a
     quotas = _quotas(config, n_a, task)
     average = _samples_per_row(quotas, n_a, task)
-    per_pass = rows * (average or 1 + n_a)
+    mined = _mined(config, rows, average or 1 + n_a, scale, task)
+    per_pass = rows * ((average or 1 + n_a) + mined)
     epochs = min(max(round(scale * LEAST_SEEN / per_pass), 1), MAX_EPOCHS)
     chosen = Choices(
         n_a=n_a,
@@ -181,9 +186,13 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
         student=task.student,
         n_a_per_label=quotas.options(),
         samples_per_row=average,
+        mined=mined,
         augment_rows=rows if rows < total else None,
     )
     choices = _as_told(config, chosen, total)
+    if choices.augment_rows is not None and not config.mined_pairs:
+        # The first rows of the job's input, which mined pairs follow.
+        choices = replace(choices, mined=0)
     return replace(choices, annotates=_annotates(config, choices, task))
 
 
@@ -195,6 +204,13 @@ def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
     """
     saves_time = choices.prediction_epochs > 1 and task.student == EMBEDDED and not config.teacher_column
     return task.answers_only or saves_time
+
+
+def _mined(config: DistillConfig, rows: int, samples_per_row: float, scale: float, task: TaskSize) -> int:
+    """New pairs for each row: few rows show few of the ways in which two texts can relate."""
+    if config.mined_pairs is not None or not task.has_pairs or config.teacher_column or task.num_unlabelled:
+        return config.mined_pairs or 0
+    return min(max(round(scale * SAMPLES / rows - samples_per_row), 0), MINED_PAIRS) if rows <= MAX_MINED_ROWS else 0
 
 
 def _quotas(config: DistillConfig, n_a: int, task: TaskSize) -> LabelQuotas:
@@ -245,9 +261,10 @@ def choice_lines(config: DistillConfig, choices: Choices, num_train: int, num_un
     else:
         teacher = config.teacher or f"{choices.teacher_epochs:g} passes over {num_train:,} rows"
     own = f", but {', '.join(choices.n_a_per_label)}" if choices.n_a_per_label else ""
+    mined = f", and {choices.mined} mined pairs for each" if choices.mined else ""
     return [
         f"teacher: {teacher}",
-        f"augmentation: {rows:,} rows, {choices.n_a} samples each{own}",
+        f"augmentation: {rows:,} rows, {choices.n_a} samples each{own}{mined}",
         f"student {choices.student}: {choices.epochs:g} + {choices.prediction_epochs:g} passes over "
         f"{choices.samples(rows):,} samples",
     ]

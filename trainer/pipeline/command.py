@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pydantic import TypeAdapter
 
 from shared.cli.command_line import CommandResult
-from shared.errors import ManifestError
+from shared.errors import ManifestError, UsageError
 from shared.label_quotas import LabelQuotas
 from shared.model_folder import CONFIG
 from trainer.pipeline.choices import Choices, TaskSize, choice_lines, default_choices, estimate, fitting_choices
@@ -23,7 +23,15 @@ from trainer.pipeline.fit import check_fit
 from trainer.pipeline.inspection import Inspection, inspect
 from trainer.pipeline.outcome import finish
 from trainer.pipeline.place import Place, place_of
-from trainer.pipeline.preparation import Parts, Prepared, describe_parts, read_prepared, split_rows, write_parts
+from trainer.pipeline.preparation import (
+    Parts,
+    Prepared,
+    describe_parts,
+    read_prepared,
+    split_rows,
+    with_mined,
+    write_parts,
+)
 from trainer.pipeline.running import Runner, check_platform, locked
 from trainer.pipeline.steps import groups_of, plan_steps
 
@@ -79,6 +87,8 @@ def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices
     inspection = inspect(config)
     for line in inspection.description(config.data):
         _say(line)
+    if config.mined_pairs and not inspection.has_pairs:
+        raise UsageError(f"--mined-pairs {config.mined_pairs}: {config.data} has one text per row, and no pairs")
     if config.n_a_per_label not in ((), BALANCED):
         LabelQuotas.parse(config.n_a_per_label).check_known(inspection.counts, config.data)
     fit = check_fit(config, inspection)
@@ -107,6 +117,7 @@ def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices
     else:
         choices = default_choices(config, task)
     minutes = estimate(config, choices, rates, task) if rates is not None else {}
+    parts = with_mined(config, parts, choices.mined)
     if writes:
         choices, prepared = _record(config, place, inspection, parts, choices)
     else:
@@ -128,6 +139,8 @@ def _record(
 def _announce(
     config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, minutes: Mapping[str, float]
 ) -> None:
+    if prepared.num_mined:
+        _say(f"{prepared.num_mined:,} new pairs mined from the texts to train on, which the teacher answers")
     for line in choice_lines(config, choices, prepared.num_train, prepared.num_unlabelled):
         _say(line)
     _say("the steps, each of which can be run alone:")

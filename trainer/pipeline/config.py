@@ -34,6 +34,13 @@ class ChoicesConfig(CommandConfig):
         metavar="LABEL=N",
     )
     pairs: Pairs = _PAIRS
+    mined_pairs: int | None = identity(
+        None,
+        "New pairs for each row of text pairs: its first text with second texts of other rows that share rare words, "
+        "answered by the teacher (default: by the number of rows).",
+        ge=0,
+        le=100,
+    )
     augment_rows: int | None = identity(
         None, "Rows that are augmented and trained on by the student (default: all, or what --budget allows).", ge=1
     )
@@ -117,6 +124,8 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
 
     @model_validator(mode="after")
     def _a_teacher_answers(self) -> DistillConfig:
+        if self.mined_pairs and self.teacher_column is not None:
+            raise ValueError("--mined-pairs are answered by a teacher, and --teacher-column has none: leave out one")
         if self.unlabelled and self.teacher_column is not None:
             raise ValueError(
                 "--unlabelled rows are answered by a teacher, and --teacher-column has none: leave out one"

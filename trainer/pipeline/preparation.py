@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +12,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, ManifestError
 from shared.inputs.rows import SourceRow
 from shared.inputs.table_files import SUFFIXES
+from shared.model_folder import model_folder
 from shared.storage.input_files import expand, sha256_of
+from trainer.data.mining import mine_pairs
 from trainer.data.split import text_hashes
+from trainer.models import load_tokenizer
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, read_rows, read_unlabelled, texts_of
 from trainer.pipeline.parts import DEV, TEST, TRAIN, assign_parts, limited
@@ -25,7 +29,7 @@ from trainer.pipeline.place import Place
 SHARE = 0.1
 FACTS = "data/split.json"
 TRAIN_FILE, DEV_FILE, TEST_FILE = "data/train.parquet", "data/dev.parquet", "data/test.parquet"
-UNLABELLED_FILE = "data/unlabelled.parquet"
+UNLABELLED_FILE, MINED_FILE = "data/unlabelled.parquet", "data/mined.parquet"
 MIN_PART_ROWS = 8
 
 
@@ -33,7 +37,7 @@ MIN_PART_ROWS = 8
 class Prepared:
     """Files of OUTPUT/data and their rows. sources: digests of the files that they were made from.
 
-    unlabelled: rows that the student alone learns from, if there are any.
+    unlabelled, mined: files of rows that the student alone learns from, if there are any.
     teacher_column: their column of logits that came with the data, of `teacher_classes` in this order, or of a number.
     """
 
@@ -52,6 +56,8 @@ class Prepared:
     teacher_classes: tuple[str, ...] = ()
     unlabelled: str | None = None
     num_unlabelled: int = 0
+    mined: str | None = None
+    num_mined: int = 0
 
     @property
     def has_pairs(self) -> bool:
@@ -92,7 +98,8 @@ class Parts:
     """Rows to train on, in an order that does not follow the file's, to choose on, and to test on.
 
     leaked: training rows that were left out because --dev or --test has the same text. unlabelled: rows of
-    --unlabelled, without `repeated` ones whose text is a labelled row's or that of a row before.
+    --unlabelled, without `repeated` ones whose text is a labelled row's or that of a row before. mined: pairs of texts
+    of different training rows.
     """
 
     train: list[SourceRow]
@@ -101,6 +108,7 @@ class Parts:
     leaked: int
     unlabelled: list[SourceRow]
     repeated: int
+    mined: list[SourceRow] = field(default_factory=list)
 
 
 def split_rows(config: DistillConfig, inspection: Inspection) -> Parts:
@@ -146,6 +154,28 @@ def _unlabelled(
     return [found[index] for index in first[is_new]], len(found) - int(is_new.sum())
 
 
+def with_mined(config: DistillConfig, parts: Parts, per_text: int) -> Parts:
+    """The same with up to `per_text` new pairs for each first text of the training rows, in a random order.
+
+    Pairs that the dev or test rows have are left out. Raises ModelError.
+    """
+    if not per_text:
+        return parts
+    named = config.teacher or config.encoder
+    tokenizer = load_tokenizer(resolve_encoder(named) if named == EMBEDDED else model_folder(named, "--teacher"))
+    texts = [[row.text_a for row in parts.train], [row.text_b or "" for row in parts.train]]
+    tokens = [tokenizer(side, add_special_tokens=False, verbose=False)["input_ids"] for side in texts]
+    kept_apart = {(row.text_a, row.text_b) for row in (*parts.dev, *parts.test)}
+    pairs = [
+        (texts[0][first], texts[1][second])
+        for first, second in mine_pairs(texts[0], texts[1], tokens[0], tokens[1], per_text)
+    ]
+    rows = [SourceRow(len(parts.train) + number, *pair) for number, pair in enumerate(pairs) if pair not in kept_apart]
+    # Neighbours are about the same text; the job's order decides which rows a window of the trainer mixes.
+    order = np.random.default_rng(config.seed).permutation(len(rows))
+    return replace(parts, mined=[rows[index] for index in order])
+
+
 def describe_parts(config: DistillConfig, place: Place, inspection: Inspection, parts: Parts) -> Prepared:
     """What `write_parts` writes, without writing it."""
     return Prepared(
@@ -162,6 +192,8 @@ def describe_parts(config: DistillConfig, place: Place, inspection: Inspection, 
         leaked=parts.leaked,
         unlabelled=place.path(UNLABELLED_FILE) if parts.unlabelled else None,
         num_unlabelled=len(parts.unlabelled),
+        mined=place.path(MINED_FILE) if parts.mined else None,
+        num_mined=len(parts.mined),
         teacher_column=None if inspection.answers is None else inspection.answers.column,
         teacher_classes=() if inspection.answers is None else inspection.answers.labels or (),
     )
@@ -170,9 +202,10 @@ def describe_parts(config: DistillConfig, place: Place, inspection: Inspection, 
 def write_parts(config: DistillConfig, place: Place, inspection: Inspection, parts: Parts) -> Prepared:
     """Write the files of OUTPUT/data, and what they are last. Raises StoreError."""
     prepared = describe_parts(config, place, inspection, parts)
-    files = {TRAIN_FILE: parts.train, DEV_FILE: parts.dev, TEST_FILE: parts.test, UNLABELLED_FILE: parts.unlabelled}
+    files = {TRAIN_FILE: parts.train, DEV_FILE: parts.dev, TEST_FILE: parts.test}
+    files |= {UNLABELLED_FILE: parts.unlabelled, MINED_FILE: parts.mined}
     for name, rows in files.items():
-        if rows or name != UNLABELLED_FILE:
+        if rows or name not in (UNLABELLED_FILE, MINED_FILE):
             place.store.put(name, parquet_of(rows, inspection))
     place.store.put(FACTS, json.dumps(asdict(prepared), indent=1).encode())
     return prepared

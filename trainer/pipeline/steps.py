@@ -65,7 +65,10 @@ def plan_steps(config: DistillConfig, place: Place, prepared: Prepared, choices:
                 done="teacher/result.json",
             )
         )
-    unlabelled = [prepared.unlabelled, "--missing-labels", "keep"] if prepared.unlabelled else []
+    unlabelled = [path for path in (prepared.unlabelled, prepared.mined) if path]
+    unlabelled += ["--missing-labels", "keep"] if unlabelled else []
+    # Mined pairs are many already.
+    unlabelled += ["--n-a-unlabelled", "0"] if prepared.mined and not prepared.unlabelled else []
     quotas = ["--n-a-per-label", *choices.n_a_per_label] if choices.n_a_per_label else []
     pairs = ["--pairs", config.pairs] if prepared.has_pairs else []
     limit = ["--limit", str(choices.augment_rows)] if choices.augment_rows else []

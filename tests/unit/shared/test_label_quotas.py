@@ -36,6 +36,12 @@ def test_a_label_counts_by_its_text_and_several_by_the_largest() -> None:
     assert (quotas.largest(5), quotas.largest(20)) == (9, 20)
 
 
+def test_a_row_without_a_label_may_have_a_number_of_its_own() -> None:
+    quotas = LabelQuotas.parse(["1=7"], 0)
+    assert quotas.of_rows([1, None, "2", None], 5).tolist() == [7, 0, 5, 0]
+    assert (quotas.largest(5), LabelQuotas.parse([], 30).largest(5)) == (7, 30)
+
+
 def test_a_label_that_does_not_occur_is_named() -> None:
     quotas = LabelQuotas.parse(["1=7", "sad=9"])
     quotas.check_known([1.0, "sad", None, "glad"], "reviews.csv")

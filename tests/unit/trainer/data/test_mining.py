@@ -21,9 +21,9 @@ def text_of(tokens: list[int]) -> str:
 
 
 def mined(rows: list[tuple[list[int], list[int]]], per_text: int) -> list[tuple[int, int]]:
-    texts = [[text_of(row[side]) for row in rows] for side in (0, 1)]
-    tokens = [[row[side] for row in rows] for side in (0, 1)]
-    return [(int(a), int(b)) for a, b in mine_pairs(*texts, *tokens, per_text)]
+    first, second = [row[0] for row in rows], [row[1] for row in rows]
+    found = mine_pairs(list(map(text_of, first)), list(map(text_of, second)), first, second, per_text)
+    return [(int(a), int(b)) for a, b in found]
 
 
 def similarities(rows: list[tuple[list[int], list[int]]]) -> dict[tuple[str, str], float]:
@@ -62,9 +62,12 @@ def test_each_first_text_gets_its_most_similar_new_second_texts(
 
 
 def test_more_rows_than_a_chunk() -> None:
-    rows = [([number, 1000], [number, 1001]) for number in range(2, 602)]
-    texts = [[f"{number} {side}" for number in range(600)] for side in "ab"]
-    found = mine_pairs(*texts, *[[row[side] for row in rows] for side in (0, 1)], 3)
+    first, second = [[number, 1000] for number in range(2, 602)], [[number, 1001] for number in range(2, 602)]
+    texts_a, texts_b = [f"{number} a" for number in range(600)], [f"{number} b" for number in range(600)]
+    found = mine_pairs(texts_a, texts_b, first, second, 3)
     # Nothing is shared but with the row's own second text, which is no new pair.
     assert found.shape == (0, 2)
     assert found.dtype == np.int64
+    assert mine_pairs(texts_a, texts_b, first, second[1:] + second[:1], 3).tolist() == [
+        [number, (number - 1) % 600] for number in range(600)
+    ]

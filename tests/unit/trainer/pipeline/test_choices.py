@@ -134,6 +134,25 @@ def test_balance_gives_rare_labels_as_many_samples_as_the_frequent_one_up_to_a_l
     assert estimate(config(), choices, more, task)["student"] > seconds / 60
 
 
+PAIRS = replace(SMALL, num_train=4000, has_pairs=True)
+
+
+def test_few_pairs_are_joined_by_mined_ones() -> None:
+    few, more, many = (default_choices(config(), replace(PAIRS, num_train=rows)) for rows in (4000, 30_000, 400_000))
+    assert (few.mined, more.mined, many.mined) == (5, 0, 0)
+    assert few.samples(4000) == 4000 * (1 + few.n_a + 5)
+    assert "and 5 mined pairs for each" in "\n".join(choice_lines(config(), few, 4000))
+    assert default_choices(config(mined_pairs=2), replace(PAIRS, num_train=30_000)).mined == 2
+    for options, task in (
+        ({}, SMALL),
+        ({"mined_pairs": 0}, PAIRS),
+        ({"augment_rows": 500}, PAIRS),
+        ({"teacher_column": "llm"}, PAIRS),
+        ({}, replace(PAIRS, num_unlabelled=100)),
+    ):
+        assert default_choices(config(**options), task).mined == 0
+
+
 def test_numbers_of_some_labels_leave_the_others_as_they_are() -> None:
     task = replace(SMALL, label_rows={"common": 6000, "rare": 2000}, num_unlabelled=8000)
     choices = default_choices(config(n_a_per_label=["rare=30"], n_a=5), task)
