@@ -57,6 +57,11 @@ def window_order(seed: int, epoch: int, window: int) -> np.random.Generator:
     return _generator(seed, epoch, window)
 
 
+def balance_draws(seed: int, epoch: int, window: int) -> np.random.Generator:
+    """Which samples of a window are repeated or left out."""
+    return _generator(seed, epoch, window, 5)
+
+
 def text_order(seed: int, epoch: int) -> np.random.Generator:
     """Segments and batches of plain text in an epoch. seed < 2**63."""
     return np.random.Generator(np.random.Philox(key=[seed, 2 * epoch]))

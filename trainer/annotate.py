@@ -11,21 +11,25 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import Progress, format_seconds
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import UsageError
+from shared.model_folder import MULTI_LABEL
 from shared.shards import list_commits, read_shard, write_shard
 from shared.storage.store import Store, open_store
 from trainer.any_classifier import AnyClassifier, Floats, is_bert, load_any_classifier
 from trainer.config import AnnotateConfig
 from trainer.data.annotations import AnnotationFacts, write_facts
 from trainer.data.augmented import Augmented, open_augmented, sampled, wait_for_commit
+from trainer.data.balance import answer_counts, answer_shares
 from trainer.data.batches import tokenize
 from trainer.data.tasks import sequence_length
 from trainer.evaluation import in_precision, predict
@@ -65,27 +69,37 @@ def run_command(config: AnnotateConfig) -> CommandResult:
         if shard not in committed:
             table = sampled(read_shard(samples, commit), augmented, config.n_a, epoch=0)
             logits = _logits(table, teacher)
-            write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a})
+            counts = _counts(table, logits) if teacher.classes else {}
+            write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a} | counts)
             done += table.num_rows
         progress.update(shard + 1)
     progress.close()
     seconds = time.monotonic() - began
     uri = target.uri
-    summary = {"shards": augmented.num_shards, "annotated_rows": done, "seconds": round(seconds, 1), "output": uri}
-    return CommandResult(summary, f"{done:,} rows annotated in {format_seconds(seconds)}: {uri}")
+    summary: dict[str, Any] = {"shards": augmented.num_shards, "annotated_rows": done, "seconds": round(seconds, 1)}
+    text = f"{done:,} rows annotated in {format_seconds(seconds)}: {uri}"
+    shares = answer_shares([one.statistics for one in list_commits(target)], len(teacher.classes))
+    if teacher.classes and shares is not None:
+        rows, all_samples = (dict(zip(teacher.classes, of.round(4).tolist(), strict=True)) for of in shares)
+        summary |= {"answers_to_rows": rows, "answers_to_samples": all_samples}
+        listed = ", ".join(f"{name} {rows[name]:.0%} of the rows, {all_samples[name]:.0%} of all" for name in rows)
+        text += f"\nthe teacher's answers: {listed}"
+    return CommandResult(summary | {"output": uri}, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Teacher:
     """A classifier. identity, tokenizer_identity: fingerprints; max_length: longest input in tokens.
 
-    answer: texts and second texts or None -> (texts, C) float32 logits.
+    answer: texts and second texts or None -> (texts, C) float32 logits. classes: their names where a text has one of
+    them, else empty.
     """
 
     identity: str
     tokenizer_identity: str
     max_length: int
     answer: Callable[[list[str], list[str] | None], Floats]
+    classes: tuple[str, ...]
 
 
 def _bert(config: AnnotateConfig, has_pairs: bool, device: str, dtype: torch.dtype) -> _Teacher:
@@ -98,7 +112,13 @@ def _bert(config: AnnotateConfig, has_pairs: bool, device: str, dtype: torch.dty
     def answer(first: list[str], second: list[str] | None) -> Floats:
         return predict(ready, tokenize(tokenizer, first, second, length), device, config.batch_size)
 
-    return _Teacher(identity=identity[0], tokenizer_identity=identity[1], max_length=length, answer=answer)
+    return _Teacher(
+        identity=identity[0],
+        tokenizer_identity=identity[1],
+        max_length=length,
+        answer=answer,
+        classes=_classes(model.config),
+    )
 
 
 def _other(config: AnnotateConfig, has_pairs: bool, device: str, dtype: torch.dtype) -> _Teacher:
@@ -112,7 +132,14 @@ def _other(config: AnnotateConfig, has_pairs: bool, device: str, dtype: torch.dt
         tokenizer_identity=tokenizer_fingerprint(model.tokenizer),
         max_length=length,
         answer=lambda first, second: ready.logits(first, second, length, config.batch_size),
+        classes=_classes(model.model.config),
     )
+
+
+def _classes(settings: Any) -> tuple[str, ...]:
+    if settings.num_labels == 1 or settings.problem_type == MULTI_LABEL:
+        return ()
+    return tuple(str(settings.id2label[number]) for number in range(settings.num_labels))
 
 
 def _has_pairs(augmented: Augmented, samples: Store, timeout_seconds: float) -> bool:
@@ -137,6 +164,12 @@ def _committed(target: Store, n_a: int) -> set[int]:
             "remove that folder to annotate again"
         )
     return {one.shard for one in commits}
+
+
+def _counts(table: pa.Table, logits: Floats) -> dict[str, float]:
+    """How often the teacher gave each class, for `trainer.data.balance`."""
+    is_source = pc.and_(pc.equal(table["n"], 0), pc.is_valid(table["label"]))
+    return answer_counts(logits, is_source.to_numpy(zero_copy_only=False).astype(bool))
 
 
 def _logits(table: pa.Table, teacher: _Teacher) -> pa.Table:

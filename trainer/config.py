@@ -352,6 +352,11 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig, 
     annotated: bool = identity(
         False, "Use the logits that `trainer annotate` stored alongside the shards instead of running the teacher."
     )
+    balance: bool = identity(
+        False,
+        "Repeat and leave out samples in the prediction stage, so that the teacher's answers have the shares that they "
+        "have on the rows themselves. Needs --annotated.",
+    )
     n_a: int | None = identity(
         None,
         "Samples per source row and epoch (default: the job's), drawn from candidate shards or the first of samples.",
@@ -375,6 +380,8 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig, 
                 raise ValueError("--teacher-column is learned in the prediction stage, which --stages leaves out")
             if self.annotated:
                 raise ValueError("--annotated reads stored logits of a --teacher; --teacher-column has the answers")
+        if self.balance and not (self.annotated and "prediction" in self.stages):
+            raise ValueError("--balance is about the stored answers of the prediction stage: add --annotated")
         return self
 
     @model_validator(mode="after")

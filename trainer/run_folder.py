@@ -23,6 +23,7 @@ KEEPS_STAGES = "keeps_stages"
 ABSENT = {
     **DETECTED,
     **ONE_LABEL,
+    "balance": False,
     "hard_label_weight": 0.0,
     "mined_pairs": None,
     "n_a_per_label": [],

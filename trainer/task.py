@@ -12,7 +12,7 @@ import torch
 
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import format_seconds
-from shared.errors import InputError, ManifestError
+from shared.errors import InputError, ManifestError, UsageError
 from shared.glue import get_task
 from shared.seeds import stage_seed
 from trainer.config import Stage as StageName
@@ -94,6 +94,8 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     augmented = open_augmented(config.augmented, config.follow_timeout)
     teacher = load_teacher(config, augmented)
     spec = teacher.spec
+    if config.balance and (spec.labels is None or spec.multi_label):
+        raise UsageError("--balance is about classes, one for each row: this task has none")
     carried = None if teacher.given is None else carried_name(teacher.given.column)
     selection = select_from_shards(config, augmented, spec, config.follow_timeout, carried)
     table = selection.dev
@@ -171,6 +173,7 @@ def _stage(setting: _Setting, name: StageName, worker: Worker) -> Stage[Batch]:
         pad_id=student.model.config.pad_token_id,
         n_a=config.n_a,
         annotations=setting.annotations if is_prediction else None,
+        balances=config.balance and is_prediction,
         answers=setting.answers if is_prediction else None,
         has_pairs=setting.dev.has_pairs,
         held_out=setting.selection.held_out,

@@ -15,12 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from shared.errors import InputError, ShardError
-from shared.seeds import shard_order, window_order
+from shared.errors import InputError, ManifestError, ShardError
+from shared.seeds import balance_draws, shard_order, window_order
 from shared.shards import Commit, read_shard
 from shared.storage.store import open_store
 from trainer.data.annotations import AnnotationFacts, check_facts
 from trainer.data.augmented import Augmented, sampled, wait_for_commit
+from trainer.data.balance import answer_shares, balance_weights, balanced_rows
 from trainer.data.batches import Examples, Ints, Tokenized, Window, prepare_window, tokenize
 from trainer.data.given_answers import GivenAnswers, carried_name
 from trainer.data.tasks import TaskSpec
@@ -34,10 +35,11 @@ class ShardStream:
     """Windows of an augmentation job's shards. Picklable: loader processes reopen the store.
 
     n_a: samples per source row (default: the job's). annotations: what the teacher's logits must have been made from,
-    if batches carry them; answers: the column of the shards that has them instead. has_pairs: whether rows have two
-    texts, as in the dev file; None accepts both. held_out: rising source ids of rows that are left out together with
-    their samples. cache: where tokenized shards are kept, under tokenizer_digest among others. rank, world: this worker
-    among those that may share the cache.
+    if batches carry them; balances: repeat and leave out samples, so that their answers have the shares that the rows'
+    own have; answers: the column of the shards that has the answers instead. has_pairs: whether rows have two texts, as
+    in the dev file; None accepts both. held_out: rising source ids of rows that are left out together with their
+    samples. cache: where tokenized shards are kept, under tokenizer_digest among others. rank, world: this worker among
+    those that may share the cache.
     """
 
     augmented: Augmented
@@ -51,6 +53,7 @@ class ShardStream:
     pad_id: int
     n_a: int | None = None
     annotations: AnnotationFacts | None = None
+    balances: bool = False
     answers: GivenAnswers | None = None
     has_pairs: bool | None = None
     held_out: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -59,6 +62,7 @@ class ShardStream:
     rank: int = 0
     world: int = 1
     _is_checked: bool = False
+    _weights: NDArray[np.float64] | None = None
 
     def num_windows(self, epoch: int) -> int:
         """Windows of an epoch; the same for each."""
@@ -72,6 +76,9 @@ class ShardStream:
         data = Tokenized.concatenate(self._tokenized(shards, epoch))
         if len(self.held_out):
             data = data.take(np.flatnonzero(~np.isin(data.keys[:, 0], self.held_out)))
+        if self.balances and data.logits is not None:
+            draws = balance_draws(self.seed, epoch, window)
+            data = data.take(balanced_rows(data.logits, self._balance(), draws))
         return prepare_window(
             data,
             batch_size=self.batch_size,
@@ -163,6 +170,20 @@ class ShardStream:
             check_facts(store, self.annotations)
             self._is_checked = True
         return commit
+
+    def _balance(self) -> NDArray[np.float64]:
+        """The weight of each class; waits for all annotations. Raises TrainingError, ManifestError."""
+        if self._weights is None:
+            commits = [self._annotation(shard) for shard in range(self.augmented.num_shards)]
+            shares = answer_shares([commit.statistics for commit in commits], self.spec.num_logits)
+            if shares is None:
+                assert self.annotations is not None
+                raise ManifestError(
+                    f"{self.annotations.uri(self.augmented.uri)} does not say how often the teacher gave each class (an"
+                    " earlier version): remove that folder and run `trainer annotate` again"
+                )
+            self._weights = balance_weights(*shares)
+        return self._weights
 
     def _logits(self, commit: Commit, table: pa.Table) -> Floats:
         assert self.annotations is not None

@@ -197,13 +197,13 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
 
 
 def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
-    """Whether to store the teacher's answers: where it gives nothing else, and where that saves time.
+    """Whether to store the teacher's answers: where it gives nothing else, where they are counted or that saves time.
 
     The prediction stage reads the same samples in every pass. An embedded student waits for all of them anyway; others
     are trained while the job still runs.
     """
     saves_time = choices.prediction_epochs > 1 and task.student == EMBEDDED and not config.teacher_column
-    return task.answers_only or saves_time
+    return task.answers_only or saves_time or config.balance
 
 
 def _mined(config: DistillConfig, rows: int, samples_per_row: float, scale: float, task: TaskSize) -> int:

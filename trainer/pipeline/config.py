@@ -41,6 +41,11 @@ class ChoicesConfig(CommandConfig):
         ge=0,
         le=100,
     )
+    balance: bool = identity(
+        False,
+        "Repeat and leave out samples, so that the teacher's answers have the shares that they have on the rows "
+        "themselves.",
+    )
     augment_rows: int | None = identity(
         None, "Rows that are augmented and trained on by the student (default: all, or what --budget allows).", ge=1
     )
@@ -126,6 +131,8 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     def _a_teacher_answers(self) -> DistillConfig:
         if self.mined_pairs and self.teacher_column is not None:
             raise ValueError("--mined-pairs are answered by a teacher, and --teacher-column has none: leave out one")
+        if self.balance and (self.teacher_column is not None or self.regression or self.multi_label):
+            raise ValueError("--balance is about the classes that a teacher gives, one to each row")
         if self.unlabelled and self.teacher_column is not None:
             raise ValueError(
                 "--unlabelled rows are answered by a teacher, and --teacher-column has none: leave out one"
