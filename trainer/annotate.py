@@ -70,7 +70,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
             table = sampled(read_shard(samples, commit), augmented, config.n_a, epoch=0)
             logits = _logits(table, teacher)
             counts = _counts(table, logits) if teacher.classes else {}
-            write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a} | counts)
+            write_shard(target, shard, _stored(table, logits), commit.sources, [], {"n_a": n_a} | counts)
             done += table.num_rows
         progress.update(shard + 1)
     progress.close()
@@ -172,11 +172,16 @@ def _counts(table: pa.Table, logits: Floats) -> dict[str, float]:
     return answer_counts(logits, is_source.to_numpy(zero_copy_only=False).astype(bool))
 
 
-def _logits(table: pa.Table, teacher: _Teacher) -> pa.Table:
+def _logits(table: pa.Table, teacher: _Teacher) -> Floats:
+    """(samples, C) float32."""
     texts_b = table["text_b"].to_pylist()
     has_pairs = any(text is not None for text in texts_b)
     second = [text or "" for text in texts_b] if has_pairs else None
-    logits = teacher.answer(table["text_a"].to_pylist(), second)
+    return teacher.answer(table["text_a"].to_pylist(), second)
+
+
+def _stored(table: pa.Table, logits: Floats) -> pa.Table:
+    """Logits with the keys of their samples."""
     width = logits.shape[1]
     lists = pa.ListArray.from_arrays(
         pa.array(np.arange(0, len(logits) * width + 1, width, dtype=np.int32)), pa.array(logits.reshape(-1))
