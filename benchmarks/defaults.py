@@ -4,28 +4,39 @@
 
 makes a CSV of each data set (GLUE's train.tsv; its dev.tsv is the test file), runs `trainer distill` on one after the
 other without any option but the columns, and prints a table of the finished ones. `sources` has a class for each file
-of CORPUS (plain text, one passage a line, .xz): which of them is a passage from? A second call goes on where the first
-one stopped.
+of CORPUS (plain text, one passage a line, .xz): which of them is a passage from? With --seeds 0 1 2, the later seeds
+take the teacher of the first and draw samples, order and new weights of their own; the table has the mean and the
+standard deviation. GLUE's own metrics (Matthews' correlation of CoLA, F1 of MRPC) are taken by `trainer evaluate`. QNLI
+often comes without its large train.tsv: then 1,500 rows of dev.tsv test. A second call goes on where the first stopped.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import lzma
+import math
 import random
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSAGES, LONGEST = 600, 300
 """Passages from each file of the corpus, and the characters that are kept of each."""
 
+TEST_ROWS = 1500
+"""Rows of a GLUE dev file that test where there is no train file."""
+OWN_METRICS = {"CoLA": ("matthews",), "MRPC": ("f1",)}
+
 Row = Sequence[str]
+Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -91,34 +102,66 @@ def prepare(name: str, args: argparse.Namespace, folder: Path) -> list[str]:
         task = GLUE[name]
         options = task.options
         train, dev = (args.glue / name / f"{part}.tsv" for part in ("train", "dev"))
-        # QNLI's train.tsv is often left out for its size: then a tenth of the dev rows is split off as the test.
         train_rows = list(glue_rows(train if train.is_file() else dev, task))
         test_rows = list(glue_rows(dev, task)) if train.is_file() else []
+        if not test_rows:
+            random.Random(7).shuffle(train_rows)
+            train_rows, test_rows = train_rows[TEST_ROWS:], train_rows[:TEST_ROWS]
     write_csv(data, train_rows)
+    write_csv(test, test_rows)
     columns = ["first", "second"] if len(train_rows[0]) == 3 else ["text"]
-    command = ["--data", str(data), "--text-column", *columns, "--label-column", "label", *options]
-    if test_rows:
-        write_csv(test, test_rows)
-        command += ["--test", str(test)]
-    return [*command, "--output", str(folder / "run")]
+    columns = ["--text-column", *columns, "--label-column", "label"]
+    return ["--data", str(data), "--test", str(test), *columns, *options]
 
 
-def table(names: Sequence[str], output: Path) -> Iterator[str]:
-    """A Markdown row for each score of each finished run."""
-    yield "| data | rows | student and score | teacher | kept | trivial | smaller | faster, batch 32 | minutes |"
-    yield "|---|---:|---|---:|---:|---:|---:|---:|---:|"
-    for name in names:
-        path = output / name / "run" / "result.json"
-        if not path.is_file():
+def run_folder(args: argparse.Namespace, name: str, seed: int) -> Path:
+    """Output of a distillation; the first seed's has the teacher of all."""
+    folder: Path = args.output / name / ("run" if seed == args.seeds[0] else f"run-{seed}")
+    return folder
+
+
+def own_scores(name: str, args: argparse.Namespace, model: Path, stored: Path) -> dict[str, float]:
+    """GLUE's own metrics of a model on the task's dev file, taken once."""
+    if name not in OWN_METRICS:
+        return {}
+    if not stored.is_file():
+        command = [sys.executable, "-m", "trainer", "evaluate", "--json", "--task", name, "--model", str(model)]
+        command += ["--data", str(args.glue / name / "dev.tsv")]
+        stored.write_text(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    metrics = json.loads(stored.read_text(encoding="utf-8"))["metrics"]
+    return {metric: float(metrics[metric]) for metric in OWN_METRICS[name]}
+
+
+def scores_of(name: str, args: argparse.Namespace, run: Path, result: dict[str, Any]) -> tuple[Scores, Scores]:
+    """Scores of the student and of its teacher, GLUE's own metrics first."""
+    teacher = args.output / name / "run" / "teacher"
+    student = own_scores(name, args, run / "model", run / "glue.json") | result["metrics"]
+    return student, own_scores(name, args, teacher, args.output / name / "glue-teacher.json") | result[
+        "teacher_metrics"
+    ]
+
+
+def table(args: argparse.Namespace) -> Iterator[str]:
+    """A Markdown row for each score of each data set, over the finished runs."""
+    yield "| data | rows | seeds | student and score | teacher | kept | trivial | smaller | faster (32) | minutes |"
+    yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+    for name in args.data:
+        runs = [run_folder(args, name, seed) for seed in args.seeds]
+        runs = [run for run in runs if (run / "result.json").is_file()]
+        if not runs:
             continue
-        result = json.loads(path.read_text(encoding="utf-8"))
-        for metric, score in result["metrics"].items():
-            baseline = max((one.get(metric, 0.0) for one in result["baselines"].values()), default=0.0)
+        results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs]
+        pairs = [scores_of(name, args, run, result) for run, result in zip(runs, results, strict=True)]
+        first = results[0]
+        for metric in pairs[0][0]:
+            scores = [100 * student[metric] for student, _ in pairs]
+            mean, teacher = statistics.mean(scores), 100 * pairs[0][1][metric]
+            spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
+            baseline = 100 * max((one.get(metric, 0.0) for one in first["baselines"].values()), default=0.0)
             yield (
-                f"| {name} | {result['data']['num_train']:,} | {metric} {score:.3f} "
-                f"| {result['teacher_metrics'].get(metric, float('nan')):.3f} "
-                f"| {result['kept'].get(metric, float('nan')):.1%} | {baseline:.3f} | {result['smaller']:.1f} x "
-                f"| {result['faster'].get('32', float('nan')):.1f} x | {sum(result['minutes'].values()):.0f} |"
+                f"| {name} | {first['data']['num_train']:,} | {len(runs)} | {metric} {mean:.1f}{spread} | {teacher:.1f} "
+                f"| {mean / teacher:.1%} | {baseline:.1f} | {first['smaller']:.1f} x "
+                f"| {first['faster'].get('32', math.nan):.1f} x | {sum(first['minutes'].values()):.0f} |"
             )
 
 
@@ -131,17 +174,24 @@ def main() -> int:
     parser.add_argument(
         "--data", nargs="+", default=["MRPC", "STS-B", "WNLI", SOURCES, "CoLA"], choices=[*GLUE, SOURCES]
     )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--threads", type=int, help="CPU threads of each run (default: all cores)")
     parser.add_argument("--budget", help="time for each run (default: none)")
+    parser.add_argument("--table", action="store_true", help="only write the table of finished runs")
     args = parser.parse_args()
-    for name in args.data:
-        options = prepare(name, args, args.output / name)
-        command = [sys.executable, "-m", "trainer", "distill", *options]
-        if args.budget:
-            command += ["--budget", args.budget]
+    for seed, name in itertools.product(args.seeds, () if args.table else args.data):
+        command = [sys.executable, "-m", "trainer", "distill", *prepare(name, args, args.output / name)]
+        command += ["--output", str(run_folder(args, name, seed))]
+        if seed != args.seeds[0]:
+            command += ["--seed", str(seed), "--teacher", str(args.output / name / "run" / "teacher")]
+        elif seed:
+            command += ["--seed", str(seed)]
+        command += ["--threads", str(args.threads)] if args.threads else []
+        command += ["--budget", args.budget] if args.budget else []
         print(f"$ {' '.join(command)}", flush=True)
         if code := subprocess.run(command, cwd=ROOT, check=False).returncode:
             return code
-    print("\n".join(table(args.data, args.output)))
+    print("\n".join(table(args)))
     return 0
 
 

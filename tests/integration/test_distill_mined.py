@@ -80,4 +80,4 @@ def test_mined_pairs_that_cannot_be_are_one_line(workshop: Workshop, tmp_path: P
         refused = run_command(*workshop.arguments(data, tmp_path / "out", "--mined-pairs", "3", *more))
         assert refused.returncode == 2
         assert message in refused.stderr.splitlines()[-1]
-        assert not (tmp_path / "out").exists()
+        assert not (tmp_path / "out" / "data").exists()
