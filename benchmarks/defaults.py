@@ -159,8 +159,8 @@ def table(args: argparse.Namespace) -> Iterator[str]:
             spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
             baseline = 100 * max((one.get(metric, 0.0) for one in first["baselines"].values()), default=0.0)
             yield (
-                f"| {name} | {first['data']['num_train']:,} | {len(runs)} | {metric} {mean:.1f}{spread} | {teacher:.1f} "
-                f"| {mean / teacher:.1%} | {baseline:.1f} | {first['smaller']:.1f} x "
+                f"| {name} | {first['data']['num_train']:,} | {len(runs)} | {metric} {mean:.1f}{spread} "
+                f"| {teacher:.1f} | {mean / teacher:.1%} | {baseline:.1f} | {first['smaller']:.1f} x "
                 f"| {first['faster'].get('32', math.nan):.1f} x | {sum(first['minutes'].values()):.0f} |"
             )
 
