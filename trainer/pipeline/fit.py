@@ -29,12 +29,14 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 class Fit:
     """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became.
 
-    annotates: whether only the teacher's answers can be learned, see `trainer.teacher_states`.
+    annotates: whether only the teacher's answers can be learned, see `trainer.teacher_states`. classes: names of those
+    that the models answer; none for regression.
     """
 
     max_length: int
     truncated: float
     student: str
+    classes: tuple[str, ...]
     annotates: bool = False
     notes: tuple[str, ...] = ()
 
@@ -49,8 +51,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     with reading_model(path, option):
         settings = AutoConfig.from_pretrained(path)
     tokenizer = load_tokenizer(path, option)
-    if config.teacher:
-        _check_classes(config, settings, inspection)
+    classes = _teacher_classes(config, settings, inspection) if config.teacher else tuple(inspection.counts)
     is_bert = settings.model_type == "bert"
     if not is_bert and not config.teacher:
         raise ModelError(
@@ -95,12 +96,14 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
         max_length=length,
         truncated=truncated,
         student=_student(config, settings, tokenizer),
+        classes=classes,
         annotates=annotates,
         notes=tuple(notes),
     )
 
 
-def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection) -> None:
+def _teacher_classes(config: DistillConfig, settings: Any, inspection: Inspection) -> tuple[str, ...]:
+    """Names of the teacher's classes; none for regression. Raises ModelError if they do not fit the data."""
     count = int(settings.num_labels)
     if not any("SequenceClassification" in name for name in settings.architectures or ()):
         raise ModelError(
@@ -124,6 +127,7 @@ def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection)
             f"--teacher {config.teacher} does not know the label {unknown[0][:40]!r} of {config.data}; its classes are "
             f"{', '.join(names)[:200]}. Rename the labels, or leave out --teacher to fine-tune one"
         )
+    return () if config.regression else names
 
 
 def _learned(kind: str, why: str | None) -> str:

@@ -134,3 +134,61 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(workshop: Workshop
     assert finished.returncode == 0, finished.stderr
     assert "python -m trainer task --augmented" in finished.stderr
     assert not (tmp_path / "out").exists()
+
+
+def apart(name: str, *labels: object) -> Rows:
+    return [{"text": f"{name} sentence {index}", "label": labels[index % len(labels)]} for index in range(30)]
+
+
+@pytest.mark.parametrize("option", ["--dev", "--test"])
+@pytest.mark.parametrize("dry", [True, False])
+def test_labels_that_the_data_lacks_are_refused_before_anything_is_written(
+    workshop: Workshop, tmp_path: Path, option: str, dry: bool
+) -> None:
+    data = workshop.save("data.csv", labelled())
+    other = workshop.save("other.csv", apart("other", "good", "bad", "ugly"))
+    more = (option, str(other), *(("--dry-run",) if dry else ()))
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 1, finished.stderr
+    line = finished.stderr.splitlines()[-1]
+    assert (
+        f"{option} {other}: label 'ugly' (10 of 30 rows, the first is row 2) is none of the classes bad, good" in line
+    )
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_dev_label_is_recognised_as_the_steps_do(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", labelled())
+    other = workshop.save("other.csv", apart("other", "Good", "BAD"))
+    finished = call_main(
+        *workshop.arguments(data, tmp_path / "out", "--dev", str(other), "--dry-run"), program="trainer"
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_dev_label_that_the_teacher_knows_need_not_be_in_the_data(workshop: Workshop, tmp_path: Path) -> None:
+    teacher = save_teacher(workshop.folder / "three", labels=3)
+    data = workshop.save("data.csv", labelled(classes=(0, 1)))
+    other = workshop.save("other.csv", apart("other", 0, 1, 2))
+    more = ("--dev", str(other), "--teacher", str(teacher), "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_number_is_needed_in_every_row_of_a_dev_file_for_regression(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", [{**row, "label": index / 7} for index, row in enumerate(labelled())])
+    other = workshop.save("other.csv", apart("other", "1.5", "2", "3 stars"))
+    more = ("--regression", "--test", str(other), "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 1, finished.stderr
+    assert f"--test {other}: label '3 stars' (10 of 30 rows, the first is row 2) is not a number" in finished.stderr
+
+
+def test_rare_classes_that_are_left_out_are_left_out_of_the_dev_file_too(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", with_two_rows_of_another_class())
+    other = workshop.save("other.csv", apart("other", "good", "bad", "rare"))
+    more = ("--dev", str(other), "--drop-rare", "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 0, finished.stderr
+    assert f"decided: 10 rows of rare classes are left out of --dev {other}" in finished.stderr
+    assert ", 20 to choose on" in finished.stderr
