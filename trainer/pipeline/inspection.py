@@ -193,7 +193,7 @@ def check_labels(rows: Sequence[SourceRow], classes: Collection[str], inspection
     what = "is not a number, as --regression needs"
     if names:
         what = (
-            f"is none of the classes {', '.join(names)[:120]}: correct it, take its rows out, or add rows of this "
+            f"is not one of the classes {', '.join(names)[:120]}: correct it, take its rows out, or add rows of this "
             "class to --data"
         )
     raise InputError(

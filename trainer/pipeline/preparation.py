@@ -115,7 +115,7 @@ class Parts:
 def split_rows(config: DistillConfig, inspection: Inspection, classes: Collection[str]) -> Parts:
     """Split in memory. classes: those that the models answer; none for regression.
 
-    Raises InputError when a part would be too small, or has a label that is none of the classes.
+    Raises InputError when a part would be too small, or has a label that is not one of the classes.
     """
     hashes = inspection.hashes()
     apart: dict[int, list[SourceRow]] = {}

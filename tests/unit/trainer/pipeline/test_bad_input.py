@@ -152,7 +152,8 @@ def test_labels_that_the_data_lacks_are_refused_before_anything_is_written(
     assert finished.returncode == 1, finished.stderr
     line = finished.stderr.splitlines()[-1]
     assert (
-        f"{option} {other}: label 'ugly' (10 of 30 rows, the first is row 2) is none of the classes bad, good" in line
+        f"{option} {other}: label 'ugly' (10 of 30 rows, the first is row 2) is not one of the classes bad, good"
+        in line
     )
     assert not (tmp_path / "out" / "config.json").exists()
 
