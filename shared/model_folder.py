@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,31 @@ def reading_model(path: str, option: str) -> Iterator[None]:
         if not Path(path).is_dir():
             what = f"neither a folder here nor a model that the hub gives out: {what}"
         raise ModelError(f"{option} {path}: {what}") from error
+
+
+def check_weights(
+    model: Any, path: str, option: str, problems: Mapping[str, Any] | None = None, may_be_new: tuple[str, ...] = ()
+) -> None:
+    """Raises ModelError for weights that transformers replaced by random ones, and for those that are NaN or infinite.
+
+    problems: what `from_pretrained` returns as loading info. may_be_new: how the names of weights begin that the files
+    need not have.
+    """
+    problems = problems or {}
+    missing = sorted(name for name in problems.get("missing_keys", ()) if not name.startswith(may_be_new))
+    if missing:
+        raise ModelError(f"{option} {path} lacks weights such as {missing[0]}")
+    for name, found, wanted in sorted(problems.get("mismatched_keys", ())):
+        if not name.startswith(may_be_new):
+            raise ModelError(
+                f"{option} {path}: {name} has the shape {tuple(found)} in the file, {tuple(wanted)} by config.json"
+            )
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool((is_finite := value.isfinite()).all()):
+            raise ModelError(
+                f"{option} {path}: {int((~is_finite).sum())} of {value.numel()} weights in {name} are NaN or infinite: "
+                "the file is damaged, or its training diverged; use another checkpoint"
+            )
 
 
 def check_tokenizer_fits(tokenizer: Any, num_embeddings: int, path: str, option: str) -> None:

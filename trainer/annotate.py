@@ -29,6 +29,7 @@ from trainer.data.augmented import Augmented, open_augmented, sampled, wait_for_
 from trainer.data.batches import tokenize
 from trainer.data.tasks import sequence_length
 from trainer.evaluation import in_precision, predict
+from trainer.finite import check_answers
 from trainer.models import fingerprint, fitting_length, load_classifier, load_tokenizer, tokenizer_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
         commit = wait_for_commit(samples, shard, augmented.num_shards, config.follow_timeout)
         if shard not in committed:
             table = sampled(read_shard(samples, commit), augmented, config.n_a, epoch=0)
-            logits = _logits(table, teacher)
+            logits = _logits(table, teacher, f"--teacher {config.teacher}")
             write_shard(target, shard, logits, commit.sources, [], {"n_a": n_a})
             done += table.num_rows
         progress.update(shard + 1)
@@ -139,11 +140,13 @@ def _committed(target: Store, n_a: int) -> set[int]:
     return {one.shard for one in commits}
 
 
-def _logits(table: pa.Table, teacher: _Teacher) -> pa.Table:
-    texts_b = table["text_b"].to_pylist()
+def _logits(table: pa.Table, teacher: _Teacher, name: str) -> pa.Table:
+    """The answers to the samples of a shard. Raises ModelError for answers that are not finite."""
+    texts_a, texts_b = table["text_a"].to_pylist(), table["text_b"].to_pylist()
     has_pairs = any(text is not None for text in texts_b)
     second = [text or "" for text in texts_b] if has_pairs else None
-    logits = teacher.answer(table["text_a"].to_pylist(), second)
+    logits = teacher.answer(texts_a, second)
+    check_answers(logits, texts_a, name)
     width = logits.shape[1]
     lists = pa.ListArray.from_arrays(
         pa.array(np.arange(0, len(logits) * width + 1, width, dtype=np.int32)), pa.array(logits.reshape(-1))

@@ -13,10 +13,11 @@ from shared.errors import InputError, ModelError, UsageError
 from shared.model_folder import MULTI_LABEL, model_folder, reading_model
 from trainer.any_classifier import load_any_classifier
 from trainer.labels import find_label
-from trainer.models import load_tokenizer
+from trainer.models import load_classifier, load_tokenizer
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, texts_of
-from trainer.teacher_states import why_no_states
+from trainer.student import parse_size, student_folder
+from trainer.teacher_states import AUTO, why_no_states
 
 SAMPLED_ROWS = 4000
 COVERED = 98
@@ -42,7 +43,10 @@ class Fit:
 
 
 def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
-    """Load the teacher's configuration and tokenizer only, and compare. Raises ExpectedError with one line."""
+    """Load what distillation starts from, and compare it with the texts. Raises ExpectedError with one line.
+
+    Models are loaded whole: weights that are damaged or missing would end a later step, after minutes.
+    """
     from transformers import AutoConfig
 
     named = EMBEDDED if config.teacher_column else config.teacher or config.encoder
@@ -62,7 +66,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     annotates = why is not None
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
     reader = "the embedded encoder" if config.teacher_column else f"{option} {named}"
-    if annotates and config.student == "auto":
+    if annotates and config.student == AUTO:
         # The student reads the tokens of the embedded encoder, whatever its teacher reads.
         _, unknown, per_word = _tokens(load_tokenizer(resolve_encoder(EMBEDDED)), inspection)
         reader = "the embedded student"
@@ -72,11 +76,14 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             f"word takes {per_word:.1f} tokens (1.3 in its own language). Name a model of the texts' language with "
             "--encoder or --teacher, and one with --mlm; or add --any-language"
         )
+    num_logits = len(classes) or 1
     if not is_bert:
-        # Loaded here, so that weights that are missing are found before minutes are spent.
         longest = load_any_classifier(path, option, device="cpu", dtype="fp32").longest
     else:
+        load_classifier(path, None if config.teacher else num_logits, option)
         longest = min(int(settings.max_position_embeddings), int(tokenizer.model_max_length))
+    if config.student not in (AUTO, EMBEDDED) and parse_size(config.student) is None:
+        load_classifier(student_folder(config.student), num_logits, "--student")
     limit = min(longest, MOST_TOKENS)
     if config.max_length is not None and config.max_length > limit:
         raise UsageError(f"--max-length {config.max_length}: {named} reads at most {limit} tokens")
@@ -164,7 +171,7 @@ def _all(first: Sequence[str], second: Sequence[str] | None) -> list[str]:
 
 def _student(config: DistillConfig, settings: Any, tokenizer: Any) -> str:
     """--student, or the embedded one where the teacher reads its vocabulary, else a new one that fits the teacher."""
-    if config.student != "auto":
+    if config.student != AUTO:
         return config.student
     from shared.embedded.student import embedded_student, vocabulary_digest
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from augment_service.engine.masked_lm import MaskedLM
@@ -20,6 +20,7 @@ from shared.errors import ExpectedError, ModelError
 from shared.model_folder import model_folder, weight_files
 from tests.support.distillation import save_teacher
 from tests.support.models import save_random_model
+from trainer.any_classifier import load_any_classifier
 from trainer.config import EvaluateConfig
 from trainer.evaluation import run_command as evaluate
 from trainer.export.saved_classifier import load_saved_classifier
@@ -223,3 +224,49 @@ def test_an_adapter_is_named_as_one(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"is an adapter.*merge_and_unload"):
         load_classifier(str(tmp_path))
+
+
+Weights = dict[str, torch.Tensor]
+LOADERS: tuple[tuple[str, Callable[[Path], object]], ...] = (
+    ("masked_lm", lambda folder: MaskedLM.load(str(folder), "cpu", "fp32")),
+    ("masked_lm", lambda folder: load_trainable(str(folder), 0, 0)),
+    ("masked_lm", encoder_of),
+    ("masked_lm", lambda folder: load_classifier(str(folder), num_labels=3)),
+    ("teacher", lambda folder: load_classifier(str(folder))),
+    ("teacher", lambda folder: load_any_classifier(str(folder), device="cpu", dtype="fp32")),
+    ("teacher", lambda folder: load_saved_classifier(str(folder), "--model")),
+)
+LAYER = "bert.encoder.layer.1.intermediate.dense.weight"
+
+
+def not_a_number(weights: Weights) -> Weights:
+    weights[LAYER][3, 5] = float("nan")
+    return weights
+
+
+def without_a_layer(weights: Weights) -> Weights:
+    return {name: value for name, value in weights.items() if name != LAYER}
+
+
+def of_another_shape(weights: Weights) -> Weights:
+    return weights | {LAYER: weights[LAYER][:-1].clone()}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (not_a_number, f"1 of [0-9]+ weights in .*{LAYER.removeprefix('bert.')} are NaN or infinite"),
+        (without_a_layer, f"lacks weights such as .*{LAYER.removeprefix('bert.')}"),
+        (of_another_shape, "config.json|size"),
+    ],
+)
+@pytest.mark.parametrize("loader", range(len(LOADERS)))
+def test_weights_that_are_damaged_or_missing_are_never_replaced_by_random_ones(
+    masked_lm: Path, teacher: Path, tmp_path: Path, damage: Callable[[Weights], Weights], message: str, loader: int
+) -> None:
+    source, load = LOADERS[loader]
+    folder = shutil.copytree({"masked_lm": masked_lm, "teacher": teacher}[source], tmp_path / "model")
+    save_file(damage(load_file(folder / "model.safetensors")), folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=message) as caught:
+        load(folder)
+    assert str(folder) in str(caught.value)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.support.command import call_main
 from tests.support.distillation import save_teacher
@@ -193,3 +194,25 @@ def test_rare_classes_that_are_left_out_are_left_out_of_the_dev_file_too(worksho
     assert finished.returncode == 0, finished.stderr
     assert f"decided: 10 rows of rare classes are left out of --dev {other}" in finished.stderr
     assert ", 20 to choose on" in finished.stderr
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--encoder", "--student"])
+@pytest.mark.parametrize("damage", ["nan", "missing"])
+def test_damaged_weights_of_any_model_are_found_before_the_first_step(
+    workshop: Workshop, tmp_path: Path, option: str, damage: str
+) -> None:
+    model = save_teacher(tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    name = "bert.encoder.layer.1.output.dense.weight"
+    if damage == "nan":
+        weights[name][0, 0] = float("nan")
+    else:
+        del weights[name]
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    data = workshop.save("data.csv", labelled(classes=(0, 1)))
+    more = (option, str(model), "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 1, finished.stderr
+    line = finished.stderr.splitlines()[-1]
+    assert f"{option} {model}" in line
+    assert name in line
