@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from shared.errors import InputError
+from shared.foreign_files import START_BYTES
 from shared.inputs.arrow_cells import BLOCK_ROWS, ArrowBlock, cast
 from shared.inputs.records import Record
-from shared.inputs.table_files import open_seekable
+from shared.inputs.table_files import check_is_table, open_seekable, open_table
 
 
 class _Unreadable:
@@ -28,6 +29,10 @@ def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
     except (MemoryError, OverflowError) as error:
         raise InputError(f"{path}: damaged, or it needs more memory than there is: {error}") from error
     except (pa.ArrowException, OSError, ValueError) as error:
+        with open_table(path) as file:
+            start = file.read(START_BYTES)
+        if not start.startswith(b"PAR1" if kind == "parquet" else b"ARROW1"):
+            check_is_table(path, start)
         raise InputError(f"{path}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from shared.errors import InputError
+from shared.foreign_files import START_BYTES
 from shared.inputs.arrow_records import arrow_batches, class_names
 from shared.inputs.dialect import Dialect, dialect_of, text_encoding
 from shared.inputs.json_records import json_records, json_type, json_types
@@ -173,7 +174,7 @@ def _layout_of(path: str, options: InputOptions) -> Layout | None:
         return None
     if kind == "jsonl":
         with open_table(path) as file:
-            encoding = text_encoding(path, file.read(4), options.encoding)
+            encoding = text_encoding(path, file.read(START_BYTES), options.encoding)
         kinds = json_types(path, encoding)
         if not kinds and next(json_records(path, (), encoding), None) is None:
             return None
