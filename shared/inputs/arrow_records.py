@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 
 from shared.errors import InputError
-from shared.foreign_files import START_BYTES
 from shared.inputs.arrow_cells import BLOCK_ROWS, ArrowBlock, cast
 from shared.inputs.records import Record
 from shared.inputs.table_files import check_is_table, open_seekable, open_table
+from shared.storage.foreign_files import START_BYTES
 
 
 class _Unreadable:

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 
 from shared.errors import InputError
-from shared.foreign_files import START_BYTES
 from shared.inputs.arrow_records import arrow_batches, class_names
 from shared.inputs.dialect import Dialect, dialect_of, text_encoding
 from shared.inputs.json_records import json_records, json_type, json_types
 from shared.inputs.options import InputOptions
 from shared.inputs.records import text_records
 from shared.inputs.table_files import file_kind, open_table
+from shared.storage.foreign_files import START_BYTES
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from shared.errors import InputError
-from shared.foreign_files import START_BYTES, compression_of, what_it_is
+from shared.storage.foreign_files import START_BYTES, compression_of, what_it_is
 from shared.storage.input_files import open_binary
 
 KINDS = {
