@@ -50,7 +50,7 @@ def what_came_instead(start: bytes) -> str | None:
 
 
 def what_it_is(start: bytes) -> str | None:
-    """The same for what is no table: other kinds of files, too; None for text and for what is not known.
+    """The same for what is not a table: other kinds of files, too; None for text and for what is not known.
 
     start: its first START_BYTES bytes, or all if there are fewer.
     """
