@@ -9,15 +9,20 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from shared.errors import ExpectedError, ModelError
+from shared.storage.foreign_files import START_BYTES, what_came_instead
 from shared.storage.objects import is_remote
 from shared.storage.remote_model import fetched_model
 
 CONFIG = "config.json"
+_READ_FILES = (
+    *(CONFIG, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("special_tokens_map.json", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"),
+)
 MULTI_LABEL = "multi_label_classification"
 """The value of `problem_type` in a model's config.json that makes transformers apply a sigmoid to each logit."""
 
@@ -28,7 +33,7 @@ def model_folder(path: str, option: str = "model") -> str:
     Raises ModelError for a path that does not exist, and for a run that has no model; StoreError.
     """
     if is_remote(path):
-        return fetched_model(path, option)
+        return _checked(path, fetched_model(path, option), option)
     folder = Path(path)
     if folder.is_file():
         raise ModelError(f"{option} {path} is a file: name the folder that holds it, with config.json and tokenizer")
@@ -46,10 +51,25 @@ def model_folder(path: str, option: str = "model") -> str:
             "and save that with its tokenizer"
         )
     if not is_run(folder):
-        return path
+        return _checked(path, path, option)
     if not (folder / "model" / CONFIG).is_file():
         raise ModelError(f"{option} {path} is the output of a run that has not finished: it has no model/ yet")
-    return str(folder / "model")
+    return _checked(path, str(folder / "model"), option)
+
+
+def _checked(path: str, folder: str, option: str) -> str:
+    """The folder. Raises ModelError for a file of it that was not fetched."""
+    names = [Path(folder) / name for name in _READ_FILES]
+    for file in (*names, *weight_files(Path(folder))):
+        try:
+            with file.open("rb") as opened:
+                start = opened.read(START_BYTES)
+        except OSError:
+            # Whoever reads it says why it cannot.
+            continue
+        if (kind := what_came_instead(start)) is not None:
+            raise ModelError(f"{option} {path}: {file.name} is {kind}")
+    return folder
 
 
 def is_run(folder: Path) -> bool:
@@ -83,6 +103,31 @@ def reading_model(path: str, option: str) -> Iterator[None]:
         if not Path(path).is_dir():
             what = f"neither a folder here nor a model that the hub gives out: {what}"
         raise ModelError(f"{option} {path}: {what}") from error
+
+
+def check_weights(
+    model: Any, path: str, option: str, problems: Mapping[str, Any] | None = None, may_be_new: tuple[str, ...] = ()
+) -> None:
+    """Raises ModelError for weights that transformers replaced by random ones, and for those that are NaN or infinite.
+
+    problems: what `from_pretrained` returns as loading info. may_be_new: how the names of weights begin that the files
+    need not have.
+    """
+    problems = problems or {}
+    missing = sorted(name for name in problems.get("missing_keys", ()) if not name.startswith(may_be_new))
+    if missing:
+        raise ModelError(f"{option} {path} lacks weights such as {missing[0]}")
+    for name, found, wanted in sorted(problems.get("mismatched_keys", ())):
+        if not name.startswith(may_be_new):
+            raise ModelError(
+                f"{option} {path}: {name} has the shape {tuple(found)} in the file, {tuple(wanted)} by config.json"
+            )
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool((is_finite := value.isfinite()).all()):
+            raise ModelError(
+                f"{option} {path}: {int((~is_finite).sum())} of {value.numel()} weights in {name} are NaN or infinite: "
+                "the file is damaged, or its training diverged; use another checkpoint"
+            )
 
 
 def check_tokenizer_fits(tokenizer: Any, num_embeddings: int, path: str, option: str) -> None:

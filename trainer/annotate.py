@@ -33,6 +33,7 @@ from trainer.data.balance import answer_counts, answer_shares
 from trainer.data.batches import tokenize
 from trainer.data.tasks import sequence_length
 from trainer.evaluation import in_precision, predict
+from trainer.finite import check_answers
 from trainer.models import fingerprint, fitting_length, load_classifier, load_tokenizer, tokenizer_fingerprint
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
         commit = wait_for_commit(samples, shard, augmented.num_shards, config.follow_timeout)
         if shard not in committed:
             table = sampled(read_shard(samples, commit), augmented, config.n_a, epoch=0)
-            logits = _logits(table, teacher)
+            logits = _logits(table, teacher, f"--teacher {config.teacher}")
             counts = _counts(table, logits) if teacher.classes else {}
             write_shard(target, shard, _stored(table, logits), commit.sources, [], {"n_a": n_a} | counts)
             done += table.num_rows
@@ -172,12 +173,14 @@ def _counts(table: pa.Table, logits: Floats) -> dict[str, float]:
     return answer_counts(logits, is_source.to_numpy(zero_copy_only=False).astype(bool))
 
 
-def _logits(table: pa.Table, teacher: _Teacher) -> Floats:
-    """(samples, C) float32."""
-    texts_b = table["text_b"].to_pylist()
+def _logits(table: pa.Table, teacher: _Teacher, name: str) -> Floats:
+    """(samples, C) float32. Raises ModelError for answers that are not finite."""
+    texts_a, texts_b = table["text_a"].to_pylist(), table["text_b"].to_pylist()
     has_pairs = any(text is not None for text in texts_b)
     second = [text or "" for text in texts_b] if has_pairs else None
-    return teacher.answer(table["text_a"].to_pylist(), second)
+    logits = teacher.answer(texts_a, second)
+    check_answers(logits, texts_a, name)
+    return logits
 
 
 def _stored(table: pa.Table, logits: Floats) -> pa.Table:

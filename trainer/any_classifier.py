@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import ModelError, UsageError
-from shared.model_folder import check_tokenizer_fits, model_folder, reading_model
+from shared.model_folder import check_tokenizer_fits, check_weights, model_folder, reading_model
 from trainer.data.tasks import TaskSpec, sequence_length
 from trainer.models import load_tokenizer, read_config, teacher_spec
 from trainer.positions import longest_input
@@ -73,8 +73,7 @@ def load_any_classifier(
         model, problems = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True
         )
-    if problems["missing_keys"]:
-        raise ModelError(f"{option} {path} lacks weights such as {min(problems['missing_keys'])}")
+    check_weights(model, path, option, problems)
     tokenizer = load_tokenizer(folder, option)
     check_tokenizer_fits(tokenizer, model.get_input_embeddings().weight.shape[0], path, option)
     where = resolve_device(device)

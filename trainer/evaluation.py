@@ -17,6 +17,7 @@ from shared.compute.hardware import resolve_device, resolve_dtype
 from trainer.config import EvaluateConfig
 from trainer.data.batches import Batch, Pieces, Window, tokenize
 from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
+from trainer.finite import check_answers
 from trainer.metrics import baselines, label_scores, score, selection_score, weakness
 from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
 from trainer.recipe import Scores
@@ -92,6 +93,7 @@ def run_command(config: EvaluateConfig) -> CommandResult:
     data = DevSet.of(table, spec, tokenizer, max_length)
     model = in_precision(model.to(device).eval(), dtype)
     logits = predict(model, data.pieces, device, config.batch_size)
+    check_answers(logits, [row.text_a for row in table.rows], f"--model {config.model}")
     summary: dict[str, Any] = {
         "task": spec.name,
         "rows": len(data.labels),

@@ -23,6 +23,7 @@ from trainer.config import EvaluateConfig
 from trainer.data.batches import Pieces, tokenize
 from trainer.data.tasks import TaskSpec, read_table, sequence_length
 from trainer.evaluation import in_precision, predict
+from trainer.finite import check_answers
 from trainer.metrics import score
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
 
@@ -73,7 +74,8 @@ class Classifier:
 
         texts: strings, or (first, second) tuples for a model of text pairs; longer ones are truncated to the maximum
         length of `load_student`. batch_size: texts per forward pass; it affects speed and memory only.
-        Raises UsageError for arguments of the wrong kind, InputError for a text that is not one.
+        Raises UsageError for arguments of the wrong kind, InputError for a text that is not one, ModelError for answers
+        that are not finite.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
@@ -81,6 +83,7 @@ class Classifier:
         if not first:
             return []
         logits = self.logits(first, second, batch_size)
+        check_answers(logits, first, f"model {self.folder}")
         if self.labels is None:
             return [Prediction(label=None, probabilities={}, value=float(one)) for one in logits[:, 0]]
         probabilities = class_probabilities(logits, self._spec.multi_label)
@@ -186,7 +189,9 @@ def evaluate(
     classifier = model if isinstance(model, Classifier) else load_student(model)
     spec = classifier.spec(task)
     examples = read_table(config.data, config).examples(spec)
-    return score(spec, classifier.logits(examples.texts_a, examples.texts_b, batch_size), examples.labels)
+    logits = classifier.logits(examples.texts_a, examples.texts_b, batch_size)
+    check_answers(logits, examples.texts_a, f"model {classifier.folder}")
+    return score(spec, logits, examples.labels)
 
 
 def _load_model(folder: Path) -> Any:

@@ -16,7 +16,14 @@ from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError, UsageError
 from shared.glue import get_task
-from shared.model_folder import MULTI_LABEL, check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
+from shared.model_folder import (
+    MULTI_LABEL,
+    check_tokenizer_fits,
+    check_tokenizer_is_fast,
+    check_weights,
+    model_folder,
+    reading_model,
+)
 from trainer.conversion import KINDS, as_bert_encoder, is_like_bert
 from trainer.data.tasks import (
     CLASSIFICATION_METRICS,
@@ -61,9 +68,7 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
         options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
     with reading_model(path, option):
         model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
-    new = [name for name in problems["missing_keys"] if not name.startswith(("classifier.", "bert.pooler."))]
-    if new or (num_labels is None and problems["missing_keys"]):
-        raise ModelError(f"{option} {path} lacks weights such as {(new or sorted(problems['missing_keys']))[0]}")
+    check_weights(model, path, option, problems, () if num_labels is None else ("classifier.", "bert.pooler."))
     return model
 
 
@@ -86,8 +91,7 @@ def load_encoder(path: str, tokenizer: Any) -> Any:
         else:
             model, problems = AutoModel.from_pretrained(path, **options)
     # A pooler that nothing reads may be missing.
-    if missing := sorted(name for name in problems["missing_keys"] if not name.startswith("pooler.")):
-        raise ModelError(f"--teacher {path} lacks weights such as {missing[0]}")
+    check_weights(model, path, "--teacher", problems, ("pooler.",))
     return model if is_bert else as_bert_encoder(model, names_types(tokenizer))
 
 

@@ -102,12 +102,7 @@ def make_student(
         set_dropout(model, config.dropout)
         mapping = map_layers(config.mapping, model.config.num_hidden_layers, depth)
     else:
-        if not is_remote(config.student) and not Path(config.student).is_dir():
-            raise UsageError(
-                f"--student {config.student}: neither a size (tinybert4, tinybert6, M,d',FFN,heads), embedded, nor a "
-                "folder"
-            )
-        folder = model_folder(config.student, "--student")
+        folder = student_folder(config.student)
         own_tokenizer = load_tokenizer(folder, "--student")
         vocabulary = shared_vocabulary(own_tokenizer, tokenizer, config.student, str(teacher.config._name_or_path))
         model = load_student(folder, num_logits, config.dropout)
@@ -171,6 +166,15 @@ def new_student(
         for layer, source in zip(student.bert.encoder.layer, mapping, strict=True):
             layer.load_state_dict(teacher.encoder.layer[source - 1].state_dict())
     return student
+
+
+def student_folder(student: str) -> str:
+    """The folder of a saved student. Raises UsageError for a name of another kind, ModelError."""
+    if not is_remote(student) and not Path(student).is_dir():
+        raise UsageError(
+            f"--student {student}: neither a size (tinybert4, tinybert6, M,d',FFN,heads), embedded, nor a folder"
+        )
+    return model_folder(student, "--student")
 
 
 def load_student(path: str, num_labels: int, dropout: float) -> Any:

@@ -20,14 +20,20 @@ from torch import Tensor
 from augment_service.engine.batch_guard import BatchGuard
 from augment_service.engine.batches import Ints, ModelInput, ModelInputs, Rankings, ranges
 from augment_service.engine.encoder import PackedBatch, PackedEncoder, is_supported
-from augment_service.engine.finite import check_scores, check_weights
+from augment_service.engine.finite import check_scores
 from augment_service.engine.flops import ModelCost, model_cost
 from augment_service.engine.lexicon import Lexicon
 from augment_service.engine.linear import Linear
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.embedded import EMBEDDED
 from shared.errors import ModelError
-from shared.model_folder import check_tokenizer_fits, check_tokenizer_is_fast, model_folder, reading_model
+from shared.model_folder import (
+    check_tokenizer_fits,
+    check_tokenizer_is_fast,
+    check_weights,
+    model_folder,
+    reading_model,
+)
 from shared.positions import longest_input
 
 logger = logging.getLogger(__name__)
@@ -106,9 +112,9 @@ class MaskedLM:
                     folder, dtype=torch.float32, output_loading_info=True, attn_implementation=_attention_of(config)
                 )
                 tokenizer = AutoTokenizer.from_pretrained(folder)
-            _check_head(path, report)
+            _check_head(path, model, report)
             _check_tokenizer(path, tokenizer, model)
-        check_weights(path, model)
+        check_weights(model, path, "--mlm")
         loaded = cls(model, tokenizer, device, precision, path, observe)
         loaded.check_output()
         return loaded
@@ -327,10 +333,13 @@ def _check_kind(path: str, config: Any) -> None:
         raise ModelError(f"--mlm {path} is an ELECTRA discriminator, which cannot predict words; use the generator")
 
 
-def _check_head(path: str, report: Any) -> None:
-    """Refuse a model whose head is missing: transformers would fill it with random numbers."""
+def _check_head(path: str, model: Any, report: Any) -> None:
+    """Refuse a model whose head or layers are missing: transformers would fill them with random numbers."""
     missing = sorted(set(report["missing_keys"]))
     head = [name for name in missing if not name.endswith(("decoder.weight", "decoder.bias", "position_ids"))]
+    inside = next((name for name in head if name.startswith(f"{model.base_model_prefix}.")), None)
+    if inside is not None:
+        raise ModelError(f"--mlm {path} lacks weights such as {inside}")
     if head:
         raise ModelError(
             f"--mlm {path} has no masked-LM head ({head[0]} is not in its weights), so its words would be random. Use "

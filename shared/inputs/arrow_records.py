@@ -11,7 +11,8 @@ import pyarrow as pa
 from shared.errors import InputError
 from shared.inputs.arrow_cells import BLOCK_ROWS, ArrowBlock, cast
 from shared.inputs.records import Record
-from shared.inputs.table_files import open_seekable
+from shared.inputs.table_files import check_is_table, open_seekable, open_table
+from shared.storage.foreign_files import START_BYTES
 
 
 class _Unreadable:
@@ -28,6 +29,10 @@ def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
     except (MemoryError, OverflowError) as error:
         raise InputError(f"{path}: damaged, or it needs more memory than there is: {error}") from error
     except (pa.ArrowException, OSError, ValueError) as error:
+        with open_table(path) as file:
+            start = file.read(START_BYTES)
+        if not start.startswith(b"PAR1" if kind == "parquet" else b"ARROW1"):
+            check_is_table(path, start)
         raise InputError(f"{path}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
 
 

@@ -7,6 +7,7 @@ meaning. What was decided is logged, because a wrong decision changes the rows.
 from __future__ import annotations
 
 import codecs
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from shared.glue import Task
 from shared.inputs.csv_records import CsvRecord, read_csv
 from shared.inputs.labels import is_number
 from shared.inputs.options import InputOptions
-from shared.inputs.table_files import file_kind, open_table
+from shared.inputs.table_files import check_is_table, file_kind, open_table
 
 SAMPLE_BYTES = 1 << 20
 LONGEST_HEADER = 1 << 24
@@ -66,6 +67,8 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
             raise InputError(f"{path}: its first line is longer than {LONGEST_HEADER:,} bytes: is it a table?")
     encoding = text_encoding(path, sample, options.encoding)
     text = sample.decode(encoding, "replace")
+    if _is_json(text):
+        raise InputError(f"{path} holds JSON: give it the suffix .jsonl")
     if not text.partition("\n")[0].strip():
         raise InputError(f"{path} is empty, or its first line is")
     newline = _newline(path, text)
@@ -115,7 +118,11 @@ def _padded_mark(text: str, newline: str) -> str:
 
 
 def text_encoding(path: str, sample: bytes, wanted: str) -> str:
-    """The codec of a text file: --encoding, what a mark says, or UTF-8. Raises UsageError, InputError."""
+    """The codec of a text file: --encoding, what a mark says, or UTF-8. sample: its first START_BYTES bytes or more.
+
+    Raises UsageError, InputError.
+    """
+    check_is_table(path, sample)
     if wanted != "auto":
         try:
             name = codecs.lookup(wanted).name
@@ -129,6 +136,20 @@ def text_encoding(path: str, sample: bytes, wanted: str) -> str:
     if b"\x00" in sample.partition(b"\n")[0]:
         raise InputError(f"{path} is UTF-16 or binary: name its encoding (--encoding utf-16-le), or save it as UTF-8")
     return "utf-8-sig"
+
+
+def _is_json(text: str) -> bool:
+    """Whether a text begins with a JSON object that is a line, or the first one of an array."""
+    body = text.lstrip("\ufeff \t\r\n")
+    begins_array = body.startswith("[")
+    body = body.removeprefix("[").lstrip()
+    if not body.startswith("{"):
+        return False
+    try:
+        found, end = json.JSONDecoder().raw_decode(body)
+    except (ValueError, RecursionError):
+        return False
+    return bool(found) and (begins_array or body[end:].partition("\n")[0].strip() in ("", ","))
 
 
 def _newline(path: str, text: str) -> Literal["\n", "\r"]:

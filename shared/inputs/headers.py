@@ -15,6 +15,7 @@ from shared.inputs.json_records import json_records, json_type, json_types
 from shared.inputs.options import InputOptions
 from shared.inputs.records import text_records
 from shared.inputs.table_files import file_kind, open_table
+from shared.storage.foreign_files import START_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +174,7 @@ def _layout_of(path: str, options: InputOptions) -> Layout | None:
         return None
     if kind == "jsonl":
         with open_table(path) as file:
-            encoding = text_encoding(path, file.read(4), options.encoding)
+            encoding = text_encoding(path, file.read(START_BYTES), options.encoding)
         kinds = json_types(path, encoding)
         if not kinds and next(json_records(path, (), encoding), None) is None:
             return None

@@ -1,4 +1,4 @@
-"""Table files by name: their kind, whatever the suffix's case and the compression, and their decompressed bytes."""
+"""Table files: their kind by name, whatever the suffix's case; their decompressed bytes, whatever the name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from shared.errors import InputError
+from shared.storage.foreign_files import START_BYTES, compression_of, what_it_is
 from shared.storage.input_files import open_binary
 
 KINDS = {
@@ -49,12 +50,12 @@ def file_kind(path: str) -> str:
 
 
 def open_table(path: str) -> IO[bytes]:
-    """The bytes of a table, decompressed. Raises InputError, StoreError."""
-    suffix = PurePosixPath(path).suffix.lower()
-    if suffix not in COMPRESSED:
-        return open_binary(path)
-    member = _member(path) if suffix == ".zip" else ""
+    """The bytes of a table, decompressed as its content says. Raises InputError, StoreError."""
     raw: Any = open_binary(path)
+    suffix = _compression(path, raw)
+    if not suffix:
+        return raw  # type: ignore[no-any-return]
+    member = _member(path) if suffix == ".zip" else ""
     try:
         inner = _decompressor(suffix, raw, member)
     except RuntimeError as error:
@@ -68,14 +69,45 @@ def open_table(path: str) -> IO[bytes]:
 
 def open_seekable(path: str) -> IO[bytes]:
     """The same for formats that are read from their end: a compressed file is unpacked to a temporary one."""
-    if PurePosixPath(path).suffix.lower() not in COMPRESSED:
-        return open_binary(path)
+    raw = open_binary(path)
+    if not _compression(path, raw):
+        return raw
+    raw.close()
     unpacked = tempfile.TemporaryFile()  # noqa: SIM115
     with open_table(path) as file:
         while block := file.read(1 << 20):
             unpacked.write(block)
     unpacked.seek(0)
     return unpacked
+
+
+def check_is_table(path: str, start: bytes) -> None:
+    """Raises InputError for a file whose content is not what its name says. start: of its decompressed bytes."""
+    if (kind := what_it_is(start[:START_BYTES])) is not None:
+        raise InputError(f"{path} is {kind}")
+
+
+def _compression(path: str, raw: Any) -> str:
+    """The suffix for how an open file is compressed; empty if it is not. Raises InputError, with the file closed."""
+    named = PurePosixPath(path).suffix.lower()
+    if named == ".zip":
+        return named
+    try:
+        start = raw.peek(START_BYTES)
+        found = compression_of(start)
+        if found is None and named in COMPRESSED and start:
+            check_is_table(path, start)
+            # A cut or damaged file is left to the decompressor, whose error says more.
+            if not any(byte < 9 for byte in start[:START_BYTES]):
+                raise InputError(f"{path} is not compressed: leave out {named} in its name")
+            return named
+    except OSError as error:
+        raw.close()
+        raise InputError(f"{path}: {error.strerror or error}") from error
+    except InputError:
+        raw.close()
+        raise
+    return found or ""
 
 
 def _decompressor(suffix: str, raw: Any, member: str) -> Any:
@@ -96,6 +128,10 @@ def _member(path: str) -> str:
         with open_binary(path) as raw, zipfile.ZipFile(raw) as archive:
             names = [name for name in archive.namelist() if PurePosixPath(name).suffix.lower() in KINDS]
     except _FAULTS as error:
+        with open_binary(path) as raw:
+            start = raw.read(START_BYTES)
+        if not start.startswith(b"PK"):
+            check_is_table(path, start)
         raise _damaged(path, error) from error
     names = [name for name in names if not any(part[:1] == "." or part == "__MACOSX" for part in name.split("/"))]
     if len(names) != 1:

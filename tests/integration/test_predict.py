@@ -15,6 +15,8 @@ import pytest
 import torch
 import transformers
 
+import trainer
+from shared.errors import ModelError
 from tests.support.classifiers import save_classifier_of
 from tests.support.command import call_main
 from tests.support.distillation import save_teacher, source_rows
@@ -269,10 +271,26 @@ def test_values_that_python_cannot_hold_are_written_or_refused_in_one_line(tmp_p
 def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     folder = save_teacher(tmp_path / "model")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder)
-    with torch.no_grad():
-        model.classifier.bias[0] = float("nan")
-    model.save_pretrained(folder)
     data = save_rows(tmp_path / "x.csv", TEXTS[:4])
+    with torch.no_grad():
+        model.bert.pooler.dense.bias.fill_(100.0)
+        model.classifier.weight.fill_(3e38)  # finite, but their sum is not
+    model.save_pretrained(folder)
     finished = run(folder, data, tmp_path / "answers.csv", code=1)
     assert "not finite" in finished.stderr
     assert not (tmp_path / "answers.csv").exists()
+    with pytest.raises(ModelError, match="not finite"):
+        trainer.load_student(folder).predict(["a text"])
+    columns = ("--text-column", "text", "--label-column", "label")
+    labelled = tmp_path / "labelled.csv"
+    labelled.write_text("text,label\n" + "".join(f"{text},{number % 2}\n" for number, text in enumerate(TEXTS[:4])))
+    score = ("evaluate", "--model", str(folder), "--data", str(labelled), *columns)
+    finished = call_main(*score, program="trainer")
+    assert finished.returncode == 1
+    assert f"--model {folder} gives answers that are not finite, such as for" in finished.stderr.splitlines()[-1]
+    with torch.no_grad():
+        model.classifier.bias[0] = float("nan")
+    model.save_pretrained(folder)
+    for finished in (run(folder, data, tmp_path / "answers.csv", code=1), call_main(*score, program="trainer")):
+        assert finished.returncode == 1
+        assert "weights in classifier.bias are NaN or infinite" in finished.stderr.splitlines()[-1]

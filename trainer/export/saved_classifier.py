@@ -16,6 +16,7 @@ from shared.model_folder import (
     CONFIG,
     check_tokenizer_fits,
     check_tokenizer_is_fast,
+    check_weights,
     model_folder,
     reading_model,
     weight_files,
@@ -68,8 +69,11 @@ def load_saved_classifier(path: str, option: str) -> SavedClassifier:
                 f"{option} {path} is {', '.join(config.architectures or ['an unnamed model'])}, not a sequence "
                 "classification model; `trainer teacher` and `trainer task` write one to OUTPUT/model"
             )
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        model, problems = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True
+        )
         tokenizer = AutoTokenizer.from_pretrained(folder)
+    check_weights(model, path, option, problems)
     check_tokenizer_is_fast(tokenizer, path, option)
     check_tokenizer_fits(tokenizer, model.get_input_embeddings().weight.shape[0], path, option)
     return SavedClassifier(folder=folder, model=model.eval(), tokenizer=tokenizer)

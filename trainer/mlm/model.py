@@ -21,7 +21,7 @@ from transformers import AutoConfig, BertConfig, BertForMaskedLM, BertModel
 from transformers.utils import logging as transformers_logging
 
 from shared.errors import ModelError
-from shared.model_folder import model_folder, reading_model
+from shared.model_folder import check_weights, model_folder, reading_model
 from trainer.mlm.functions import low_rank_linear, tied_cross_entropy
 
 LINEAR_LAYERS = ["query", "key", "value", "dense"]
@@ -131,11 +131,12 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
         raise ModelError(f"--encoder {path} is a {config.model_type}; trainer mlm adapts BERT encoders")
     # Dropout only slows down a run that sees its text about once.
     options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    options |= {"dtype": torch.float32, "attn_implementation": ATTENTION}
+    options |= {"dtype": torch.float32, "attn_implementation": ATTENTION, "output_loading_info": True}
     head = None
     if any("MaskedLM" in name or "PreTraining" in name for name in config.architectures or []):
         with reading_model(path, "--encoder"):
-            whole = BertForMaskedLM.from_pretrained(path, **options)
+            whole, problems = BertForMaskedLM.from_pretrained(path, **options)
+        check_weights(whole, path, "--encoder", problems, ("cls.",))
         encoder, predictions = whole.bert, whole.cls.predictions
         head = {
             "dense.weight": predictions.transform.dense.weight.detach(),
@@ -146,7 +147,8 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
         }
     else:
         with reading_model(path, "--encoder"):
-            encoder = BertModel.from_pretrained(path, add_pooling_layer=False, **options)
+            encoder, problems = BertModel.from_pretrained(path, add_pooling_layer=False, **options)
+        check_weights(encoder, path, "--encoder", problems)
     if adapters:
         from peft import LoraConfig, inject_adapter_in_model
 

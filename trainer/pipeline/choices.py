@@ -34,9 +34,10 @@ taught a student more than 20 of each of 866 (`docs/results.md`)."""
 class Choices:
     """What the steps are told. augment_rows: rows that are augmented; None for all.
 
-    annotates: whether the teacher's answers are stored before the student is trained. mined: new pairs for each row of
-    pairs, which get no samples (`trainer.data.mining`). n_a_per_label: LABEL=N each;
-    samples_per_row: of the average row, itself included, where labels have numbers of their own.
+    annotates: whether the teacher's answers are stored before the student is trained; balance: whether samples are
+    repeated and left out by these answers (`trainer.data.balance`). mined: new pairs for each row of pairs, which get
+    no samples (`trainer.data.mining`). n_a_per_label: LABEL=N each; samples_per_row: of the average row, itself
+    included, where labels have numbers of their own.
     """
 
     n_a: int
@@ -51,6 +52,7 @@ class Choices:
     n_a_per_label: tuple[str, ...] = ()
     samples_per_row: float | None = None
     mined: int = 0
+    balance: bool = False
 
     def rows(self, num_rows: int) -> int:
         """Rows that the student learns from, of those there are."""
@@ -193,7 +195,14 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
     if choices.augment_rows is not None and not config.mined_pairs:
         # The first rows of the job's input, which mined pairs follow.
         choices = replace(choices, mined=0)
+    choices = replace(choices, balance=_balances(config, task))
     return replace(choices, annotates=_annotates(config, choices, task))
+
+
+def _balances(config: DistillConfig, task: TaskSize) -> bool:
+    """Whether samples are repeated and left out: replaced words and mined pairs change most what two texts say."""
+    has_classes = not (config.teacher_column or config.regression or config.multi_label)
+    return config.balance == "yes" or (config.balance == "auto" and has_classes and task.has_pairs)
 
 
 def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
@@ -203,7 +212,7 @@ def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
     are trained while the job still runs.
     """
     saves_time = choices.prediction_epochs > 1 and task.student == EMBEDDED and not config.teacher_column
-    return task.answers_only or saves_time or config.balance
+    return task.answers_only or saves_time or choices.balance
 
 
 def _mined(config: DistillConfig, rows: int, samples_per_row: float, scale: float, task: TaskSize) -> int:

@@ -92,7 +92,7 @@ def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices
     if config.n_a_per_label not in ((), BALANCED):
         LabelQuotas.parse(config.n_a_per_label).check_known(inspection.counts, config.data)
     fit = check_fit(config, inspection)
-    parts = split_rows(config, inspection)
+    parts = split_rows(config, inspection, fit.classes)
     for line in (*fit.notes, *_part_lines(parts)):
         _say(line)
     task = TaskSize(
@@ -152,7 +152,8 @@ def _announce(
 
 
 def _part_lines(parts: Parts) -> list[str]:
-    lines = [f"{len(parts.train):,} rows to train on, {len(parts.dev):,} to choose on, {len(parts.test):,} to test on"]
+    lines = [*parts.notes]
+    lines += [f"{len(parts.train):,} rows to train on, {len(parts.dev):,} to choose on, {len(parts.test):,} to test on"]
     if parts.leaked:
         lines.append(f"{parts.leaked:,} training rows are left out: --dev or --test has the same text")
     if parts.unlabelled or parts.repeated:

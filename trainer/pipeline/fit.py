@@ -11,12 +11,14 @@ import numpy as np
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, ModelError, UsageError
 from shared.model_folder import MULTI_LABEL, model_folder, reading_model
+from shared.vector_path import check_vectors
 from trainer.any_classifier import load_any_classifier
 from trainer.labels import find_label
-from trainer.models import load_tokenizer
+from trainer.models import load_classifier, load_tokenizer
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.inspection import Inspection, texts_of
-from trainer.teacher_states import why_no_states
+from trainer.student import parse_size, student_folder
+from trainer.teacher_states import AUTO, why_no_states
 
 SAMPLED_ROWS = 4000
 COVERED = 98
@@ -29,18 +31,23 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 class Fit:
     """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became.
 
-    answers_only: whether the teacher's states cannot be learned, see `trainer.teacher_states`.
+    answers_only: whether the teacher's states cannot be learned, see `trainer.teacher_states`. classes: names of those
+    that the models answer; none for regression.
     """
 
     max_length: int
     truncated: float
     student: str
+    classes: tuple[str, ...]
     answers_only: bool = False
     notes: tuple[str, ...] = ()
 
 
 def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
-    """Load the teacher's configuration and tokenizer only, and compare. Raises ExpectedError with one line."""
+    """Load what distillation starts from, and compare it with the texts. Raises ExpectedError with one line.
+
+    Models are loaded whole: weights that are damaged or missing would end a later step, after minutes.
+    """
     from transformers import AutoConfig
 
     named = EMBEDDED if config.teacher_column else config.teacher or config.encoder
@@ -49,8 +56,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     with reading_model(path, option):
         settings = AutoConfig.from_pretrained(path)
     tokenizer = load_tokenizer(path, option)
-    if config.teacher:
-        _check_classes(config, settings, inspection)
+    classes = _teacher_classes(config, settings, inspection) if config.teacher else tuple(inspection.counts)
     is_bert = settings.model_type == "bert"
     if not is_bert and not config.teacher:
         raise ModelError(
@@ -61,7 +67,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     answers_only = why is not None
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
     reader = "the embedded encoder" if config.teacher_column else f"{option} {named}"
-    if answers_only and config.student == "auto":
+    if answers_only and config.student == AUTO:
         # The student reads the tokens of the embedded encoder, whatever its teacher reads.
         _, unknown, per_word = _tokens(load_tokenizer(resolve_encoder(EMBEDDED)), inspection)
         reader = "the embedded student"
@@ -71,11 +77,18 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             f"word takes {per_word:.1f} tokens (1.3 in its own language). Name a model of the texts' language with "
             "--encoder or --teacher, and one with --mlm; or add --any-language"
         )
+    num_logits = len(classes) or 1
     if not is_bert:
-        # Loaded here, so that weights that are missing are found before minutes are spent.
         longest = load_any_classifier(path, option, device="cpu", dtype="fp32").longest
     else:
+        load_classifier(path, None if config.teacher else num_logits, option)
         longest = min(int(settings.max_position_embeddings), int(tokenizer.model_max_length))
+    if config.student not in (AUTO, EMBEDDED) and parse_size(config.student) is None:
+        load_classifier(student_folder(config.student), num_logits, "--student")
+    if config.mlm != EMBEDDED:
+        model_folder(config.mlm, "--mlm")
+    if config.glove != EMBEDDED:
+        check_vectors(config.glove)
     limit = min(longest, MOST_TOKENS)
     if config.max_length is not None and config.max_length > limit:
         raise UsageError(f"--max-length {config.max_length}: {named} reads at most {limit} tokens")
@@ -95,12 +108,14 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
         max_length=length,
         truncated=truncated,
         student=_student(config, settings, tokenizer),
+        classes=classes,
         answers_only=answers_only,
         notes=tuple(notes),
     )
 
 
-def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection) -> None:
+def _teacher_classes(config: DistillConfig, settings: Any, inspection: Inspection) -> tuple[str, ...]:
+    """Names of the teacher's classes; none for regression. Raises ModelError if they do not fit the data."""
     count = int(settings.num_labels)
     if not any("SequenceClassification" in name for name in settings.architectures or ()):
         raise ModelError(
@@ -124,6 +139,7 @@ def _check_classes(config: DistillConfig, settings: Any, inspection: Inspection)
             f"--teacher {config.teacher} does not know the label {unknown[0][:40]!r} of {config.data}; its classes are "
             f"{', '.join(names)[:200]}. Rename the labels, or leave out --teacher to fine-tune one"
         )
+    return () if config.regression else names
 
 
 def _learned(kind: str, why: str | None) -> str:
@@ -160,7 +176,7 @@ def _all(first: Sequence[str], second: Sequence[str] | None) -> list[str]:
 
 def _student(config: DistillConfig, settings: Any, tokenizer: Any) -> str:
     """--student, or the embedded one where the teacher reads its vocabulary, else a new one that fits the teacher."""
-    if config.student != "auto":
+    if config.student != AUTO:
         return config.student
     from shared.embedded.student import embedded_student, vocabulary_digest
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from shared.storage.input_files import expand
 from trainer.data.given_answers import GivenAnswers, carried_name, form_of, form_of_sets
 from trainer.data.split import text_hashes
 from trainer.data.tasks import Table, given_spec, usable_rows
+from trainer.labels import find_label
 from trainer.pipeline.columns import choose_columns
 from trainer.pipeline.config import DistillConfig
 
@@ -29,6 +30,8 @@ NUMBERS_AS_CLASSES = 30
 MISSING = {"nan", "n/a", "na", "null", "none", "<na>", "#n/a"}
 """Texts that other programs write for a missing value."""
 
+_Judged = tuple[list[SourceRow], dict[str, int], list[str], str]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
@@ -36,7 +39,8 @@ class Inspection:
 
     label_column: where the files that are made from them have the label, or the list of a row's labels. refused: rows
     set aside; duplicates: rows whose text occurred before; contradictions: texts with different labels. answers: what
-    --teacher-column holds; a row then has its logits, a list of floats, as its one cell in `rest`.
+    --teacher-column holds; a row then has its logits, a list of floats, as its one cell in `rest`. rare: labels that
+    --drop-rare left out.
     """
 
     text_columns: tuple[str, ...]
@@ -49,6 +53,7 @@ class Inspection:
     contradictions: int
     decided: list[str] = field(default_factory=list)
     answers: GivenAnswers | None = None
+    rare: frozenset[str] = frozenset()
 
     @property
     def has_pairs(self) -> bool:
@@ -113,7 +118,7 @@ def inspect(config: DistillConfig) -> Inspection:
     rows, refused = usable_rows(source, config.data)
     _check_enough(rows, config)
     judge = _judge_label_sets if any(isinstance(row.label, list) for row in rows) else _judge_labels
-    rows, counts, dropped = judge(rows, config)
+    rows, counts, rare, dropped = judge(rows, config)
     if dropped:
         decided.append(dropped)
     answers = None
@@ -138,6 +143,7 @@ def inspect(config: DistillConfig) -> Inspection:
         contradictions=sum(len(found) > 1 for found in labels.values()) if counts else 0,
         decided=decided,
         answers=answers,
+        rare=frozenset(rare),
     )
 
 
@@ -152,6 +158,48 @@ def read_rows(path: str, config: DistillConfig, inspection: Inspection) -> list[
     if inspection.answers is None:
         return rows
     return _with_answers(Table(path, rows, rest_fields=source.rest_fields), inspection.answers)
+
+
+def without_rare(rows: Sequence[SourceRow], rare: Collection[str]) -> list[SourceRow]:
+    """Rows of --dev or --test as --drop-rare leaves those of --data: without rare classes, or without rare labels."""
+    if not rare:
+        return list(rows)
+    return [
+        replace(row, label=[label for label in row.label if label not in rare]) if isinstance(row.label, list) else row
+        for row in rows
+        if isinstance(row.label, list) or label_text(row.label) not in rare
+    ]
+
+
+def check_labels(rows: Sequence[SourceRow], classes: Collection[str], inspection: Inspection, where: str) -> None:
+    """Raises InputError for rows with labels that the steps would refuse, minutes later.
+
+    classes: of the models; none for regression. where: the option and its file.
+    """
+    names = tuple(classes)
+    if any(isinstance(row.label, list) != inspection.multi_label for row in rows):
+        kinds = {True: "lists of labels", False: "one label per text"}
+        raise InputError(f"{where} has {kinds[not inspection.multi_label]}, --data {kinds[inspection.multi_label]}")
+    bad: dict[str, list[int]] = {}
+    for row in rows:
+        for label in row.label if isinstance(row.label, list) else (row.label,):
+            text = label_text(label)
+            if find_label(names, text) is None if names else not is_number(text):
+                bad.setdefault(text, []).append(row.source_id)
+    if not bad:
+        return
+    label, places = next(iter(bad.items()))
+    others = f"; {len(bad)} labels are like that" if len(bad) > 1 else ""
+    what = "is not a number, as --regression needs"
+    if names:
+        what = (
+            f"is not one of the classes {', '.join(names)[:120]}: correct it, take its rows out, or add rows of this "
+            "class to --data"
+        )
+    raise InputError(
+        f"{where}: label {label[:40]!r} ({len(places):,} of {len(rows):,} rows, the first is row {places[0]}) {what}"
+        f"{others}"
+    )
 
 
 def read_unlabelled(config: DistillConfig, inspection: Inspection) -> list[SourceRow]:
@@ -232,7 +280,7 @@ def _check_enough(rows: list[SourceRow], config: DistillConfig) -> None:
         )
 
 
-def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> tuple[list[SourceRow], dict[str, int], str]:
+def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> _Judged:
     """The same where a row has a list of labels. A rare label is taken out of its rows, which stay."""
     if config.regression:
         raise InputError(f"{config.data}: rows have lists of labels; leave out --regression")
@@ -249,11 +297,11 @@ def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> tuple[lis
         raise InputError(f"{config.data}: a multi-label task needs two labels that have {MIN_CLASS_ROWS} rows each")
     if rare:
         rows = [replace(row, label=[label for label in row.label if label in left]) for row in rows]
-    return rows, left, f"{len(rare)} rare labels are left out of their rows" if rare else ""
+    return rows, left, rare, f"{len(rare)} rare labels are left out of their rows" if rare else ""
 
 
-def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> tuple[list[SourceRow], dict[str, int], str]:
-    """Rows, rows of each class, and what was left out in words. Raises InputError, UsageError."""
+def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> _Judged:
+    """Rows, rows of each class, rare classes, and what was left out in words. Raises InputError, UsageError."""
     counts = Counter(label_text(row.label) for row in rows)
     are_numbers = all(is_number(label) for label in counts)
     if config.regression:
@@ -262,7 +310,7 @@ def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> tuple[list[So
             raise InputError(f"{config.data}: label {other[:40]!r} is not a number; leave out --regression for classes")
         if len(counts) < 2:
             raise InputError(f"{config.data}: all labels are {next(iter(counts))}; there is nothing to predict")
-        return rows, {}, ""
+        return rows, {}, [], ""
     if len(counts) < 2:
         raise InputError(f"{config.data}: all labels are {next(iter(counts))[:40]!r}; a task needs two classes")
     if are_numbers and (len(counts) > NUMBERS_AS_CLASSES or any("." in label for label in counts)):
@@ -286,4 +334,4 @@ def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> tuple[list[So
     left = {label: counts[label] for label in sorted(counts) if label not in rare}
     if len(left) < 2:
         raise InputError(f"{config.data}: fewer than two classes have {MIN_CLASS_ROWS} rows")
-    return kept, left, f"{len(rows) - len(kept)} rows of {len(rare)} rare classes are left out" if rare else ""
+    return kept, left, rare, f"{len(rows) - len(kept)} rows of {len(rare)} rare classes are left out" if rare else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
@@ -22,7 +22,14 @@ from trainer.data.mining import mine_pairs
 from trainer.data.split import text_hashes
 from trainer.models import load_tokenizer
 from trainer.pipeline.config import DistillConfig
-from trainer.pipeline.inspection import Inspection, read_rows, read_unlabelled, texts_of
+from trainer.pipeline.inspection import (
+    Inspection,
+    check_labels,
+    read_rows,
+    read_unlabelled,
+    texts_of,
+    without_rare,
+)
 from trainer.pipeline.parts import DEV, TEST, TRAIN, assign_parts, limited
 from trainer.pipeline.place import Place
 
@@ -98,8 +105,8 @@ class Parts:
     """Rows to train on, in an order that does not follow the file's, to choose on, and to test on.
 
     leaked: training rows that were left out because --dev or --test has the same text. unlabelled: rows of
-    --unlabelled, without `repeated` ones whose text is a labelled row's or that of a row before. mined: pairs of texts
-    of different training rows.
+    --unlabelled, without `repeated` ones whose text is a labelled row's or that of a row before. notes: what else a
+    person should know. mined: pairs of texts of different training rows.
     """
 
     train: list[SourceRow]
@@ -108,13 +115,24 @@ class Parts:
     leaked: int
     unlabelled: list[SourceRow]
     repeated: int
+    notes: tuple[str, ...] = ()
     mined: list[SourceRow] = field(default_factory=list)
 
 
-def split_rows(config: DistillConfig, inspection: Inspection) -> Parts:
-    """Split in memory. Raises InputError when a part would be too small."""
+def split_rows(config: DistillConfig, inspection: Inspection, classes: Collection[str]) -> Parts:
+    """Split in memory. classes: those that the models answer; none for regression.
+
+    Raises InputError when a part would be too small, or has a label that is not one of the classes.
+    """
     hashes = inspection.hashes()
-    apart = {part: read_rows(path, config, inspection) for part, path in _given(config).items()}
+    apart: dict[int, list[SourceRow]] = {}
+    notes = []
+    for part, (option, path) in _given(config).items():
+        found = read_rows(path, config, inspection)
+        apart[part] = without_rare(found, inspection.rare)
+        if left_out := len(found) - len(apart[part]):
+            notes.append(f"decided: {left_out:,} rows of rare classes are left out of {option} {path}")
+        check_labels(apart[part], classes, inspection, f"{option} {path}")
     shares = [0.0 if part in apart else SHARE for part in (DEV, TEST)]
     parts = limited(assign_parts(hashes, inspection.classes(), *shares), hashes)
     known = [text_hashes(*texts_of(rows, inspection.has_pairs)) for rows in apart.values()]
@@ -137,6 +155,7 @@ def split_rows(config: DistillConfig, inspection: Inspection) -> Parts:
         leaked=int(leaked.sum()),
         unlabelled=unlabelled,
         repeated=repeated,
+        notes=tuple(notes),
     )
 
 
@@ -211,9 +230,10 @@ def write_parts(config: DistillConfig, place: Place, inspection: Inspection, par
     return prepared
 
 
-def _given(config: DistillConfig) -> dict[int, str]:
-    named = {DEV: config.dev, TEST: config.test}
-    return {part: path for part, path in named.items() if path is not None}
+def _given(config: DistillConfig) -> dict[int, tuple[str, str]]:
+    """Part -> the option that names a file for it, and the file."""
+    named = {DEV: ("--dev", config.dev), TEST: ("--test", config.test)}
+    return {part: (option, path) for part, (option, path) in named.items() if path is not None}
 
 
 def _digests(config: DistillConfig) -> dict[str, str]:

@@ -15,18 +15,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from shared.cli.command_line import CommandResult
 from shared.cli.progress import Progress, format_seconds
-from shared.errors import InputError, ModelError, UsageError
+from shared.errors import InputError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
 from shared.storage.objects import is_remote
 from shared.storage.store import local_path
 from shared.storage.whole_file import check_target, whole_file, whole_files
+from trainer.finite import check_answers
 from trainer.predict.columns import Floats, OutputColumns
 from trainer.predict.config import PredictConfig
 from trainer.predict.models import Predictor, open_predictor
@@ -141,14 +141,9 @@ def _chunks(config: PredictConfig, source: Source) -> Iterator[_Chunk]:
 
 def _logits(config: PredictConfig, chunk: _Chunk, model: Predictor) -> Floats:
     """(rows, C). Raises ModelError for a model that gives no numbers."""
-    logits = model.logits(*_texts(chunk), config.batch_size)
-    bad = np.flatnonzero(~np.isfinite(logits).all(-1))
-    if len(bad):
-        text = chunk.rows[bad[0]].text_a[:60]
-        raise ModelError(
-            f"--model {config.model} gives answers that are not finite, such as for {text!r}: its weights are damaged, "
-            "or --dtype fp32 is needed"
-        )
+    first, second = _texts(chunk)
+    logits = model.logits(first, second, config.batch_size)
+    check_answers(logits, first, f"--model {config.model}")
     return logits
 
 

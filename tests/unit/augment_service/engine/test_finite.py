@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from augment_service.engine.batches import ModelInput
-from augment_service.engine.finite import check_weights
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
 from shared.errors import ModelError
+from shared.model_folder import check_weights
 from tests.support.models import save_random_model
 
 BAD = (float("nan"), float("inf"), float("-inf"))
@@ -35,16 +35,16 @@ def rank(masked_lm: MaskedLM, excluded: Any = None) -> Any:
 
 def test_no_tensor_of_a_model_may_have_a_weight_that_is_not_finite(masked_lm: MaskedLM) -> None:
     model = masked_lm._model
-    check_weights("x", model)
+    check_weights(model, "x", "--mlm")
     for number, (name, weight) in enumerate(model.named_parameters()):
         flat = weight.data.view(-1)
         place = (number * 7) % len(flat)
         kept = flat[place].item()
         flat[place] = BAD[number % 3]
         with pytest.raises(ModelError, match=rf"1 of {len(flat)} weights in .* are NaN or infinite"):
-            check_weights(name, model)
+            check_weights(model, name, "--mlm")
         flat[place] = kept
-    check_weights("x", model)
+    check_weights(model, "x", "--mlm")
 
 
 @pytest.mark.parametrize("value", BAD)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.support.command import call_main
 from tests.support.distillation import save_teacher
@@ -65,6 +66,9 @@ def answered() -> Rows:
         (labelled, ("--budget", "soon"), 2, "write 20m or 2h"),
         (labelled, ("--max-length", "500"), 2, "reads at most 64 tokens"),
         (labelled, ("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
+        (labelled, ("--mlm", "/nowhere"), 1, "--mlm /nowhere: no such folder"),
+        (labelled, ("--glove", "/nowhere"), 1, "--glove /nowhere: no such file"),
+        (labelled, ("--student", "tinybert5"), 2, "--student tinybert5: neither a size"),
         (answered, ("--teacher-column", "gpt"), 1, "--teacher-column gpt: its columns are text, label, llm"),
         (answered, ("--teacher-column", "llm", "--teacher", "t"), 2, "give one of the two"),
         (answered, ("--teacher-column", "llm", "--teacher-form", "number"), 2, "needs --regression"),
@@ -134,3 +138,84 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(workshop: Workshop
     assert finished.returncode == 0, finished.stderr
     assert "python -m trainer task --augmented" in finished.stderr
     assert not (tmp_path / "out").exists()
+
+
+def apart(name: str, *labels: object) -> Rows:
+    return [{"text": f"{name} sentence {index}", "label": labels[index % len(labels)]} for index in range(30)]
+
+
+@pytest.mark.parametrize("option", ["--dev", "--test"])
+@pytest.mark.parametrize("dry", [True, False])
+def test_labels_that_the_data_lacks_are_refused_before_anything_is_written(
+    workshop: Workshop, tmp_path: Path, option: str, dry: bool
+) -> None:
+    data = workshop.save("data.csv", labelled())
+    other = workshop.save("other.csv", apart("other", "good", "bad", "ugly"))
+    more = (option, str(other), *(("--dry-run",) if dry else ()))
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 1, finished.stderr
+    line = finished.stderr.splitlines()[-1]
+    assert (
+        f"{option} {other}: label 'ugly' (10 of 30 rows, the first is row 2) is not one of the classes bad, good"
+        in line
+    )
+    assert not (tmp_path / "out" / "config.json").exists()
+
+
+def test_a_dev_label_is_recognised_as_the_steps_do(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", labelled())
+    other = workshop.save("other.csv", apart("other", "Good", "BAD"))
+    finished = call_main(
+        *workshop.arguments(data, tmp_path / "out", "--dev", str(other), "--dry-run"), program="trainer"
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_dev_label_that_the_teacher_knows_need_not_be_in_the_data(workshop: Workshop, tmp_path: Path) -> None:
+    teacher = save_teacher(workshop.folder / "three", labels=3)
+    data = workshop.save("data.csv", labelled(classes=(0, 1)))
+    other = workshop.save("other.csv", apart("other", 0, 1, 2))
+    more = ("--dev", str(other), "--teacher", str(teacher), "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_number_is_needed_in_every_row_of_a_dev_file_for_regression(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", [{**row, "label": index / 7} for index, row in enumerate(labelled())])
+    other = workshop.save("other.csv", apart("other", "1.5", "2", "3 stars"))
+    more = ("--regression", "--test", str(other), "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 1, finished.stderr
+    assert f"--test {other}: label '3 stars' (10 of 30 rows, the first is row 2) is not a number" in finished.stderr
+
+
+def test_rare_classes_that_are_left_out_are_left_out_of_the_dev_file_too(workshop: Workshop, tmp_path: Path) -> None:
+    data = workshop.save("data.csv", with_two_rows_of_another_class())
+    other = workshop.save("other.csv", apart("other", "good", "bad", "rare"))
+    more = ("--dev", str(other), "--drop-rare", "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 0, finished.stderr
+    assert f"decided: 10 rows of rare classes are left out of --dev {other}" in finished.stderr
+    assert ", 20 to choose on" in finished.stderr
+
+
+@pytest.mark.parametrize("option", ["--teacher", "--encoder", "--student"])
+@pytest.mark.parametrize("damage", ["nan", "missing"])
+def test_damaged_weights_of_any_model_are_found_before_the_first_step(
+    workshop: Workshop, tmp_path: Path, option: str, damage: str
+) -> None:
+    model = save_teacher(tmp_path / "model")
+    weights = load_file(model / "model.safetensors")
+    name = "bert.encoder.layer.1.output.dense.weight"
+    if damage == "nan":
+        weights[name][0, 0] = float("nan")
+    else:
+        del weights[name]
+    save_file(weights, model / "model.safetensors", {"format": "pt"})
+    data = workshop.save("data.csv", labelled(classes=(0, 1)))
+    more = (option, str(model), "--dry-run")
+    finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
+    assert finished.returncode == 1, finished.stderr
+    line = finished.stderr.splitlines()[-1]
+    assert f"{option} {model}" in line
+    assert name in line

@@ -137,6 +137,21 @@ def test_balance_gives_rare_labels_as_many_samples_as_the_frequent_one_up_to_a_l
 PAIRS = replace(SMALL, num_train=4000, has_pairs=True)
 
 
+def test_the_samples_of_pairs_are_balanced_unless_told_otherwise() -> None:
+    for options, task, wanted in (
+        ({}, PAIRS, True),
+        ({}, SMALL, False),
+        ({"balance": "no"}, PAIRS, False),
+        ({"balance": "yes"}, SMALL, True),
+        ({"regression": True}, PAIRS, False),
+        ({"teacher_column": "llm"}, PAIRS, False),
+    ):
+        choices = default_choices(config(**options), replace(task, student="3,84,336,12"))
+        assert choices.balance == choices.annotates == wanted
+    with pytest.raises(UsageError, match="--balance is about the classes"):
+        config(balance="yes", regression=True)
+
+
 def test_few_pairs_are_joined_by_mined_ones() -> None:
     few, more, many = (default_choices(config(), replace(PAIRS, num_train=rows)) for rows in (4000, 30_000, 400_000))
     assert (few.mined, more.mined, many.mined) == (5, 0, 0)
