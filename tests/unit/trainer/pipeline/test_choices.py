@@ -162,6 +162,7 @@ def test_few_pairs_are_joined_by_mined_ones() -> None:
         ({}, SMALL),
         ({"mined_pairs": 0}, PAIRS),
         ({"augment_rows": 500}, PAIRS),
+        ({"regression": True}, PAIRS),
         ({"teacher_column": "llm"}, PAIRS),
         ({}, replace(PAIRS, num_unlabelled=100)),
     ):
