@@ -33,8 +33,6 @@ ABSENT = {
     "unlabelled": [],
 }
 """What it means that `config.json` lacks an option: the run began before there was one."""
-ABSENT_IN: dict[str, dict[str, Any]] = {"distill": {"balance": "auto"}}
-"""The same, where it is another for a command: an earlier distillation keeps what its plan says."""
 
 
 def check_is_local(path: str, option: str) -> None:
@@ -76,8 +74,7 @@ def open_run(
         raise ManifestError(f"{called}/{CONFIG} is not valid JSON: {error}") from error
     if not isinstance(before, dict):
         raise ManifestError(f"{called}/{CONFIG} should hold a JSON object; use another --output, or remove the folder")
-    absent = ABSENT | ABSENT_IN.get(command, {})
-    before = {name: absent[name] for name in wanted if name in absent} | before
+    before = {name: ABSENT[name] for name in wanted if name in ABSENT} | before
     grown = {name: wanted[name] for name in growing if name in before and _is_larger(before[name], wanted.get(name))}
     for name in wanted:
         if before.get(name) != wanted.get(name) and name not in grown:

@@ -33,7 +33,7 @@ def test_the_teacher_answers_pairs_that_no_row_has_and_each_sample_once(workshop
     quick = [*QUICK[:-3], "--prediction-epochs", "2", "--no-estimate"]
     arguments = ["distill", "--data", str(data), "--output", str(output), "--mlm", str(workshop.encoder), *quick]
     arguments += ["--glove", str(workshop.vectors), "--no-onnx", "--no-report", "--threads", "1", "--mined-pairs", "3"]
-    arguments += ["--text-column", "first", "second"]
+    arguments += ["--text-column", "first", "second", "--balance"]
     finished = run_command(*arguments)
     assert finished.returncode == 0, finished.stderr
     facts = json.loads((output / "result.json").read_text())["data"]

@@ -35,10 +35,9 @@ taught a student more than 20 of each of 866 (`docs/results.md`)."""
 class Choices:
     """What the steps are told. augment_rows: rows that are augmented; None for all.
 
-    annotates: whether the teacher's answers are stored before the student is trained; balance: whether samples are
-    repeated and left out by these answers (`trainer.data.balance`). mined: new pairs for each row of pairs, which get
-    no samples (`trainer.data.mining`). n_a_per_label: LABEL=N each; samples_per_row: of the average row, itself
-    included, where labels have numbers of their own.
+    annotates: whether the teacher's answers are stored before the student is trained. mined: new pairs for each row of
+    pairs, which get no samples (`trainer.data.mining`). n_a_per_label: LABEL=N each; samples_per_row: of the average
+    row, itself included, where labels have numbers of their own.
     """
 
     n_a: int
@@ -53,7 +52,6 @@ class Choices:
     n_a_per_label: tuple[str, ...] = ()
     samples_per_row: float | None = None
     mined: int = 0
-    balance: bool = False
 
     def rows(self, num_rows: int) -> int:
         """Rows that the student learns from, of those there are."""
@@ -196,18 +194,7 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
     if choices.augment_rows is not None and not config.mined_pairs:
         # The first rows of the job's input, which mined pairs follow.
         choices = replace(choices, mined=0)
-    choices = replace(choices, balance=_balances(config, task))
     return replace(choices, annotates=_annotates(config, choices, task))
-
-
-def _balances(config: DistillConfig, task: TaskSize) -> bool:
-    """Whether samples are repeated and left out."""
-    return config.balance == "yes" or (config.balance == "auto" and _has_answers_to_balance(config, task))
-
-
-def _has_answers_to_balance(config: DistillConfig, task: TaskSize) -> bool:
-    """Whether a teacher gives classes to pairs: replaced words and mined pairs change most what two texts say."""
-    return task.has_pairs and not (config.teacher_column or config.regression or config.multi_label)
 
 
 def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
@@ -217,15 +204,16 @@ def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
     are trained while the job still runs.
     """
     saves_time = choices.prediction_epochs > 1 and task.student == EMBEDDED and not config.teacher_column
-    return task.answers_only or saves_time or choices.balance
+    return task.answers_only or saves_time or config.balance
 
 
 def _mined(config: DistillConfig, rows: int, samples_per_row: float, scale: float, task: TaskSize) -> int:
     """New pairs for each row: few rows show few of the ways in which two texts can relate.
 
-    Only where answers can be balanced: most mined pairs get the answer of texts that have little to do with each other.
+    Tried where a teacher gives a pair one class, and only there.
     """
-    if config.mined_pairs is not None or not _has_answers_to_balance(config, task) or task.num_unlabelled:
+    is_tried = task.has_pairs and not (config.teacher_column or config.regression or config.multi_label)
+    if config.mined_pairs is not None or not is_tried or task.num_unlabelled:
         return config.mined_pairs or 0
     return min(max(round(scale * SAMPLES / rows - samples_per_row), 0), MINED_PAIRS) if rows <= MAX_MINED_ROWS else 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from copy import copy
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import field_validator, model_validator
 
@@ -41,10 +41,10 @@ class ChoicesConfig(CommandConfig):
         ge=0,
         le=100,
     )
-    balance: Literal["auto", "yes", "no"] = identity(
-        "auto",
+    balance: bool = identity(
+        False,
         "Repeat and leave out samples, so that the teacher's answers have the shares that they have on the rows "
-        "themselves; auto does so for text pairs.",
+        "themselves.",
     )
     augment_rows: int | None = identity(
         None, "Rows that are augmented and trained on by the student (default: all, or what --budget allows).", ge=1
@@ -131,7 +131,7 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     def _a_teacher_answers(self) -> DistillConfig:
         if self.mined_pairs and self.teacher_column is not None:
             raise ValueError("--mined-pairs are answered by a teacher, and --teacher-column has none: leave out one")
-        if self.balance == "yes" and (self.teacher_column is not None or self.regression or self.multi_label):
+        if self.balance and (self.teacher_column is not None or self.regression or self.multi_label):
             raise ValueError("--balance is about the classes that a teacher gives, one to each row")
         if self.unlabelled and self.teacher_column is not None:
             raise ValueError(

@@ -122,7 +122,7 @@ def plan_steps(config: DistillConfig, place: Place, prepared: Prepared, choices:
         # Most of its weights are the embeddings of tokens that a task never meets.
         distilling += ["--prune-vocabulary", "auto"]
     distilling += ["--annotated"] if choices.annotates else []
-    distilling += ["--balance"] if choices.balance else []
+    distilling += ["--balance"] if config.balance else []
     steps.append(
         Step(
             name="student",

@@ -137,19 +137,12 @@ def test_balance_gives_rare_labels_as_many_samples_as_the_frequent_one_up_to_a_l
 PAIRS = replace(SMALL, num_train=4000, has_pairs=True)
 
 
-def test_the_samples_of_pairs_are_balanced_unless_told_otherwise() -> None:
-    for options, task, wanted in (
-        ({}, PAIRS, True),
-        ({}, SMALL, False),
-        ({"balance": "no"}, PAIRS, False),
-        ({"balance": "yes"}, SMALL, True),
-        ({"regression": True}, PAIRS, False),
-        ({"teacher_column": "llm"}, PAIRS, False),
-    ):
-        choices = default_choices(config(**options), replace(task, student="3,84,336,12"))
-        assert choices.balance == choices.annotates == wanted
+def test_balanced_answers_are_stored_first() -> None:
+    other = replace(SMALL, student="3,84,336,12")
+    assert not default_choices(config(), other).annotates
+    assert default_choices(config(balance=True), other).annotates
     with pytest.raises(UsageError, match="--balance is about the classes"):
-        config(balance="yes", regression=True)
+        config(balance=True, regression=True)
 
 
 def test_few_pairs_are_joined_by_mined_ones() -> None:
