@@ -1,7 +1,7 @@
 """The balance of a teacher's answers: how often it gives each class to the rows themselves, and to all samples (pure).
 
 Replacing words changes what a teacher says more often in one direction: of pairs that it calls paraphrases, many
-samples are none, and few of the others become one. A student that learns from all samples learns that shift, too.
+samples stop being one, and few of the others become one. A student that learns from all samples learns that shift, too.
 """
 
 from __future__ import annotations

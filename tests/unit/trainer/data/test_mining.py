@@ -65,7 +65,7 @@ def test_more_rows_than_a_chunk() -> None:
     first, second = [[number, 1000] for number in range(2, 602)], [[number, 1001] for number in range(2, 602)]
     texts_a, texts_b = [f"{number} a" for number in range(600)], [f"{number} b" for number in range(600)]
     found = mine_pairs(texts_a, texts_b, first, second, 3)
-    # Nothing is shared but with the row's own second text, which is no new pair.
+    # Nothing is shared but with the row's own second text, which is not new.
     assert found.shape == (0, 2)
     assert found.dtype == np.int64
     assert mine_pairs(texts_a, texts_b, first, second[1:] + second[:1], 3).tolist() == [
