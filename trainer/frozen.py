@@ -31,7 +31,7 @@ def freeze(encoder: Any) -> None:
 
 
 class _Product(nn.Module):
-    """Stands in for a linear layer, with its activation."""
+    """Replaces a linear layer and its activation."""
 
     def __init__(self, dense: nn.Linear, activation: Any = None) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Product(nn.Module):
 
 
 class _Output(nn.Module):
-    """Stands in for a `BertSelfOutput` or `BertOutput`: linear layer, addition and norm, without dropout."""
+    """Replaces a `BertSelfOutput` or `BertOutput`: linear layer, addition and norm, without dropout."""
 
     def __init__(self, output: Any) -> None:
         super().__init__()
