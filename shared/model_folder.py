@@ -14,10 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import ExpectedError, ModelError
+from shared.storage.foreign_files import START_BYTES, what_came_instead
 from shared.storage.objects import is_remote
 from shared.storage.remote_model import fetched_model
 
 CONFIG = "config.json"
+_READ_FILES = (
+    *(CONFIG, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
+    *("special_tokens_map.json", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"),
+)
 MULTI_LABEL = "multi_label_classification"
 """The value of `problem_type` in a model's config.json that makes transformers apply a sigmoid to each logit."""
 
@@ -28,7 +33,7 @@ def model_folder(path: str, option: str = "model") -> str:
     Raises ModelError for a path that does not exist, and for a run that has no model; StoreError.
     """
     if is_remote(path):
-        return fetched_model(path, option)
+        return _checked(path, fetched_model(path, option), option)
     folder = Path(path)
     if folder.is_file():
         raise ModelError(f"{option} {path} is a file: name the folder that holds it, with config.json and tokenizer")
@@ -46,10 +51,25 @@ def model_folder(path: str, option: str = "model") -> str:
             "and save that with its tokenizer"
         )
     if not is_run(folder):
-        return path
+        return _checked(path, path, option)
     if not (folder / "model" / CONFIG).is_file():
         raise ModelError(f"{option} {path} is the output of a run that has not finished: it has no model/ yet")
-    return str(folder / "model")
+    return _checked(path, str(folder / "model"), option)
+
+
+def _checked(path: str, folder: str, option: str) -> str:
+    """The folder. Raises ModelError for a file of it that was not fetched."""
+    names = [Path(folder) / name for name in _READ_FILES]
+    for file in (*names, *weight_files(Path(folder))):
+        try:
+            with file.open("rb") as opened:
+                start = opened.read(START_BYTES)
+        except OSError:
+            # Whoever reads it says why it cannot.
+            continue
+        if (kind := what_came_instead(start)) is not None:
+            raise ModelError(f"{option} {path}: {file.name} is {kind}")
+    return folder
 
 
 def is_run(folder: Path) -> bool:

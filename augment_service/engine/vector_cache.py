@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from augment_service.engine.vector_files import file_of, read_vectors
+from augment_service.engine.vector_files import read_vectors
 from augment_service.engine.vector_text import WordVectors
 from shared.errors import ModelError
+from shared.vector_path import find_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def _state_of(path: str, limit: int | None) -> str | None:
     The time of the last change of the inode is part of it, which no copying tool can set.
     """
     whole = Path(path)
-    files = sorted(whole.iterdir()) if whole.is_dir() else [one for one in (file_of(path),) if one]
+    files = sorted(whole.iterdir()) if whole.is_dir() else [one for one in (find_vectors(path),) if one]
     facts: list[Any] = [str(whole.resolve()), limit]
     for one in files:
         try:

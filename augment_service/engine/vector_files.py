@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from augment_service.engine.vector_text import Readable, WordVectors, read_text
 from shared.errors import ModelError
+from shared.vector_path import check_vectors, npy_files, vector_file
 
 FASTTEXT_MAGIC = (793712314).to_bytes(4, "little")
 _OPENERS: tuple[tuple[bytes, Any], ...] = (
@@ -37,6 +38,7 @@ _PEEKED = 1 << 16
 
 def read_vectors(path: str, limit: int | None) -> WordVectors:
     """Words and vectors of a file or folder; `limit`: of the first ones only. Raises ModelError."""
+    check_vectors(path)
     folder = Path(path)
     if folder.is_dir():
         return _read_npy_folder(folder, limit)
@@ -57,20 +59,10 @@ def read_vectors(path: str, limit: int | None) -> WordVectors:
         raise ModelError(f"--glove {path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def file_of(path: str) -> Path | None:
-    """The file behind `FILE` or `ARCHIVE.zip/MEMBER`; None if there is none."""
-    whole = Path(path)
-    if whole.is_file():
-        return whole
-    return next((one for one in whole.parents if one.suffix.lower() == ".zip" and one.is_file()), None)
-
-
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[_Peekable]:
-    """The content of a file, uncompressed. Raises ModelError for one that is not there."""
-    file = file_of(path)
-    if file is None:
-        raise ModelError(f"--glove {path}: no such file; needs GloVe or word2vec text, .bin, or `embedded`")
+    """The content of a file, uncompressed."""
+    file = vector_file(path)
     with file.open("rb") as raw:
         magic = raw.read(6)
     if magic.startswith(b"PK\x03\x04"):
@@ -159,18 +151,16 @@ def _read_npy_folder(folder: Path, limit: int | None) -> WordVectors:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    index, arrays = sorted(folder.glob("*index.parquet")), sorted(folder.glob("*emb.npy"))
-    if not index or not arrays:
-        raise ModelError(f"--glove {folder}: needs *index.parquet (column index) and *emb.npy")
+    index, array = npy_files(folder)
     try:
-        words = pq.read_table(index[0])["index"].to_pylist()
-        matrix = np.load(arrays[0], mmap_mode="r", allow_pickle=False)
+        words = pq.read_table(index)["index"].to_pylist()
+        matrix = np.load(array, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
         raise ModelError(f"--glove {folder}: {str(error).splitlines()[0]}") from error
     if matrix.ndim != 2 or len(words) != len(matrix) or not np.issubdtype(matrix.dtype, np.floating):
         raise ModelError(f"--glove {folder}: {len(words)} words for a {matrix.dtype} matrix of shape {matrix.shape}")
     if not all(isinstance(word, str) for word in words):
-        raise ModelError(f"--glove {folder}: column index of {index[0].name} must hold words")
+        raise ModelError(f"--glove {folder}: column index of {index.name} must hold words")
     words, matrix = words[:limit], matrix[:limit]
     return WordVectors(words, matrix, fingerprint_of(words, matrix), "")
 

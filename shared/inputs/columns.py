@@ -55,13 +55,13 @@ class Columns:
 def find_columns(header: Header, options: InputOptions, first_path: str) -> Columns:
     """Assign the roles that the options or the task give. Raises InputError, UsageError naming flag and column."""
     names, task = header.names, options.task
-    texts = tuple(_index(name, names, "--text-column") for name in options.text_column)
-    label = _index(options.label_column, names, "--label-column") if options.label_column is not None else None
+    texts = tuple(_index(name, header, "--text-column") for name in options.text_column)
+    label = _index(options.label_column, header, "--label-column") if options.label_column is not None else None
     if task is not None and not texts:
         texts, found = _columns_of_task(header, first_path, task)
         label = found if label is None else label
-    source_id = _index(options.id_column, names, "--id-column") if options.id_column is not None else None
-    label_set = tuple(_index(name, names, "--multi-label") for name in options.multi_label)
+    source_id = _index(options.id_column, header, "--id-column") if options.id_column is not None else None
+    label_set = tuple(_index(name, header, "--multi-label") for name in options.multi_label)
     if label_set and (label is not None or task is not None):
         raise UsageError(
             "--multi-label names the columns of the labels: leave out "
@@ -127,12 +127,18 @@ def _label_names(header: Header, label: str, task: Task | None) -> tuple[str, ..
     return found if set(found) <= set(task.labels) else ()
 
 
-def _index(name: str, names: Sequence[str], flag: str) -> int:
+def _index(name: str, header: Header, flag: str) -> int:
+    names = header.names
     if name in names:
         return names.index(name)
     if name.isdigit() and int(name) < len(names):
         return int(name)
-    raise InputError(f"{flag} {name}: the input has the columns {', '.join(names)} (0 to {len(names) - 1})")
+    more = f" and {len(header.layouts) - 1} more" if len(header.layouts) > 1 else ""
+    # Blanks at the ends of a name are not seen without quotes.
+    shown = ", ".join(one if one == one.strip() and one else repr(one) for one in names)
+    raise InputError(
+        f"{header.layouts[0].path}{more}: {flag} {name}: the input has the columns {shown} (0 to {len(names) - 1})"
+    )
 
 
 def _columns_of_task(header: Header, path: str, task: Task) -> tuple[tuple[int, ...], int | None]:

@@ -39,6 +39,7 @@ def read_csv(
     escape: str | None = None,
     keep_empty: bool = False,
     padded: bool = False,
+    quote: str = '"',
 ) -> Iterator[CsvRecord]:
     """The records in `lines`, which keep their line ends. Empty lines are skipped, or are records without cells.
 
@@ -53,7 +54,7 @@ def read_csv(
         line = again.popleft() if again else next(source, None)
         if line is None:
             return
-        if '"' not in line and (escape is None or escape not in line):
+        if quote not in line and (escape is None or escape not in line):
             content = line.rstrip("\r\n")
             if content:
                 parts = content.split(delimiter)
@@ -66,12 +67,14 @@ def read_csv(
         again.appendleft(line)
         taken.clear()
         taking = _take(source, again, taken)
-        reader = csv.reader(taking, strict=True, delimiter=delimiter, escapechar=escape, skipinitialspace=padded)
+        reader = csv.reader(
+            taking, strict=True, delimiter=delimiter, escapechar=escape, skipinitialspace=padded, quotechar=quote
+        )
         try:
             found = next(reader)
         except (csv.Error, _TooLongError, StopIteration) as error:
             reason = "a quote that is never closed, or that is followed by text"
-            if escape is None and '\\"' in taken[0]:
+            if escape is None and f"\\{quote}" in taken[0]:
                 reason += "; if a backslash escapes quotes here, use --escape backslash"
             detail = f" ({error})" if str(error) else ""
             yield CsvRecord(number, None, f"{reason}{detail}", taken[0].rstrip("\r\n"))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from shared.errors import InputError, UsageError
@@ -22,6 +24,7 @@ from shared.inputs.table_files import check_is_table, file_kind, open_table
 
 SAMPLE_BYTES = 1 << 20
 LONGEST_HEADER = 1 << 24
+_SEPARATOR_LINE = re.compile(r'("?)sep=([^\w\s"\\]|\t)\2*\1\r?(?:\n|(?<=\r))', re.IGNORECASE)
 _NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -35,7 +38,8 @@ _MARKS = (
 class Dialect:
     """delimiter: one character. escape: backslash or none. newline: the end of a line, of `open()`'s meaning.
 
-    padded: blanks follow each delimiter, and belong to no cell.
+    padded: blanks follow each delimiter, and belong to no cell. quote: the mark around quoted cells. names_delimiter:
+    the first line is `sep=;`, as Excel reads and writes it, and no row.
     """
 
     delimiter: str
@@ -45,13 +49,18 @@ class Dialect:
     header: bool
     newline: Literal["\n", "\r"]
     padded: bool = False
+    quote: str = '"'
+    names_delimiter: bool = False
 
     def __str__(self) -> str:
-        quoting = "quoted cells" if self.quoting else "no quoting"
+        quoted = "quoted cells" if self.quote == '"' else "cells in single quotes"
+        quoting = quoted if self.quoting else "no quoting"
         escape = ", backslash escapes" if self.escape else ""
         encoding = "UTF-8" if self.encoding.startswith("utf-8") else self.encoding
         padded = " and blanks" if self.padded else ""
-        return f"{_NAMES.get(self.delimiter, repr(self.delimiter))}{padded}-separated, {quoting}{escape}, {encoding}"
+        first = ", first line sep=" if self.names_delimiter else ""
+        delimiter = _NAMES.get(self.delimiter, repr(self.delimiter))
+        return f"{delimiter}{padded}-separated, {quoting}{escape}, {encoding}{first}"
 
 
 def dialect_of(path: str, options: InputOptions) -> Dialect:
@@ -72,6 +81,11 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     if not text.partition("\n")[0].strip():
         raise InputError(f"{path} is empty, or its first line is")
     newline = _newline(path, text)
+    named = _SEPARATOR_LINE.match(text)
+    if named is not None:
+        text = text[named.end() :]
+        if not text.strip():
+            raise InputError(f"{path} is empty after its first line, which names the delimiter")
     is_glue = task is not None and not options.text_column
     quoting = options.quoting == "csv" or (options.quoting == "auto" and not (is_glue and file_kind(path) == "tsv"))
     default = "\t" if file_kind(path) == "tsv" else ","
@@ -79,19 +93,19 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     if padded_mark:
         head, _, rest = text.partition(newline)
         text = head.replace(f"{padded_mark} ", padded_mark) + newline + rest
-    delimiter = _delimiter(options.delimiter) or (
-        default if is_glue else _find_delimiter(text, default, newline, options)
-    )
+    delimiter = _delimiter(options.delimiter) or (named[2] if named else None)
+    delimiter = delimiter or (default if is_glue else _find_delimiter(text, default, newline, options))
     escape = "\\" if options.escape == "backslash" else None
+    quote = "'" if quoting and _has_single_quotes(text, delimiter, newline) else '"'
     if quoting and options.quoting == "auto" and options.escape == "auto":
-        plain, escaped = (_count_bad(text, delimiter, one, newline) for one in (None, "\\"))
-        escape = "\\" if escaped < plain and '\\"' in text else None
+        plain, escaped = (_count_bad(text, delimiter, one, newline, quote) for one in (None, "\\"))
+        escape = "\\" if escaped < plain and f"\\{quote}" in text else None
         # Without one cell that quoting explains, quotes that do not match are part of the text.
-        quoting = not (
+        quoting = quote == "'" or not (
             file_kind(path) == "tsv" and min(plain, escaped) and not _has_quoted_cells(text, delimiter, newline)
         )
         escape = escape if quoting else None
-    rows = _sample_rows(text, delimiter, escape if quoting else None, newline, quoting)
+    rows = _sample_rows(text, delimiter, escape if quoting else None, newline, quoting, quote)
     return Dialect(
         delimiter=delimiter,
         quoting=quoting,
@@ -100,6 +114,8 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
         header=_has_header(rows, options, task),
         newline=newline,
         padded=quoting and delimiter == padded_mark,
+        quote=quote,
+        names_delimiter=named is not None,
     )
 
 
@@ -170,21 +186,46 @@ def _delimiter(wanted: str) -> str | None:
     return found
 
 
-def _sample_rows(text: str, delimiter: str, escape: str | None, newline: str, quoting: bool = True) -> list[CsvRecord]:
+def _sample_rows(
+    text: str, delimiter: str, escape: str | None, newline: str, quoting: bool = True, quote: str = '"'
+) -> list[CsvRecord]:
     lines = [f"{line}\r" for line in text.removesuffix("\r").split("\r")] if newline == "\r" else _lines(text)
     if not quoting:
         return [CsvRecord(0, tuple(line.rstrip("\r\n").split(delimiter)), "", line) for line in lines[:1000]]
-    return list(read_csv(lines, delimiter=delimiter, escape=escape))[:1000]
+    return list(islice(read_csv(lines, delimiter=delimiter, escape=escape, quote=quote), 1000))
 
 
 def _lines(text: str) -> list[str]:
     return [f"{line}\n" for line in text.removesuffix("\n").split("\n")]
 
 
-def _count_bad(text: str, delimiter: str, escape: str | None, newline: str) -> int:
-    if '"' not in text:
+def _count_bad(text: str, delimiter: str, escape: str | None, newline: str, quote: str) -> int:
+    if quote not in text:
         return 0
-    return sum(one.cells is None for one in _sample_rows(text, delimiter, escape, newline))
+    return sum(one.cells is None for one in _sample_rows(text, delimiter, escape, newline, quote=quote))
+
+
+def _has_single_quotes(text: str, delimiter: str, newline: str) -> bool:
+    """Whether single quotes explain what double ones do not.
+
+    With them, every row has the header's cells; without them, one has not, or all cells of a column or the header are.
+    """
+    if text.count("'") < 2:
+        return False
+    for escape in (None, "\\"):
+        rows = [one.cells for one in _sample_rows(text, delimiter, escape, newline, quote="'")]
+        # The last one of a large sample may be cut.
+        rows = rows[:-1] if len(rows) > 20 else rows
+        if len(rows) > 1 and rows[0] and all(row is not None and len(row) == len(rows[0]) for row in rows):
+            plain = [one.cells or () for one in _sample_rows(text, delimiter, None, newline)]
+            if any(len(row) != len(rows[0]) for row in plain) or all(map(_is_quoted, plain[0])):
+                return True
+            return any(all(_is_quoted(cell) for cell in column) for column in zip(*plain[1:], strict=True))
+    return False
+
+
+def _is_quoted(cell: str) -> bool:
+    return len(cell) > 1 and cell[0] == cell[-1] == "'"
 
 
 def _has_quoted_cells(text: str, delimiter: str, newline: str) -> bool:
@@ -206,9 +247,10 @@ def _find_delimiter(text: str, default: str, newline: str, options: InputOptions
     """
     asked = {*options.text_column, options.label_column, options.id_column} - {None}
     best, share_of_best = default, 0.0
+    quote = "'" if text.startswith("'") else '"'
     is_default = False
     for delimiter in (default, *(one for one in _NAMES if one != default)):
-        rows = [one.cells for one in _sample_rows(text, delimiter, None, newline)]
+        rows = [one.cells for one in _sample_rows(text, delimiter, None, newline, quote=quote)]
         if not rows or rows[0] is None or len(rows[0]) < 2:
             continue
         if asked and asked <= set(rows[0]):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import pyarrow as pa
 
@@ -18,6 +20,9 @@ from shared.inputs.table_files import file_kind, open_table
 from shared.storage.foreign_files import START_BYTES
 
 logger = logging.getLogger(__name__)
+
+WIDTH_ROWS = 1000
+"""Rows whose number of cells is compared with that of the header."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +88,7 @@ def read_header(paths: Sequence[str], options: InputOptions) -> Header:
     if not layouts:
         raise InputError(f"{', '.join(paths[:3])}: no rows; {'it is' if len(paths) == 1 else 'all files are'} empty")
     if not any(layout.names for layout in layouts):
-        raise InputError(f"{layouts[0].path}: no line contains a JSON object")
+        raise InputError(f"{layouts[0].path}: no line contains a JSON object{_first_problem(layouts[0])}")
     for path, layout in found:
         if layout is None:
             logger.info("empty_file_passed_over", extra={"fields": {"file": path}})
@@ -105,6 +110,11 @@ def read_header(paths: Sequence[str], options: InputOptions) -> Header:
             if pa.types.is_string(json_type(found)) and not found - {"null"} <= {"text"}
         ),
     )
+
+
+def _first_problem(layout: Layout) -> str:
+    first = next(json_records(layout.path, (), layout.encoding), None)
+    return f"; {first.place} {first.number}: {first.reason}" if first is not None else ""
 
 
 def unique(name: str, taken: Iterable[str]) -> str:
@@ -180,7 +190,23 @@ def _layout_of(path: str, options: InputOptions) -> Layout | None:
             return None
         return Layout(path=path, kind=kind, names=tuple(kinds), json_kinds=kinds, encoding=encoding)
     dialect = dialect_of(path, options)
-    return Layout(path=path, kind=kind, names=_text_names(path, dialect), dialect=dialect)
+    names = _text_names(path, dialect)
+    _check_widths(path, dialect, len(names))
+    return Layout(path=path, kind=kind, names=names, dialect=dialect)
+
+
+def _check_widths(path: str, dialect: Dialect, width: int) -> None:
+    """Raises InputError if the rows after the first one are of one width, and it is another."""
+    records = islice(text_records(path, replace(dialect, header=False), None), 1, WIDTH_ROWS)
+    widths = [len(record.cells) for record in records if record.cells is not None]
+    if len(widths) < 2:
+        return
+    usual, count = Counter(widths).most_common(1)[0]
+    if usual != width and count >= 0.9 * len(widths):
+        raise InputError(
+            f"{path}: its first line has {width} column{'s' if width > 1 else ''}, most others have {usual}: is it the "
+            "header, and are delimiters within texts quoted? Remove the lines above the header, or name all columns"
+        )
 
 
 def _typed_layout(path: str, kind: str) -> Layout | None:

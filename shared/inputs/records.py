@@ -50,10 +50,15 @@ def text_records(path: str, dialect: Dialect, width: int | None) -> Iterator[Rec
                 escape=dialect.escape,
                 keep_empty=keep_empty,
                 padded=dialect.padded,
+                quote=dialect.quote,
             )
+        is_header = dialect.header
         try:
-            for index, (number, cells, reason, raw) in enumerate(rows):
-                if index == 0 and dialect.header:
+            for number, cells, reason, raw in rows:
+                if number == 1 and dialect.names_delimiter:
+                    continue
+                if is_header:
+                    is_header = False
                     continue
                 if cells is not None and (width is None or len(cells) == width) and raw.isascii():
                     yield Record(path, "line", number, cells, "", raw)

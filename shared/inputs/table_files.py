@@ -30,6 +30,10 @@ KINDS = {
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 SUFFIXES = (*KINDS, *(f"{kind}{one}" for kind in KINDS for one in COMPRESSED), ".zip")
 """Endings of the files that are taken from a folder."""
+_ADVICE = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), " (save the sheet as CSV, in UTF-8)"),
+    **dict.fromkeys((".txt", ".dat", ""), " (give it the suffix .csv or .tsv if it is a table)"),
+}
 _FAULTS = (
     *(OSError, EOFError, UnicodeError, NotImplementedError),
     *(lzma.LZMAError, zlib.error, zipfile.BadZipFile, pa.ArrowException),
@@ -45,7 +49,8 @@ def file_kind(path: str) -> str:
             name = PurePosixPath(_member(path))
     kind = KINDS.get(name.suffix.lower())
     if kind is None:
-        raise InputError(f"{path}: unknown type of file; known types are {', '.join((*KINDS, *COMPRESSED))}")
+        advice = _ADVICE.get(name.suffix.lower(), "")
+        raise InputError(f"{path}: unknown type of file{advice}; known types are {', '.join((*KINDS, *COMPRESSED))}")
     return kind
 
 

@@ -17,12 +17,11 @@ COMPRESSIONS = (
     (re.compile(rb"\x28\xb5\x2f\xfd"), ".zst"),
 )
 """How the content of a compressed file begins, and the suffix of such files."""
-POINTER = "a Git LFS pointer, not the file itself: fetch that with `git lfs pull`"
 _OFFICE = "an Excel workbook or another Office document: save the sheet as CSV (UTF-8)"
 _MEMBERS_OF_OFFICE = (b"[Content_Types].xml", b"docProps/", b"_rels/", b"xl/", b"vnd.oasis.opendocument")
 _PAGE = re.compile(rb"<(!doctype\s+html|html)\b", re.IGNORECASE)
+_POINTER = b"version https://git-lfs.github.com/spec/"
 _STARTS: tuple[tuple[bytes, str], ...] = (
-    (b"version https://git-lfs.github.com/spec/", POINTER),
     (b"%PDF-", "a PDF document: export its text"),
     (b"{\\rtf", "a document of a word processor (RTF): save it as plain text"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _OFFICE),
@@ -34,14 +33,10 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 )
 
 
-def what_it_is(start: bytes) -> str | None:
-    """What a file is that begins like this, and what to do about it; None for text and for what is not known.
-
-    start: its first START_BYTES bytes, or all if there are fewer.
-    """
-    for mark, kind in _STARTS:
-        if start.startswith(mark):
-            return kind
+def what_came_instead(start: bytes) -> str | None:
+    """What was stored in place of any kind of file that begins like this, and what to do about it; None for others."""
+    if start.startswith(_POINTER):
+        return "a Git LFS pointer, not the file itself: fetch that with `git lfs pull`"
     text = start.removeprefix(codecs.BOM_UTF8).lstrip()
     # A text of a TSV file without header may be a page of its own.
     if _PAGE.match(text) and b"\t" not in text.partition(b"\n")[0]:
@@ -51,6 +46,19 @@ def what_it_is(start: bytes) -> str | None:
         )
     if text.startswith(b"<?xml"):
         return "an XML document, such as a store's message about an error: open it, and download the file again"
+    return None
+
+
+def what_it_is(start: bytes) -> str | None:
+    """The same for what is not a table: other kinds of files, too; None for text and for what is not known.
+
+    start: its first START_BYTES bytes, or all if there are fewer.
+    """
+    if (kind := what_came_instead(start)) is not None:
+        return kind
+    for mark, kind in _STARTS:
+        if start.startswith(mark):
+            return kind
     if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         is_office = any(one in start for one in _MEMBERS_OF_OFFICE)
         return _OFFICE if is_office else "a zip archive: give it the suffix .zip, or unpack it"

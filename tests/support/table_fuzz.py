@@ -82,9 +82,9 @@ def _rows() -> list[dict[str, object]]:
     return [{"text": text, "label": number % 2, "more": f"m{number}"} for number, text in enumerate(TEXTS * 2)]
 
 
-def _csv(delimiter: str) -> bytes:
+def _csv(delimiter: str, quote: str = '"') -> bytes:
     file = io.StringIO(newline="")
-    writer = csv.writer(file, delimiter=delimiter)
+    writer = csv.writer(file, delimiter=delimiter, quotechar=quote)
     writer.writerow(("text", "label", "more"))
     writer.writerows(row.values() for row in _rows())
     return file.getvalue().encode()
@@ -114,6 +114,8 @@ def seeds() -> dict[str, bytes]:
     return {
         ".csv": text,
         ".semicolon.csv": _csv(";"),
+        ".excel.csv": b"sep=;\n" + _csv(";"),
+        ".single.csv": _csv(",", "'"),
         ".tsv": _csv("\t"),
         ".unquoted.tsv": b"text\tlabel\n" + b"".join(b"row %d\t%d\n" % (number, number % 2) for number in range(12)),
         ".jsonl": "".join(f"{json.dumps(row)}\n" for row in _rows()).encode(),
@@ -193,7 +195,7 @@ def _lost(layout: Layout, num_items: int) -> str:
             encoding, newline = layout.dialect.encoding, layout.dialect.newline
             with io.TextIOWrapper(file, encoding=encoding, errors="surrogateescape", newline=newline) as text:
                 lines = text.read()
-        wanted = [line for line in lines.replace("\r", "\n").split("\n") if line]
+        wanted = [line for line in lines.replace("\r", "\n").split("\n") if line][layout.dialect.names_delimiter :]
         records = list(text_records(layout.path, replace(layout.dialect, header=False), None))
         raw = "\n".join(str(record.raw) for record in records)
         found = [line for line in raw.replace("\r", "\n").split("\n") if line]

@@ -81,6 +81,7 @@ ALLOWED: Mapping[str, set[str]] = {
         "shared.label_quotas",
         "shared.model_folder",
         "shared.params",
+        "shared.vector_path",
         "shared.cli",
         "shared.compute",
         "shared.embedded",

@@ -74,7 +74,7 @@ def quantise(exact: Path, path: Path) -> None:
 
 
 def open_session(path: Path) -> Any:
-    """An onnxruntime session on the CPU. Raises OutputError."""
+    """An onnxruntime session on the CPU. Raises OutputError for a file that it cannot load."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -83,7 +83,7 @@ def open_session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes derive from Exception only
-        raise OutputError(f"onnxruntime cannot load the exported model: {str(error).splitlines()[0]}") from error
+        raise OutputError(f"onnxruntime cannot load {path}: {str(error).splitlines()[0]}") from error
 
 
 def session_logits(session: Any, arrays: Arrays) -> Floats:

@@ -11,6 +11,7 @@ import numpy as np
 from shared.embedded import EMBEDDED, resolve_encoder
 from shared.errors import InputError, ModelError, UsageError
 from shared.model_folder import MULTI_LABEL, model_folder, reading_model
+from shared.vector_path import check_vectors
 from trainer.any_classifier import load_any_classifier
 from trainer.labels import find_label
 from trainer.models import load_classifier, load_tokenizer
@@ -84,6 +85,10 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
         longest = min(int(settings.max_position_embeddings), int(tokenizer.model_max_length))
     if config.student not in (AUTO, EMBEDDED) and parse_size(config.student) is None:
         load_classifier(student_folder(config.student), num_logits, "--student")
+    if config.mlm != EMBEDDED:
+        model_folder(config.mlm, "--mlm")
+    if config.glove != EMBEDDED:
+        check_vectors(config.glove)
     limit = min(longest, MOST_TOKENS)
     if config.max_length is not None and config.max_length > limit:
         raise UsageError(f"--max-length {config.max_length}: {named} reads at most {limit} tokens")

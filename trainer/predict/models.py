@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shared.errors import ModelError, UsageError
 from shared.model_folder import MULTI_LABEL
+from shared.storage.foreign_files import START_BYTES, what_came_instead
 from shared.storage.objects import is_remote
 from shared.storage.remote_model import fetched_model
 from trainer.any_classifier import AnyClassifier, is_bert, like_length_batches, load_any_classifier
@@ -92,6 +93,9 @@ class _OnnxFile:
     def __init__(self, path: Path, tokenizer: str | None, max_length: int | None) -> None:
         if not path.is_file():
             raise ModelError(f"--model {path}: no such file")
+        with path.open("rb") as file:
+            if (kind := what_came_instead(file.read(START_BYTES))) is not None:
+                raise ModelError(f"--model {path} is {kind}")
         self._path, self._facts = path, _facts(path)
         folder = self._tokenizer_folder(tokenizer)
         self._tokenizer = load_tokenizer(str(folder))

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer
 
 from augment_service.engine.masked_lm import MaskedLM
 from augment_service.engine.presence import check_models_exist
+from augment_service.engine.vector_files import read_vectors
 from shared.errors import ExpectedError, ModelError
 from shared.model_folder import model_folder, weight_files
 from tests.support.distillation import save_teacher
@@ -26,6 +27,8 @@ from trainer.evaluation import run_command as evaluate
 from trainer.export.saved_classifier import load_saved_classifier
 from trainer.mlm.model import load_trainable
 from trainer.models import fingerprint, fitting_length, load_classifier, load_encoder, load_tokenizer
+from trainer.predict.config import PredictConfig
+from trainer.predict.models import open_predictor
 from trainer.report.model_folder import read_model_folder
 
 
@@ -270,3 +273,45 @@ def test_weights_that_are_damaged_or_missing_are_never_replaced_by_random_ones(
     with pytest.raises(ModelError, match=message) as caught:
         load(folder)
     assert str(folder) in str(caught.value)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+PAGE = '<!DOCTYPE html>\n<html lang="en"><head><title>404: not found</title></head></html>\n'
+
+
+@pytest.mark.parametrize(("content", "what"), [(POINTER, "is a Git LFS pointer.*git lfs pull"), (PAGE, "is an HTML")])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "pytorch_model.bin"])
+def test_what_was_not_fetched_is_named_by_whoever_loads_a_model(
+    masked_lm: Path, teacher: Path, tmp_path: Path, content: str, what: str, name: str
+) -> None:
+    for number, (source, load) in enumerate(LOADERS):
+        folder = shutil.copytree({"masked_lm": masked_lm, "teacher": teacher}[source], tmp_path / str(number))
+        if name == "pytorch_model.bin":
+            (folder / "model.safetensors").unlink()
+        (folder / name).write_text(content)
+        with pytest.raises(ModelError, match=f"{folder}: {name} {what}"):
+            load(folder)
+        with pytest.raises(ModelError, match=f"--mlm {folder}: {name} {what}"):
+            check_models_exist(str(folder), "embedded")
+
+
+@pytest.mark.parametrize(("content", "what"), [(POINTER, "is a Git LFS pointer.*git lfs pull"), (PAGE, "is an HTML")])
+def test_word_vectors_that_were_not_fetched_are_named(tmp_path: Path, content: str, what: str) -> None:
+    path = tmp_path / "glove.txt"
+    path.write_text(content)
+    (tmp_path / "folder").mkdir()
+    for name in ("x_index.parquet", "x_emb.npy"):
+        (tmp_path / "folder" / name).write_text(content)
+    for one, named in ((path, f"--glove {path}"), (tmp_path / "folder", f"--glove {tmp_path}/folder.*x_index.parquet")):
+        with pytest.raises(ModelError, match=f"{named} {what}"):
+            read_vectors(str(one), None)
+        with pytest.raises(ModelError, match=f"{named} {what}"):
+            check_models_exist("embedded", str(one))
+
+
+def test_an_onnx_file_that_was_not_fetched_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_text(POINTER)
+    config = {"model": str(path), "data": ("x.csv",), "text_column": ("text",), "output": "y.csv"}
+    with pytest.raises(ModelError, match=f"--model {path} is a Git LFS pointer"):
+        open_predictor(PredictConfig.build(config))
