@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from shared.storage.objects import is_remote
 from shared.storage.remote_model import fetched_model
 
 CONFIG = "config.json"
+_LAYER = re.compile(r"\.(layers?|h|blocks?)\.[0-9]+\.")
 _READ_FILES = (
     *(CONFIG, "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt"),
     *("special_tokens_map.json", "spiece.model", "spm.model", "sentencepiece.bpe.model", "tokenizer.model"),
@@ -67,9 +69,23 @@ def _checked(path: str, folder: str, option: str) -> str:
         except OSError:
             # Whoever reads it says why it cannot.
             continue
-        if (kind := what_came_instead(start)) is not None:
+        if (kind := what_came_instead(start) or _what_weights_are(file, start)) is not None:
             raise ModelError(f"{option} {path}: {file.name} is {kind}")
     return folder
+
+
+def _what_weights_are(file: Path, start: bytes) -> str | None:
+    """What a file of weights is in spite of its name, and what to do about it."""
+    if file.suffix not in (".safetensors", ".bin"):
+        return None
+    if not start:
+        return "empty: get it again"
+    # A safetensors file begins with the length of its JSON header, a PyTorch file with that of a zip file or a pickle.
+    if file.suffix == ".bin" and start[8:10] in (b'{"', b"{ "):
+        return f"a safetensors file: call it {file.stem.replace('pytorch_model', 'model')}.safetensors"
+    if file.suffix == ".safetensors" and start.startswith((b"PK\x03\x04", b"\x80\x02")):
+        return f"a PyTorch file: call it {file.stem.replace('model', 'pytorch_model')}.bin"
+    return None
 
 
 def is_run(folder: Path) -> bool:
@@ -99,6 +115,8 @@ def reading_model(path: str, option: str) -> Iterator[None]:
         raise
     except Exception as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if len(lines) > 1 and lines[0].endswith(":"):
+            lines[0] = f"{lines[0]} {lines[1]}"
         what = lines[0] if lines and not isinstance(error, KeyError) else f"{type(error).__name__} {error!s}".strip()
         if not Path(path).is_dir():
             what = f"neither a folder here nor a model that the hub gives out: {what}"
@@ -122,6 +140,11 @@ def check_weights(
             raise ModelError(
                 f"{option} {path}: {name} has the shape {tuple(found)} in the file, {tuple(wanted)} by config.json"
             )
+    layers = {found[0] for name in model.state_dict() if (found := _LAYER.search(f".{name}"))}
+    for name in sorted(problems.get("unexpected_keys", ())):
+        # Other weights, such as a head's, may be left out; a whole layer changes every answer.
+        if (found := _LAYER.search(f".{name}")) and found[0] not in layers:
+            raise ModelError(f"{option} {path} has weights such as {name}, of a layer that config.json does not name")
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool((is_finite := value.isfinite()).all()):
             raise ModelError(

@@ -71,7 +71,7 @@ def load_any_classifier(
                 "not a sequence classification model"
             )
         model, problems = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
+            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
     check_weights(model, path, option, problems)
     tokenizer = load_tokenizer(folder, option)

@@ -63,9 +63,14 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
             f"{option} {path} is {', '.join(architectures) or 'a model without a named architecture'}, not a sequence "
             "classification model; make one with `python -m trainer teacher`"
         )
-    options: dict[str, Any] = {"attn_implementation": ATTENTION, "dtype": torch.float32}
+    # check_weights says which weights have another shape.
+    options: dict[str, Any] = {
+        "attn_implementation": ATTENTION,
+        "dtype": torch.float32,
+        "ignore_mismatched_sizes": True,
+    }
     if num_labels is not None:
-        options |= {"num_labels": num_labels, "ignore_mismatched_sizes": True}
+        options["num_labels"] = num_labels
     with reading_model(path, option):
         model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
     check_weights(model, path, option, problems, () if num_labels is None else ("classifier.", "bert.pooler."))
@@ -83,7 +88,7 @@ def load_encoder(path: str, tokenizer: Any) -> Any:
     if not is_bert and not is_like_bert(config):
         known = ", ".join(KINDS)
         raise ModelError(f"--teacher {path} is a {config.model_type}; distillation works with bert, {known}")
-    options: dict[str, Any] = {"output_loading_info": True, "dtype": torch.float32}
+    options: dict[str, Any] = {"output_loading_info": True, "dtype": torch.float32, "ignore_mismatched_sizes": True}
     with reading_model(path, "--teacher"):
         if is_bert:
             options |= {"add_pooling_layer": False, "attn_implementation": ATTENTION}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,6 +99,7 @@ class MaskedLM:
             torch.set_num_threads(num_threads)
         device = resolve_device(device)
         precision = resolve_dtype(dtype, device)
+        report: Mapping[str, Any] = {}
         if path == EMBEDDED:
             from shared.embedded.delta import embedded_masked_lm
 
@@ -109,12 +110,16 @@ class MaskedLM:
                 config = AutoConfig.from_pretrained(folder)
                 _check_kind(path, config)
                 model, report = AutoModelForMaskedLM.from_pretrained(
-                    folder, dtype=torch.float32, output_loading_info=True, attn_implementation=_attention_of(config)
+                    folder,
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,
+                    attn_implementation=_attention_of(config),
                 )
                 tokenizer = AutoTokenizer.from_pretrained(folder)
             _check_head(path, model, report)
             _check_tokenizer(path, tokenizer, model)
-        check_weights(model, path, "--mlm")
+        check_weights(model, path, "--mlm", {**report, "missing_keys": ()})
         loaded = cls(model, tokenizer, device, precision, path, observe)
         loaded.check_output()
         return loaded

@@ -70,7 +70,7 @@ def load_saved_classifier(path: str, option: str) -> SavedClassifier:
                 "classification model; `trainer teacher` and `trainer task` write one to OUTPUT/model"
             )
         model, problems = AutoModelForSequenceClassification.from_pretrained(
-            folder, dtype=torch.float32, output_loading_info=True
+            folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
         tokenizer = AutoTokenizer.from_pretrained(folder)
     check_weights(model, path, option, problems)

@@ -132,6 +132,7 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
     # Dropout only slows down a run that sees its text about once.
     options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options |= {"dtype": torch.float32, "attn_implementation": ATTENTION, "output_loading_info": True}
+    options["ignore_mismatched_sizes"] = True  # check_weights says which
     head = None
     if any("MaskedLM" in name or "PreTraining" in name for name in config.architectures or []):
         with reading_model(path, "--encoder"):

@@ -255,12 +255,17 @@ def of_another_shape(weights: Weights) -> Weights:
     return weights | {LAYER: weights[LAYER][:-1].clone()}
 
 
+def with_another_layer(weights: Weights) -> Weights:
+    return weights | {LAYER.replace("layer.1", "layer.9"): weights[LAYER].clone()}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (not_a_number, f"1 of [0-9]+ weights in .*{LAYER.removeprefix('bert.')} are NaN or infinite"),
         (without_a_layer, f"lacks weights such as .*{LAYER.removeprefix('bert.')}"),
-        (of_another_shape, "config.json|size"),
+        (of_another_shape, f"{LAYER.removeprefix('bert.')} has the shape .* in the file, .* by config.json"),
+        (with_another_layer, "has weights such as .*encoder.layer.9.*, of a layer that config.json does not name"),
     ],
 )
 @pytest.mark.parametrize("loader", range(len(LOADERS)))
@@ -315,3 +320,22 @@ def test_an_onnx_file_that_was_not_fetched_is_named(tmp_path: Path) -> None:
     config = {"model": str(path), "data": ("x.csv",), "text_column": ("text",), "output": "y.csv"}
     with pytest.raises(ModelError, match=f"--model {path} is a Git LFS pointer"):
         open_predictor(PredictConfig.build(config))
+
+
+@pytest.mark.parametrize("loader", range(len(LOADERS)))
+def test_weights_under_a_wrong_name_or_without_content_are_named(
+    masked_lm: Path, teacher: Path, tmp_path: Path, loader: int
+) -> None:
+    source, load = LOADERS[loader]
+    original = {"masked_lm": masked_lm, "teacher": teacher}[source]
+    empty, pickled, renamed_ = (shutil.copytree(original, tmp_path / name) for name in ("empty", "pickled", "renamed"))
+    (empty / "model.safetensors").write_bytes(b"")
+    torch.save(load_file(original / "model.safetensors"), pickled / "model.safetensors")
+    (renamed_ / "model.safetensors").rename(renamed_ / "pytorch_model.bin")
+    for folder, message in (
+        (empty, "model.safetensors is empty"),
+        (pickled, "model.safetensors is a PyTorch file: call it pytorch_model.bin"),
+        (renamed_, "pytorch_model.bin is a safetensors file: call it model.safetensors"),
+    ):
+        with pytest.raises(ModelError, match=f"{folder}: {message}"):
+            load(folder)
