@@ -218,7 +218,7 @@ def peak_flops(dtype: Any) -> float:
     """The best rate of square matrix products over a tenth of a second, plain and with a prepared weight layout."""
     import torch
 
-    from augment_service.engine.linear import Linear
+    from shared.compute.linear import Linear
 
     best = 0.0
     for size in (1024, 1536, 2048):

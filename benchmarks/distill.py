@@ -39,6 +39,7 @@ from trainer.data.stream import ShardStream
 from trainer.data.tasks import sequence_length
 from trainer.distill import IntermediateDistillation, PredictionDistillation
 from trainer.evaluation import in_precision
+from trainer.frozen import freeze
 from trainer.models import load_classifier, load_tokenizer, teacher_spec
 from trainer.recipe import Recipe, linear_schedule
 from trainer.steps import make_optimizer
@@ -109,6 +110,7 @@ class Setting:
 
 def ours(setting: Setting, stage: str) -> tuple[Iterator[int], Loader[Batch]]:
     """Rows per step of the trainer's own loop."""
+    freeze(setting.teacher.bert)
     intermediate = IntermediateDistillation(
         teacher=setting.teacher.bert,
         student=setting.student.bert,

@@ -22,6 +22,7 @@ from trainer.data.text import TextSource
 from trainer.data.token_file import TokenFile
 from trainer.distill import IntermediateDistillation
 from trainer.explained import unexplained_shares
+from trainer.frozen import freeze
 from trainer.loop import train
 from trainer.models import (
     count_parameters,
@@ -86,6 +87,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
             "reads all of its teacher's tokens; `trainer task --prune-vocabulary` prunes it afterwards"
         )
     fitting_length(config.max_length, config.max_length, student.model.config, tokenizer, config.student)
+    freeze(teacher)
     model, projections = student.model.to(worker.device), student.projections.to(worker.device)
     if config.projection_init == "fitted" and parse_size(config.student) is not None:
         first = first_batches(source, FITTED_BATCHES, worker.device)

@@ -7,6 +7,7 @@ Legend: B rows, L tokens, H heads, C classes, d' student width, d teacher width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -112,5 +113,25 @@ def _binary_losses(logits: Tensor, target: Tensor) -> Tensor:
 
 def _masked_mean(student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> Tensor:
     """Mean of (student - teacher)^2 where `kept`, which has size 1 in the dimension of size `width`."""
-    squared = (student.float() - teacher.float()).square()
-    return (squared * kept).sum() / (kept.sum() * width)
+    mean: Tensor = _MaskedMean.apply(student, teacher, kept, width)  # type: ignore[no-untyped-call]
+    return mean
+
+
+class _MaskedMean(torch.autograd.Function):
+    """`_masked_mean` in half the passes over memory: its gradient is the difference it began with, scaled."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> Tensor:
+        """A scalar in fp32."""
+        difference = (student.float() - teacher.float()).mul_(kept)
+        count = kept.sum() * width
+        ctx.save_for_backward(difference, count)
+        ctx.dtype = student.dtype
+        flat = difference.flatten()
+        return torch.dot(flat, flat) / count
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        """The student's gradient, in its precision. The teacher learns nothing."""
+        difference, count = ctx.saved_tensors
+        return (difference * (2.0 * gradient / count)).to(ctx.dtype), None, None, None

@@ -7,6 +7,7 @@ kernel where it is faster. Limitation: BERT only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,12 @@ from shared.compute.attention import products_are_faster
 from trainer.relations import Vectors
 
 ATTENTION = "tinybert_scores"
+SHORT = 64
+"""Up to this length, a CPU takes softmax in fp32: the kernel for bf16 is 2-4 times slower there."""
+VECTOR = 16
+"""fp32 numbers in a vector of AVX-512. PyTorch takes softmax of shorter rows number by number: 6 times slower."""
+PRODUCTS = 32
+"""Up to this length, products are faster than the fused kernel in fp32, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +66,7 @@ def attention_with_scores(
     if vector_sink is not None and module.layer_idx in vector_sink:
         vector_sink[module.layer_idx] = (query, key, value)
     is_wanted = score_sink is not None and module.layer_idx in score_sink
-    if not is_wanted and not products_are_faster(query):
+    if not is_wanted and not _are_products_faster(query):
         output = functional.scaled_dot_product_attention(
             query, key, value, attention_mask, dropout_p=dropout, scale=scaling
         )
@@ -67,10 +74,24 @@ def attention_with_scores(
     scores = torch.matmul(query, key.transpose(2, 3)) * scaling  # (B, H, L, L)
     if score_sink is not None and is_wanted:
         score_sink[module.layer_idx] = scores
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    probabilities = functional.dropout(scores.softmax(dim=-1), dropout, training=dropout > 0)
+    probabilities = functional.dropout(attention_softmax(scores, attention_mask), dropout, training=dropout > 0)
     return torch.matmul(probabilities, value).transpose(1, 2), None
+
+
+def attention_softmax(scores: Tensor, additive: Tensor | None) -> Tensor:
+    """softmax(scores + additive) over the last dimension, in the precision of the scores.
+
+    scores: (B, H, L, L); additive: (B, 1, 1, L) or None.
+    """
+    length = scores.shape[-1]
+    if scores.device.type != "cpu" or length > SHORT:
+        return (scores if additive is None else scores + additive).softmax(dim=-1)
+    wide = scores.float()
+    if additive is not None:
+        wide = wide + additive.float()
+    if length < VECTOR:
+        wide = functional.pad(wide, (0, VECTOR - length), value=-math.inf)
+    return wide.softmax(dim=-1)[..., :length].to(scores.dtype)
 
 
 AttentionInterface.register(ATTENTION, attention_with_scores)
@@ -129,6 +150,11 @@ def _first_token(layer: Any, states: Tensor, additive: Tensor | None) -> Tensor:
     mixed, _ = attention_with_scores(attention, query, key, value, additive, attention.scaling, dropout)
     result: Tensor = layer.feed_forward_chunk(layer.attention.output(mixed.flatten(2), first))
     return result
+
+
+def _are_products_faster(query: Tensor) -> bool:
+    is_short = query.device.type == "cpu" and query.dtype == torch.float32 and query.shape[2] <= PRODUCTS
+    return is_short or products_are_faster(query)
 
 
 def _additive(mask: Tensor | None, states: Tensor) -> Tensor | None:

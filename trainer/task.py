@@ -27,6 +27,7 @@ from trainer.data.tasks import TaskSpec
 from trainer.data.token_cache import TokenCache, cache_folder
 from trainer.distill import IntermediateDistillation, PredictionDistillation
 from trainer.evaluation import DevSet, in_precision
+from trainer.frozen import freeze
 from trainer.loop import train
 from trainer.metrics import baselines, scores_text, selection_name
 from trainer.models import (
@@ -129,12 +130,14 @@ def _work(config: TaskConfig, worker: Worker) -> None:
             teacher=teacher.scores(selection.test, teacher_length, worker.device, "teacher_test"),
             answers=teacher.given_logits(selection.test),
         )
+    answering = in_precision(teacher.states, worker.dtype)
+    freeze(answering.bert)
     setting = _Setting(
         config=config,
         augmented=augmented,
         spec=spec,
         max_length=max_length,
-        teacher=in_precision(teacher.states, worker.dtype),
+        teacher=answering,
         teacher_parameters=teacher.parameters,
         student=student,
         selection=selection,

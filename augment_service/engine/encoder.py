@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from augment_service.engine.linear import Linear
 from augment_service.engine.varlen import Attention, varlen_attention
 from shared.compute.attention import products_are_faster
+from shared.compute.linear import Linear
 from shared.positions import position_offset
 
 ARITHMETIC = 2

@@ -23,8 +23,8 @@ from augment_service.engine.encoder import PackedBatch, PackedEncoder, is_suppor
 from augment_service.engine.finite import check_scores
 from augment_service.engine.flops import ModelCost, model_cost
 from augment_service.engine.lexicon import Lexicon
-from augment_service.engine.linear import Linear
 from shared.compute.hardware import resolve_device, resolve_dtype
+from shared.compute.linear import Linear
 from shared.embedded import EMBEDDED
 from shared.errors import ModelError
 from shared.model_folder import (
