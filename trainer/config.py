@@ -353,9 +353,7 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig, 
         False, "Use the logits that `trainer annotate` stored alongside the shards instead of running the teacher."
     )
     balance: bool = identity(
-        False,
-        "Repeat and leave out samples in the prediction stage, so that the teacher's answers have the shares that they "
-        "have on the rows themselves. Needs --annotated.",
+        False, "With --annotated, repeat and leave out samples until the answers have the shares they have on the rows."
     )
     n_a: int | None = identity(
         None,
