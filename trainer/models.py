@@ -74,7 +74,7 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
     with reading_model(path, option):
         model, problems = BertForSequenceClassification.from_pretrained(path, output_loading_info=True, **options)
     check_weights(model, path, option, problems, () if num_labels is None else ("classifier.", "bert.pooler."))
-    return model
+    return _in_own_memory(model)
 
 
 def load_encoder(path: str, tokenizer: Any) -> Any:
@@ -97,7 +97,17 @@ def load_encoder(path: str, tokenizer: Any) -> Any:
             model, problems = AutoModel.from_pretrained(path, **options)
     # A pooler that nothing reads may be missing.
     check_weights(model, path, "--teacher", problems, ("pooler.",))
-    return model if is_bert else as_bert_encoder(model, names_types(tokenizer))
+    return _in_own_memory(model if is_bert else as_bert_encoder(model, names_types(tokenizer)))
+
+
+def _in_own_memory(model: Any) -> Any:
+    """The model with its weights copied out of the file, in which they begin at any address.
+
+    The last digits of a product may depend on that, and so on how the same weights were saved.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
+    return model
 
 
 def names_types(tokenizer: Any) -> bool:

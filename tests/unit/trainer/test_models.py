@@ -77,6 +77,11 @@ def test_a_student_as_wide_as_its_teacher_can_start_from_its_layers(teacher_dir:
         new_student(StudentConfig(), StudentSize(2, 64, 64, 4), teacher.bert, (2, 4), 2)
 
 
+def test_weights_begin_at_aligned_addresses_however_they_were_saved(teacher_dir: Path) -> None:
+    addresses = [weight.data_ptr() for weight in load_classifier(str(teacher_dir)).parameters()]
+    assert {address % 64 for address in addresses} == {0}
+
+
 def test_a_different_vocabulary_is_refused(teacher_dir: Path, tmp_path: Path) -> None:
     other = load_tokenizer(str(save_random_model("bert-chinese", tmp_path / "other")))
     own = load_tokenizer(str(teacher_dir))
