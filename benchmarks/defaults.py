@@ -22,17 +22,16 @@ import random
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSAGES, LONGEST = 600, 300
 """Passages from each file of the corpus, and the characters that are kept of each."""
 
 TEST_ROWS = 1500
-"""Rows of a GLUE dev file that test where there is no train file."""
+"""Rows of a GLUE dev file that are kept for testing, for a task without its train file."""
 OWN_METRICS = {"CoLA": ("matthews",), "MRPC": ("f1",)}
 
 Row = Sequence[str]
@@ -120,25 +119,22 @@ def run_folder(args: argparse.Namespace, name: str, seed: int) -> Path:
     return folder
 
 
-def own_scores(name: str, args: argparse.Namespace, model: Path, stored: Path) -> dict[str, float]:
-    """GLUE's own metrics of a model on the task's dev file, taken once."""
+def own_scores(name: str, args: argparse.Namespace, model: Path, stored: Path) -> tuple[Scores, Scores]:
+    """GLUE's own metrics of a model on the task's dev file, taken once, and those of the better trivial answer."""
     if name not in OWN_METRICS:
-        return {}
+        return {}, {}
     if not stored.is_file():
         command = [sys.executable, "-m", "trainer", "evaluate", "--json", "--task", name, "--model", str(model)]
         command += ["--data", str(args.glue / name / "dev.tsv")]
         stored.write_text(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
-    metrics = json.loads(stored.read_text(encoding="utf-8"))["metrics"]
-    return {metric: float(metrics[metric]) for metric in OWN_METRICS[name]}
+    found = json.loads(stored.read_text(encoding="utf-8"))
+    own = OWN_METRICS[name]
+    return {metric: found["metrics"][metric] for metric in own}, best_of(found["baselines"], own)
 
 
-def scores_of(name: str, args: argparse.Namespace, run: Path, result: dict[str, Any]) -> tuple[Scores, Scores]:
-    """Scores of the student and of its teacher, GLUE's own metrics first."""
-    teacher = args.output / name / "run" / "teacher"
-    student = own_scores(name, args, run / "model", run / "glue.json") | result["metrics"]
-    return student, own_scores(name, args, teacher, args.output / name / "glue-teacher.json") | result[
-        "teacher_metrics"
-    ]
+def best_of(baselines: dict[str, Scores], metrics: Iterable[str]) -> Scores:
+    """Of each metric, the best of the answers that read no text."""
+    return {metric: max((one.get(metric, 0.0) for one in baselines.values()), default=0.0) for metric in metrics}
 
 
 def table(args: argparse.Namespace) -> Iterator[str]:
@@ -151,13 +147,16 @@ def table(args: argparse.Namespace) -> Iterator[str]:
         if not runs:
             continue
         results = [json.loads((run / "result.json").read_text(encoding="utf-8")) for run in runs]
-        pairs = [scores_of(name, args, run, result) for run, result in zip(runs, results, strict=True)]
         first = results[0]
-        for metric in pairs[0][0]:
-            scores = [100 * student[metric] for student, _ in pairs]
-            mean, teacher = statistics.mean(scores), 100 * pairs[0][1][metric]
+        own = [own_scores(name, args, run / "model", run / "glue.json") for run in runs]
+        students = [mine | result["metrics"] for (mine, _), result in zip(own, results, strict=True)]
+        theirs, _ = own_scores(name, args, args.output / name / "run" / "teacher", args.output / name / "glue.json")
+        trivial = own[0][1] | best_of(first["baselines"], first["metrics"])
+        for metric in students[0]:
+            scores = [100 * student[metric] for student in students]
+            mean, teacher = statistics.mean(scores), 100 * (theirs | first["teacher_metrics"])[metric]
             spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
-            baseline = 100 * max((one.get(metric, 0.0) for one in first["baselines"].values()), default=0.0)
+            baseline = 100 * trivial[metric]
             yield (
                 f"| {name} | {first['data']['num_train']:,} | {len(runs)} | {metric} {mean:.1f}{spread} "
                 f"| {teacher:.1f} | {mean / teacher:.1%} | {baseline:.1f} | {first['smaller']:.1f} x "
@@ -181,11 +180,9 @@ def main() -> int:
     args = parser.parse_args()
     for seed, name in itertools.product(args.seeds, () if args.table else args.data):
         command = [sys.executable, "-m", "trainer", "distill", *prepare(name, args, args.output / name)]
-        command += ["--output", str(run_folder(args, name, seed))]
+        command += ["--output", str(run_folder(args, name, seed)), "--seed", str(seed)]
         if seed != args.seeds[0]:
-            command += ["--seed", str(seed), "--teacher", str(args.output / name / "run" / "teacher")]
-        elif seed:
-            command += ["--seed", str(seed)]
+            command += ["--teacher", str(args.output / name / "run" / "teacher")]
         command += ["--threads", str(args.threads)] if args.threads else []
         command += ["--budget", args.budget] if args.budget else []
         print(f"$ {' '.join(command)}", flush=True)

@@ -62,6 +62,11 @@ def balance_draws(seed: int, epoch: int, window: int) -> np.random.Generator:
     return _generator(seed, epoch, window, 5)
 
 
+def mined_order(seed: int) -> np.random.Generator:
+    """Order of the pairs that are mined from the training texts."""
+    return np.random.default_rng(seed)
+
+
 def text_order(seed: int, epoch: int) -> np.random.Generator:
     """Segments and batches of plain text in an epoch. seed < 2**63."""
     return np.random.Generator(np.random.Philox(key=[seed, 2 * epoch]))

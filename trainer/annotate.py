@@ -23,7 +23,7 @@ from shared.cli.progress import Progress, format_seconds
 from shared.compute.hardware import resolve_device, resolve_dtype
 from shared.errors import UsageError
 from shared.model_folder import MULTI_LABEL
-from shared.shards import list_commits, read_shard, write_shard
+from shared.shards import Commit, list_commits, read_shard, write_shard
 from shared.storage.store import Store, open_store
 from trainer.any_classifier import AnyClassifier, Floats, is_bert, load_any_classifier
 from trainer.config import AnnotateConfig
@@ -63,15 +63,16 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     )
     target = open_store(facts.uri(config.augmented))
     write_facts(target, facts)
-    done, committed = 0, _committed(target, n_a)
+    done, commits = 0, {one.shard: one for one in _committed(target, n_a)}
     progress = Progress("annotate", augmented.num_shards, "shards")
     for shard in range(augmented.num_shards):
         commit = wait_for_commit(samples, shard, augmented.num_shards, config.follow_timeout)
-        if shard not in committed:
+        if shard not in commits:
             table = sampled(read_shard(samples, commit), augmented, config.n_a, epoch=0)
             logits = _logits(table, teacher, f"--teacher {config.teacher}")
             counts = _counts(table, logits) if teacher.classes else {}
-            write_shard(target, shard, _stored(table, logits), commit.sources, [], {"n_a": n_a} | counts)
+            statistics = {"n_a": n_a} | counts
+            commits[shard] = write_shard(target, shard, _stored(table, logits), commit.sources, [], statistics)
             done += table.num_rows
         progress.update(shard + 1)
     progress.close()
@@ -79,7 +80,7 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     uri = target.uri
     summary: dict[str, Any] = {"shards": augmented.num_shards, "annotated_rows": done, "seconds": round(seconds, 1)}
     text = f"{done:,} rows annotated in {format_seconds(seconds)}: {uri}"
-    shares = answer_shares([one.statistics for one in list_commits(target)], len(teacher.classes))
+    shares = answer_shares([one.statistics for one in commits.values()], len(teacher.classes))
     if teacher.classes and shares is not None:
         rows, all_samples = (dict(zip(teacher.classes, of.round(4).tolist(), strict=True)) for of in shares)
         summary |= {"answers_to_rows": rows, "answers_to_samples": all_samples}
@@ -155,8 +156,8 @@ def _has_pairs(augmented: Augmented, samples: Store, timeout_seconds: float) -> 
     return False
 
 
-def _committed(target: Store, n_a: int) -> set[int]:
-    """Shards that are already annotated. Raises UsageError when one has fewer than `n_a` samples per row."""
+def _committed(target: Store, n_a: int) -> list[Commit]:
+    """Commits of shards that are already annotated. Raises UsageError when one has fewer than `n_a` samples per row."""
     commits = list_commits(target)
     fewer = [one for one in commits if one.statistics.get("n_a", n_a) < n_a]
     if fewer:
@@ -164,7 +165,7 @@ def _committed(target: Store, n_a: int) -> set[int]:
             f"{target.uri} holds logits of {fewer[0].statistics['n_a']:.0f} samples per row, --n-a asks for {n_a}: "
             "remove that folder to annotate again"
         )
-    return {one.shard for one in commits}
+    return commits
 
 
 def _counts(table: pa.Table, logits: Floats) -> dict[str, float]:

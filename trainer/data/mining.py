@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.seeds import mined_order
+
 Ids = Sequence[Sequence[int]]
 
 _CHUNK_ROWS = 256
@@ -50,6 +52,11 @@ def mine_pairs(
         for row, similarity in zip(chunk, (first[chunk] @ second).toarray(), strict=True):
             found += _best(row, similarity, rows_b, texts_a, texts_b, known, per_text)
     return np.asarray(found, np.int64).reshape(-1, 2)
+
+
+def shuffled(count: int, seed: int) -> NDArray[np.int64]:
+    """(count,) a random order of mined pairs."""
+    return mined_order(seed).permutation(count)
 
 
 def _best(

@@ -191,7 +191,7 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
         augment_rows=rows if rows < total else None,
     )
     choices = _as_told(config, chosen, total)
-    if choices.augment_rows is not None and not config.mined_pairs:
+    if choices.augment_rows is not None:
         # The first rows of the job's input, which mined pairs follow.
         choices = replace(choices, mined=0)
     return replace(choices, annotates=_annotates(config, choices, task))

@@ -129,6 +129,9 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
 
     @model_validator(mode="after")
     def _a_teacher_answers(self) -> DistillConfig:
+        if self.mined_pairs and self.augment_rows is not None:
+            # They are the last rows of the job's input, and --augment-rows keeps the first.
+            raise ValueError("--mined-pairs are made from all rows, and --augment-rows leaves out some: leave out one")
         if self.mined_pairs and self.teacher_column is not None:
             raise ValueError("--mined-pairs are answered by a teacher, and --teacher-column has none: leave out one")
         if self.balance and (self.teacher_column is not None or self.regression or self.multi_label):

@@ -18,7 +18,7 @@ from shared.inputs.rows import SourceRow
 from shared.inputs.table_files import SUFFIXES
 from shared.model_folder import model_folder
 from shared.storage.input_files import expand, sha256_of
-from trainer.data.mining import mine_pairs
+from trainer.data.mining import mine_pairs, shuffled
 from trainer.data.split import text_hashes
 from trainer.models import load_tokenizer
 from trainer.pipeline.config import DistillConfig
@@ -180,8 +180,9 @@ def with_mined(config: DistillConfig, parts: Parts, per_text: int) -> Parts:
     """
     if not per_text:
         return parts
-    named = config.teacher or config.encoder
-    tokenizer = load_tokenizer(resolve_encoder(named) if named == EMBEDDED else model_folder(named, "--teacher"))
+    named, option = (config.teacher, "--teacher") if config.teacher else (config.encoder, "--encoder")
+    path = resolve_encoder(named) if named == EMBEDDED else model_folder(named, option)
+    tokenizer = load_tokenizer(path, option)
     texts = [[row.text_a for row in parts.train], [row.text_b or "" for row in parts.train]]
     tokens = [tokenizer(side, add_special_tokens=False, verbose=False)["input_ids"] for side in texts]
     kept_apart = {(row.text_a, row.text_b) for row in (*parts.dev, *parts.test)}
@@ -191,8 +192,7 @@ def with_mined(config: DistillConfig, parts: Parts, per_text: int) -> Parts:
     ]
     rows = [SourceRow(len(parts.train) + number, *pair) for number, pair in enumerate(pairs) if pair not in kept_apart]
     # Neighbours are about the same text; the job's order decides which rows a window of the trainer mixes.
-    order = np.random.default_rng(config.seed).permutation(len(rows))
-    return replace(parts, mined=[rows[index] for index in order])
+    return replace(parts, mined=[rows[index] for index in shuffled(len(rows), config.seed)])
 
 
 def describe_parts(config: DistillConfig, place: Place, inspection: Inspection, parts: Parts) -> Prepared:

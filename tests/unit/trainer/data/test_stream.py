@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from shared.errors import ExpectedError, InputError, ManifestError, ShardError, TrainingError
 from shared.params import AugmentParams
 from shared.sampling import draw_samples
+from shared.shards import list_commits, read_shard, write_shard
+from shared.storage.store import open_store
 from tests.support.distillation import Output, candidates_of, save_teacher, source_rows
+from trainer.data.annotations import AnnotationFacts, write_facts
 from trainer.data.augmented import open_augmented
+from trainer.data.balance import answer_counts
 from trainer.data.budget import Epochs
 from trainer.data.loader import Cursor, Loader
 from trainer.data.stream import ShardStream, epoch_shards
@@ -144,6 +149,45 @@ def test_the_shared_draws_are_the_shard_s_own(finished: Path, teacher: Path) -> 
     stream = stream_of(finished, teacher)
     total = sum(len(stream.prepare(0, window).labels) for window in range(4))
     assert total == 40 + len(samples)
+
+
+def annotated(folder: Path, *, counts: bool) -> AnnotationFacts:
+    """Answers to a job's samples: half of the rows get class 1, and of their samples only those of even rows' first."""
+    augmented = open_augmented(str(folder), 0.0)
+    facts = AnnotationFacts(augmented=augmented.fingerprint, teacher="t" * 16, tokenizer="x", max_length=32)
+    samples, target = open_store(str(folder)), open_store(facts.uri(augmented.uri))
+    write_facts(target, facts)
+    for commit in list_commits(samples):
+        table = read_shard(samples, commit)
+        keys = list(zip(table["source_id"].to_pylist(), table["n"].to_pylist(), strict=True))
+        answers = np.asarray([source % 2 == 0 and n in (0, 1 if source % 4 == 0 else 0) for source, n in keys])
+        logits = np.stack([~answers, answers], axis=1).astype(np.float32)
+        is_source = np.asarray([n == 0 for _, n in keys])
+        statistics = answer_counts(logits, is_source) if counts else {}
+        stored = pa.table({"source_id": table["source_id"], "n": table["n"], "logits": logits.tolist()})
+        write_shard(target, commit.shard, stored, commit.sources, [], statistics)
+    return facts
+
+
+def test_balanced_samples_have_the_answers_of_the_rows(tmp_path: Path, teacher: Path) -> None:
+    Output(tmp_path).finish()
+    facts = annotated(tmp_path, counts=True)
+
+    def shares(balances: bool) -> Any:
+        stream = stream_of(tmp_path, teacher, annotations=facts, balances=balances)
+        steps = loader_of(stream, 8.0).steps(Cursor())
+        answers = np.concatenate([part.logits.argmax(-1).numpy() for step in steps for part in step.parts])
+        return np.bincount(answers, minlength=2) / len(answers)
+
+    assert shares(balances=False)[1] == pytest.approx(30 / 160)
+    assert shares(balances=True)[1] == pytest.approx(0.5, abs=0.04)
+
+
+def test_answers_that_nobody_counted_cannot_be_balanced(tmp_path: Path, teacher: Path) -> None:
+    Output(tmp_path).finish()
+    stream = stream_of(tmp_path, teacher, annotations=annotated(tmp_path, counts=False), balances=True)
+    with pytest.raises(ManifestError, match="does not say how often the teacher gave each class"):
+        stream.prepare(0, 0)
 
 
 def fails(kind: type[ExpectedError], message: str, folder: Path, teacher: Path) -> None:

@@ -145,6 +145,14 @@ def test_balanced_answers_are_stored_first() -> None:
         config(balance=True, regression=True)
 
 
+def test_pairs_are_not_mined_where_rows_are_left_out() -> None:
+    with pytest.raises(UsageError, match="--augment-rows leaves out some: leave out one"):
+        config(mined_pairs=3, augment_rows=500)
+    short = fitting_choices(config(mined_pairs=3, budget="8m"), SLOW, PAIRS)
+    assert short.augment_rows is not None
+    assert short.mined == 0
+
+
 def test_few_pairs_are_joined_by_mined_ones() -> None:
     few, more, many = (default_choices(config(), replace(PAIRS, num_train=rows)) for rows in (4000, 30_000, 400_000))
     assert (few.mined, more.mined, many.mined) == (5, 0, 0)
