@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from augment_service.service.limits import LimitError
+from augment_service.service.turns import Turns
 from shared.errors import OverloadError
 
 SMALL_BODY_BYTES = 65_536
 """A body up to this size is never refused for lack of memory: so much may wait on every open connection anyway."""
+_SHORT_BODY_BYTES = 8_192
+"""A body up to this size is parsed and measured in a tenth of a millisecond, and does not wait for a turn."""
 _BODIES_SHARE = 4
 """The longer bodies together take at most this fraction of the budget, so that they cannot displace the answers."""
 _RETRY_SECONDS = 1.0
@@ -45,6 +48,7 @@ class Gate:
     num_admitted: int = 0
     bodies: Ledger = field(init=False)
     answers: Ledger = field(init=False)
+    turns: Turns = field(init=False, default_factory=Turns)
 
     def __post_init__(self) -> None:
         self.bodies = Ledger(self.memory_budget // _BODIES_SHARE)
@@ -62,6 +66,7 @@ class Lease:
     gate: Gate
     body: bytes = b""
     has_slot: bool = False
+    _has_turn: bool = False
     _body_bytes: int = 0
     _answer_bytes: int = 0
 
@@ -70,6 +75,18 @@ class Lease:
         if num_bytes > SMALL_BODY_BYTES:
             self.gate.bodies.take(num_bytes - self._body_bytes)
             self._body_bytes = num_bytes
+
+    async def take_turn(self) -> None:
+        """Wait until the body may be parsed. Raises OverloadError."""
+        if len(self.body) > _SHORT_BODY_BYTES:
+            await self.gate.turns.take()
+            self._has_turn = True
+
+    def end_turn(self) -> None:
+        """The body is parsed and measured."""
+        if self._has_turn:
+            self._has_turn = False
+            self.gate.turns.end()
 
     def take_slot(self) -> None:
         """Raises OverloadError when as many requests as allowed have one."""
@@ -106,6 +123,7 @@ class Lease:
 
     def release(self) -> None:
         """Give everything back."""
+        self.end_turn()
         self.gate.num_admitted -= self.has_slot
         self.gate.bodies.taken -= self._body_bytes
         self.gate.answers.taken -= self._answer_bytes

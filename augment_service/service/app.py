@@ -137,7 +137,7 @@ def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
     state.describe = lambda: info(
         state.models_info(), settings.limits, settings.max_answer_bytes, settings.access.needs_token
     )
-    app.state.metrics = metrics
+    app.state.metrics, app.state.turns = metrics, gate.turns
     add_text_routes(app, state, settings.limits, gzip=settings.gzip)
     add_state_routes(app, state, metrics)
     add_page(app)

@@ -17,6 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from augment_service.service.problems import problem_message
+from augment_service.service.turns import Turns
 
 FIRST_REQUEST_SECONDS = 10.0
 UNREAD_ANSWER_SECONDS = 30.0
@@ -29,6 +30,8 @@ LINGER_SECONDS = 2.0
 """How long a client that is still sending has to read the refusal. Closing at once would reset its connection."""
 MAX_LINGERING = 64
 """Connections beyond the limit that are given that time."""
+MAX_UNNOTICED = 64
+"""Connections beyond the limit while requests wait to be parsed: so many others may already have ended."""
 MIN_WAIT_SECONDS = 1.0
 """When too many connections are open, one that has sent no whole request for so long makes room for a new one."""
 _SLICE_BYTES = 16_384
@@ -38,11 +41,18 @@ class GuardedConfig(uvicorn.Config):
     """uvicorn's configuration with GuardedProtocol and its limit of open connections."""
 
     def __init__(
-        self, app: Any, *, max_connections: int, count_refusal: Callable[[str], None] | None = None, **options: Any
+        self,
+        app: Any,
+        *,
+        max_connections: int,
+        count_refusal: Callable[[str], None] | None = None,
+        turns: Turns | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(app, http=GuardedProtocol, **options)
         self.max_connections = max_connections
         self.count_refusal = count_refusal or (lambda code: None)
+        self.turns = turns
         self.waiting: OrderedDict[GuardedProtocol, float] = OrderedDict()
         """Connections without a whole request, and since when, the oldest first."""
 
@@ -54,7 +64,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().__init__(config, *arguments, **named)
         assert isinstance(config, GuardedConfig)
         self._max_connections, self._count_refusal = config.max_connections, config.count_refusal
-        self._waiting = config.waiting
+        self._waiting, self._turns = config.waiting, config.turns
         self._num_headers = self._bare_bytes = 0
         self._has_progress = False
         self._discards = False
@@ -191,13 +201,21 @@ class GuardedProtocol(HttpToolsProtocol):
         self._linger()
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for a whole request, if that is long enough."""
+        """Close the connection that has waited longest for a whole request, if that is long enough; or refuse a large
+        request that waits to be parsed."""
         oldest = next(iter(self._waiting), None)
         if oldest is None or self._waiting[oldest] + MIN_WAIT_SECONDS > self.loop.time():
-            return False
+            return self._turns is not None and self._make_room_of_turns(self._turns)
         del self._waiting[oldest]
         oldest.give_way()
         return True
+
+    def _make_room_of_turns(self, turns: Turns) -> bool:
+        # Clients that were refused come again before the end of their old connections is noticed. If each of them took
+        # the place of another one, a crowd would do nothing but that.
+        if len(self.connections) <= self._max_connections + MAX_UNNOTICED and turns.num_waiting:
+            return True
+        return turns.refuse_newest()
 
     def give_way(self) -> None:
         """Close this connection for another one; a client that has begun a request is told so."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -23,6 +24,9 @@ _SPACE, _LETTER, _SINGLE = range(3)
 _FIRST_SINGLE = 0x2E80
 """From here on (CJK), every character is a word of its own, as punctuation is."""
 _WIDE_SPACE = 0x3000
+_WORD = re.compile("[^\\W_\u2e80-\U0010ffff]+|[^\\s]")
+_SHORT = 500
+"""Up to so many characters, a regular expression is faster than a dozen calls of numpy."""
 _ANSWER_BYTES, _TEXT_BYTES, _SAMPLE_BYTES, _REPLACED_BYTES, _WORD_BYTES, _CANDIDATE_BYTES = 16, 64, 64, 105, 90, 31
 """JSON around, and of, each of them: names of fields, numbers, a word of average length."""
 _PROPOSED_BYTES, _SITE_BYTES = 60, 600
@@ -41,11 +45,12 @@ class Estimate:
 
 def estimate(request: CandidatesRequest, *, is_stream: bool) -> Estimate:
     """An upper estimate for ordinary texts. A stream holds the answers of a few texts, other requests all of them."""
+    columns = [as_columns(text) for text in request.texts]
+    words = iter(count_words([column for text in columns for column in text]).tolist())
     answers, works = [], []
-    for text in request.texts:
-        columns = as_columns(text)
-        num_bytes = sum(len(orjson.dumps(column)) for column in columns)
-        num_words = sum(count_words(column) for column in columns)
+    for text in columns:
+        num_bytes = sum(len(orjson.dumps(column)) for column in text)
+        num_words = sum(next(words) for _ in text)
         work = num_words * (request.k * _PROPOSED_BYTES + _SITE_BYTES)
         if isinstance(request, AugmentRequest):
             replaced = num_words * request.p_t
@@ -59,17 +64,28 @@ def estimate(request: CandidatesRequest, *, is_stream: bool) -> Estimate:
     return Estimate(answer_bytes, answer_bytes + sum(heapq.nlargest(TEXTS_AT_ONCE, works)))
 
 
-def count_words(text: str) -> int:
-    """Number of basic words of a text, or more: runs of letters and digits, and single other characters.
+def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Number of basic words of each text, or more: runs of letters and digits, and single other characters.
 
-    A crowd that sends the largest texts is refused by this count, so it takes a microsecond per hundred characters.
+    A crowd that sends the largest requests is refused by this count, so a microsecond is enough for 1,000 characters of
+    ASCII, or for 200 others. Returns int64 [len(texts)].
     """
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
-    kinds = _kinds()[np.minimum(codes, _FIRST_SINGLE)]
-    kinds[codes == _WIDE_SPACE] = _SPACE
+    joined = "\n".join(texts) + "\n"
+    if len(joined) < _SHORT:
+        return np.asarray([len(_WORD.findall(text)) for text in texts], np.int64)
+    if joined.isascii():
+        kinds = np.frombuffer(joined.encode("ascii").translate(_kinds()[:256].tobytes()), np.uint8)
+    else:
+        codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
+        kinds = _kinds()[np.minimum(codes, _FIRST_SINGLE)]
+        kinds[codes == _WIDE_SPACE] = _SPACE
     is_letter = kinds == _LETTER
-    num_runs = np.count_nonzero(is_letter[1:] & ~is_letter[:-1]) + int(is_letter[:1].sum())
-    return int(num_runs + np.count_nonzero(kinds == _SINGLE))
+    begins_word = kinds == _SINGLE
+    begins_word[0] |= is_letter[0]
+    begins_word[1:] |= is_letter[1:] & ~is_letter[:-1]
+    starts = np.concatenate([[0], np.cumsum([len(text) + 1 for text in texts])[:-1]])
+    found: NDArray[np.int64] = np.add.reduceat(begins_word, starts, dtype=np.int64)
+    return found
 
 
 @cache

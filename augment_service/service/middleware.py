@@ -184,9 +184,12 @@ class Middleware:
         settings = self._settings
         deadline.allow(settings.body_seconds)
         lease.body = await read_body(scope, receive, settings.max_body_bytes, lease)
+        deadline.allow(settings.request_seconds)
+        await lease.take_turn()
         lease.take_slot()
         # A stream has no time limit: the number of its texts is limited, and each of them waits in the queue.
-        deadline.allow(None if scope["path"] == STREAM_PATH else settings.request_seconds)
+        if scope["path"] == STREAM_PATH:
+            deadline.allow(None)
         scope["lease"] = lease
 
     def _problem(self, error: Exception, lease: Lease) -> Any:

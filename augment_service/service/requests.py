@@ -71,7 +71,7 @@ class CandidatesRequest(BaseModel):
 
     def params(self) -> AugmentParams:
         """The parameters of Algorithm 1 in this request."""
-        given = self.model_dump(exclude={"texts", "first_id"})
+        given = {name: value for name, value in self.__dict__.items() if name in _DEFAULT_VALUES}
         is_original = self.text == "preserve"
         given["case"] = self.case or ("match" if is_original else "keep")
         default = _DEFAULTS.protect if is_original else ()

@@ -69,6 +69,7 @@ def run_command(config: ServeConfig) -> CommandResult:
         app,
         max_connections=usable_connections(config.max_connections),
         count_refusal=app.state.metrics.rejected,
+        turns=app.state.turns,
         loop="uvloop",
         log_config=None,
         access_log=False,

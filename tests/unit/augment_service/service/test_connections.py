@@ -15,6 +15,8 @@ import uvicorn
 
 from augment_service.service import connections
 from augment_service.service.connections import GuardedConfig
+from augment_service.service.turns import Turns
+from shared.errors import OverloadError
 
 HEAD = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -46,10 +48,11 @@ class Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(max_connections: int = 100, app: Any = app) -> AsyncIterator[int]:
+async def serving(max_connections: int = 100, app: Any = app, turns: Turns | None = None) -> AsyncIterator[int]:
     """A server with its own limit; yields its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(GuardedConfig(app, max_connections=max_connections, log_config=None, lifespan="off"))
+        config = GuardedConfig(app, max_connections=max_connections, turns=turns, log_config=None, lifespan="off")
+        server = Server(config)
         task = asyncio.create_task(server.serve([listener]))
         try:
             yield listener.getsockname()[1]
@@ -94,6 +97,42 @@ def problem_of(answer: bytes) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(body)
     assert head.startswith(b"HTTP/1.1 %d " % document["status"])
     return document
+
+
+def test_large_requests_that_wait_to_be_parsed_make_room_for_a_small_one() -> None:
+    """The newest of them is refused, and only once more connections are open than may have ended unnoticed."""
+    turns, num_large = Turns(), 2 + connections.MAX_UNNOTICED
+
+    async def app_with_turns(scope: Any, receive: Any, send: Any) -> None:
+        status = 200
+        if scope["path"] == "/large":
+            try:
+                await turns.take()
+                turns.end()
+            except OverloadError:
+                status = 503
+        await send({"type": "http.response.start", "status": status, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def run() -> None:
+        async with serving(2, app_with_turns, turns) as port:
+            await turns.take()
+            larges = []
+            for number in range(1, num_large + 1):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                larges.append((reader, writer))
+                async with asyncio.timeout(10):
+                    while turns.num_waiting < number:
+                        await asyncio.sleep(0.005)
+            assert await statuses(port, 1) == ["200"]
+            turns.end()
+            found = [(await asyncio.wait_for(reader.readline(), 10)).split()[1] for reader, _ in larges]
+            assert found == [b"200"] * (num_large - 1) + [b"503"]
+            for _, writer in larges:
+                writer.close()
+
+    asyncio.run(run())
 
 
 def test_connections_that_only_wait_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
