@@ -95,7 +95,7 @@ def random_rows(tokenizer: Any, count: int, shortest: int, longest: int, seed: i
 
 
 def pad_rows(rows: Sequence[EncodedRow], tokenizer: Any) -> dict[str, NDArray[np.int64]]:
-    """`input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`, each (rows, longest) int64."""
+    """`input_ids`, `attention_mask` and, if the model takes them, `token_type_ids`, each (rows, longest) int64."""
     width = max(len(row.ids) for row in rows)
     shape = (len(rows), width)
     arrays = {
