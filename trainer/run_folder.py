@@ -28,6 +28,7 @@ ABSENT = {
     "mined_pairs": None,
     "n_a_per_label": [],
     "pairs": "both",
+    "seeds": 1,
     "teacher_classes": [],
     "teacher_form": "auto",
     "unlabelled": [],

@@ -157,6 +157,7 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
     for name, is_wanted in wanted.items():
         if not is_wanted:
             del seconds[name]
+    seconds["student"] *= config.seeds
     return {name: value / 60 for name, value in seconds.items()}
 
 
@@ -267,9 +268,12 @@ def choice_lines(config: DistillConfig, choices: Choices, num_train: int, num_un
         teacher = config.teacher or f"{choices.teacher_epochs:g} passes over {num_train:,} rows"
     own = f", but {', '.join(choices.n_a_per_label)}" if choices.n_a_per_label else ""
     mined = f", and {choices.mined} mined pairs for each" if choices.mined else ""
+    last = config.seed + config.seeds - 1
+    several = f"{config.seeds} students, seeds {config.seed} to {last}: the best on the validation rows is handed on"
     return [
         f"teacher: {teacher}",
         f"augmentation: {rows:,} rows, {choices.n_a} samples each{own}{mined}",
         f"student {choices.student}: {choices.epochs:g} + {choices.prediction_epochs:g} passes over "
         f"{choices.samples(rows):,} samples",
+        *([several] if config.seeds > 1 else []),
     ]

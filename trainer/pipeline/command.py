@@ -33,7 +33,8 @@ from trainer.pipeline.preparation import (
     write_parts,
 )
 from trainer.pipeline.running import Runner, check_platform, locked
-from trainer.pipeline.steps import groups_of, plan_steps
+from trainer.pipeline.steps import closing_steps, groups_of, plan_steps, training_steps
+from trainer.pipeline.students import best_student, student_results
 
 PLAN = "plan.json"
 MADE = ("model", "onnx", "report.html", "README.md")
@@ -50,9 +51,13 @@ def run_command(config: DistillConfig) -> CommandResult:
     with locked(place.folder) as lock:
         choices, prepared = _known_plan(config, place) or _plan(config, place, writes=True)
         runner = Runner(place=place, lock=lock, say=_say)
-        for steps in groups_of(plan_steps(config, place, prepared, choices)):
+        for steps in groups_of(training_steps(config, place, prepared, choices)):
             runner.run(steps)
-        outcome = finish(config, place, prepared, choices)
+        results = student_results(config, place)
+        chosen = best_student(results)
+        for steps in groups_of(closing_steps(config, place, prepared, choices, chosen)):
+            runner.run(steps)
+        outcome = finish(config, place, prepared, choices, results, chosen)
         place.tidy()
     entries = {name.rstrip("/") for name in place.store.entries()}
     made = [place.path(name) for name in MADE if name in entries]

@@ -68,6 +68,12 @@ class ChoicesConfig(CommandConfig):
         None, "Longest input in tokens (default: what holds 98% of the texts).", ge=8, le=512
     )
     seed: int = identity(0, "Seed of samples, sample order, dropout and new weights.", ge=0, lt=2**63)
+    seeds: int = identity(
+        1,
+        "Students to train, with --seed and the seeds after it; the one with the best validation score is handed on.",
+        ge=1,
+        le=20,
+    )
 
     @field_validator("n_a_per_label")
     @classmethod
@@ -126,6 +132,12 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     report: bool = runtime(True, "Write the report, and time the student against its teacher.")
     dry_run: bool = runtime(False, "Print what would be done, and the estimate, and stop.")
     estimate: bool = runtime(True, "Measure this machine for some seconds and print minutes per step.")
+
+    @model_validator(mode="after")
+    def _every_student_has_a_seed(self) -> DistillConfig:
+        if self.seed + self.seeds > 2**63:
+            raise ValueError(f"--seeds {self.seeds}: --seed {self.seed} is too large for that many")
+        return self
 
     @model_validator(mode="after")
     def _a_teacher_answers(self) -> DistillConfig:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.errors import OutputError
 from shared.model_folder import model_folder
 from shared.storage.store import Store
 from trainer.models import replace_folder
@@ -18,8 +18,9 @@ from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.place import Place
 from trainer.pipeline.preparation import Prepared
 from trainer.pipeline.running import read_seconds
+from trainer.pipeline.students import student_seeds
 from trainer.remote_run import publish_files
-from trainer.result import RunResult, parse_result
+from trainer.result import RunResult
 
 RESULT, FIGURES = "result.json", "report.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
@@ -31,7 +32,8 @@ class Outcome:
 
     faster: batch size -> how many times faster than the teacher (fp32). onnx_bytes: file name -> size. teacher_column:
     the column whose answers were learned, if there is no teacher model; `teacher_metrics` are theirs then; agreement:
-    share of test rows with the same class as there, or the correlation of numbers.
+    share of test rows with the same class as there, or the correlation of numbers. students: folder -> test scores of
+    each student, where several seeds were trained.
     """
 
     metrics: Mapping[str, float]
@@ -46,6 +48,7 @@ class Outcome:
     minutes: Mapping[str, float]
     teacher_column: str | None = None
     agreement: float | None = None
+    students: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def table(self) -> list[str]:
         """The summary for a person."""
@@ -54,6 +57,10 @@ class Outcome:
             theirs = self.teacher_metrics.get(name)
             kept = f"   {self.kept[name]:.1%} kept" if name in self.kept else ""
             lines.append(f"{name:<22}{f'{theirs:.4f}' if theirs is not None else '–':>12}{value:>12.4f}{kept}")
+            if len(self.students) > 1:
+                scores = [one[name] for one in self.students.values()]
+                spread = f"{statistics.mean(scores):.4f} ± {statistics.stdev(scores):.4f}"
+                lines.append(f"{f'  all {len(scores)} students':<22}{'':>12}{spread:>24}")
         if self.agreement is not None:
             lines.append(f"{'agreement':<22}{'':>12}{self.agreement:>12.4f}   with the answers {self.teacher_column!r}")
         theirs_parameters = f"{self.teacher_parameters:,}" if self.teacher_parameters else "–"
@@ -68,13 +75,19 @@ class Outcome:
         return lines
 
 
-def finish(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices) -> Outcome:
-    """Write model/, the tokenizer next to the ONNX files, README.md and result.json. Raises OutputError, StoreError."""
-    store, student = place.store, place.path("student")
-    recorded = f"student/{RESULT}"
-    result = parse_result(store.read(recorded), place.path(recorded)) if store.exists(recorded) else None
-    if result is None or result.test is None:
-        raise OutputError(f"{student} has no result with test scores; remove it and run the command again")
+def finish(
+    config: DistillConfig,
+    place: Place,
+    prepared: Prepared,
+    choices: Choices,
+    results: Mapping[str, RunResult],
+    chosen: str,
+) -> Outcome:
+    """Write model/, the tokenizer next to the ONNX files, README.md and result.json. Raises StoreError.
+
+    results: folder -> result of each student; chosen: the folder of the one that is handed on.
+    """
+    store, student = place.store, place.path(chosen)
     model = place.folder / "model.partial"
     _copy_model(Path(model_folder(student)), model, choices.max_length)
     for name in (*TOKENIZER_FILES, "config.json"):
@@ -86,7 +99,7 @@ def finish(config: DistillConfig, place: Place, prepared: Prepared, choices: Cho
         shutil.rmtree(model)
     else:
         replace_folder(model, place.folder / "model")
-    outcome = _outcome(store, result)
+    outcome = _outcome(store, results, chosen)
     content = json.dumps(asdict(outcome) | {"choices": asdict(choices), "data": asdict(prepared)}, indent=1)
     store.put("README.md", _readme(config, prepared, outcome).encode())
     store.put(RESULT, content.encode())
@@ -102,7 +115,8 @@ def _copy_model(source: Path, target: Path, max_length: int) -> None:
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _outcome(store: Store, result: RunResult) -> Outcome:
+def _outcome(store: Store, results: Mapping[str, RunResult], chosen: str) -> Outcome:
+    result = results[chosen]
     assert result.test is not None
     theirs = result.test.teacher or {}
     kept = {name: value / theirs[name] for name, value in result.test.scores.items() if theirs.get(name, 0.0) > 0}
@@ -123,7 +137,12 @@ def _outcome(store: Store, result: RunResult) -> Outcome:
         minutes={name: round(seconds / 60, 2) for name, seconds in read_seconds(store).items()},
         teacher_column=result.teacher_column,
         agreement=result.test.agreement,
+        students=_test_scores(results) if len(results) > 1 else {},
     )
+
+
+def _test_scores(results: Mapping[str, RunResult]) -> dict[str, dict[str, float]]:
+    return {name: dict(one.test.scores) for name, one in results.items() if one.test is not None}
 
 
 def _speeds(store: Store) -> dict[str, float]:
@@ -143,7 +162,8 @@ def _speeds(store: Store) -> dict[str, float]:
 def _readme(config: DistillConfig, prepared: Prepared, outcome: Outcome) -> str:
     table = "\n".join(outcome.table())
     columns = " ".join(["--text-column", *prepared.text_columns])
-    parts = "`augmented/`, `student/`, `data/`, `logs/`"
+    students = ", ".join(f"`{name}/`" for name in student_seeds(config))
+    parts = f"`augmented/`, {students}, `data/`, `logs/`"
     given = ""
     if outcome.teacher_column:
         given = (

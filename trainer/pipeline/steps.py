@@ -11,8 +11,11 @@ from trainer.pipeline.choices import EVALUATIONS, Choices
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.place import Place
 from trainer.pipeline.preparation import Prepared
+from trainer.pipeline.students import FIRST, student_seeds
 
 STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4")
+FIRST_CLOSING = 100
+"""Group of the first step after all students."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +42,18 @@ class Step:
         return f"python -m {self.program} {shlex.join(self.arguments)}"
 
 
-def plan_steps(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices) -> list[Step]:
-    """Every step, in order."""
+def plan_steps(
+    config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, chosen: str = FIRST
+) -> list[Step]:
+    """Every step, in order. chosen: the student that is exported and reported, of several."""
+    return [
+        *training_steps(config, place, prepared, choices),
+        *closing_steps(config, place, prepared, choices, chosen),
+    ]
+
+
+def training_steps(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices) -> list[Step]:
+    """The steps up to the students."""
     columns = prepared.column_options()
     seed = ["--seed", str(config.seed)]
     compute = ["--device", config.device, "--dtype", config.dtype]
@@ -123,26 +136,36 @@ def plan_steps(config: DistillConfig, place: Place, prepared: Prepared, choices:
         distilling += ["--prune-vocabulary", "auto"]
     distilling += ["--annotated"] if choices.annotates else []
     distilling += ["--balance"] if config.balance else []
-    steps.append(
-        Step(
-            name="student",
-            group=3 if choices.annotates else 1,
-            program="trainer",
-            arguments=(
-                *("task", "--augmented", place.path("augmented"), *learned, "--student", choices.student),
-                *(*scored, *columns, *distilling, *STUDENT_RECIPE, *seed, *compute, "--output", place.path("student")),
-            ),
-            done="student/result.json",
+    for number, (name, own_seed) in enumerate(student_seeds(config).items()):
+        # Only the first may be trained while the job runs; the others follow, one after another.
+        group = 3 + number if choices.annotates or number else 1
+        steps.append(
+            Step(
+                name=name,
+                group=group,
+                program="trainer",
+                arguments=(
+                    *("task", "--augmented", place.path("augmented"), *learned, "--student", choices.student),
+                    *(*scored, *columns, *distilling, *STUDENT_RECIPE, "--seed", str(own_seed), *compute),
+                    *("--output", place.path(name)),
+                ),
+                done=f"{name}/result.json",
+            )
         )
-    )
+    return steps
+
+
+def closing_steps(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, chosen: str) -> list[Step]:
+    """The steps after the students."""
+    student, steps = place.path(chosen), list[Step]()
     for kind, name in (("onnx", "model"), ("int8", "model-int8")) if config.onnx else ():
         steps.append(
             Step(
                 name=f"export {kind}",
-                group=4 if kind == "onnx" else 5,
+                group=FIRST_CLOSING if kind == "onnx" else FIRST_CLOSING + 1,
                 program="trainer",
                 arguments=(
-                    *("export", "--model", place.path("student"), "--format", kind, "--data", prepared.dev),
+                    *("export", "--model", student, "--format", kind, "--data", prepared.dev),
                     *("--text-column", *prepared.text_columns, "--max-length", str(choices.max_length)),
                     *("--output", place.path(f"onnx/{name}.onnx")),
                 ),
@@ -155,10 +178,10 @@ def plan_steps(config: DistillConfig, place: Place, prepared: Prepared, choices:
     steps.append(
         Step(
             name="report",
-            group=6,
+            group=FIRST_CLOSING + 2,
             program="trainer",
             arguments=(
-                *("report", "--runs", *runs, place.path("student"), "--data", prepared.test),
+                *("report", "--runs", *runs, student, "--data", prepared.test),
                 *("--text-column", *prepared.text_columns, "--dtypes", "fp32", "--device", config.device),
                 *(("--threads", str(config.threads)) if config.threads else ()),
                 *(("--no-timing",) if config.teacher_column else ()),
