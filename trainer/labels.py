@@ -57,8 +57,8 @@ def parse_label_map(text: str | None) -> dict[str, str]:
     return found
 
 
-def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
-    """The outputs' names after --label-map.
+def renamed(outputs: Sequence[str], label_map: str | None, model: str) -> tuple[str, ...]:
+    """The outputs' names after --label-map. model: the option that named the model, and its value.
 
     Raises UsageError for a name that the model does not have, ModelError for two classes with the same name.
     """
@@ -71,7 +71,8 @@ def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         if label_map is None:
             raise ModelError(
-                f"two classes of the model have one name: {', '.join(names)[:200]}; change its config.json"
+                f"{model}: two of its classes have the same name: {', '.join(names)[:200]}; change id2label in its "
+                "config.json"
             )
         raise UsageError(f"--label-map {label_map}: two classes of the model would be the same label")
     return names

@@ -160,7 +160,7 @@ def teacher_spec(
     outputs = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     if is_regression and label_map:
         raise UsageError(f"--label-map: {path} predicts a number and has no classes")
-    names = None if is_regression else renamed(outputs, label_map)
+    names = None if is_regression else renamed(outputs, label_map, f"{option} {path}")
     if task is None:
         if names is None:
             return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
