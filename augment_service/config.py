@@ -292,7 +292,9 @@ class ServeConfig(ModelChoice):
         1_000_000_000, "Bytes that all requests in progress may take together; further ones get a 503.", ge=100_000
     )
     max_connections: int = runtime(
-        2_000, "Maximum open connections, capped by file descriptors; further ones get a 503 and are closed.", ge=1
+        2_000,
+        "Maximum open connections, capped by file descriptors; idle ones make room, else new ones get a 503.",
+        ge=1,
     )
     queue_seconds: float = runtime(2.0, "A request that would wait longer than this for the model gets a 503.", gt=0)
     max_wait_ms: float = runtime(2.0, "Maximum wait for more requests before a batch runs.", ge=0)

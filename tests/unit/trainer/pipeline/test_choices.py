@@ -34,6 +34,17 @@ def test_a_small_teacher_is_trained_longer(rows: int, passes: int) -> None:
     assert default_choices(config(), replace(SMALL, num_train=rows)).teacher_epochs == passes
 
 
+@pytest.mark.parametrize(
+    ("rows", "has_pairs", "passes"), [(2000, False, 7), (7600, False, 2), (3300, True, 9), (800, True, 10)]
+)
+def test_a_small_data_set_is_predicted_for_as_long_as_a_large_one(rows: int, has_pairs: bool, passes: int) -> None:
+    task = replace(SMALL, num_train=rows, has_pairs=has_pairs)
+    assert default_choices(config(), task).prediction_epochs == passes
+    # A teacher that answers in every pass makes each of them dear.
+    live = default_choices(config(), replace(task, student="3,84,336,12"))
+    assert live.prediction_epochs == min(2 * live.epochs, 10)
+
+
 @given(st.floats(1, 600), st.integers(200, 100_000), st.floats(0.1, 30))
 def test_what_is_chosen_fits_the_budget_or_is_refused_with_what_would(minutes: float, rows: int, pace: float) -> None:
     task = replace(SMALL, num_train=rows)
