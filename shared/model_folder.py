@@ -71,7 +71,36 @@ def _checked(path: str, folder: str, option: str) -> str:
             continue
         if (kind := what_came_instead(start) or _what_weights_are(file, start)) is not None:
             raise ModelError(f"{option} {path}: {file.name} is {kind}")
+        if (dtype := _integer_dtype(file)) is not None and not _is_quantised(Path(folder)):
+            raise ModelError(
+                f"{option} {path}: {file.name} has {dtype} weights, but config.json has no quantization_config "
+                "that says how to scale them: save the model in fp16 or fp32"
+            )
     return folder
+
+
+def _integer_dtype(file: Path) -> str | None:
+    """The dtype of a safetensors file's quantised weights, None if it has none or cannot be read."""
+    if file.suffix != ".safetensors":
+        return None
+    try:
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        dtypes = {one["dtype"] for one in header.values() if len(one.get("shape", ())) > 1}
+    except (OSError, ValueError, OverflowError, MemoryError, AttributeError, KeyError, TypeError):
+        # Whoever reads it says why it cannot.
+        return None
+    return next((name for code, name in _QUANTISED.items() if code in dtypes), None)
+
+
+_QUANTISED = {"I8": "int8", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
+
+
+def _is_quantised(folder: Path) -> bool:
+    try:
+        return "quantization_config" in json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return True
 
 
 def _what_weights_are(file: Path, start: bytes) -> str | None:
@@ -126,7 +155,7 @@ def reading_model(path: str, option: str) -> Iterator[None]:
 def check_weights(
     model: Any, path: str, option: str, problems: Mapping[str, Any] | None = None, may_be_new: tuple[str, ...] = ()
 ) -> None:
-    """Raises ModelError for weights that transformers initialised randomly, and for weights that are NaN or infinite.
+    """Raises ModelError for weights that were randomly initialised by transformers, are NaN or infinite, or all zero.
 
     problems: the loading info from `from_pretrained`. may_be_new: name prefixes of weights that the files may lack.
     """
@@ -144,6 +173,10 @@ def check_weights(
         # Unused weights, such as another head's, are fine; an unused layer means that every result is wrong.
         if (found := _LAYER.search(f".{name}")) and found[0] not in layers:
             raise ModelError(f"{option} {path} has weights such as {name}, of a layer that config.json does not name")
+    new = set(problems.get("missing_keys", ()))
+    read = [value for name, value in model.state_dict().items() if name not in new and value.is_floating_point()]
+    if read and not any(bool(value.any()) for value in read):
+        raise ModelError(f"{option} {path}: its weights are all zero: the file is damaged; get it again")
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool((is_finite := value.isfinite()).all()):
             raise ModelError(

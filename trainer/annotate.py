@@ -93,8 +93,8 @@ def run_command(config: AnnotateConfig) -> CommandResult:
 class _Teacher:
     """A classifier. identity, tokenizer_identity: fingerprints; max_length: longest input in tokens.
 
-    answer: texts and second texts or None -> (texts, C) float32 logits. classes: their names where a text has one of
-    them, else empty.
+    answer: texts and second texts or None -> (texts, C) float32 logits. classes: names of the classes for single-label
+    tasks, else empty.
     """
 
     identity: str
@@ -145,7 +145,7 @@ def _classes(settings: Any) -> tuple[str, ...]:
 
 
 def _has_pairs(augmented: Augmented, samples: Store, timeout_seconds: float) -> bool:
-    """Whether rows have two texts: by the manifest, else by the first shard that has rows."""
+    """Whether rows have two texts: according to the manifest, else to the first shard with rows."""
     if augmented.has_pairs is not None:
         return augmented.has_pairs
     for shard in range(augmented.num_shards):
@@ -169,7 +169,7 @@ def _committed(target: Store, n_a: int) -> list[Commit]:
 
 
 def _counts(table: pa.Table, logits: Floats) -> dict[str, float]:
-    """How often the teacher gave each class, for `trainer.data.balance`."""
+    """How often the teacher predicted each class, for `trainer.data.balance`."""
     is_source = pc.and_(pc.equal(table["n"], 0), pc.is_valid(table["label"]))
     return answer_counts(logits, is_source.to_numpy(zero_copy_only=False).astype(bool))
 

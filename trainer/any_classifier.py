@@ -1,4 +1,4 @@
-"""A sequence classifier of any architecture that transformers loads, with its own tokenizer, for its answers.
+"""Logits of a sequence classifier of any architecture that transformers loads, with its own tokenizer.
 
 BERT models run through `trainer.inference`, which packs the same work into fewer steps.
 """
@@ -45,7 +45,7 @@ class AnyClassifier:
     def logits(
         self, first: Sequence[str], second: Sequence[str] | None, max_length: int, batch_rows: int = 64
     ) -> Floats:
-        """(texts, C) float32 before softmax, in the order of the texts, computed in batches of like length."""
+        """(texts, C) float32 before softmax, in the order of the texts, computed in batches of similar length."""
         answers = np.zeros((len(first), self.model.config.num_labels), np.float32)
         for rows, arrays in like_length_batches(self.tokenizer, first, second, max_length, batch_rows):
             tensors = {name: torch.from_numpy(array).to(self.device) for name, array in arrays.items()}
@@ -90,7 +90,7 @@ def like_length_batches(
 ) -> Iterator[tuple[NDArray[np.int64], dict[str, NDArray[np.int64]]]]:
     """(row numbers, input name -> (rows, length) int64) from the shortest rows to the longest, padded.
 
-    The inputs are those that the tokenizer names for its model.
+    The inputs are those in the tokenizer's `model_input_names`.
     """
     if not len(first):
         return

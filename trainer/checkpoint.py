@@ -1,7 +1,7 @@
-"""Checkpoints of a run: written whole or not at all, checked when they are read.
+"""Checkpoints of a run: written atomically, verified when read.
 
 A checkpoint is weights, optimizer moments, a cursor and a few counters; everything else, dropout included, follows from
-(configuration, step), so a killed run ends with the same bits as one that was not.
+(configuration, step), so a run that is killed and resumed ends with the same bits as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def write_checkpoint(run: Run, optimizer: torch.optim.Optimizer | None, name: st
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint completely or not at all: a full disk leaves the previous one. Raises StoreError."""
+    """Write a checkpoint atomically: a full disk leaves the previous one. Raises StoreError."""
     write_atomically(path, lambda file: torch.save(dict(content), file))
 
 
@@ -89,7 +89,7 @@ def read_checkpoint(path: Path, device: str) -> Checkpoint | None:
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
-    """Continue from a checkpoint. Raises ManifestError when inputs have changed or the weights do not fit."""
+    """Resume from a checkpoint. Raises ManifestError when inputs have changed or the weights do not fit."""
     for name, digest in checkpoint.inputs.items():
         if run.inputs.get(name) != digest:
             raise ManifestError(

@@ -1,4 +1,4 @@
-"""The training command line; each command imports its work only when it runs."""
+"""The training command line; each command imports its implementation only when it runs."""
 
 from __future__ import annotations
 

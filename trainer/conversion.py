@@ -1,9 +1,9 @@
-"""Encoders that compute what BERT computes under other names, as BERT models.
+"""Converts encoders that compute the same as BERT under other names to BERT models.
 
 ELECTRA, DistilBERT and the RoBERTa family differ from BERT in their embeddings and in the head of their classifiers:
-RoBERTa counts positions from behind its padding token, DistilBERT has no token types, a small ELECTRA widens its
-embeddings by a linear map. The layers are the same, so the weights go into a `BertModel`, and everything that reads a
-BERT's states reads theirs at the same speed. Nothing is copied: both models share their weights.
+RoBERTa starts counting positions after its padding id, DistilBERT has no token types, a small ELECTRA widens its
+embeddings with a linear map. The layers are the same, so the weights go into a `BertModel`, and everything that reads a
+BERT's hidden states reads theirs at the same speed. Nothing is copied: both models share their weights.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DISTILBERT = {
 _DISTILBERT_EPS = 1e-12
 _HEAD = {"pre_classifier": "bert.pooler.dense", "classifier.dense": "bert.pooler.dense"}
 _HEAD |= {"classifier.out_proj": "classifier", "classifier": "classifier"}
-"""A module of a head by its name in BERT. All of them read the first token, as BERT's pooler does."""
+"""Module of a classification head -> its name in BERT. All heads read the first token, as BERT's pooler does."""
 
 
 class ProjectedEmbeddings(nn.Module):
@@ -62,10 +62,10 @@ def is_like_bert(config: Any) -> bool:
 
 
 def as_bert(classifier: Any, names_types: bool) -> Any:
-    """A `BertForSequenceClassification` in eval mode with the states and logits of another classifier in fp32.
+    """A `BertForSequenceClassification` in eval mode with the hidden states and logits of another classifier in fp32.
 
-    classifier: of one of KINDS, on the CPU. names_types: whether its tokenizer names token types; without them plain
-    transformers takes every token for one of type 0.
+    classifier: of one of KINDS, on the CPU. names_types: whether its tokenizer returns token types; if not, plain
+    transformers treats every token as type 0.
     """
     encoder, own = classifier.base_model, classifier.config
     weights = {f"bert.{name}": value for name, value in _encoder_weights(encoder, names_types).items()}
@@ -85,7 +85,7 @@ def as_bert(classifier: Any, names_types: bool) -> Any:
 
 
 def as_bert_encoder(encoder: Any, names_types: bool) -> Any:
-    """A `BertModel` without pooler, in eval mode, with the states of another encoder. See `as_bert`."""
+    """A `BertModel` without pooler, in eval mode, with the hidden states of another encoder. See `as_bert`."""
     with torch.device("meta"):
         model = BertModel(_config(encoder), add_pooling_layer=False)
         _widen(model, encoder.config)
@@ -95,7 +95,8 @@ def as_bert_encoder(encoder: Any, names_types: bool) -> Any:
 def embedding_tables(encoder: Any) -> dict[str, Tensor]:
     """The weights of TABLES by name, (rows, d) fp32 each, at the width of the layers. encoder: a `BertModel`.
 
-    Where the embeddings are narrower, a row is what its entry adds to the states, up to the factor of the norm.
+    If the embeddings are narrower, a row is its entry's contribution to the hidden states, up to the factor of the
+    norm.
     """
     embeddings = encoder.embeddings
     if not isinstance(embeddings, ProjectedEmbeddings):
@@ -149,7 +150,7 @@ def _encoder_weights(encoder: Any, names_types: bool) -> Mapping[str, Tensor]:
     positions, types = (f"embeddings.{name}.weight" for name in TABLES[1:])
     weights[positions] = weights[positions][_offset(own) :]
     table = weights.get(types, weights[positions].new_zeros(1, _embedding_width(own)))
-    # A second type that equals the first, where the model has one or none or is never told.
+    # A second type equal to the first, if the model has one type or none, or never receives types.
     weights[types] = table if names_types and len(table) > 1 else table[:1].repeat(max(NUM_TYPES, len(table)), 1)
     if _embedding_width(own) != own.hidden_size:
         names = {"embeddings.": "embeddings.narrow.", "embeddings_project.": "embeddings.projection."}
@@ -165,7 +166,7 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 
 
 def _filled(model: Any, weights: Mapping[str, Tensor]) -> Any:
-    """A model that was made without memory, with all of its weights."""
+    """Load all weights into a model created on the meta device."""
     model.load_state_dict(weights, strict=True, assign=True)
     for module in model.modules():
         if isinstance(module, BertEmbeddings):

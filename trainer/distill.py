@@ -37,7 +37,7 @@ from trainer.vocabulary import PrunedVocabulary
 class IntermediateDistillation:
     """Equation 11 for layers 0..M. teacher, student: `BertModel`s; mapping: g(m) of layers 1..M.
 
-    vocabulary: the part of the teacher's vocabulary that a pruned student reads, None when both read the same.
+    vocabulary: the part of the teacher's vocabulary that a pruned student keeps, None when both use the same.
     """
 
     teacher: Any
@@ -48,7 +48,7 @@ class IntermediateDistillation:
     vocabulary: PrunedVocabulary | None = None
 
     def losses(self, batch: Batch) -> Losses:
-        """The terms of the objective for a part of a batch, weighted."""
+        """The weighted terms of the objective for a part of a batch."""
         weights, kind = self.objective.weights, self.objective.attention
         uses_scores, uses_vectors = kind in ("scores", "grouped"), kind == "relations"
         depth = len(self.mapping)
@@ -84,7 +84,7 @@ class IntermediateDistillation:
         return terms
 
     def _attention(self, own: EncoderStates, theirs: EncoderStates, batch: Batch) -> Tensor:
-        """The attention term of a part of a batch, not weighted."""
+        """The attention term of a part of a batch, unweighted."""
         depth, config = len(self.mapping), self.student.config
         if self.objective.attention == "relations":
             teacher = self.teacher.config
@@ -151,5 +151,5 @@ class PredictionDistillation:
 
 
 def teacher_ids(vocabulary: PrunedVocabulary | None, batch: Batch) -> Tensor:
-    """(B, L): the tokens of a batch by the teacher's ids."""
+    """(B, L): the tokens of a batch as the teacher's ids."""
     return batch.input_ids if vocabulary is None else vocabulary.to_original(batch.input_ids)

@@ -50,27 +50,27 @@ class DevSet:
         return score(self.spec, predict(model, self.pieces, device, batch_rows), self.labels)
 
     def label_scores(self, model: Any, device: str) -> dict[str, dict[str, float]] | None:
-        """Label -> its scores, where a row can have several labels; else None."""
+        """Label -> its scores for multi-label tasks; else None."""
         if not self.spec.multi_label:
             return None
         logits = predict(model, self.pieces, device)
         return {name: asdict(one) for name, one in label_scores(self.spec, logits, self.labels).items()}
 
     def scores(self, model: Any, device: str) -> Scores:
-        """The same for the training loop, with the score that selects the best weights."""
+        """The metrics for the training loop, with the score that selects the best weights."""
         metrics = self.metrics(model, device)
         return Scores(name="dev", values=metrics, selection=selection_score(self.spec, metrics, self.select_by))
 
 
 def score_teacher(dev: DevSet, teacher: Any, device: str, name: str = "teacher_dev") -> dict[str, float]:
-    """Metric -> value of a teacher; warns when a student could only learn mistakes from it. name: event in the log."""
+    """Metric -> value of a teacher; warns when it is hardly better than guessing. name: event in the log."""
     return score_answers(dev.spec, predict(teacher, dev.pieces, device), dev.labels, name)
 
 
 def score_answers(
     spec: TaskSpec, logits: NDArray[np.float32], labels: NDArray[np.float32], name: str
 ) -> dict[str, float]:
-    """The same for a teacher's answers. logits: (rows, C) float32; labels: as in Examples."""
+    """As `score_teacher`, for given logits. logits: (rows, C) float32; labels: as in Examples."""
     metrics = score(spec, logits, labels)
     fields: dict[str, Any] = dict(metrics)
     logger.info(name, extra={"fields": fields})

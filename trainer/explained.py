@@ -1,4 +1,4 @@
-"""How much of its teacher a student explains: the share of the variance of the teacher's states that is left over."""
+"""How well a student reproduces its teacher: the unexplained share of the variance of the teacher's hidden states."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainer.student import Projections
 def unexplained_shares(
     student: Any, teacher: Any, projections: Projections, mapping: Sequence[int], batches: Iterable[Batch]
 ) -> dict[str, float]:
-    """Squared error of the projected student states over the variance of the teacher's, on real tokens, by layer.
+    """Squared error of the projected hidden states over the variance of the teacher's, on real tokens, by layer.
 
     0 is a perfect copy, 1 no better than the teacher's mean. Keys: `embedding`, `layer_1` to `layer_M`, and `pooled`
     for the means of the last layer over each row. student, teacher: `BertModel`s. Sums are kept in fp64.
@@ -39,7 +39,7 @@ def unexplained_shares(
 
 
 class _Sums:
-    """Error and variance of rows that come in parts."""
+    """Error and variance, accumulated over batches of rows."""
 
     def __init__(self) -> None:
         self._error, self._squares, self._count = 0.0, 0.0, 0

@@ -1,4 +1,4 @@
-"""Answers that are numbers: NaN and infinity are errors of a model, wherever its answers are used."""
+"""Checks that logits are finite: NaN and infinity are model errors, wherever the logits are used."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from shared.errors import ModelError
 
 
 def check_answers(logits: NDArray[np.float32], texts: Sequence[str], model: str) -> None:
-    """Raises ModelError that names the first text whose answer is NaN or infinite.
+    """Raises ModelError naming the first text with a NaN or infinite logit.
 
-    logits: (rows, C); texts: one of each row; model: the option that named it, and its value.
+    logits: (rows, C); texts: one per row; model: the option that named it, and its value.
     """
     bad = np.flatnonzero(~np.isfinite(logits).all(-1))
     if len(bad):

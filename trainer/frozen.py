@@ -1,6 +1,6 @@
-"""Encoders that only answer: on a CPU, their products use weights in oneDNN's own layout.
+"""Inference-only encoders: on a CPU, their matrix products use weights in oneDNN's own layout.
 
-The product includes GELU or the addition of the layer's input, which saves a pass over the activations each.
+GELU and the residual addition are fused into the product, which saves a pass over the activations each.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from shared.compute.linear import Linear
 
 
 def freeze(encoder: Any) -> None:
-    """Lay out the weights of a `BertModel`'s layers, in place; without effect on a GPU.
+    """Convert the weights of a `BertModel`'s layers in place; has no effect on a GPU.
 
-    It keeps its device and its precision from then on.
+    Its device and precision are fixed from then on.
     """
     if encoder.device.type != "cpu":
         return

@@ -145,7 +145,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
 
 
 def _source(config: GeneralConfig, tokenizer: Any, files: Sequence[TokenFile]) -> TextSource | SegmentSource:
-    """Training sequences of the lines of each corpus file."""
+    """Training sequences from the lines of each corpus file."""
     vocabulary = Vocabulary.of(tokenizer)
     if not config.pairs:
         return TextSource(

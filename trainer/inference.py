@@ -35,10 +35,10 @@ Text = str | tuple[str, str]
 class Prediction:
     """What a model predicts for one text.
 
-    label: the most probable class, None for regression and where a text can have several. labels: all that the text
-    has: that class, or those with a probability above one half. probabilities: class -> probability, in the order of
-    the model's outputs; they add up to 1 unless a text can have several; empty for regression. value: the number
-    predicted by a regression model, in the units of its training labels; None for classification.
+    label: the most probable class, None for regression and multi-label models. labels: all predicted classes: that
+    class, or for multi-label models those with a probability above one half. probabilities: class -> probability, in
+    the order of the model's outputs; they add up to 1 except for multi-label models; empty for regression. value: the
+    number predicted by a regression model, in the units of its training labels; None for classification.
     """
 
     label: str | None
@@ -74,8 +74,8 @@ class Classifier:
 
         texts: strings, or (first, second) tuples for a model of text pairs; longer ones are truncated to the maximum
         length of `load_student`. batch_size: texts per forward pass; it affects speed and memory only.
-        Raises UsageError for arguments of the wrong kind, InputError for a text that is not one, ModelError for answers
-        that are not finite.
+        Raises UsageError for arguments of the wrong type, InputError for an invalid text, ModelError for logits that
+        are not finite.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f"batch_size must be a whole number of at least 1, not {batch_size!r}")
@@ -95,7 +95,7 @@ class Classifier:
         return predict(self._model, pieces, self.device, batch_size)
 
     def _own_length(self) -> int | None:
-        """The tokenizer's limit, where it is less than what the model could read: what the model was trained with."""
+        """The tokenizer's limit, if it is below the model's own: the length that the model was trained with."""
         own = int(self.tokenizer.model_max_length)
         return own if own < self._model.config.max_position_embeddings else None
 
@@ -161,9 +161,9 @@ def evaluate(
 
     model: a Classifier, or a folder for `load_student`. data: TSV, CSV, JSONL, Parquet or Arrow file. Its columns are
     those of a GLUE `task`, or `text_column` (two for text pairs) and `label_column`, by name or 0-based index;
-    where texts have several labels, `multi_label` may name a column of 0 and 1 for each. Metrics: those of the GLUE
-    task; otherwise accuracy and macro F1, for regression Pearson and Spearman correlation, for several labels micro and
-    macro F1 and the share of texts with exactly the right ones.
+    for multi-label data, `multi_label` may name a column of 0 and 1 for each label. Metrics: those of the GLUE task;
+    otherwise accuracy and macro F1, for regression Pearson and Spearman correlation, for multi-label data micro and
+    macro F1 and the share of texts with exactly the right labels.
 
     >>> import trainer
     >>> sorted(trainer.evaluate(folder, reviews, text_column="text", label_column="label"))
@@ -209,7 +209,7 @@ def _run_options(folder: Path) -> dict[str, Any] | None:
 
 
 def _stored_options(uri: str) -> dict[str, Any] | None:
-    """The same for a run, or for the run of a model, in an object store. Raises StoreError."""
+    """As `_run_options` for a run, or the run of a model, in an object store. Raises StoreError."""
     output = uri.rstrip("/").removesuffix("/model")
     if not is_remote(output):
         return None
@@ -244,7 +244,7 @@ def _split_pairs(texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
 
 
 def class_probabilities(logits: NDArray[np.float32], multi_label: bool) -> NDArray[np.float64]:
-    """(rows, C) float64: the softmax of logits (rows, C), or the sigmoid of each where a row can have several."""
+    """(rows, C) float64: the softmax of logits (rows, C), or the sigmoid of each for multi-label tasks."""
     if multi_label:
         return np.asarray(torch.sigmoid(torch.from_numpy(logits).double()).numpy())
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)

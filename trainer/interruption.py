@@ -18,7 +18,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 STOP = "stop-requested"
 """File in a run's folder that asks the first of several workers to stop; the command that started them writes it."""
 GRACE_SECONDS = 30
-"""Time that workers get to write a checkpoint; one that waits for data cannot."""
+"""Time that workers get to write a checkpoint; a worker that is waiting for data cannot."""
 
 
 class Interruption:
@@ -40,7 +40,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A block that a signal may leave at any point: raises KeyboardInterrupt."""
+        """A block that a signal may interrupt at any point: raises KeyboardInterrupt."""
         self._may_raise = True
         try:
             self.check()
@@ -60,9 +60,9 @@ class Interruption:
 
 
 class WorkersInterruption:
-    """Within a `with` block, a signal asks the workers of a run to stop; its end then raises KeyboardInterrupt.
+    """Within a `with` block, a signal asks the workers of a run to stop; the block then ends with KeyboardInterrupt.
 
-    folder: where the file that asks is; ask: tells a first worker that does not see this folder.
+    folder: where the STOP file is written; ask: notifies a first worker that does not see this folder.
     """
 
     def __init__(self, folder: Path, ask: Callable[[], object] | None = None) -> None:
@@ -92,15 +92,15 @@ class WorkersInterruption:
 
 
 class StopRequest:
-    """Carries the wish to stop to a worker on another machine; lives in a process of its own (an actor of Ray)."""
+    """Passes a stop request to a worker on another machine; a Ray actor in its own process."""
 
     def __init__(self) -> None:
         self._is_made = asyncio.Event()
 
     async def make(self) -> None:
-        """Ask to stop."""
+        """Request a stop."""
         self._is_made.set()
 
     async def wait(self) -> None:
-        """Return once it has been asked."""
+        """Return once a stop has been requested."""
         await self._is_made.wait()

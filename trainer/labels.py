@@ -1,8 +1,8 @@
 """Names of classes: which output of a model is which label of the task.
 
-A model keeps the order of its outputs. Names are compared without case, hyphens, underscores and blanks, unless these
-make a number: -1 is not 1. What cannot be matched is refused, never replaced by the task's own order: a teacher with
-swapped labels would train an inverted student. `--label-map` says what no name does.
+A model keeps the order of its outputs. Names are compared ignoring case, hyphens, underscores and blanks, unless these
+make a number: -1 is not 1. Names that cannot be matched are rejected and never default to the task's own order: a
+teacher with swapped labels would train an inverted student. `--label-map` maps them explicitly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SEPARATORS = re.compile(r"[-_\s]+")
 _NEGATIVE = re.compile(r"-\.?[0-9]")
 _GENERIC = re.compile(r"label_?([0-9]+)", re.IGNORECASE)
 
-# What GLUE's own classes 0 and 1 are called where models carry names instead of numbers.
+# Names of GLUE's own classes 0 and 1 in models that use names instead of numbers.
 _NAMES_OF_NUMBERS = {
     "CoLA": ("unacceptable", "acceptable"),
     "SST-2": ("negative", "positive"),
@@ -27,7 +27,7 @@ _NAMES_OF_NUMBERS = {
 
 
 def normal(name: str) -> str:
-    """A name without case, hyphens, underscores and blanks, but for those that make a number: -1, 1-2, 2020-01-01."""
+    """A name without case, hyphens, underscores and blanks, except those that make a number: -1, 1-2, 2020-01-01."""
     name = name.strip()
     sign = "-" if _NEGATIVE.match(name) else ""
     return sign + _SEPARATORS.sub(_kept_between_digits, name).casefold()
@@ -40,7 +40,7 @@ def class_number(name: str) -> int | None:
 
 
 def are_generic(names: Sequence[str]) -> bool:
-    """Whether the names say nothing but the numbers of the outputs: `LABEL_0`, `LABEL_1`, ..."""
+    """Whether the names are only the numbers of the outputs: `LABEL_0`, `LABEL_1`, ..."""
     return bool(names) and all(class_number(name) == index for index, name in enumerate(names))
 
 
@@ -57,10 +57,10 @@ def parse_label_map(text: str | None) -> dict[str, str]:
     return found
 
 
-def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
-    """The outputs' names after --label-map.
+def renamed(outputs: Sequence[str], label_map: str | None, model: str) -> tuple[str, ...]:
+    """The outputs' names after --label-map. model: the option that named the model, and its value.
 
-    Raises UsageError for a name that the model does not have, ModelError for two classes of one name.
+    Raises UsageError for a name that the model does not have, ModelError for two classes with the same name.
     """
     changes = parse_label_map(label_map)
     known = {normal(name) for name in outputs}
@@ -71,7 +71,8 @@ def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
     if len(set(names)) != len(names):
         if label_map is None:
             raise ModelError(
-                f"two classes of the model have one name: {', '.join(names)[:200]}; change its config.json"
+                f"{model}: two of its classes have the same name: {', '.join(names)[:200]}; change id2label in its "
+                "config.json"
             )
         raise UsageError(f"--label-map {label_map}: two classes of the model would be the same label")
     return names
@@ -80,7 +81,7 @@ def renamed(outputs: Sequence[str], label_map: str | None) -> tuple[str, ...]:
 def match_outputs(task: str, outputs: Sequence[str], labels: Sequence[str], where: str) -> tuple[str, ...]:
     """The task's label of each output of a model, in the order of the outputs.
 
-    `LABEL_0`, `LABEL_1`, ... are the class numbers of tasks whose labels are 0, 1, ...: their labels by number. Raises
+    For tasks whose labels are 0, 1, ..., the generic names `LABEL_0`, `LABEL_1`, ... are matched by number. Raises
     ModelError when a name cannot be matched.
     """
     numbered = list(labels) == [str(index) for index in range(len(labels))]

@@ -34,13 +34,13 @@ logger = logging.getLogger(__name__)
 ResultT = TypeVar("ResultT")
 
 MOST_UNREAD = 16
-"""Steps after which the losses on a GPU are read, so that one that is not finite ends the run soon."""
+"""Losses on a GPU are read after this many steps at most, so that a non-finite loss ends the run soon."""
 
 
 def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
-    """Run the stages, from the checkpoint if there is one.
+    """Run the stages, resuming from the checkpoint if there is one.
 
-    Leaves the best weights in the model of the first worker, or the last ones where no stage selects by score. A signal
+    Leaves the best weights in the model of the first worker, or the last ones if no stage selects by score. A signal
     ends the run with a checkpoint and KeyboardInterrupt. Raises TrainingError,
     StoreError, ManifestError, and what the sources raise.
     """
@@ -71,7 +71,7 @@ def train(run: Run, stages: Sequence[Stage[Any]]) -> State:
 
 
 def _shared_checkpoint(run: Run, stages: Sequence[Stage[Any]]) -> Checkpoint | None:
-    """The checkpoint that the first worker reads, on every worker: they need no common disk, and agree."""
+    """The checkpoint read by the first worker, on every worker: they need no shared disk, and always agree."""
     if run.worker.world == 1:
         return _last_checkpoint(run, stages, run.worker.device)
     import torch.distributed as distributed
@@ -158,7 +158,7 @@ def _run_stage(
 def _between_steps(
     run: Run, optimizer: torch.optim.Optimizer, interruption: Interruption, work: Callable[[], ResultT]
 ) -> ResultT:
-    """Do what changes nothing of the run's state. A signal ends it with a checkpoint and KeyboardInterrupt."""
+    """Do work that leaves the run's state unchanged. A signal ends it with a checkpoint and KeyboardInterrupt."""
     try:
         with interruption.at_once():
             return work()

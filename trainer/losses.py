@@ -78,7 +78,7 @@ def regression_losses(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def multi_label_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
-    """Equation 10 where a row has several labels: each logit answers for itself.
+    """Equation 10 for multi-label tasks, where each logit is independent.
 
     Binary cross-entropy of sigmoid(z_S / t) against sigmoid(z_T / t), mean over rows and labels. Logits: (B, C).
     """
@@ -118,7 +118,7 @@ def _masked_mean(student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> 
 
 
 class _MaskedMean(torch.autograd.Function):
-    """`_masked_mean` in half the passes over memory: its gradient is the difference it began with, scaled."""
+    """`_masked_mean` in half the passes over memory: its gradient is the scaled difference from the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, kept: Tensor, width: int) -> Tensor:
@@ -132,6 +132,6 @@ class _MaskedMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        """The student's gradient, in its precision. The teacher learns nothing."""
+        """The student's gradient, in its precision; the teacher gets none."""
         difference, count = ctx.saved_tensors
         return (difference * (2.0 * gradient / count)).to(ctx.dtype), None, None, None

@@ -24,7 +24,7 @@ def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
     """Metric -> value of a task. Raises InputError.
 
     logits: (rows, C); labels: (rows,) class index or number, or (rows, C) of 0 and 1 for several labels per row. A row
-    has the labels whose logit is above 0, a probability of one half.
+    is predicted to have the labels whose logit is above 0, a probability of one half.
     """
     if not len(labels):
         raise InputError("no rows to score")
@@ -57,9 +57,9 @@ def label_scores(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, La
 
 
 def agreement(spec: TaskSpec, logits: Floats, answers: Floats) -> float:
-    """Share of rows with the same class in both, each (rows, C); the Pearson correlation of numbers.
+    """Share of rows with the same class in both, each (rows, C); for regression the Pearson correlation.
 
-    Where a row has several labels, the share of (row, label) that both decide alike.
+    For multi-label tasks, the share of (row, label) pairs with the same prediction.
     """
     if spec.multi_label:
         return float(((logits > 0) == (answers > 0)).mean())
@@ -76,18 +76,18 @@ def selection_score(spec: TaskSpec, metrics: Mapping[str, float], by: str = "mea
 
 
 def selection_name(spec: TaskSpec, by: str) -> str:
-    """What `selection_score` is called: `accuracy`, or `the mean of f1 and accuracy`."""
+    """Name of `selection_score`: `accuracy`, or `the mean of f1 and accuracy`."""
     if by == "first" or len(spec.metrics) == 1:
         return spec.metrics[0]
     return f"the mean of {' and '.join(spec.metrics)}"
 
 
 def baselines(spec: TaskSpec, labels: Floats) -> Baselines:
-    """What models that read no text score: `majority` always answers the largest class, `chance` any class at random.
+    """Scores of models that read no text: `majority` always predicts the largest class, `chance` a random class.
 
-    For several labels per row, `majority` answers for each label what most rows have, `all` that each row has it, and
-    `chance` tosses a coin. The metrics are those of the task; for `chance` they are the expected ones, F1 from expected
-    counts. For regression, `majority` answers one number. labels: as in `score`.
+    For several labels per row, `majority` predicts each label if most rows have it, `all` predicts every label, and
+    `chance` tosses a coin. The metrics are those of the task; for `chance` they are expected values, F1 from expected
+    counts. For regression, `majority` predicts a constant. labels: as in `score`.
     """
     if spec.labels is None:
         nothing = dict.fromkeys(spec.metrics, 0.0)
@@ -142,7 +142,7 @@ def _baselines_of_sets(spec: TaskSpec, labels: Floats) -> Baselines:
     shares = wanted.mean(0)  # (C,)
     answers = {"majority": np.tile(shares > 0.5, (len(labels), 1)), "all": np.ones_like(wanted)}
     found = {name: score(spec, np.where(one, 1.0, -1.0).astype(np.float32), labels) for name, one in answers.items()}
-    # Expected counts: half of a label's rows are hit, and half of all rows are given it.
+    # Expected counts: half of a label's rows are true positives, and half of all rows are predicted to have it.
     coin = {
         "f1_micro": float(shares.sum() / (shares.sum() + len(shares) / 2)),
         "f1_macro": float((shares / (shares + 0.5)).mean()),
@@ -152,7 +152,7 @@ def _baselines_of_sets(spec: TaskSpec, labels: Floats) -> Baselines:
 
 
 def _f1_of(hits: float, given: float, real: float) -> float:
-    """F1 from counts; 0 for a label that is neither given nor real."""
+    """F1 from counts; 0 for a label that is neither predicted nor real."""
     return float(2 * hits / (given + real)) if given + real else 0.0
 
 

@@ -1,7 +1,6 @@
 """The README.md of a saved student or teacher: what it is, how it was made, its scores, and how to load it.
 
-Written from the facts of the run (`RunResult`). An unknown fact is left out, so the card never states what nobody
-measured.
+Written from the facts of the run (`RunResult`). An unknown fact is left out, so the card states only what was measured.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ def write_model_card(
 
 
 def _front_matter(result: RunResult, config: Mapping[str, Any], extra: Mapping[str, str | None]) -> str:
-    """What model hubs read."""
+    """YAML metadata for model hubs."""
     lines = ["---", "library_name: transformers", "pipeline_tag: text-classification"]
     lines += [f"{key}: {json.dumps(value)}" for key, value in extra.items() if value]
     tags = ["bert"] if config.get("model_type") == "bert" else []

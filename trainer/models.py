@@ -63,7 +63,7 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
             f"{option} {path} is {', '.join(architectures) or 'a model without a named architecture'}, not a sequence "
             "classification model; make one with `python -m trainer teacher`"
         )
-    # check_weights says which weights have another shape.
+    # check_weights reports weights of another shape.
     options: dict[str, Any] = {
         "attn_implementation": ATTENTION,
         "dtype": torch.float32,
@@ -80,7 +80,7 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
 def load_encoder(path: str, tokenizer: Any) -> Any:
     """A `BertModel` without pooler, in fp32, as the teacher of general distillation. Raises ModelError.
 
-    tokenizer: the teacher's, which may be of another kind that computes the same (see `trainer.conversion`).
+    tokenizer: the teacher's. The teacher may be of another architecture that `trainer.conversion` converts.
     """
     path = model_folder(path, "--teacher")
     config = read_config(path, "--teacher")
@@ -95,15 +95,15 @@ def load_encoder(path: str, tokenizer: Any) -> Any:
             model, problems = BertModel.from_pretrained(path, **options)
         else:
             model, problems = AutoModel.from_pretrained(path, **options)
-    # A pooler that nothing reads may be missing.
+    # The pooler is not used, so it may be missing.
     check_weights(model, path, "--teacher", problems, ("pooler.",))
     return _in_own_memory(model if is_bert else as_bert_encoder(model, names_types(tokenizer)))
 
 
 def _in_own_memory(model: Any) -> Any:
-    """The model with its weights copied out of the file, in which they begin at any address.
+    """The model with its weights copied out of the file, in which they are not aligned.
 
-    The last digits of a product may depend on that, and so on how the same weights were saved.
+    The last digits of a product may depend on alignment, and so on how the same weights were saved.
     """
     for weight in model.parameters():
         weight.data = weight.data.clone()
@@ -111,14 +111,14 @@ def _in_own_memory(model: Any) -> Any:
 
 
 def names_types(tokenizer: Any) -> bool:
-    """Whether a tokenizer gives its model token types."""
+    """Whether a tokenizer returns token types for its model."""
     return TYPES in tokenizer.model_input_names
 
 
 def with_types(tokenizer: Any) -> Any:
-    """A tokenizer that names the token types it gives to pairs, changed in place.
+    """The tokenizer, changed in place to return the token types of pairs.
 
-    That of a DistilBERT does not. A student is a BERT and learns with them, so whoever loads it has to get them, too.
+    DistilBERT's does not. A student is a BERT trained with token types, so they are needed wherever it is loaded.
     """
     names = list(tokenizer.model_input_names)
     if TYPES not in names and any(tokenizer("a", "b", return_token_type_ids=True)[TYPES]):
@@ -160,7 +160,7 @@ def teacher_spec(
     outputs = tuple(str(config.id2label[index]) for index in range(config.num_labels))
     if is_regression and label_map:
         raise UsageError(f"--label-map: {path} predicts a number and has no classes")
-    names = None if is_regression else renamed(outputs, label_map)
+    names = None if is_regression else renamed(outputs, label_map, f"{option} {path}")
     if task is None:
         if names is None:
             return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
@@ -221,7 +221,7 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
-    """sha256 of what a fast tokenizer does, apart from truncation and padding, which each call sets."""
+    """sha256 of a fast tokenizer's behaviour, apart from truncation and padding, which each call sets."""
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     rules |= {"truncation": None, "padding": None}
     return hashlib.sha256(json.dumps(rules, sort_keys=True).encode()).hexdigest()

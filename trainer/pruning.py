@@ -29,8 +29,8 @@ def prune_to_samples(
 ) -> Student:
     """The student with the vocabulary that --prune-vocabulary describes; the model is changed in place.
 
-    Reads all shards, so it waits for a job that is still running; what it keeps depends on the job's output alone.
-    Raises UsageError, ModelError, TrainingError, ShardError.
+    Reads all shards, so it waits for a job that is still running; the result depends only on the job's output. Raises
+    UsageError, ModelError, TrainingError, ShardError.
     """
     wanted = parse_prune_option(option)
     if wanted is None:

@@ -15,7 +15,7 @@ from trainer.data.sources import WindowSource
 Losses = dict[str, Tensor]
 """Loss terms by name, each an fp32 scalar."""
 Schedule = Callable[[float], float]
-"""Share of the stage that is done, in [0, 1] -> learning rate."""
+"""Completed share of the stage, in [0, 1] -> learning rate."""
 
 
 class TrainingBatch(Protocol):
@@ -56,10 +56,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Scores at regular places of a stage and at its end.
+    """Scores at regular intervals of a stage and at its end.
 
-    num_due: (passes done, tokens done) -> how many evaluations come before that place. Every worker evaluates, so that
-    all agree on the best weights.
+    num_due: (passes done, tokens done) -> how many evaluations are due by then. Every worker evaluates, so that all
+    agree on the best weights.
     """
 
     scores: Callable[[], Scores]
@@ -92,7 +92,7 @@ def every_tokens(period: int) -> Callable[[float, int], int]:
 
 
 def schedule_of(kind: str, peak: float, warm_up_share: float) -> Schedule:
-    """`linear`, or `constant`: the peak throughout, without warm-up, as the reference's intermediate stage has it."""
+    """`linear`, or `constant`: the peak throughout, without warm-up, as in the reference's intermediate stage."""
     return linear_schedule(peak, warm_up_share) if kind == "linear" else lambda _share: peak
 
 

@@ -1,4 +1,4 @@
-"""What a run reports while it trains: lines of metrics.jsonl, TensorBoard scalars, and the progress line."""
+"""Progress reports of a training run: lines of metrics.jsonl, TensorBoard scalars, and the progress line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Writes a run's metrics. Only the first worker writes; all of them count the lines, which a checkpoint keeps."""
+    """Writes a run's metrics. Only the first worker writes; all of them count the lines, for the checkpoint."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -66,7 +66,7 @@ class Recorder:
 
 
 class StageProgress:
-    """The progress line of one stage: in tokens where these end it, else in samples, whose number is extrapolated."""
+    """The progress line of one stage: in tokens if the budget is in tokens, else in samples (extrapolated total)."""
 
     def __init__(self, run: Run, stage: Stage[Any]) -> None:
         self._run, self._stage = run, stage
@@ -79,7 +79,7 @@ class StageProgress:
             self._line = Progress(stage.name, 0, "samples", start=run.state.samples)
 
     def update(self, step: Step[Any], loss: float) -> None:
-        """Show the place after a step; cheap enough for every step."""
+        """Show the position after a step; cheap enough for every step."""
         state, budget = self._run.state, self._stage.budget
         if isinstance(budget, Tokens):
             self._line.update(min(state.tokens - self._tokens_before, budget.total), loss=loss)

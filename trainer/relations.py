@@ -1,4 +1,4 @@
-"""What a student learns of its teacher's attention when the two have different numbers of heads. Knows tensors only.
+"""Attention losses for a student and a teacher with different numbers of heads. Works on tensors only.
 
 `scores` is equation 7 of TinyBERT and needs equal numbers. `grouped` averages the scores of consecutive teacher heads
 to the student's number. `relations` compares query-query, key-key and value-value relations of the last layers after
@@ -51,7 +51,7 @@ def relation_loss(student: Vectors, teacher: Vectors, num_heads: int, mask: Tens
 def pooled_loss(student: Tensor, teacher: Tensor, project: Callable[[Tensor], Tensor], mask: Tensor) -> Tensor:
     """MSE between the means of the last layers' states over a row's real tokens, the student's projected.
 
-    What all tokens of a text share is a small part of equation 8's error and carries most of the text's meaning.
+    The component shared by all tokens of a text is a small part of equation 8's error but most of the text's meaning.
     student: (B, L, d'); teacher: (B, L, d); mask: (B, L) bool. Returns a scalar in fp32.
     """
     share = (mask / mask.sum(1, keepdim=True)).unsqueeze(2)  # (B, L, 1)
@@ -60,7 +60,7 @@ def pooled_loss(student: Tensor, teacher: Tensor, project: Callable[[Tensor], Te
 
 
 def relation_heads(student_width: int, teacher_width: int, teacher_heads: int) -> int:
-    """Relation heads that both widths can be split into: the largest number that is not above the teacher's heads."""
+    """The largest number of relation heads, at most the teacher's heads, that divides both widths."""
     common = math.gcd(student_width, teacher_width)
     return max(number for number in range(1, min(teacher_heads, common) + 1) if common % number == 0)
 
@@ -99,7 +99,7 @@ def make_objective(kind: AttentionLoss, weights: Sequence[str], student_heads: i
 
 
 def parse_weights(weights: Sequence[str]) -> dict[str, float]:
-    """`attention=0.1 hidden=1` -> weights by loss term; terms that are not named keep the paper's.
+    """`attention=0.1 hidden=1` -> weights by loss term; unnamed terms keep the paper's weights.
 
     Raises UsageError.
     """

@@ -1,13 +1,13 @@
-"""A run whose output is in an object store: it works in a local scratch folder and publishes what counts.
+"""A run whose output is in an object store: it works in a local scratch folder and uploads what must last.
 
-    URI/config.json                        created on condition that there is none: two runs cannot share a URI
+    URI/config.json                        created only if there is none: two runs cannot share a URI
     URI/run-state/commit-NNNNNNNN.json     names the files of one state with their sizes and hashes
     URI/run-state/NNNNNNNN-WRITER-NAME     their contents, never replaced
     URI/model/..., metrics.jsonl, ...      the outcome, uploaded at the end; URI/result.json comes last
 
-The newest commit is the state of the run: its files were uploaded before it, so a torn upload is never taken for a
-checkpoint. Commits are created on condition that their number is free. A process that starts creates the next one, so
-that an earlier one which is still alive fails at its next checkpoint. Everything in the scratch folder may be lost.
+The newest commit is the state of the run: its files were uploaded before it, so a partial upload is never taken for a
+checkpoint. A commit is created only if its number is free. A process that starts creates the next one, so that an
+earlier process that is still alive fails at its next checkpoint. The scratch folder may be lost at any time.
 
 With several workers the command itself only checks the configuration and fetches the result. The first worker, which
 may be on another machine, takes the run over in a scratch folder of its own.
@@ -53,7 +53,7 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFile:
-    """Where the content of a file of the run is. object: name under the URI; bytes: its size; sha256: hex digest."""
+    """Location of the content of a file of the run. object: name under the URI; bytes: its size; sha256: hex digest."""
 
     object: str
     bytes: int
@@ -73,7 +73,7 @@ class RemoteRun:
     """The scratch folder `path` of a run at `uri`, locked against other processes of this machine.
 
     part: which of the run's scratch folders on this machine, if not the command's own; lock_seconds: how long to wait
-    for a process that uses it. Raises StoreError, UsageError where another process still uses it.
+    for a process that uses it. Raises StoreError, UsageError if another process still uses it.
     """
 
     def __init__(self, uri: str, part: str = "", lock_seconds: float = 0.0) -> None:
@@ -107,7 +107,7 @@ class RemoteRun:
 
         Raises StoreError, ManifestError.
         """
-        # Before the configuration is looked for: whoever commits has created one.
+        # Checked before the configuration: a process that commits has already created one.
         has_state = _newest_number(self._store) > 0
         if not self._store.exists(CONFIG):
             if has_state:
@@ -124,7 +124,7 @@ class RemoteRun:
         _write(self.path / RESULT, self._store.read(RESULT) if self._store.exists(RESULT) else None)
 
     def take_over(self) -> None:
-        """From here on only this process publishes; the newest state is then in the scratch folder.
+        """Make this the only process that publishes, and fetch the newest state into the scratch folder.
 
         Raises StoreError, ManifestError.
         """
@@ -174,7 +174,7 @@ class RemoteRun:
         self._lock.close()
 
     def _claim(self) -> None:
-        """Create the next commit with the files of the newest one: from here on only this process publishes."""
+        """Create the next commit with the files of the newest one: from then on only this process publishes."""
         for _ in range(MAX_CLAIMS):
             number, files = newest_state(self._store, self.uri)
             if self._commit(number + 1, files):
@@ -182,20 +182,20 @@ class RemoteRun:
         raise StoreError(f"--output {self.uri}: other processes keep taking this run over; run one command at a time")
 
     def _commit(self, number: int, files: Mapping[str, StoredFile]) -> bool:
-        """Create a commit; False when another process has done so. Then remove what no later process can need."""
+        """Create a commit; False when another process has done so. Then remove objects that are no longer needed."""
         commit = Commit(version=VERSION, writer=self._writer, files=files)
         name, content = f"{STATE}/commit-{number:08d}.json", json.dumps(asdict(commit), indent=1).encode()
-        # Where the answer to a request was lost, the commit that exists is our own.
+        # If the response to a request was lost, the existing commit is our own.
         if not self._store.put_if_absent(name, content) and self._store.read(name) != content:
             return False
         objects = self._store.list(STATE)
-        # A process that was stopped for long may create a number that others have used and removed.
+        # A process that was suspended for long may create a number that others have used and removed.
         if any(_number(one, _COMMIT) > number for one in objects):
             return False
         self._number, self._files = number, dict(files)
         kept = {one.object for one in files.values()}
         for one in objects:
-            # Later numbers belong to a process that takes over at this moment.
+            # Later numbers belong to a process that is taking over at this moment.
             if 0 < _number(one, _COMMIT) < number or (0 < _number(one, _CONTENT) <= number and one not in kept):
                 self._store.delete(one)
         return True
@@ -223,7 +223,7 @@ class RemoteRun:
                 path.unlink()
 
     def _local_files(self) -> Iterator[tuple[str, Path]]:
-        """The scratch folder's whole files by path in the folder, sorted."""
+        """The scratch folder's complete files by path in the folder, sorted."""
         for path in sorted(self.path.rglob("*")):
             name = path.relative_to(self.path).as_posix()
             if path.is_file() and _PARTIAL not in name and name != STOP:
@@ -244,7 +244,7 @@ def agree_on_options(
     runtime: Mapping[str, Any] | None = None,
     growing: Sequence[str] = (),
 ) -> None:
-    """`open_run` for a run in a store: its configuration is created there, or is the one that this run must fit.
+    """`open_run` for a run in a store: its configuration is created there, or checked against this run.
 
     folder: scratch folder of this machine, which gets a copy. Raises StoreError, ManifestError.
     """
@@ -254,7 +254,7 @@ def agree_on_options(
     open_run(str(folder), command, identity, runtime, growing, store.uri)
     after = path.read_bytes()
     if before is None and not store.put_if_absent(CONFIG, after):
-        # Another process was faster, or the answer to our own request was lost.
+        # Another process was faster, or the response to our own request was lost.
         _write(path, store.read(CONFIG))
         open_run(str(folder), command, identity, runtime, growing, store.uri)
     elif before is not None and before != after:
@@ -264,9 +264,9 @@ def agree_on_options(
 
 
 def publish_files(store: Store, files: Sequence[tuple[str, Path]]) -> None:
-    """Upload files by name under a store's URI, so that a model is there as a whole or not at all. Raises StoreError.
+    """Upload files by name under a store's URI, so that a model appears complete or not at all. Raises StoreError.
 
-    A folder with a `config.json` is not a model without it: an older one is removed first, the new one comes last.
+    A model folder is not loadable without its `config.json`: an older one is removed first, the new one comes last.
     """
     models = [name for name, _ in files if PurePosixPath(name).name == CONFIG]
     for name in models:
@@ -276,9 +276,9 @@ def publish_files(store: Store, files: Sequence[tuple[str, Path]]) -> None:
 
 
 def newest_state(store: Store, uri: str) -> tuple[int, Mapping[str, StoredFile]]:
-    """Number and files of a run's newest commit; 0 and none before the first commit. Raises StoreError, ManifestError.
+    """Number and files of a run's newest commit; 0 and empty before the first commit. Raises StoreError, ManifestError.
 
-    uri: where the store is.
+    uri: the store's, for messages.
     """
     number = _newest_number(store)
     if not number:

@@ -16,7 +16,7 @@ from trainer.run_folder import RESULT, write_atomically
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaskedAccuracy:
-    """Scores of a masked LM over `num_tokens` masked tokens: perplexity, and shares of hits among the first k."""
+    """Scores of a masked LM over `num_tokens` masked tokens: perplexity and top-k accuracy."""
 
     num_tokens: int
     perplexity: float
@@ -29,8 +29,8 @@ class MaskedAccuracy:
 class FinalScores:
     """Scores of the finished model on the test file's `rows`; teacher: its teacher's scores on the same rows.
 
-    agreement: where the teacher's answers came with the data, the share of rows with the same class as they have, or
-    the Pearson correlation with them.
+    agreement: if the teacher's answers came with the data, the share of rows with the same class, or the Pearson
+    correlation with them.
     """
 
     rows: int
@@ -42,11 +42,11 @@ class FinalScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a run was and what came out; the field names are the JSON keys. None means unknown or not applicable.
+    """Facts and results of a run; the field names are the JSON keys. None means unknown or not applicable.
 
     dev: metric -> value on the `rows` rows that chose the best checkpoint (`selected_on`), at `best_step` with `score`
     by `selected_by`; metric: the task's main one; baselines: scores on the same rows of models that read no text.
-    test: scores on rows that chose nothing. labels: where a row can have several, label -> precision, recall, f1 and
+    test: scores on rows not used for selection. labels: for multi-label tasks, label -> precision, recall, f1 and
     support (rows that have it), on the test rows if there are any, else on the dev rows. teacher: path or hub id of the
     teacher; teacher_column: the column of the data that had its answers instead. mapping: g(m), the teacher layer of
     each student layer.
@@ -83,7 +83,7 @@ class RunResult:
     held_out: Mapping[str, MaskedAccuracy] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The JSON object; keys that apply to some commands only are left out where they are None."""
+        """The JSON object; keys that apply only to some commands are left out if None."""
         values = asdict(self)
         if self.mapping is not None:
             values["mapping"] = list(self.mapping)

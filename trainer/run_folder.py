@@ -33,7 +33,7 @@ ABSENT = {
     "teacher_form": "auto",
     "unlabelled": [],
 }
-"""What it means that `config.json` lacks an option: the run began before there was one."""
+"""Values of options missing from `config.json`: the run began before they existed."""
 
 
 def check_is_local(path: str, option: str) -> None:
@@ -137,7 +137,7 @@ def append_metrics(folder: Path, entry: Mapping[str, Any]) -> None:
 
 
 def keep_metrics(folder: Path, num_lines: int) -> None:
-    """Keep the lines written before the checkpoint that a run resumes from: what came later is done again."""
+    """Keep the lines written before the checkpoint that a run resumes from: later steps are repeated."""
     path = folder / METRICS
     if path.exists():
         kept = path.read_bytes().splitlines(keepends=True)[:num_lines]

@@ -22,11 +22,11 @@ from trainer.relations import Vectors
 
 ATTENTION = "tinybert_scores"
 SHORT = 64
-"""Up to this length, a CPU takes softmax in fp32: the kernel for bf16 is 2-4 times slower there."""
+"""Up to this length, a CPU computes softmax in fp32: the kernel for bf16 is 2-4 times slower there."""
 VECTOR = 16
-"""fp32 numbers in a vector of AVX-512. PyTorch takes softmax of shorter rows number by number: 6 times slower."""
+"""fp32 numbers in a vector of AVX-512. PyTorch computes softmax of shorter rows element by element: 6 times slower."""
 PRODUCTS = 32
-"""Up to this length, products are faster than the fused kernel in fp32, too."""
+"""Up to this length, separate matrix products are faster than the fused kernel in fp32, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ def classify(model: Any, input_ids: Tensor, token_type_ids: Tensor, mask: Tensor
 
 
 def _first_token(layer: Any, states: Tensor, additive: Tensor | None) -> Tensor:
-    """(B, 1, d): what a `BertLayer` makes of the first token. states: (B, L, d)."""
+    """(B, 1, d): output of a `BertLayer` for the first token. states: (B, L, d)."""
     attention, first = layer.attention.self, states[:, :1]
     query, key, value = (
         linear(of).unflatten(-1, (-1, attention.attention_head_size)).transpose(1, 2)
@@ -158,7 +158,7 @@ def _are_products_faster(query: Tensor) -> bool:
 
 
 def _additive(mask: Tensor | None, states: Tensor) -> Tensor | None:
-    """(B, 1, 1, L): 0 for real tokens, the least number for padding, in the precision of the scores."""
+    """(B, 1, 1, L): 0 for real tokens, the smallest number for padding, in the precision of the scores."""
     if mask is None:
         return None
     device = states.device.type

@@ -1,7 +1,6 @@
-"""Which rows choose the best checkpoint, and which ones score the finished model once, after the choice.
+"""Which rows select the best checkpoint, and which ones score the finished model once, after selection.
 
-With --dev, that file chooses. Without it, a validation part is cut from the training rows, which are then trained on
-without it. --test never chooses.
+With --dev, that file selects. Without it, a validation split is held out from the training rows. --test never selects.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ DEV_FILE, VALIDATION_PART = "the dev file", "a validation part of the training d
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """dev: the rows that choose; test: those that score at the end. origin: what the rows of dev are, for people."""
+    """dev: rows for checkpoint selection; test: rows for the final scores. origin: of the dev rows, for messages."""
 
     dev: Table
     test: Table | None
@@ -39,14 +38,14 @@ class Selection:
 
     @property
     def held_out(self) -> Ints:
-        """Rising source ids of training rows that must not be trained on."""
+        """Ascending source ids of rows held out from training."""
         if self.origin == DEV_FILE:
             return np.zeros(0, np.int64)
         return np.unique(np.asarray([row.source_id for row in self.dev.rows], np.int64))
 
 
 def select_from_table(config: ScoredConfig, train: Table, spec: TaskSpec) -> tuple[Table, Selection]:
-    """The rows to train on, and those that choose and score. Raises InputError."""
+    """The training rows, and those for selection and final scores. Raises InputError."""
     test = read_table(config.test, config) if config.test else None
     if config.dev is not None:
         return train, Selection(dev=read_table(config.dev, config), test=test, origin=DEV_FILE)
@@ -57,9 +56,9 @@ def select_from_table(config: ScoredConfig, train: Table, spec: TaskSpec) -> tup
 def select_from_shards(
     config: ScoredConfig, augmented: Augmented, spec: TaskSpec, follow_timeout: float, carried: str | None = None
 ) -> Selection:
-    """The rows that choose and score a student. Without --dev, waits for the augmentation job to finish.
+    """The rows for a student's selection and final scores. Without --dev, waits for the augmentation job to finish.
 
-    carried: a column of the shards that the rows keep. Raises InputError, TrainingError, ShardError.
+    carried: a column of the shards to keep in the rows. Raises InputError, TrainingError, ShardError.
     """
     test = read_table(config.test, config) if config.test else None
     if config.dev is not None:
@@ -95,6 +94,6 @@ class FinalSet:
 
 
 def inputs_of(config: ScoredConfig) -> dict[str, str]:
-    """Digests of the labelled files, which must not change between an interruption and the resumption."""
+    """Digests of the labelled files, which must not change before a run is resumed."""
     named = {"dev file": config.dev, "test file": config.test}
     return {name: sha256_of(path) for name, path in named.items() if path is not None}

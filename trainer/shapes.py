@@ -1,4 +1,4 @@
-"""How a student whose shape differs from its teacher's begins: token frequencies and fitted projections."""
+"""Initialises a student whose shape differs from its teacher's: token frequencies and fitted projections."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def first_batches(source: WindowSource[Batch], count: int, device: str) -> list[
 def fit_projections(
     projections: Projections, student: Any, teacher: Any, mapping: Sequence[int], batches: Iterable[Batch]
 ) -> None:
-    """Set W_e and every W_h to the least-squares map from the student's first states to the teacher's.
+    """Set W_e and every W_h to the least-squares map from the student's initial hidden states to the teacher's.
 
     A map that is shared by several layers is fitted to all of them. student, teacher: `BertModel` in any precision;
-    the sums are kept in fp64. Training starts at once with the parts of the teacher that the embeddings explain,
-    instead of spending its first steps on them.
+    the sums are kept in fp64. Training then starts with what the embeddings already explain of the teacher, instead of
+    spending its first steps on it.
     """
     maps = [projections.w_e, *projections.w_h(len(mapping))]
     distinct: list[Any] = list(dict.fromkeys(maps))

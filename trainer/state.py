@@ -18,7 +18,7 @@ from trainer.result import RunResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """This process among the training workers, and what it computes with.
+    """This process among the training workers, with its device and precision.
 
     remote: where its checkpoints also go; uri: where the user finds the run, if that is not a folder.
     """
@@ -114,8 +114,8 @@ class Run:
     """A run in progress.
 
     trained: modules with learned weights, by name; the first is the model. inputs: name -> digest of files that must
-    not change between an interruption and the resumption. is_stopping: the workers have agreed to stop after this step.
-    unread: losses of the last steps that are still on the GPU.
+    not change before the run is resumed. is_stopping: the workers have agreed to stop after this step. unread: losses
+    of the last steps that are still on the GPU.
     """
 
     config: LoopConfig

@@ -34,9 +34,9 @@ def make_optimizer(modules: Iterable[nn.Module], recipe: Recipe) -> torch.optim.
 def take_step(run: Run, stage: Stage[BatchT], optimizer: torch.optim.Optimizer, step: Step[BatchT]) -> dict[str, float]:
     """Update the weights; returns the loss terms of the whole batch and their sum, `loss`.
 
-    One worker with a GPU does not wait for it: its losses stay there, `fetch_losses` returns them later, and the result
-    is empty. A batch without anything to predict leaves the weights as they are. Raises TrainingError when the loss is
-    not finite.
+    A single worker with a GPU does not wait for it: its losses stay on the GPU, `fetch_losses` returns them later, and
+    the result is empty. A batch without anything to predict leaves the weights as they are. Raises TrainingError when
+    the loss is not finite.
     """
     worker, state = run.worker, run.state
     lr = stage.recipe.schedule(stage.budget.share(step.position, step.before.tokens))
@@ -68,8 +68,8 @@ def take_step(run: Run, stage: Stage[BatchT], optimizer: torch.optim.Optimizer, 
 def fetch_losses(run: Run) -> float | None:
     """Wait for the GPU, and add the losses that are still there to the state; returns the last one, if there is any.
 
-    Raises TrainingError when a loss is not finite. The steps since it have then been taken with useless weights, so
-    callers fetch before they score or save anything.
+    Raises TrainingError when a loss is not finite. The steps since then have used useless weights, so callers fetch
+    before they score or save anything.
     """
     unread, run.unread = run.unread, []
     last = None
@@ -83,7 +83,7 @@ def fetch_losses(run: Run) -> float | None:
 
 
 def _on_host(values: Sequence[Tensor]) -> list[list[float]]:
-    """The numbers of vectors on one device, in one transfer."""
+    """The values of vectors on one device, copied in one transfer."""
     flat = torch.cat(list(values)).tolist() if values else []
     sizes = [len(one) for one in values]
     return [flat[end - size : end] for size, end in zip(sizes, itertools.accumulate(sizes), strict=True)]
@@ -111,8 +111,8 @@ def _backward(run: Run, stage: Stage[BatchT], part: BatchT) -> tuple[tuple[str, 
 def _sum_over_workers(run: Run, totals: dict[str, float]) -> dict[str, float]:
     """Add up gradients and losses; each worker's are already weighted with its share of the batch.
 
-    A weight without a gradient on any worker keeps none, as with one worker: AdamW leaves it as it is, where a gradient
-    of zero would let it decay.
+    A weight that has no gradient on any worker gets none, as with one worker: AdamW then skips it, whereas a zero
+    gradient would let it decay.
     """
     import torch.distributed as distributed
 

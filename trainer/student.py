@@ -45,8 +45,8 @@ SIZES = {"tinybert4": StudentSize(4, 312, 1200, 12), "tinybert6": StudentSize(6,
 class Student:
     """A student in training.
 
-    model: BertForSequenceClassification; mapping: g(m) of layers 1..M; tokenizer: what the student reads with;
-    vocabulary: the part of the teacher's vocabulary that it reads, None for all of it.
+    model: BertForSequenceClassification; mapping: g(m) of layers 1..M; tokenizer: the student's; vocabulary: the part
+    of the teacher's vocabulary that it keeps, None for all of it.
     """
 
     model: Any
@@ -185,7 +185,7 @@ def load_student(path: str, num_labels: int, dropout: float) -> Any:
 
 
 def set_dropout(student: Any, dropout: float) -> None:
-    """Give all dropouts of a BERT one probability."""
+    """Set the probability of all dropout layers of a BERT."""
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
         setattr(student.config, name, dropout)
     for module in student.modules():
@@ -215,7 +215,7 @@ def principal_directions(table: Tensor, width: int, frequencies: Tensor | None =
 
 
 def _project_embeddings(student: Any, teacher: Any, frequencies: Tensor | None) -> None:
-    """E_S = E_T V, where V are the principal directions of E_T: the best approximation of the teacher's at rank d'."""
+    """E_S = E_T V, V being the principal directions of E_T: the best approximation of the teacher's at rank d'."""
     tables = embedding_tables(teacher)
     table = tables["word_embeddings"]
     width = student.config.hidden_size
@@ -225,7 +225,7 @@ def _project_embeddings(student: Any, teacher: Any, frequencies: Tensor | None) 
     with torch.no_grad():
         for name, source in tables.items():
             getattr(student.embeddings, name).weight.copy_(source @ directions)
-        # The layer norm scales every row, so the lost length of the projected rows does not matter.
+        # The layer norm scales every row, so the lost norm of the projected rows does not matter.
         student.embeddings.word_embeddings.weight[student.config.pad_token_id].zero_()
 
 
@@ -259,7 +259,7 @@ class Projections(nn.Module):
 def make_projections(
     kind: Projection, num_layers: int, student_width: int, teacher_width: int, found: Mapping[str, Tensor]
 ) -> Projections:
-    """The maps that came with a student if they fit, whatever their kind; else new ones of `kind`."""
+    """The maps saved with a student if they fit, whatever their kind; else new ones of `kind`."""
     shapes = {name: tuple(value.shape) for name, value in found.items()}
     kinds: tuple[tuple[Projection, int], ...] = (("shared", 1), ("per-layer", num_layers + 1))
     for fitting, count in kinds:
@@ -275,6 +275,6 @@ def make_projections(
 
 
 def read_projections(folder: Path) -> dict[str, Tensor]:
-    """The maps that general distillation saved with a student; empty where there are none."""
+    """The maps that general distillation saved with a student; empty if there are none."""
     path = folder / PROJECTIONS
     return load_file(path) if path.is_file() else {}

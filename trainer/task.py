@@ -72,7 +72,7 @@ def run_command(config: TaskConfig) -> CommandResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Setting:
-    """What the stages of a run have in common. dev: rows that choose, as the student reads them; test: at the end."""
+    """What the stages of a run share. dev: rows for selection, as the student reads them; test: for final scores."""
 
     config: TaskConfig
     augmented: Augmented

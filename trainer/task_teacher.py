@@ -1,8 +1,8 @@
-"""The teacher of `trainer task`: one whose states and answers the student learns, or one with answers only.
+"""The teacher of `trainer task`: the student learns its hidden states and logits, or its logits only.
 
-States come from a BERT, and from an encoder that computes what BERT computes (`trainer.conversion`) if the student
-reads its tokens. Any other classifier has other tokens or other layers than the student. Its answers come from
-`trainer annotate`; the intermediate stage then learns the states of the embedded encoder, which also taught the
+Hidden states come from a BERT, or from an encoder that can be converted to one (`trainer.conversion`) if the student
+uses its tokens. Any other classifier has other tokens or layers than the student. Its logits come from
+`trainer annotate`; the intermediate stage then learns the hidden states of the embedded encoder, which also taught the
 embedded student. The same holds for answers that came with the data (--teacher-column).
 """
 
@@ -41,11 +41,12 @@ logger = logging.getLogger(__name__)
 class TaskTeacher:
     """What a student learns from.
 
-    states: `BertForSequenceClassification` whose encoder the intermediate stage reads, and whose logits the prediction
-    stage reads unless they were stored; tokenizer: its tokenizer, the student's too. identity, tokenizer_identity:
-    fingerprints of the classifier that answers. converted: whether it is of another kind than `states`, which have its
-    weights. answers: that classifier if it is not `states`; path: its --teacher.
-    given: the column that has the answers, if no classifier gives them; parameters is None then.
+    states: `BertForSequenceClassification` whose hidden states the intermediate stage learns, and whose logits the
+    prediction stage learns unless they were stored; tokenizer: its tokenizer, the student's too. identity,
+    tokenizer_identity: fingerprints of the classifier that gives the logits. converted: whether `states` was converted
+    from a classifier of another architecture and shares its weights. answers: the classifier that gives the logits if
+    it is not `states`; path: its --teacher.
+    given: the column of answers, if there is no classifier; parameters is None then.
     """
 
     states: Any
@@ -61,20 +62,20 @@ class TaskTeacher:
 
     @property
     def learned(self) -> str:
-        """What a run is bound to: where the states came from the embedded encoder before, it cannot continue."""
+        """Identity that a run is bound to: a run begun on the embedded encoder's states cannot resume on these."""
         return f"{self.identity}, its states" if self.converted else self.identity
 
     def input_length(self, requested: int | None, has_pairs: bool) -> tuple[int, int]:
-        """Longest input in tokens of the student, and of the classifier that answers. Raises UsageError, ModelError."""
+        """Longest input in tokens of the student and of the teacher's classifier. Raises UsageError, ModelError."""
         default = sequence_length(None, has_pairs)
         if self.converted:
-            # As `trainer annotate` reads it.
+            # The same limit as in `trainer annotate`.
             default = min(default, int(self.tokenizer.model_max_length))
         own = fitting_length(requested, default, self.states.config, self.tokenizer, self.path)
         return own, own if self.answers is None else self.answers.fitting_length(requested, has_pairs)
 
     def given_logits(self, table: Table) -> Floats | None:
-        """(rows, C) the answers that came with labelled rows, None where they have none. Raises InputError."""
+        """(rows, C) answers that came with labelled rows, None if they have none. Raises InputError."""
         if self.given is None:
             return None
         own = table.cells(self.given.column)
@@ -84,8 +85,8 @@ class TaskTeacher:
     def scores(self, table: Table, max_length: int, device: str, name: str = "teacher_dev") -> dict[str, float] | None:
         """Metric -> value on labelled rows, read with the teacher's own tokenizer, in fp32. name: event in the log.
 
-        max_length: in tokens. None for rows that came without the answers of --teacher-column. Raises InputError for a
-        label outside the task's classes.
+        max_length: in tokens. None for rows without --teacher-column. Raises InputError for a label outside the task's
+        classes.
         """
         if self.given is not None:
             given = self.given_logits(table)
@@ -144,7 +145,7 @@ def load_teacher(config: TaskConfig, augmented: Augmented) -> TaskTeacher:
 
 
 def _given_teacher(config: TaskConfig, augmented: Augmented) -> TaskTeacher:
-    """The answers of --teacher-column, and the embedded encoder for the states."""
+    """The answers of --teacher-column, and the embedded encoder for the hidden states."""
     column, timeout = str(config.teacher_column), config.follow_timeout
     name = carried_name(column)
     first = source_table(augmented, timeout, name, num_shards=1)

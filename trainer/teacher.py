@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supervision:
-    """Cross-entropy on the labels, binary for each of several labels, or mean squared error for regression."""
+    """Cross-entropy on the labels (binary for each in multi-label tasks), or mean squared error for regression."""
 
     model: Any
     spec: TaskSpec

@@ -1,4 +1,4 @@
-"""Whose states a student learns: the teacher's own, or those of the embedded encoder; and a teacher with its states."""
+"""Whose hidden states a student learns, the teacher's or the embedded encoder's; loads a teacher that has them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from trainer.student import check_embedded_vocabulary, parse_size
 from trainer.vocabulary import shared_vocabulary
 
 AUTO = "auto"
-"""The student of `trainer distill` unless one is named: the embedded one, unless its teacher is a BERT."""
+"""The default student of `trainer distill`: the embedded one, unless the teacher is a BERT."""
 
 
 def gives_states(teacher: str, student: str, option: str = "--teacher") -> bool:
-    """Whether a student learns the teacher's states. See `why_no_states`."""
+    """Whether a student learns the teacher's hidden states. See `why_no_states`."""
     return why_no_states(teacher, student, option) is None
 
 
 def why_no_states(teacher: str, student: str, option: str = "--teacher") -> str | None:
-    """Why a student learns the embedded encoder's states, in words; None if it learns its teacher's.
+    """Why a student learns the embedded encoder's hidden states, in words; None if it learns its teacher's.
 
-    student: --student, or AUTO. A BERT always gives its states; if the student does not fit it, that is refused later.
-    Raises ModelError when teacher or student cannot be read, UsageError for a size that cannot be.
+    student: --student, or AUTO. A BERT's hidden states are always used; a student that does not fit them is rejected
+    later. Raises ModelError when teacher or student cannot be read, UsageError for an invalid size.
     """
     settings = read_config(teacher, option)
     if settings.model_type == "bert":
@@ -49,7 +49,7 @@ def why_no_states(teacher: str, student: str, option: str = "--teacher") -> str 
         own = load_tokenizer(student, "--student")
         reads_same = not _fails(lambda: shared_vocabulary(own, tokenizer, student, teacher))
     else:
-        # Refused where the student is made.
+        # Rejected when the student is created.
         return None
     if not reads_same:
         return "the student reads other tokens"
@@ -57,9 +57,9 @@ def why_no_states(teacher: str, student: str, option: str = "--teacher") -> str 
 
 
 def load_with_states(teacher: str, option: str = "--teacher") -> tuple[Any, Any, Any]:
-    """(classifier, the same as a `BertForSequenceClassification`, the tokenizer of it and of its student), in fp32.
+    """(classifier, the same as a `BertForSequenceClassification`, the tokenizer shared with the student), in fp32.
 
-    teacher: one that gives its states. Raises ModelError.
+    teacher: one for which `gives_states` is true. Raises ModelError.
     """
     if is_bert(teacher, option):
         model = load_classifier(teacher, option=option)

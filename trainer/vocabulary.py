@@ -1,8 +1,8 @@
 """Vocabulary pruning: a student that keeps the tokens its data uses, and still reads any text.
 
-The embedding table is most of a small student. A task uses a fraction of it; what the table gives up can go into wider
+The embedding table is most of a small student. A task uses a fraction of it; the parameters saved can go into wider
 layers. All single characters stay, so WordPiece splits a word whose token was dropped into smaller ones. The kept
-tokens are a subset of the teacher's: both read the same tokens, the teacher through a map of ids.
+tokens are a subset of the teacher's: both read the same tokens, the teacher through an id map.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MIN_OCCURRENCES = 2
 
 @dataclass(frozen=True, slots=True)
 class PrunedVocabulary:
-    """`kept` (tokens,) int64: ids in the original vocabulary, rising; the pruned id of a token is its place here."""
+    """`kept` (tokens,) int64: ids in the original vocabulary, ascending; a token's pruned id is its index here."""
 
     kept: Tensor
 
@@ -99,7 +99,7 @@ def choose_tokens(
 
     counts: (vocabulary,) occurrences; wanted: number of tokens, 0 for `auto`: those that occur MIN_OCCURRENCES times,
     as far as MAX_PARAMETERS allows; other_parameters: the student's weights without the word embeddings, which are
-    `hidden` wide. Raises UsageError when `wanted` is too small, ModelError for other tokenizers than WordPiece.
+    `hidden` wide. Raises UsageError when `wanted` is too small, ModelError for tokenizers other than WordPiece.
     """
     tokens = _wordpiece_vocabulary(tokenizer)
     always = {index for token, index in tokens.items() if len(token.removeprefix(PREFIX)) == 1}
@@ -149,7 +149,7 @@ def prune_student(student: Any, pruned: PrunedVocabulary) -> None:
 
 
 def coverage(pruned: PrunedVocabulary, counts: NDArray[np.int64]) -> float:
-    """Share of the data's tokens that are kept whole; the others are read as smaller tokens."""
+    """Share of the data's tokens that are kept whole; the others are split into smaller tokens."""
     total = int(counts.sum())
     return round(float(counts[pruned.kept.numpy()].sum()) / total, 5) if total else math.nan
 

@@ -30,14 +30,14 @@ ConfigT = TypeVar("ConfigT", bound=LoopConfig)
 Work = Callable[[ConfigT, Worker], None]
 
 FIRST = "-first"
-"""The scratch folder of the first of several workers, which may be on the machine of the command, too."""
+"""Suffix of the first worker's scratch folder: that worker may run on the command's own machine."""
 LOCK_SECONDS = 60.0
-"""What the workers of a command that was killed get to end."""
+"""Time that the workers of a killed command get to exit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenRun:
-    """A run that may start. path: its folder on this machine; output: what --output says, where the outcome will be."""
+    """A run ready to start. path: its folder on this machine; output: --output, where the results will be."""
 
     path: Path
     output: str
@@ -51,7 +51,7 @@ class OpenRun:
 
 @contextlib.contextmanager
 def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | None = None) -> Iterator[OpenRun]:
-    """Open the run's folder, once this machine is known to be able to compute as asked. Raises ExpectedError.
+    """Open the run's folder, if this machine has the requested device and precision. Raises ExpectedError.
 
     runtime: options that `config.json` records without checking them.
     """
@@ -73,7 +73,7 @@ def start_run(command: str, config: LoopConfig, runtime: Mapping[str, Any] | Non
 
 
 def run_to_result(work: Work[ConfigT], config: ConfigT, run: OpenRun) -> RunResult:
-    """The result of a run: of this call, or of the one that finished earlier. Raises ExpectedError."""
+    """The result of this call, or of an earlier one that finished. Raises ExpectedError."""
     if read_result(run.path) is None:
         run_workers(work, config.model_copy(update={"output": str(run.path)}), run.remote)
     result = read_result(run.path)
@@ -85,7 +85,7 @@ def run_to_result(work: Work[ConfigT], config: ConfigT, run: OpenRun) -> RunResu
 def run_workers(work: Work[ConfigT], config: ConfigT, remote: RemoteRun | None = None) -> None:
     """Call `work(config, worker)` here, or in each of --workers processes of Ray Train. Raises ExpectedError.
 
-    remote: what publishes the checkpoints and the outcome, where --output is not on this machine.
+    remote: publishes the checkpoints and the results, if --output is not on this machine.
     """
     if config.workers > 1:
         _run_on_ray(work, config, None if remote is None else remote.uri)
@@ -103,7 +103,7 @@ def run_workers(work: Work[ConfigT], config: ConfigT, remote: RemoteRun | None =
 
 
 def _local_worker(config: LoopConfig, rank: int = 0, world: int = 1) -> Worker:
-    """What this machine computes with. Raises UsageError when it cannot compute as asked."""
+    """This machine's worker. Raises UsageError when it lacks the requested device or precision."""
     device = resolve_device(config.device)
     return Worker(device=device, dtype=resolve_dtype(config.dtype, device), rank=rank, world=world)
 
@@ -233,7 +233,7 @@ _LOST_CONNECTION = ("Connection reset by peer", "Connection closed by peer", "Br
 
 
 def _is_death(failure: object) -> bool:
-    """Whether a worker's failure is that its process is gone, however Ray wrapped it."""
+    """Whether a worker failed because its process died, however Ray wrapped the error."""
     from ray.exceptions import RayActorError
 
     return isinstance(failure, RayActorError) or isinstance(

@@ -1,7 +1,7 @@
-"""The store of a teacher's logits over a job's shards: where it is, and what it was made from.
+"""Stored teacher logits for a job's shards: their location and provenance.
 
-`annotations.json` is written before the first shard of logits. Readers and later runs compare it, so logits of another
-job, of the same folder before it was made again, or of another tokenizer are refused instead of being learned.
+`annotations.json` is written before the first shard of logits. Readers and later runs check it, so logits of another
+job, of an earlier job in the same folder, or of another tokenizer are rejected instead of being learned.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def write_facts(store: Store, facts: AnnotationFacts) -> None:
 
 
 def check_facts(store: Store, wanted: AnnotationFacts) -> None:
-    """Compare what is known on both sides. Raises ManifestError naming what differs."""
+    """Compare the facts known on both sides. Raises ManifestError naming the difference."""
     mend = "remove that folder and run `trainer annotate` again"
     if not store.exists(FACTS):
         raise ManifestError(f"{store.uri} does not say what its logits were made from (an earlier version): {mend}")

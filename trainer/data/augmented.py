@@ -32,9 +32,10 @@ JOB = "the augmentation job"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Augmented:
-    """What a job's manifest tells its readers.
+    """The facts in a job's manifest.
 
-    has_pairs: whether rows have two texts; None where the manifest does not say. fingerprint: sha256 of the manifest.
+    has_pairs: whether rows have two texts; None if the manifest does not record it. fingerprint: sha256 of the
+    manifest.
     """
 
     uri: str
@@ -48,7 +49,7 @@ class Augmented:
 
     @property
     def largest_n_a(self) -> int:
-        """The most samples that the job made of a row."""
+        """The largest number of samples that the job made from a row."""
         return self.quotas.largest(self.params.n_a)
 
 
@@ -85,7 +86,7 @@ def _has_pairs(manifest: Manifest) -> bool | None:
 
 
 def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float, writer: str = JOB) -> Commit:
-    """The commit of a shard; waits as long as the output keeps growing. Raises TrainingError when it has stopped.
+    """The commit of a shard; waits as long as the output keeps growing. Raises TrainingError when it stops growing.
 
     writer: what writes the shards, for the message.
     """
@@ -106,11 +107,11 @@ def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float
 def sampled(
     table: pa.Table, augmented: Augmented, n_a: int | None, epoch: int, carried: Sequence[str] = ()
 ) -> pa.Table:
-    """A shard's source rows (n = 0) and their samples of 1 <= n <= `n_a` (default: the job's N_a of the row).
+    """A shard's source rows (n = 0) and their samples 1 <= n <= `n_a` (default: the job's N_a for the row).
 
     Samples are read, or drawn from candidate sets: in epoch 0 those that `--emit samples` would have written, in each
-    later one different ones. Columns: at least source_id, n, text_a, text_b, label, and the `carried` ones of the
-    input, which a sample has from its source row.
+    later epoch new ones. Columns: at least source_id, n, text_a, text_b, label, and the `carried` input columns, which
+    a sample takes from its source row.
     """
     if not augmented.emits_candidates:
         return table if n_a is None else table.filter(pc.less_equal(table["n"], n_a))
@@ -136,7 +137,7 @@ def sampled(
 
 
 def read_candidates(table: pa.Table) -> list[RowCandidates]:
-    """Candidate sets of the rows of a shard of candidates."""
+    """Candidate sets of the rows of a candidate shard."""
     texts = []
     for side in ("a", "b"):
         bases, sites = table[f"base_{side}"].to_pylist(), table[f"sites_{side}"].to_pylist()

@@ -1,7 +1,7 @@
-"""The balance of a teacher's answers: how often it gives each class to the rows themselves, and to all samples (pure).
+"""Class balance of a teacher's predictions: how often it predicts each class on source rows and on all samples (pure).
 
-Replacing words changes what a teacher says more often in one direction: of pairs that it calls paraphrases, many
-samples stop being one, and few of the others become one. A student that learns from all samples learns that shift, too.
+Replacing words shifts a teacher's predictions in one direction: many samples of pairs that it calls paraphrases no
+longer are, and few of the others become one. A student trained on all samples learns that shift, too.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_REPEATS = 10.0
-"""The most that a rare answer is repeated: more would be the same few texts over and over."""
+"""Maximum repeats of a rare class: more would be the same few texts over and over."""
 _SAMPLES, _SOURCES = "answers_to_samples", "answers_to_sources"
 
 Floats = NDArray[np.float64]
 
 
 def answer_counts(logits: NDArray[np.float32], is_source: NDArray[np.bool_]) -> dict[str, float]:
-    """Statistics of a shard: how many samples got each class, the rows among them included, and how many rows did.
+    """Statistics of a shard: samples per predicted class, source rows included, and source rows per predicted class.
 
     logits: (samples, C); is_source: (samples,), True for labelled rows themselves.
     """
@@ -32,7 +32,7 @@ def answer_counts(logits: NDArray[np.float32], is_source: NDArray[np.bool_]) -> 
 
 
 def answer_shares(statistics: Sequence[Mapping[str, float]], num_classes: int) -> tuple[Floats, Floats] | None:
-    """(C,) shares of each class among the answers to rows, and to all samples. None where a shard has no counts."""
+    """(C,) share of each class in the predictions on source rows, and on all samples. None if a shard has no counts."""
     totals = []
     for name in (_SOURCES, _SAMPLES):
         keys = [f"{name}_{number}" for number in range(num_classes)]
@@ -44,12 +44,12 @@ def answer_shares(statistics: Sequence[Mapping[str, float]], num_classes: int) -
 
 
 def balance_weights(sources: Floats, samples: Floats) -> Floats:
-    """(C,) how often a sample with each answer is read, on average, for the answers to have the shares of `sources`."""
+    """(C,) average reads per sample of each predicted class that give the classes the shares of `sources`."""
     return np.minimum(sources / np.maximum(samples, 1e-9), MOST_REPEATS)
 
 
 def balanced_rows(logits: NDArray[np.float32], weights: Floats, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Rows in order, each as often as its answer's weight says: the whole part always, the rest by chance."""
+    """Rows in order, each repeated by its predicted class's weight: the integer part always, the rest at random."""
     wanted = weights[logits.argmax(-1)]
     times = np.floor(wanted).astype(np.int64)
     times += generator.random(len(wanted)) < wanted - times

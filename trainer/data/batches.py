@@ -2,7 +2,7 @@
 
 A *window* is the unit that is prepared at once: its rows are shuffled together, sorted by length in pools, cut into
 batches, and the batches are shuffled. All of it is a function of (examples, seed), so a cursor (epoch, window, batch)
-names a place in training exactly.
+identifies a position in training exactly.
 """
 
 from __future__ import annotations
@@ -119,9 +119,9 @@ class Tokenized:
 class Window:
     """A prepared window: rows in training order; batch b holds rows `batch_offsets[b]:batch_offsets[b + 1]`.
 
-    pieces, labels, keys, logits: as in Tokenized, in any order. rows: where each row of the training order is among
-    them, -1 for rows of other ranks; None where they are in training order. row_lengths: tokens of each row in training
-    order, where `pieces` lacks some. begin, end: passes over the data done before and after this window.
+    pieces, labels, keys, logits: as in Tokenized, in any order. rows: for each row of the training order its index in
+    them, -1 for rows of other ranks; None if they are in training order. row_lengths: tokens of each row in training
+    order, if `pieces` lacks some. begin, end: passes over the data done before and after this window.
     """
 
     pieces: Pieces
@@ -153,7 +153,7 @@ class Window:
         return int(self._lengths(batch).sum())
 
     def only(self, rank: int, world: int, accumulate: int) -> Window:
-        """The same window with the data of one rank's rows alone; the parts of other ranks cannot be made from it."""
+        """The same window with only one rank's data; parts of other ranks cannot be made from it."""
         place = np.arange(self.batch_offsets[-1]) - np.repeat(self.batch_offsets[:-1], np.diff(self.batch_offsets))
         mine = np.flatnonzero(place % (world * accumulate) // accumulate == rank)
         rows = self.rows if self.rows is not None else np.arange(self.batch_offsets[-1])
@@ -252,7 +252,7 @@ class Batch:
             return self
         names = ("input_ids", "token_type_ids", "mask", "labels", "logits")
         tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        # From pinned memory, or the copy would wait for the device.
+        # Pinned memory, so that the copy does not wait for the device.
         return replace(self, **{name: one.pin_memory().to(device, non_blocking=True) for name, one in tensors.items()})
 
 
@@ -291,7 +291,7 @@ def prepare_window(
     end: float,
     pad_id: int,
 ) -> Window:
-    """Order the rows of a window and cut them into batches. The rows stay where they are until a batch is made."""
+    """Order the rows of a window and cut them into batches. Rows are not copied until a batch is made."""
     order, offsets = plan_window(data.pieces.lengths, batch_size, generator)
     return Window(
         pieces=data.pieces,

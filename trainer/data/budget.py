@@ -17,11 +17,11 @@ class Budget(Protocol):
 
     @property
     def num_epochs(self) -> int | None:
-        """Epochs that may be touched; None when only the tokens decide."""
+        """Number of epochs that can be reached; None when only tokens are counted."""
         ...
 
     def share(self, position: float, tokens: int) -> float:
-        """Share of the stage that is done; the learning rate follows it."""
+        """Completed share of the stage; the learning rate schedule follows it."""
         ...
 
     def is_spent(self, position: float, tokens: int) -> bool:
@@ -37,7 +37,7 @@ class Epochs:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that may be touched."""
+        """Number of epochs that can be reached."""
         return math.ceil(self.total)
 
     def share(self, position: float, tokens: int) -> float:

@@ -1,4 +1,4 @@
-"""The lines of a corpus: text files and tables, and which of the lines are kept for evaluation."""
+"""The lines of a corpus, from text files and tables, and which of them are held out for evaluation."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SENTENCE_ENDS = (".", "!", "?")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What batching must know about the tokenizer."""
+    """What batching needs to know about the tokenizer."""
 
     size: int
     cls_id: int
@@ -64,7 +64,7 @@ def read_lines(path: str, encoding: str = "auto", text_column: str | None = None
     """Non-empty lines of a text file or of the texts of a table, stripped. Raises InputError naming file and line.
 
     TSV and CSV are tables if `text_column` is given, else text; JSON, Parquet and Arrow always are, by default with the
-    column `text`. All may be compressed. Bytes that `encoding` cannot read are refused, never replaced.
+    column `text`. All may be compressed. Bytes that `encoding` cannot decode are an error, never replaced.
     """
     try:
         kind = _table_kind(path)
@@ -127,5 +127,5 @@ def _lines_of_table(path: str, encoding: str, text_column: str) -> Iterator[str]
 
 
 def is_held_out(text: str, share: float) -> bool:
-    """Whether a line is kept for evaluation. Decided by hash, so it does not depend on order or machine."""
+    """Whether a line is held out for evaluation. Decided by hash, so it does not depend on order or machine."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") < share * 2.0**64

@@ -1,10 +1,9 @@
 """Corpus files as token ids on local disk: tokenized once, then memory-mapped by every process and in later runs.
 
-So memory does not grow with the corpus, and a resumed run does not tokenize it again. An entry is a folder
-named by a hash of everything that decides its content. It holds a checksum of each of its files, so a damaged one is
-made again. A process that uses an entry holds a lock on it until it ends, and only entries that nobody uses are removed
-to keep the folder within its bound. Nothing fails for the cache's sake: without space or locks, the ids are kept in
-memory.
+Memory use does not grow with the corpus, and a resumed run does not tokenize it again. An entry is a folder
+named by a hash of everything that determines its content. It holds a checksum of each of its files, so a damaged entry
+is rebuilt. A process holds a lock on each entry that it uses until it exits, and only unused entries are evicted to
+keep the folder within its limit. The cache never makes a run fail: without space or locks, the ids are kept in memory.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ CHECK_BYTES = 1 << 24
 class CorpusCache:
     """Tokenizes corpus files into `folder`/corpora, of at most `max_bytes`, or more if the corpora in use need it.
 
-    tokenizer_digest: hash of what the tokenizer does. held_out: share of the lines that are kept apart. encoding,
+    tokenizer_digest: hash of the tokenizer's behaviour. held_out: share of the lines to hold out. encoding,
     text_column: as in `read_lines`.
     """
 
@@ -72,7 +71,7 @@ class CorpusCache:
         )
 
     def get(self, path: str, digest: str) -> tuple[TokenFile, TokenFile]:
-        """Training and held-out lines of a file, whose bytes have this sha256.
+        """Training and held-out lines of a file. digest: sha256 of its bytes.
 
         Raises InputError when it has no training lines, and what `read_lines` raises.
         """
@@ -86,7 +85,7 @@ class CorpusCache:
         return found
 
     def _from_disk(self, path: str, digest: str) -> tuple[TokenFile, TokenFile] | None:
-        """As `get`, memory-mapped; None where that is not possible."""
+        """As `get`, memory-mapped; None if that is not possible."""
         suffixes = [one.lower() for one in PurePosixPath(path).suffixes[-2:]]
         reading = [suffixes, self.held_out, self.encoding, self.text_column]
         key = [VERSION, digest, *reading, self.tokenizer_digest]
@@ -109,9 +108,9 @@ class CorpusCache:
             return None
 
     def _make(self, path: str, entry: Path) -> None:
-        """Write an entry under another name, then give it its own. Raises OSError."""
+        """Write an entry under a temporary name, then rename it. Raises OSError."""
         for left_behind in entry.parent.glob(f"{entry.name}.*.partial"):
-            # By a process that was killed: only one makes an entry.
+            # Left by a killed process: only one process builds an entry at a time.
             shutil.rmtree(left_behind)
         partial = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".partial", dir=entry.parent))
         try:
@@ -136,14 +135,14 @@ class CorpusCache:
                 sink.add([ids for ids, one in zip(encoded, apart, strict=True) if one == is_apart])
 
     def _drop_oldest(self, newest: Path) -> None:
-        """Remove the entries not used for longest until the folder fits its bound, but none that a process uses."""
+        """Evict the least recently used entries until the folder is within its limit, except those in use."""
         entries = [one for one in newest.parent.iterdir() if one.is_dir() and one != newest]
         sizes = {one: _bytes_of(one) for one in [*entries, newest]}
         total = sum(sizes.values())
         for entry in sorted(entries, key=_used_at):
             if total <= self.max_bytes:
                 return
-            # A .partial is used by the process that makes it; if that was killed, it is removed like the others.
+            # A .partial is in use by the process that builds it; if that was killed, it is evicted like the others.
             name = entry.with_name(entry.name.split(".")[0])
             with contextlib.suppress(OSError), _use_lock(name).open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,10 +151,10 @@ class CorpusCache:
 
 
 class _Sink(Protocol):
-    """Where the ids of lines go, in order."""
+    """Receives the ids of lines, in order."""
 
     def add(self, rows: Sequence[Sequence[int]]) -> None:
-        """The next lines."""
+        """Append lines."""
         ...
 
 
@@ -217,7 +216,7 @@ def _use_lock(entry: Path) -> Path:
 
 
 def _is_whole(entry: Path) -> bool:
-    """Whether an entry is there and its files are those that were written."""
+    """Whether an entry exists and its files are intact."""
     try:
         facts = json.loads((entry / FACTS).read_text(encoding="utf-8"))
         for name, (size, checksum) in facts.items():

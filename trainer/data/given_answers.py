@@ -1,9 +1,8 @@
 """A teacher's answers that come with the data, in a column: probabilities, logits, hard labels or numbers (pure).
 
-A cell is a list of one number per class, as a list or as its JSON text, or one value: a class, or a number where the
-task is to predict one. Where a row has several labels, it is a list of one number per label, each a probability of its
-own, or the labels that the teacher gave it. What is not clear is refused, because a student would learn it without a
-complaint.
+A cell is a list of one number per class, as a list or as JSON text, or a single value: a class, or a number for
+regression. For multi-label tasks it is a list of one number per label, each an independent probability, or the labels
+that the teacher predicted. Anything ambiguous is rejected, because a student would learn it silently.
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ Floats = NDArray[np.float32]
 Where = Callable[[int], str]
 
 LEAST_PROBABILITY = 1e-6
-"""What a probability of 0 counts as: logits are finite."""
+"""Replaces a probability of 0, to keep logits finite."""
 ROUNDING = 0.02
-"""How far probabilities may be from a sum of 1: those with two decimals are."""
+"""Allowed deviation of the sum of probabilities from 1, as after rounding to two decimals."""
 MIXED_SHARE = 0.1
 """Share of rows of logits that may look like probabilities by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GivenAnswers:
-    """A column of answers. labels: the classes in the order of the numbers, None for a number to predict.
+    """A column of answers. labels: the classes in the order of the numbers, None for regression.
 
-    form: what the cells are, known by now: probabilities, logits, labels or number. multi_label: a row has any number
-    of the classes; separator: what is between them in a text that names several.
+    form: the detected format of the cells: probabilities, logits, labels or number. multi_label: a row has any number
+    of classes; separator: between them in a text that names several.
     """
 
     column: str
@@ -50,10 +49,10 @@ class GivenAnswers:
     separator: str = ","
 
     def logits(self, cells: Sequence[Any], where: Where) -> Floats:
-        """(rows, C) float32: logits whose softmax are the probabilities; 1 for a hard label; the number itself.
+        """(rows, C) float32: logits whose softmax gives the probabilities; 1 for a hard label; the number itself.
 
-        Where a row has several labels, their sigmoid are the probabilities. where: names a row by its place, for
-        messages. Raises InputError for the first cell that does not fit.
+        For multi-label tasks, their sigmoid gives the probabilities. where: row index -> name for messages. Raises
+        InputError for the first invalid cell.
         """
         read = {"number": self._number, "labels": self._one_hot}.get(self.form, self._vector)
         values = np.asarray([read(cell, where, place) for place, cell in enumerate(cells)], np.float64)
@@ -66,7 +65,7 @@ class GivenAnswers:
         return values.astype(np.float32)
 
     def identity(self) -> str:
-        """What decides the logits of a cell, as text."""
+        """Everything that determines the logits of a cell, as text."""
         several = ["several labels", self.separator] if self.multi_label else []
         return json.dumps(["given answers", self.column, self.form, self.labels, *several])
 
@@ -135,14 +134,14 @@ class GivenAnswers:
 
 
 def carried_name(column: str) -> str:
-    """What a column of the input is called where the augmentation job has copied it."""
+    """Name of an input column in the shards that the augmentation job copied it to."""
     return f"{column}_input" if column in RESERVED else column
 
 
 def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
-    """What a column holds: probabilities if all rows sum to 1, else logits; labels if the cells are not lists.
+    """Detect a column's format: probabilities if all rows sum to 1, else logits; labels if the cells are not lists.
 
-    Raises InputError naming the row that does not fit the others: a mixture, or numbers between 0 and 1 that are
+    Raises InputError naming the row that does not match the others: mixed formats, or numbers between 0 and 1 that are
     neither.
     """
     mend = f"mend the column {column}, or say what it holds with --teacher-form"
@@ -173,9 +172,9 @@ def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
 
 
 def form_of_sets(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
-    """The same where a row has several labels: lists of numbers are probabilities if all are from 0 to 1.
+    """As `form_of` for multi-label tasks: lists of numbers are probabilities if all are from 0 to 1.
 
-    Raises InputError naming the row that does not fit the others.
+    Raises InputError naming the row that does not match the others.
     """
     found = [_as_list(cell) for cell in cells]
     vectors = [one is not None and bool(one) and all(_is_plain_number(number) for number in one) for one in found]
@@ -201,7 +200,7 @@ def form_of_sets(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
 
 
 def _as_list(cell: Any) -> list[Any] | None:
-    """A list, or what its JSON text holds; None for any other value."""
+    """A list, or the list in a JSON text; None for any other value."""
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
             cell = json.loads(cell)
@@ -215,7 +214,7 @@ def _is_plain_number(value: Any) -> bool:
 
 
 def _numbers(cell: Any, where: Where, place: int, column: str) -> list[float] | None:
-    """The numbers of a list, or of its JSON text; None for a single value. Raises InputError where there is neither."""
+    """The numbers of a list, or of its JSON text; None for a single value. Raises InputError for anything else."""
     _check_is_there(cell, where, place, column)
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:

@@ -1,7 +1,7 @@
 """Prepares windows ahead of the model, keeps them in order, and measures how long the model waited.
 
-Windows are pure functions of their number, so one process or four give the same batches. The processes are those of
-torch's DataLoader, which prefetches and delivers in order.
+Windows are pure functions of their number, so the batches do not depend on the number of processes. These are the
+workers of torch's DataLoader, which prefetches and delivers in order.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step(Generic[BatchT]):
-    """One whole batch, in this rank's parts. `position`: passes done before it; `after`: the cursor behind it."""
+    """One whole batch, in this rank's parts. `position`: passes done before it; `after`: the cursor after it."""
 
     parts: list[BatchT]
     num_rows: int
@@ -57,8 +57,9 @@ class Step(Generic[BatchT]):
 class Loader(Generic[BatchT]):
     """The steps of a stage from a cursor on.
 
-    num_processes: 0 prepares windows between the steps. A batch is split over `world` ranks and `accumulate` parts of
-    each. wait_seconds: time the model has waited for data since the first step, whose own wait is kept apart.
+    num_processes: with 0, windows are prepared between steps. A batch is split over `world` ranks and `accumulate`
+    parts of each. wait_seconds: time the model has waited for data since the first step, whose own wait is counted
+    separately.
     """
 
     source: WindowSource[BatchT]
@@ -70,13 +71,13 @@ class Loader(Generic[BatchT]):
     wait_seconds: float = 0.0
 
     def steps(self, cursor: Cursor) -> Iterator[Step[BatchT]]:
-        """Steps until the budget is spent. Raises what preparing a window raised."""
+        """Steps until the budget is spent. Re-raises errors from preparing a window."""
         places, prefetched = itertools.tee(self._places(cursor))
         windows = iter(self._windows(prefetched))
         is_first = True
         while True:
             began = time.monotonic()
-            # DataLoader takes places ahead of time; `tee` keeps them for the line after.
+            # DataLoader consumes places ahead of time; `tee` keeps them for `next(places)`.
             window = next(windows, None)
             if window is None:
                 return
@@ -145,7 +146,7 @@ class Loader(Generic[BatchT]):
 
 
 class _Windows(Dataset[Any]):
-    """Windows by (epoch, window), with the rows of one rank alone where they are sent to another process.
+    """Windows by (epoch, window), with only one rank's rows if they are sent to another process.
 
     A failure is returned as a value: DataLoader would raise it as another type, with a traceback as its message.
     """
@@ -163,7 +164,7 @@ class _Windows(Dataset[Any]):
 
 
 def _end_with_parent(_worker: int) -> None:
-    """End this loader process soon after its parent, however that ended.
+    """Exit soon after the parent process ends, however it ended.
 
     DataLoader's own watchdog is not enough: after a SIGKILL of the parent, a process with an undelivered window waits
     forever for a reader of its queue.

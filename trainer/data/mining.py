@@ -1,7 +1,7 @@
-"""More pairs of texts than a task has: first texts with second texts of other rows that share rare tokens (pure).
+"""More text pairs for a pair task: first texts with second texts of other rows that share rare tokens (pure).
 
 A pair task with few rows shows a student few of the ways in which two texts can relate. Its texts form many more pairs,
-and those about the same thing are the ones worth a teacher's answer.
+and those about the same subject are worth a teacher's prediction.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _CHUNK_ROWS = 256
 def mine_pairs(
     texts_a: Sequence[str], texts_b: Sequence[str], tokens_a: Ids, tokens_b: Ids, per_text: int
 ) -> NDArray[np.int64]:
-    """(pairs, 2): row of the first text and row of the second, of pairs of texts that no row has.
+    """(pairs, 2): row of the first text and row of the second, for pairs of texts that no row has.
 
-    Each distinct first text gets up to `per_text` second texts, those most similar to it: the cosine of their tokens,
-    each counted once and weighted by its inverse document frequency. tokens_a, tokens_b: ids of each text's tokens.
-    Equal pairs of texts are listed once, and a second text without a common token never.
+    Each distinct first text gets up to `per_text` second texts, those most similar to it by the cosine of their tokens,
+    each counted once and weighted by its inverse document frequency. tokens_a, tokens_b: token ids of each text.
+    Duplicate pairs of texts are listed once; a second text without a common token is never used.
     """
     from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import TfidfTransformer
@@ -41,7 +41,7 @@ def mine_pairs(
     weighted = TfidfTransformer().fit_transform(counts)
     first, second = weighted[: len(texts_a)], weighted[len(texts_a) :].T.tocsr()
     known = set(zip(texts_a, texts_b, strict=True))
-    # Of each distinct text, its first row.
+    # The first row of each distinct text.
     rows_a, rows_b = (
         sorted({text: row for row, text in reversed(list(enumerate(of)))}.values()) for of in (texts_a, texts_b)
     )
@@ -55,7 +55,7 @@ def mine_pairs(
 
 
 def shuffled(count: int, seed: int) -> NDArray[np.int64]:
-    """(count,) a random order of mined pairs."""
+    """(count,) random order for mined pairs."""
     return mined_order(seed).permutation(count)
 
 
@@ -68,7 +68,7 @@ def _best(
     known: set[tuple[str, str]],
     per_text: int,
 ) -> list[tuple[int, int]]:
-    """The new pairs of one first text. similarity: (len(rows_b),) of the distinct second texts."""
+    """The new pairs of one first text. similarity: (len(rows_b),) to the distinct second texts."""
     found: list[tuple[int, int]] = []
     for place in np.argsort(-similarity, kind="stable"):
         if similarity[place] <= 0 or len(found) == per_text:

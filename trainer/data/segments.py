@@ -1,7 +1,7 @@
 """Single segments and pairs of segments from plain text, half of each, for general distillation.
 
-A student that later compares two texts must see two texts while it learns from the un-tuned teacher. Blocks of lines
-alternate between the two forms from epoch to epoch, so every text is read once an epoch and in both forms over two
+A student that later compares two texts must see two texts while it learns from the pre-trained teacher. Blocks of lines
+alternate between the two forms from epoch to epoch, so every text is read once per epoch and in both forms over two
 epochs. A pair holds neighbouring segments, or two segments that share a rare token; segments that share none are paired
 at random. The plan of an epoch is a pure function of (files, weights, seed, epoch).
 """
@@ -20,14 +20,14 @@ from trainer.data.corpus import Vocabulary
 from trainer.data.token_file import TokenFile, num_parts_of
 
 WINDOW_BATCHES = 64
-"""Batches that are prepared at once, and whose rows are sorted by length together."""
+"""Batches that are prepared at once; their rows are sorted by length together."""
 BLOCK_LINES = 8
 """Lines that take the same form, so that neighbouring segments of short lines are neighbours in the text."""
 SINGLE_LIMITS = (0.25, 0.5, 1.0, 1.0)
 PAIR_LIMITS = (0.15, 0.3, 0.5)
 """Shares of the longest sequence that one segment may fill; one is drawn for each line."""
 WIDTH_MULTIPLE = 8
-"""Few batch shapes: oneDNN compiles a product for each."""
+"""Keeps the number of batch shapes small: oneDNN compiles a kernel for each."""
 SINGLE, NEIGHBOURS, SHARED = 0, 1, 2
 
 Ints = NDArray[np.int64]
@@ -116,7 +116,7 @@ class SegmentSource:
         return Pieces(np.concatenate(ids), np.concatenate(types), offsets)
 
     def plan(self, epoch: int) -> Plan:
-        """The plan of an epoch; the last one is kept."""
+        """The plan of an epoch; the last one is cached."""
         if self._plan is None or self._plan[0] != epoch:
             self._plan = (epoch, plan_epoch(self, epoch))
         return self._plan[1]
@@ -176,7 +176,7 @@ def pair_by_shared_token(file: TokenFile, segments: Ints, generator: np.random.G
 def _draw_forms(source: SegmentSource, lines: tuple[int, int], passage: int, num_lines: int) -> Ints:
     """SINGLE, NEIGHBOURS or SHARED for each line. A block that is single in one passage is paired in the next.
 
-    lines: which they are, a file and a part of it.
+    lines: the file and the part of it that they are from.
     """
     number, part = lines
     of_part = [part] if part else []

@@ -1,7 +1,7 @@
-"""A validation part cut from labelled rows: the same texts wherever, and in whatever order, the rows are read (pure).
+"""A validation split of labelled rows: the same texts wherever, and in whatever order, the rows are read (pure).
 
-A text goes to one side by a hash of its words, so the part does not depend on row order, seed or machine: the teacher
-that is trained on a file and the student that is trained on the samples of the same file keep the same rows apart.
+A text is assigned by a hash of its words, so the split does not depend on row order, seed or machine: a teacher trained
+on a file and a student trained on its samples hold out the same rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shared.errors import InputError
 
 MAX_VALIDATION_ROWS = 4000
-"""A larger part would cost evaluation time and hardly sharpen the choice: accuracy is within 0.8 points at 4,000."""
+"""More rows cost evaluation time and hardly improve checkpoint selection: accuracy is within 0.8 points at 4,000."""
 
 
 def validation_part(
@@ -27,12 +27,12 @@ def validation_part(
     maximum: int = MAX_VALIDATION_ROWS,
     where: str = "the training data",
 ) -> NDArray[np.bool_]:
-    """(rows,) bool, True for the rows to validate on; the others are left to train on.
+    """(rows,) bool, True for validation rows; the others are for training.
 
     About `share` of the rows and at most `maximum`, but at least one text. Rows whose texts have the same words, case
-    and white space aside, are on the same side. labels: (rows,) class indices: each class then gives its share, and a
-    class of a single text stays in training; None for numbers to predict or several labels a row. where: the rows'
-    origin, for messages. Raises InputError when nothing would be left to train on or to validate on.
+    and white space aside, are on the same side. labels: (rows,) class indices: each class then contributes its share,
+    and a class with a single text stays in training; None for regression or multi-label tasks. where: the rows' origin,
+    for messages. Raises InputError when either side would be empty.
     """
     group_hash, group_of = np.unique(text_hashes(texts_a, texts_b), return_inverse=True)
     sizes = np.bincount(group_of, minlength=len(group_hash))
@@ -57,7 +57,7 @@ def validation_part(
 
 
 def text_hashes(texts_a: Sequence[str], texts_b: Sequence[str] | None) -> NDArray[np.uint64]:
-    """(rows,) a number for the words of each row; equal for texts that differ by case or white space only."""
+    """(rows,) hash of the words of each row; equal for texts that differ only in case or white space."""
     pairs = zip(texts_a, texts_b if texts_b is not None else [""] * len(texts_a), strict=True)
     digests = b"".join(
         hashlib.sha256(f"{_plain(first)}\n{_plain(second)}".encode("utf-8", "surrogatepass")).digest()[:8]
@@ -67,7 +67,7 @@ def text_hashes(texts_a: Sequence[str], texts_b: Sequence[str] | None) -> NDArra
 
 
 def _lowest(hashes: NDArray[np.uint64], sizes: NDArray[np.int64], quota: float) -> NDArray[np.int64]:
-    """Places of the lowest hashes whose rows come nearest to `quota` without exceeding it; at least one, never all."""
+    """Indices of the lowest hashes whose rows come nearest to `quota` without exceeding it; at least one, never all."""
     order = np.argsort(hashes)
     count = int(np.searchsorted(np.cumsum(sizes[order]), quota + 1e-9, side="right"))
     chosen: NDArray[np.int64] = order[: min(max(count, 1), len(order) - 1)]

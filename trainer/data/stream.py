@@ -34,12 +34,12 @@ Floats = NDArray[np.float32]
 class ShardStream:
     """Windows of an augmentation job's shards. Picklable: loader processes reopen the store.
 
-    n_a: samples per source row (default: the job's). annotations: what the teacher's logits must have been made from,
-    if batches carry them; balances: repeat and leave out samples, so that their answers have the shares that the rows'
-    own have; answers: the column of the shards that has the answers instead. has_pairs: whether rows have two texts, as
-    in the dev file; None accepts both. held_out: rising source ids of rows that are left out together with their
-    samples. cache: where tokenized shards are kept, under tokenizer_digest among others. rank, world: this worker among
-    those that may share the cache.
+    n_a: samples per source row (default: the job's). annotations: required provenance of the teacher's logits, if
+    batches carry them; balances: repeat and leave out samples so that the teacher's predictions have the class shares
+    of those on source rows; answers: the column of the shards that has the answers instead. has_pairs: whether rows
+    have two texts, as in the dev file; None accepts both. held_out: ascending source ids of rows that are left out
+    together with their samples. cache: of tokenized shards, with tokenizer_digest as part of the key. rank, world: this
+    worker among those that may share the cache.
     """
 
     augmented: Augmented
@@ -89,7 +89,7 @@ class ShardStream:
         )
 
     def _tokenized(self, shards: Sequence[int], epoch: int) -> list[Tokenized]:
-        """The shards of a window. Ranks begin at different ones, so those with a common cache share the work."""
+        """The shards of a window. Ranks start at different shards, so that those with a common cache share the work."""
         begin = self.rank * len(shards) // self.world
         found = {shard: self._shard(shard, epoch) for shard in [*shards[begin:], *shards[:begin]]}
         return [found[shard] for shard in shards]
@@ -142,7 +142,7 @@ class ShardStream:
         )
 
     def _answer_column(self, table: pa.Table, where: str) -> str:
-        """What the shards call --teacher-column."""
+        """The name of --teacher-column in the shards."""
         assert self.answers is not None
         name = carried_name(self.answers.column)
         if name not in table.column_names:
@@ -153,7 +153,7 @@ class ShardStream:
         return name
 
     def _given(self, table: pa.Table, where: str) -> Floats | None:
-        """(rows, C) the answers that came with the data: a sample has those of its source row."""
+        """(rows, C) answers that came with the data; a sample takes those of its source row."""
         if self.answers is None:
             return None
         ids = table["source_id"].to_pylist()

@@ -1,4 +1,4 @@
-"""What a training command must know about its task: texts, labels, length and metrics, for GLUE or own data."""
+"""What a training command needs to know about its task: texts, labels, length and metrics, for GLUE or own data."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ MULTI_LABEL_METRICS = ("f1_micro", "f1_macro", "exact_match")
 class TaskSpec:
     """labels: names of the classes in the order of the logits, or None for regression.
 
-    metrics: names; the first one selects the best checkpoint. multi_label: a row has any number of the classes, and
-    each logit answers for itself (sigmoid).
+    metrics: names; the first one selects the best checkpoint. multi_label: a row has any number of classes, and each
+    logit is independent (sigmoid).
     """
 
     name: str
@@ -52,7 +52,7 @@ class TaskSpec:
 
     @property
     def problem_type(self) -> str:
-        """What transformers calls the task in a model's configuration."""
+        """transformers' name for the task in a model's configuration."""
         if self.labels is None:
             return "regression"
         return MULTI_LABEL if self.multi_label else "single_label_classification"
@@ -60,7 +60,7 @@ class TaskSpec:
     def encode_labels(self, labels: Sequence[object], where: Callable[[int], str]) -> NDArray[np.float32]:
         """(rows,) float32 as in `encode_label`; (rows, C) float32 of 0 and 1 for several labels, NaN for None.
 
-        where: names a row by its place, for messages. Raises InputError.
+        where: row index -> name for messages. Raises InputError.
         """
         if not self.multi_label:
             code: dict[Any, float] = {}
@@ -107,7 +107,7 @@ class TaskSpec:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Usable rows of a labelled file. label_names: those of the file's label columns, if each label has one.
+    """Usable rows of a labelled file. label_names: names of the label columns, if each label has its own.
 
     rest_fields: names and types of the cells in `SourceRow.rest`.
     """
@@ -128,11 +128,11 @@ class Table:
         return any(isinstance(row.label, list) for row in self.rows)
 
     def where(self, place: int) -> str:
-        """A row by its place in `rows`, for messages."""
+        """Name of a row, by its index in `rows`, for messages."""
         return f"{self.path} row {self.rows[place].source_id}"
 
     def cells(self, name: str) -> list[Any] | None:
-        """The values of a column without a role; None where there is no such column."""
+        """The values of a column without a role; None if there is no such column."""
         for place, one in enumerate(self.rest_fields):
             if one.name == name:
                 values: list[Any] = to_array([row.rest[place] for row in self.rows], one.type).to_pylist()
@@ -151,7 +151,7 @@ class Table:
 
 
 def usable_rows(source: Source, path: str) -> tuple[list[SourceRow], list[QuarantinedRow]]:
-    """All rows of a labelled file, and those set aside. Raises InputError when most of them cannot be used."""
+    """The usable rows of a labelled file, and those set aside. Raises InputError when most rows are unusable."""
     rows: list[SourceRow] = []
     refused: list[QuarantinedRow] = []
     for item in source.rows():
@@ -169,7 +169,7 @@ def usable_rows(source: Source, path: str) -> tuple[list[SourceRow], list[Quaran
 
 
 def read_table(path: str, config: TableConfig) -> Table:
-    """Read a labelled file. Rows that cannot be used are left out and counted in a warning. Raises InputError."""
+    """Read a labelled file. Unusable rows are left out and counted in a warning. Raises InputError."""
     source = open_source(from_config(config, input=(path,)))
     if not source.columns.has_label and config.task:
         raise InputError(f"{path} has no labels: it has the layout of {config.task}'s test files. Give a labelled file")
@@ -221,9 +221,9 @@ def given_spec(
     is_number: bool,
     label_names: Sequence[str] = (),
 ) -> TaskSpec:
-    """The spec of data whose answers are in --teacher-column: its classes in the order of the numbers there.
+    """The spec of data whose answers are in --teacher-column: its classes are in the order of the numbers there.
 
-    labels: those of the rows of `path`; label_names: as in `own_spec`. is_number: the task is to predict one. Raises
+    labels: of the rows of `path`; label_names: as in `own_spec`. is_number: whether the task is regression. Raises
     InputError, UsageError.
     """
     task = getattr(config, "task", None)
@@ -260,10 +260,10 @@ def _multi_label_spec(labels: Sequence[object], path: str, label_names: Sequence
 
 
 def _in_order(names: Iterable[str]) -> list[str]:
-    """Sorted, numbers by their value."""
+    """Sorted; numbers by value."""
     return sorted(names, key=lambda name: (len(name), name) if name.isdigit() else (99, name))
 
 
 def sequence_length(requested: int | None, has_pairs: bool) -> int:
-    """--max-length, or the reference's: 64 tokens for single texts, 128 for pairs."""
+    """--max-length, or the reference implementation's: 64 tokens for single texts, 128 for pairs."""
     return requested or (PAIR_LENGTH if has_pairs else SINGLE_LENGTH)

@@ -1,6 +1,6 @@
 """Training sequences and batches from plain text, for general distillation and masked-LM training (pure).
 
-A sequence is a run of whole sentences of one line, as long as a drawn limit allows: the model must handle single short
+A sequence is a run of whole sentences of one line, up to a randomly drawn length: the model must handle single short
 sentences as well as passages. Batches hold sequences of nearly equal length under a token budget, so that there is
 almost no padding, and sequences are never concatenated.
 """
@@ -95,7 +95,7 @@ class TextSource:
         )
 
     def plan(self, epoch: int) -> EpochPlan:
-        """The plan of an epoch; the last one is kept."""
+        """The plan of an epoch; the last one is cached."""
         if self._plan is None or self._plan[0] != epoch:
             self._plan = None
             self._plan = (epoch, self._make_plan(epoch))

@@ -1,9 +1,9 @@
 """Tokenized shards on local disk: made once, then memory-mapped in later epochs, by other ranks and in other runs.
 
-An entry is one Arrow file, named by a hash of everything that decides its content. It holds a checksum, so a damaged
-one is made again. A lock per entry lets one process make it while the others wait: ranks of one machine that start at
-different shards of a window share the work. The folder stays within a bound; the entries not used for longest go first.
-Nothing fails for the cache's sake: without space or locks, shards are tokenized as if there were none.
+An entry is one Arrow file, named by a hash of everything that determines its content. It holds a checksum, so a damaged
+entry is rebuilt. A lock per entry lets one process build it while the others wait: ranks on one machine that start at
+different shards of a window share the work. The folder has a size limit; the least recently used entries are evicted
+first. The cache never makes a run fail: without space or locks, shards are tokenized without it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class TokenCache:
     is_broken: bool = False
 
     def get(self, key: Sequence[object], make: Callable[[], Tokenized]) -> Tokenized:
-        """The entry of a key; makes it where there is none. key: everything that decides its content, JSON-ready."""
+        """The entry of a key, built if missing. key: everything that determines its content, JSON-serialisable."""
         if self.is_broken or not self.max_bytes:
             return make()
         digest = hashlib.sha256(json.dumps([VERSION, *key]).encode()).hexdigest()
@@ -68,13 +68,13 @@ class TokenCache:
 
     @contextlib.contextmanager
     def _lock(self, path: Path) -> Iterator[None]:
-        """Only one process makes an entry. The lock ends with its process, however that ends."""
+        """Lets only one process build an entry. The lock is released when its process ends, however it ends."""
         with contextlib.ExitStack() as stack:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context(path.with_suffix(".lock").open("ab"))
                 fcntl.flock(file, fcntl.LOCK_EX)
-                # Removed while it is held: who waits for it then finds the entry, or makes it once more.
+                # Removed while held: a waiting process then finds the entry, or builds it again.
                 stack.callback(path.with_suffix(".lock").unlink, missing_ok=True)
             except OSError as error:
                 self._give_up(error)
@@ -94,7 +94,7 @@ class TokenCache:
             self._give_up(error)
 
     def _drop_oldest(self) -> None:
-        """Remove the entries not used for longest until the folder fits its bound. Others may do so at once."""
+        """Evict the least recently used entries until the folder is within its limit. Others may do so concurrently."""
         entries = []
         for one in os.scandir(self.folder):
             with contextlib.suppress(FileNotFoundError):
@@ -135,7 +135,7 @@ def write_entry(path: str, entry: Tokenized) -> None:
 
 
 def read_entry(path: Path) -> Tokenized | None:
-    """A memory-mapped entry; None when there is none, or when it is damaged."""
+    """A memory-mapped entry; None if it is missing or damaged."""
     try:
         content = pa.memory_map(str(path)).read_buffer()
     except FileNotFoundError:
@@ -144,7 +144,7 @@ def read_entry(path: Path) -> Tokenized | None:
         _report_damage(path)
         return None
     size = content.size - CHECKSUM_BYTES
-    # Before Arrow reads it: wrong bytes in the right place would end the process.
+    # Checked before Arrow reads it, because corrupt bytes can crash the process.
     if size <= 0 or content.slice(size).to_pybytes() != _checksum(content.slice(0, size)):
         _report_damage(path)
         return None

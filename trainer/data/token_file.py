@@ -1,4 +1,4 @@
-"""Token ids of a corpus file, in memory or memory-mapped; and the parts that a corpus too large to plan at once has."""
+"""Token ids of a corpus file, in memory or memory-mapped; and the parts of a corpus too large to plan at once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TokenFile:
         return len(self.offsets) - 1
 
     def part(self, index: int, num_parts: int) -> tuple[TokenFile, int]:
-        """The lines of one of `num_parts` parts of about equally many tokens, and the place of its first token."""
+        """The lines of one of `num_parts` parts with about equally many tokens, and the offset of its first token."""
         total = int(self.offsets[-1])
         marks = [total * one // num_parts for one in (index, index + 1)]
         first, last = np.searchsorted(self.offsets, marks).tolist()
@@ -66,12 +66,12 @@ def map_tokens(path: str) -> TokenFile:
 
 def _mapped(path: str, dtype: Any) -> NDArray[Any]:
     if not Path(path).stat().st_size:
-        # Nothing cannot be mapped.
+        # An empty file cannot be mapped.
         return np.zeros(0, dtype)
-    # A plain array: every slice of a np.memmap would be one, too, which costs more than small slices themselves.
+    # A plain array: slices of a np.memmap are np.memmaps, which cost more than the small slices themselves.
     return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
 def num_parts_of(tokens: float) -> int:
-    """Parts of at most PART_TOKENS tokens or so, of a weighted corpus of this many."""
+    """Number of parts of about PART_TOKENS tokens or fewer, for a weighted corpus of `tokens` tokens."""
     return max(-(-int(tokens) // PART_TOKENS), 1)

@@ -1,4 +1,4 @@
-"""Labelled rows, from a file or from the source rows of a job, and the validation part that is cut from them."""
+"""Labelled rows, from a file or from the source rows of a job, and the validation split cut from them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def cut(table: Table, spec: TaskSpec, share: float) -> tuple[Table, Table]:
-    """The rows to train on, and the validation part. Raises InputError when there are too few rows."""
+    """Training rows and validation split. Raises InputError when there are too few rows."""
     examples = table.examples(spec)
     classes = examples.labels if spec.labels is not None and examples.labels.ndim == 1 else None
     part = validation_part(examples.texts_a, examples.texts_b, classes, share=share, where=table.path)

@@ -34,7 +34,7 @@ class Agreement:
     """How close a quantised file comes to PyTorch.
 
     same_class: share of rows with the same class, or the same labels where a row has several; None for regression.
-    `inputs` says where the rows are from.
+    `inputs`: the origin of the rows.
     """
 
     rows: int

@@ -2,7 +2,7 @@
 
 Both formats take batches and lengths of any size (dynamic axes). `int8` keeps the weights of the matrix products and of
 the embeddings as 8-bit integers and quantises activations at run time (onnxruntime's dynamic quantisation). Its logits
-differ, so it is judged by how often it predicts the same class. A file appears only if its check has passed.
+differ, so it is checked by how often it predicts the same class. A file appears only if its check has passed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trainer.positions import longest_input
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportFacts:
-    """What the JSON file next to the model records. The last two exist only for int8.
+    """Contents of the JSON file next to the model. The last two exist only for int8.
 
     problem_type: what a logit means, as in the model's config.json.
     """
@@ -53,7 +53,7 @@ class ExportFacts:
     agreement: Agreement | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-ready; facts that do not exist are left out."""
+        """JSON-ready; unset facts are left out."""
         return asdict(self, dict_factory=lambda items: {name: value for name, value in items if value is not None})
 
 

@@ -95,7 +95,7 @@ def session_logits(session: Any, arrays: Arrays) -> Floats:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """The exporter warns of packages and names that do not matter here; its errors are raised, not logged."""
+    """Silence the exporter's irrelevant warnings on packages and names; its errors are raised, not logged."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir", "root")]
     before = [one.level for one in loggers]
     for one in loggers:

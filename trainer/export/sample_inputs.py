@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import InputError, UsageError
+from shared.inputs.dialect import text_encoding
 from shared.inputs.options import from_config
 from shared.inputs.rows import SourceRow
 from shared.inputs.sources import open_source
 from shared.inputs.table_files import SUFFIXES
+from shared.storage.foreign_files import START_BYTES
 from trainer.export.config import TextsConfig
 
 LINE_FILES = {".txt": open, ".gz": gzip.open, ".xz": lzma.open}
@@ -37,7 +39,7 @@ def read_texts(config: TextsConfig, limit: int) -> Texts:
     if config.data is None:
         raise UsageError("no texts: name a file with --data")
     if Path(config.data).suffix in LINE_FILES and not config.data.lower().endswith(SUFFIXES):
-        texts: Texts = [(line, None) for line in _lines(config.data, limit)]
+        texts: Texts = [(line, None) for line in _lines(config.data, config.encoding, limit)]
     else:
         if config.task is None and not config.text_column:
             raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or give --task")
@@ -48,16 +50,24 @@ def read_texts(config: TextsConfig, limit: int) -> Texts:
     return texts
 
 
-def _lines(path: str, limit: int) -> list[str]:
+def _lines(path: str, encoding: str, limit: int) -> list[str]:
+    """The first lines with text. Raises InputError, UsageError."""
     opener: Any = LINE_FILES[Path(path).suffix]
     lines: list[str] = []
+    codec = encoding
     try:
-        with opener(path, "rt", encoding="utf-8", errors="replace", newline="\n") as file:
+        with opener(path, "rb") as file:
+            codec = text_encoding(path, file.read(START_BYTES), encoding)
+        with opener(path, "rt", encoding=codec, newline="\n") as file:
             for line in file:
                 if text := str(line).strip():
                     lines.append(text)
                 if len(lines) == limit:
                     break
+    except UnicodeError as error:
+        raise InputError(
+            f"--data {path}: it is not {codec.removesuffix('-sig')} throughout; name its encoding with --encoding"
+        ) from error
     except (OSError, lzma.LZMAError, EOFError) as error:
         raise InputError(f"--data {path}: {getattr(error, 'strerror', None) or error}") from error
     return lines
@@ -95,7 +105,7 @@ def random_rows(tokenizer: Any, count: int, shortest: int, longest: int, seed: i
 
 
 def pad_rows(rows: Sequence[EncodedRow], tokenizer: Any) -> dict[str, NDArray[np.int64]]:
-    """`input_ids`, `attention_mask` and, where the model takes them, `token_type_ids`, each (rows, longest) int64."""
+    """`input_ids`, `attention_mask` and, if the model takes them, `token_type_ids`, each (rows, longest) int64."""
     width = max(len(row.ids) for row in rows)
     shape = (len(rows), width)
     arrays = {

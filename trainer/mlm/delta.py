@@ -18,7 +18,7 @@ from trainer.mlm.model import TrainableMaskedLM
 def start_from_delta(model: TrainableMaskedLM, source: str) -> None:
     """Load adapters, embedding change and head from a delta: `embedded` (the one that ships) or a file.
 
-    Raises ModelError when it cannot be read, UsageError when it has other ranks.
+    Raises ModelError when it cannot be read, UsageError when its ranks differ.
     """
     parts = read_delta(DELTA_PATH if source == EMBEDDED else Path(source))
     own = _own_parts(model)

@@ -1,4 +1,4 @@
-"""Masked batches: what a masked LM sees and what it has to predict; a function of (text, seed, step).
+"""Masked batches: the inputs and targets of a masked LM, as a function of (text, seed, step).
 
 The masks of a step are drawn from a counter, for the whole batch at once, so they depend neither on the number of
 workers and parts nor on whether the run was resumed.

@@ -90,7 +90,7 @@ class TrainableMaskedLM(nn.Module):
         return scores
 
     def forward(self, ids: Tensor, lengths: Tensor, positions: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy at flat `positions` (P,) of the (B, L) batch; `labels` (P,) count where they are >= 0."""
+        """Mean cross-entropy at flat `positions` (P,) of the (B, L) batch; negative `labels` (P,) are ignored."""
         states = self.hidden_states(ids, lengths)
         asked = states.reshape(-1, states.shape[-1]).index_select(0, positions)
         a, b = (self.delta_a, self.delta_b) if self.embedding_rank else (None, None)
@@ -132,7 +132,7 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
     # Dropout only slows down a run that sees its text about once.
     options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options |= {"dtype": torch.float32, "attn_implementation": ATTENTION, "output_loading_info": True}
-    options["ignore_mismatched_sizes"] = True  # check_weights says which
+    options["ignore_mismatched_sizes"] = True  # check_weights reports them
     head = None
     if any("MaskedLM" in name or "PreTraining" in name for name in config.architectures or []):
         with reading_model(path, "--encoder"):

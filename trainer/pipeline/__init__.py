@@ -1,1 +1,1 @@
-"""`trainer distill`: from a file of labelled text to a student that can be handed on, as a plan of commands."""
+"""`trainer distill`: from a labelled text file to a student ready to ship, as a plan of commands."""

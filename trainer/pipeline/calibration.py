@@ -1,4 +1,4 @@
-"""A short measurement of this machine: rows per second of each kind of work, on the user's own texts."""
+"""A short benchmark of this machine on the user's own texts: rows per second for each kind of work."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 
 MEASURED_BATCHES, SECONDS = 4, 4.0
 AUGMENT_SECONDS = "12"
-"""For the whole plan, of which Ray's start and the models take more than half."""
+"""For the whole plan; starting Ray and loading the models take more than half of it."""
 PLANNED_ROWS = 512
 LIBRARIES = "import pyarrow, ray, torch, transformers"
 
 
 def calibrate(config: DistillConfig, inspection: Inspection, max_length: int, student: str) -> Rates:
-    """Measure for some seconds. Raises ExpectedError."""
+    """Benchmark for a few seconds. Raises ExpectedError."""
     began = time.monotonic()
     augment, fixed, start = _augmentation(config, inspection)
     if config.threads:

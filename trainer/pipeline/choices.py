@@ -1,4 +1,4 @@
-"""Samples and epochs by the size of the data, or by a time budget."""
+"""Chooses samples and epochs from the size of the data, or to fit a time budget."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ from shared.label_quotas import LabelQuotas
 from trainer.pipeline.config import BALANCED, MOST_SAMPLES_OF_A_ROW, DistillConfig, minutes_of
 
 SAMPLES = 200_000
-"""Samples that the student's stages see in one pass, where the rows allow it."""
+"""Samples per epoch in the student's stages, if there are enough rows."""
 LEAST_SEEN = 60_000
-"""Small data sets are passed over until the student has seen this many samples in its first stage."""
+"""Small data sets are repeated until the student has seen this many samples in its first stage."""
 MAX_N_A, MAX_N_A_PAIRS, MAX_EPOCHS = 20, 4, 10
 MINED_PAIRS, MAX_MINED_ROWS = 5, 20_000
-"""On 2,426 pairs of MRPC, 5 mined ones for each raised a student's accuracy from 63% to 73% (`docs/results.md`). More
-rows have enough pairs of their own, and comparing all their texts would take long."""
+"""On 2,426 MRPC pairs, 5 mined pairs for each raised a student's accuracy from 63% to 73% (`docs/results.md`). Larger
+data sets have enough pairs of their own, and comparing all their texts would take too long."""
 TEACHER_EPOCHS, MAX_TEACHER_EPOCHS, TEACHER_SEEN = 3, 6, 20_000
-"""Passes of the teacher, more for small data until it has seen so many rows: on 2,668 pairs of MRPC, 6 passes gave
-79.1% accuracy and 3 gave 75.6% (`docs/results.md`)."""
+"""Teacher epochs; a small data set gets more, until the teacher has seen TEACHER_SEEN rows: on 2,668 MRPC pairs, 6
+epochs gave 79.1% accuracy and 3 gave 75.6% (`docs/results.md`)."""
 SCALES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05, 0.03, 0.02)
 MARGIN = 0.9
-"""Share of a budget that is planned for; the rest covers a machine that slows down."""
+"""Share of the budget to plan for; the rest is slack in case the machine slows down."""
 MIN_AUGMENT_ROWS = 200
 LEAST_N_A = 2
-"""A budget takes samples from all rows before it leaves out rows: on film reviews, 6 samples of each of 2,408 rows
-taught a student more than 20 of each of 866 (`docs/results.md`)."""
+"""To fit a budget, the samples of all rows are cut down to this before rows are dropped: on film reviews, 6 samples for
+each of 2,408 rows taught a student more than 20 for each of 866 (`docs/results.md`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choices:
-    """What the steps are told. augment_rows: rows that are augmented; None for all.
+    """Settings of the steps. augment_rows: number of rows to augment; None for all.
 
-    annotates: whether the teacher's answers are stored before the student is trained. mined: new pairs for each row of
-    pairs, which get no samples (`trainer.data.mining`). n_a_per_label: LABEL=N each; samples_per_row: of the average
-    row, itself included, where labels have numbers of their own.
+    annotates: whether the teacher's logits are stored before the student is trained. mined: new pairs per row of a pair
+    task, which are not augmented (`trainer.data.mining`). n_a_per_label: LABEL=N each; samples_per_row: average per
+    row, itself included, if labels have their own N_a.
     """
 
     n_a: int
@@ -54,20 +54,21 @@ class Choices:
     mined: int = 0
 
     def rows(self, num_rows: int) -> int:
-        """Rows that the student learns from, of those there are."""
+        """How many of `num_rows` rows the student learns from."""
         return min(self.augment_rows or num_rows, num_rows)
 
     def samples(self, rows: int) -> int:
-        """Samples of so many rows, themselves and mined pairs included."""
+        """Number of samples for `rows` rows, including the rows themselves and mined pairs."""
         return round(rows * ((self.samples_per_row or 1 + self.n_a) + self.mined))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """What this machine does in a second, measured. start: seconds until a command has loaded its libraries.
+    """Measured throughput of this machine, per second. start: seconds for a command to load its libraries.
 
-    teacher_step, student_step: rows trained; teacher_forward: rows answered; augment: rows augmented, with `fixed`
-    seconds before the first of them; annotate: rows answered by a teacher without states, else None.
+    teacher_step, student_step: rows trained on; teacher_forward: rows scored by the teacher; augment: rows augmented,
+    after `augment_fixed` seconds of start-up; annotate: rows annotated by a teacher whose hidden states cannot be
+    learned, else None.
     """
 
     teacher_step: float
@@ -81,10 +82,11 @@ class Rates:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSize:
-    """What the choices depend on. num_dev, num_test: rows scored; student: what --student became.
+    """What the choices depend on. num_dev, num_test: rows scored; student: --student, resolved.
 
-    answers_only: whether the teacher gives answers and no states, see `trainer.teacher_states`. num_unlabelled: rows
-    that the student alone learns from. label_rows: rows of each label among all labelled ones.
+    answers_only: whether only the teacher's logits can be learned, not its hidden states (see
+    `trainer.teacher_states`). num_unlabelled: rows that only the student trains on. label_rows: labelled rows per
+    label.
     """
 
     num_train: int
@@ -104,12 +106,12 @@ class TaskSize:
 
 
 def default_choices(config: DistillConfig, task: TaskSize) -> Choices:
-    """By the number of rows alone, so that they are the same on every machine."""
+    """Choices that depend only on the number of rows, so that they are the same on every machine."""
     return _scaled(config, 1.0, task)
 
 
 def fitting_choices(config: DistillConfig, rates: Rates, task: TaskSize) -> Choices:
-    """The most that fits --budget. Raises UsageError with the least that works when it is too small."""
+    """The largest choices that fit --budget. Raises UsageError naming the minimum when it is too small."""
     budget = minutes_of(str(config.budget))
     least = math.inf
     for scale in SCALES:
@@ -125,11 +127,11 @@ def fitting_choices(config: DistillConfig, rates: Rates, task: TaskSize) -> Choi
 
 
 def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSize) -> Mapping[str, float]:
-    """Minutes of each step. Steps that share the processor are counted in turn."""
+    """Minutes per step. Steps that share the processor are counted one after the other."""
     rows = choices.rows(task.num_augmented)
     samples = choices.samples(rows)
     seen = samples * (choices.epochs + choices.prediction_epochs)
-    # Answers that are stored, or came with the data, spare the prediction stage the teacher.
+    # With stored logits, or answers that came with the data, the prediction stage does not run the teacher.
     answers_live = not (choices.annotates or config.teacher_column)
     answered = seen if answers_live else samples * choices.epochs
     dev, test = (count / rates.teacher_forward for count in (task.num_dev, task.num_test))
@@ -142,7 +144,7 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
         "student": rates.start
         + answered / rates.teacher_forward
         + seen / rates.student_step
-        # The teacher is scored once; the student answers about five times as fast.
+        # The teacher is scored once; the student runs about five times as fast.
         + (EVALUATIONS * choices.prediction_epochs * 0.2 + 1) * dev
         + 1.2 * test,
         "export": 4 * rates.start,
@@ -162,7 +164,7 @@ def estimate(config: DistillConfig, choices: Choices, rates: Rates, task: TaskSi
 
 
 EVALUATIONS = 2
-"""Evaluations per epoch that the steps are asked for."""
+"""Evaluations per epoch in each training step of the plan."""
 
 
 def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
@@ -193,25 +195,25 @@ def _scaled(config: DistillConfig, scale: float, task: TaskSize) -> Choices:
     )
     choices = _as_told(config, chosen, total)
     if choices.augment_rows is not None:
-        # The first rows of the job's input, which mined pairs follow.
+        # Only the first rows of the job's input are augmented, and mined pairs come after them.
         choices = replace(choices, mined=0)
     return replace(choices, annotates=_annotates(config, choices, task))
 
 
 def _annotates(config: DistillConfig, choices: Choices, task: TaskSize) -> bool:
-    """Whether to store the teacher's answers: where it gives nothing else, where they are counted or that saves time.
+    """Whether to store the teacher's logits: if only they can be learned, if --balance counts them, or to save time.
 
-    The prediction stage reads the same samples in every pass. An embedded student waits for all of them anyway; others
-    are trained while the job still runs.
+    The prediction stage reads the same samples in every epoch. An embedded student waits for all of them anyway; others
+    train while the job is still running.
     """
     saves_time = choices.prediction_epochs > 1 and task.student == EMBEDDED and not config.teacher_column
     return task.answers_only or saves_time or config.balance
 
 
 def _mined(config: DistillConfig, rows: int, samples_per_row: float, scale: float, task: TaskSize) -> int:
-    """New pairs for each row: few rows show few of the ways in which two texts can relate.
+    """New pairs per row: a small data set shows few of the ways in which two texts can relate.
 
-    Tried where a teacher gives a pair one class, and only there.
+    Tested only for single-label classification with a teacher model.
     """
     is_tried = task.has_pairs and not (config.teacher_column or config.regression or config.multi_label)
     if config.mined_pairs is not None or not is_tried or task.num_unlabelled:
@@ -229,7 +231,7 @@ def _quotas(config: DistillConfig, n_a: int, task: TaskSize) -> LabelQuotas:
 
 
 def _samples_per_row(quotas: LabelQuotas, n_a: int, task: TaskSize) -> float | None:
-    """Samples of the average row, itself included; None where all labels have N_a.
+    """Average samples per row, itself included; None if all labels use the same N_a.
 
     A row with several labels counts once for each.
     """
@@ -241,7 +243,7 @@ def _samples_per_row(quotas: LabelQuotas, n_a: int, task: TaskSize) -> float | N
 
 
 def _teacher_epochs(num_train: int, scale: float) -> float:
-    """Passes of the teacher: the best checkpoint is kept, so more of them cost time only."""
+    """Teacher epochs: the best checkpoint is kept, so extra epochs only cost time."""
     if scale >= 0.5:
         return float(min(max(round(TEACHER_SEEN / num_train), TEACHER_EPOCHS), MAX_TEACHER_EPOCHS))
     return 2.0 if scale >= 0.25 else 1.0 if scale >= 0.05 else 0.5

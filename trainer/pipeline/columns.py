@@ -1,4 +1,4 @@
-"""Which columns hold the text and the label, where the user did not say: by their names, and only if unambiguous."""
+"""Finds the text and label columns that the user did not name: by their names, and only if unambiguous."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PAIRS = (
 def choose_columns(
     names: Sequence[str], texts: Sequence[str], label: str | None, path: str
 ) -> tuple[tuple[str, ...], str, list[str]]:
-    """(text columns, label column, what was decided for the user, in words). Raises UsageError when it is unclear.
+    """(text columns, label column, messages about the choice). Raises UsageError when it is ambiguous.
 
-    texts, label: what the user said; they are taken as they are.
+    texts, label: the user's own choices, used unchanged.
     """
     decided = []
     lower = {name.strip().lower(): name for name in names}

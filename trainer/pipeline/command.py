@@ -1,7 +1,7 @@
-"""`trainer distill`: judge the data, plan the steps, run them, hand the student on.
+"""`trainer distill`: check the data, plan the steps, run them, assemble the student.
 
-Every step is one of the other commands, in a process of its own, with its own folder under OUTPUT. What was chosen is
-kept in OUTPUT/plan.json, so the same command continues after any interruption, and ends with the same student.
+Every step is one of the other commands, run in its own process with its own folder under OUTPUT. The choices are saved
+in OUTPUT/plan.json, so the same command resumes after any interruption and ends with the same student.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MADE = ("model", "onnx", "report.html", "README.md")
 
 
 def run_command(config: DistillConfig) -> CommandResult:
-    """Distil, or continue. Raises ExpectedError; KeyboardInterrupt after a signal, when all steps have ended."""
+    """Distil, or resume. Raises ExpectedError; after a signal KeyboardInterrupt, once all steps have ended."""
     check_platform()
     place = place_of(config.output)
     place.check_is_free()
@@ -66,7 +66,7 @@ def run_command(config: DistillConfig) -> CommandResult:
 
 
 def _known_plan(config: DistillConfig, place: Place) -> tuple[Choices, Prepared] | None:
-    """What an earlier call chose. Raises ManifestError when it was another distillation."""
+    """The plan of an earlier call. Raises ManifestError if it was for a different distillation."""
     if not place.store.exists(CONFIG):
         return None
     place.open_run(config.identity())
@@ -88,7 +88,7 @@ def _read_choices(place: Place) -> Choices:
 
 
 def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices, Prepared]:
-    """Judge the data, choose, tell the user. Nothing is written before everything is known to fit."""
+    """Check the data, make the choices and show them. Nothing is written until everything is known to fit."""
     inspection = inspect(config)
     for line in inspection.description(config.data):
         _say(line)
@@ -134,7 +134,7 @@ def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices
 def _record(
     config: DistillConfig, place: Place, inspection: Inspection, parts: Parts, choices: Choices
 ) -> tuple[Choices, Prepared]:
-    """The plan that is kept: where another machine had the same thought, whichever was first."""
+    """Store the plan, and return the stored one: if several machines do this at once, the first one wins."""
     place.open_run(config.identity())
     prepared = write_parts(config, place, inspection, parts)
     place.store.put_if_absent(PLAN, json.dumps(asdict(choices), indent=1).encode())

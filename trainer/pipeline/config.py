@@ -15,9 +15,9 @@ from shared.params import AugmentParams, Pairs
 from trainer.config import HARD_LABELS, ComputeConfig, GivenAnswersConfig
 
 BALANCED = ("balance",)
-"""--n-a-per-label that is chosen by the labels' rows."""
+"""Value of --n-a-per-label that sets each label's number from its number of rows."""
 MOST_SAMPLES_OF_A_ROW = 100
-"""What a rare label's rows get at most, to balance it: more are variations of the same few words."""
+"""Maximum for a row of a rare label when balancing: more would only be variations of the same few words."""
 _PAIRS: Any = copy(AugmentParams.model_fields["pairs"])
 
 
@@ -142,7 +142,7 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     @model_validator(mode="after")
     def _a_teacher_answers(self) -> DistillConfig:
         if self.mined_pairs and self.augment_rows is not None:
-            # They are the last rows of the job's input, and --augment-rows keeps the first.
+            # Mined pairs come last in the job's input, and --augment-rows keeps the first rows.
             raise ValueError("--mined-pairs are made from all rows, and --augment-rows leaves out some: leave out one")
         if self.mined_pairs and self.teacher_column is not None:
             raise ValueError("--mined-pairs are answered by a teacher, and --teacher-column has none: leave out one")

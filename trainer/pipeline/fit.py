@@ -29,10 +29,10 @@ MOST_UNKNOWN, MOST_TOKENS_PER_WORD = 0.05, 2.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """max_length: of all steps, in tokens; truncated: share of longer texts; student: what --student became.
+    """max_length: for all steps, in tokens; truncated: share of longer texts; student: --student, resolved.
 
-    answers_only: whether the teacher's states cannot be learned, see `trainer.teacher_states`. classes: names of those
-    that the models answer; none for regression.
+    answers_only: whether the teacher's hidden states cannot be learned (see `trainer.teacher_states`). classes: names
+    of the classes that the models predict; empty for regression.
     """
 
     max_length: int
@@ -44,9 +44,9 @@ class Fit:
 
 
 def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
-    """Load what distillation starts from, and compare it with the texts. Raises ExpectedError with one line.
+    """Load the models that distillation starts from and check them against the texts. Raises ExpectedError.
 
-    Models are loaded whole: weights that are damaged or missing would end a later step, after minutes.
+    Models are loaded in full: damaged or missing weights would otherwise fail a later step, after minutes.
     """
     from transformers import AutoConfig
 
@@ -68,7 +68,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     lengths, unknown, per_word = _tokens(tokenizer, inspection)
     reader = "the embedded encoder" if config.teacher_column else f"{option} {named}"
     if answers_only and config.student == AUTO:
-        # The student reads the tokens of the embedded encoder, whatever its teacher reads.
+        # The student uses the embedded encoder's tokens, whichever its teacher uses.
         _, unknown, per_word = _tokens(load_tokenizer(resolve_encoder(EMBEDDED)), inspection)
         reader = "the embedded student"
     if not config.any_language and (unknown > MOST_UNKNOWN or per_word > MOST_TOKENS_PER_WORD):
@@ -143,7 +143,7 @@ def _teacher_classes(config: DistillConfig, settings: Any, inspection: Inspectio
 
 
 def _learned(kind: str, why: str | None) -> str:
-    """Whose states the student learns, in words. kind: of the teacher; why: why they are not the teacher's."""
+    """Message on whose hidden states the student learns. kind: of the teacher; why: reason if not the teacher's."""
     if why is None:
         return f"a teacher of type {kind} whose tokens the student reads: the student learns its states and its answers"
     return (
@@ -153,7 +153,7 @@ def _learned(kind: str, why: str | None) -> str:
 
 
 def _tokens(tokenizer: Any, inspection: Inspection) -> tuple[Any, float, float]:
-    """(lengths in tokens, share of unknown tokens, tokens per word) of some rows, spread over the file."""
+    """(lengths in tokens, share of unknown tokens, tokens per word) of rows sampled evenly from the file."""
     step = max(len(inspection.rows) // SAMPLED_ROWS, 1)
     first, second = texts_of(inspection.rows[::step], inspection.has_pairs)
     encoded = tokenizer(first, second, truncation=False, padding=False, verbose=False)["input_ids"]
@@ -175,7 +175,7 @@ def _all(first: Sequence[str], second: Sequence[str] | None) -> list[str]:
 
 
 def _student(config: DistillConfig, settings: Any, tokenizer: Any) -> str:
-    """--student, or the embedded one where the teacher reads its vocabulary, else a new one that fits the teacher."""
+    """--student; by default the embedded one if the teacher shares its vocabulary, else a new one that fits."""
     if config.student != AUTO:
         return config.student
     from shared.embedded.student import embedded_student, vocabulary_digest

@@ -1,4 +1,4 @@
-"""A labelled file, read and judged before minutes are spent on it."""
+"""Reads and checks a labelled file before minutes are spent on it."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _Judged = tuple[list[SourceRow], dict[str, int], list[str], str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """Usable rows of a file. counts: rows of each class, empty for regression; decided: what was chosen for the user.
+    """Usable rows of a file. counts: rows of each class, empty for regression; decided: choices made for the user.
 
-    label_column: where the files that are made from them have the label, or the list of a row's labels. refused: rows
-    set aside; duplicates: rows whose text occurred before; contradictions: texts with different labels. answers: what
-    --teacher-column holds; a row then has its logits, a list of floats, as its one cell in `rest`. rare: labels that
-    --drop-rare left out.
+    label_column: the column of the label, or of the list of labels, in the files made from these rows. refused: rows
+    set aside; duplicates: rows whose text occurred before; contradictions: texts with different labels. answers: format
+    of --teacher-column, if given; the one cell in a row's `rest` is then its logits, a list of floats. rare: labels
+    removed by --drop-rare.
     """
 
     text_columns: tuple[str, ...]
@@ -66,13 +66,13 @@ class Inspection:
         return any(isinstance(row.label, list) for row in self.rows)
 
     def hashes(self) -> Any:
-        """(rows,) uint64 of the words of each row."""
+        """(rows,) uint64 hash of each row's words."""
         return text_hashes(*texts_of(self.rows, self.has_pairs))
 
     def classes(self) -> Any:
-        """(rows,) int64 numbers of the labels; zeros for regression.
+        """(rows,) int64 class indices; zeros for regression.
 
-        Where a row can have several labels: (rows, C + 1) bool, whether it has each, and whether it has none.
+        For multi-label tasks (rows, C + 1) bool: whether the row has each label, and whether it has no label.
         """
         if self.multi_label:
             return np.asarray([[*(name in row.label for name in self.counts), not row.label] for row in self.rows])
@@ -80,7 +80,7 @@ class Inspection:
         return np.asarray([numbers.get(label_text(row.label), 0) for row in self.rows], np.int64)
 
     def description(self, path: str) -> list[str]:
-        """What a person should know about the file, as lines."""
+        """Facts about the file for the user, as lines."""
         words = sorted(len(row.text_a.split()) + len((row.text_b or "").split()) for row in self.rows)
         lines = [
             f"{path}: {len(self.rows):,} rows, {'pairs of texts' if self.has_pairs else 'single texts'} of "
@@ -110,7 +110,7 @@ class Inspection:
 
 
 def inspect(config: DistillConfig) -> Inspection:
-    """Read --data and judge it. Raises InputError, UsageError: one line that says what is wrong and how to mend it."""
+    """Read and check --data. Raises InputError, UsageError: one line saying what is wrong and how to fix it."""
     options = from_config(config, input=(config.data,), text_column=(), label_column=None)
     names = read_header(expand((config.data,), SUFFIXES), options).names
     texts, label, decided = _choose_columns(names, config)
@@ -148,7 +148,7 @@ def inspect(config: DistillConfig) -> Inspection:
 
 
 def read_rows(path: str, config: DistillConfig, inspection: Inspection) -> list[SourceRow]:
-    """The usable rows of --dev or --test, with their answers if they have the column of --data. Raises InputError."""
+    """The usable rows of --dev or --test, with the teacher's answers if they have that column. Raises InputError."""
     column = None if config.multi_label else inspection.label_column
     options = from_config(config, input=(path,), text_column=inspection.text_columns, label_column=column)
     source = open_source(options)
@@ -161,7 +161,7 @@ def read_rows(path: str, config: DistillConfig, inspection: Inspection) -> list[
 
 
 def without_rare(rows: Sequence[SourceRow], rare: Collection[str]) -> list[SourceRow]:
-    """Rows of --dev or --test as --drop-rare leaves those of --data: without rare classes, or without rare labels."""
+    """Apply --drop-rare to rows of --dev or --test: drop rows of rare classes, or the rare labels of a row."""
     if not rare:
         return list(rows)
     return [
@@ -172,9 +172,9 @@ def without_rare(rows: Sequence[SourceRow], rare: Collection[str]) -> list[Sourc
 
 
 def check_labels(rows: Sequence[SourceRow], classes: Collection[str], inspection: Inspection, where: str) -> None:
-    """Raises InputError for rows with labels that the steps would refuse, minutes later.
+    """Raises InputError for rows with labels that a step would reject minutes later.
 
-    classes: of the models; none for regression. where: the option and its file.
+    classes: the models' classes; empty for regression. where: the option and its file.
     """
     names = tuple(classes)
     if any(isinstance(row.label, list) != inspection.multi_label for row in rows):
@@ -210,7 +210,7 @@ def read_unlabelled(config: DistillConfig, inspection: Inspection) -> list[Sourc
 
 
 def _answers(config: DistillConfig, table: Table, names: Sequence[str]) -> GivenAnswers:
-    """What --teacher-column holds. Raises InputError, UsageError."""
+    """Detect the format of --teacher-column. Raises InputError, UsageError."""
     column = str(config.teacher_column)
     cells = table.cells(carried_name(column))
     if cells is None:
@@ -227,7 +227,7 @@ def _answers(config: DistillConfig, table: Table, names: Sequence[str]) -> Given
 
 
 def _with_answers(table: Table, answers: GivenAnswers) -> list[SourceRow]:
-    """The rows with their answers as logits in `rest`, which is empty where there are none. Raises InputError."""
+    """The rows with their answers as logits in `rest`, which is empty if there are none. Raises InputError."""
     cells = table.cells(carried_name(answers.column))
     if cells is None:
         return [replace(row, rest=()) for row in table.rows]
@@ -254,7 +254,7 @@ def _choose_columns(names: Sequence[str], config: DistillConfig) -> tuple[tuple[
 
 
 def doubtful_classes(names: Sequence[str]) -> list[str]:
-    """What is probably wrong with the names of the classes, as lines."""
+    """Warnings about doubtful class names, as lines."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
@@ -281,7 +281,7 @@ def _check_enough(rows: list[SourceRow], config: DistillConfig) -> None:
 
 
 def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> _Judged:
-    """The same where a row has a list of labels. A rare label is taken out of its rows, which stay."""
+    """As `_judge_labels`, for rows with a list of labels. A rare label is removed from its rows; the rows stay."""
     if config.regression:
         raise InputError(f"{config.data}: rows have lists of labels; leave out --regression")
     counts = Counter(label for row in rows for label in row.label)
@@ -301,7 +301,7 @@ def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> _Judged:
 
 
 def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> _Judged:
-    """Rows, rows of each class, rare classes, and what was left out in words. Raises InputError, UsageError."""
+    """Rows, rows per class, rare classes, and a message on what was left out. Raises InputError, UsageError."""
     counts = Counter(label_text(row.label) for row in rows)
     are_numbers = all(is_number(label) for label in counts)
     if config.regression:

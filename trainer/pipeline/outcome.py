@@ -1,4 +1,4 @@
-"""What a distillation ends with: the folder to hand on, its README.md, result.json, and the summary table."""
+"""The outcome of a distillation: the model folder to ship, its README.md, result.json, and the summary table."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """The figures of a finished distillation. Scores are those of the test rows; kept: student over teacher.
+    """The figures of a finished distillation. Scores are on the test rows; kept: student's score / teacher's score.
 
     faster: batch size -> how many times faster than the teacher (fp32). onnx_bytes: file name -> size. teacher_column:
-    the column whose answers were learned, if there is no teacher model; `teacher_metrics` are theirs then; agreement:
-    share of test rows with the same class as there, or the correlation of numbers. students: folder -> test scores of
-    each student, where several seeds were trained.
+    the column of answers to learn, if there is no teacher model; `teacher_metrics` are then the scores of these
+    answers; agreement: share of test rows where the student predicts the same class, or the correlation for regression.
+    students: folder -> test scores of each student, if several seeds were trained.
     """
 
     metrics: Mapping[str, float]
@@ -51,7 +51,7 @@ class Outcome:
     students: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def table(self) -> list[str]:
-        """The summary for a person."""
+        """The summary, as lines of text."""
         lines = [f"{'':<22}{'answers' if self.teacher_column else 'teacher':>12}{'student':>12}"]
         for name, value in self.metrics.items():
             theirs = self.teacher_metrics.get(name)
@@ -85,7 +85,7 @@ def finish(
 ) -> Outcome:
     """Write model/, the tokenizer next to the ONNX files, README.md and result.json. Raises StoreError.
 
-    results: folder -> result of each student; chosen: the folder of the one that is handed on.
+    results: folder -> result of each student; chosen: the folder of the one to ship.
     """
     store, student = place.store, place.path(chosen)
     model = place.folder / "model.partial"
@@ -107,7 +107,7 @@ def finish(
 
 
 def _copy_model(source: Path, target: Path, max_length: int) -> None:
-    """The student's folder; its tokenizer truncates where training did, in any program that loads it."""
+    """Copy the student's folder; its tokenizer truncates at the training length in any program that loads it."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     path = target / "tokenizer_config.json"
@@ -146,7 +146,7 @@ def _test_scores(results: Mapping[str, RunResult]) -> dict[str, dict[str, float]
 
 
 def _speeds(store: Store) -> dict[str, float]:
-    """Batch size -> ratio in fp32, from the report's figures."""
+    """Batch size -> speed-up in fp32, from the report's figures."""
     try:
         figures: dict[str, Any] = json.loads(store.read(FIGURES)) if store.exists(FIGURES) else {}
     except ValueError:

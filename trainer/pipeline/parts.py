@@ -1,7 +1,7 @@
-"""Which rows train, which choose and which test: by a hash of the text, so that a longer file keeps its split (pure).
+"""Train, validation and test split by a hash of the text, so that a file that grows keeps its split (pure).
 
-Rows whose texts have the same words are on the same side. A text is in the test part if its hash is below a threshold,
-whatever the other rows are; each class gives about its share, and at least one text.
+Rows whose texts have the same words go to the same part. A text is in the test part if its hash is below a threshold,
+whatever the other rows are; each class contributes about its share, and at least one text.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ Classes = NDArray[np.int64] | NDArray[np.bool_]
 
 
 def assign_parts(hashes: NDArray[np.uint64], classes: Classes, dev_share: float, test_share: float) -> NDArray[np.int8]:
-    """(rows,) TRAIN, DEV or TEST. hashes: (rows,) of the words of each row; classes: (rows,), one for
-    regression; or (rows, C) bool, which of the classes a row has.
+    """(rows,) TRAIN, DEV or TEST. hashes: (rows,) of each row's words; classes: (rows,), all equal for
+    regression, or (rows, C) bool for several labels per row.
 
-    A share of 0 makes no such part.
+    A share of 0 leaves that part empty.
     """
     place = hashes.astype(np.float64) / 2.0**64
     parts = np.full(len(hashes), TRAIN, np.int8)
@@ -35,7 +35,7 @@ def assign_parts(hashes: NDArray[np.uint64], classes: Classes, dev_share: float,
 def limited(
     parts: NDArray[np.int8], hashes: NDArray[np.uint64], maximum: int = MAX_VALIDATION_ROWS
 ) -> NDArray[np.int8]:
-    """The same with at most `maximum` rows to choose on, those of the lowest hashes; the others train."""
+    """The same with at most `maximum` validation rows, those with the lowest hashes; the rest go to training."""
     dev = np.flatnonzero(parts == DEV)
     if len(dev) <= maximum:
         return parts
@@ -48,7 +48,7 @@ def limited(
 def _give_each_class_one(
     parts: NDArray[np.int8], part: int, begin: float, hashes: NDArray[np.uint64], classes: Classes
 ) -> None:
-    """A class without a row in `part` gives the text whose hash comes next, if it has another one left to train on."""
+    """Give `part` one text, the next by hash, of each class it lacks, if the class keeps another one for training."""
     for own in classes.T if classes.ndim == 2 else (classes == one for one in np.unique(classes)):
         if (parts[own] == part).any():
             continue

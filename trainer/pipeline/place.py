@@ -1,7 +1,7 @@
-"""Where a distillation is made: a folder, or a prefix of an object store with a scratch folder on this machine.
+"""Where a distillation writes: a folder, or a prefix of an object store with a scratch folder on this machine.
 
-In a store, every step writes below the prefix itself, and the small files of the plan go there, too. The scratch folder
-has the logs and the lock of this machine; a machine without it continues from the prefix alone.
+In a store, every step writes directly under the prefix, and so do the small files of the plan. The scratch folder holds
+this machine's logs and lock; another machine resumes from the prefix alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Place:
         return f"{self.output}/{name}" if self.is_remote else str(self.folder / name)
 
     def check_is_free(self) -> None:
-        """Raises UsageError for an output with anything else in it, StoreError for a store that cannot be reached."""
+        """Raises UsageError if the output contains anything else, StoreError if the store cannot be reached."""
         if not self.is_remote and self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"--output {self.output} is a file: name a folder")
         others = [name for name in self.store.entries() if not name.startswith(".")]
@@ -52,14 +52,14 @@ class Place:
             )
 
     def open_run(self, identity: Mapping[str, Any]) -> None:
-        """Create the configuration, or check that the existing one says the same. Raises StoreError, ManifestError."""
+        """Create the configuration, or check that the existing one matches. Raises StoreError, ManifestError."""
         if self.is_remote:
             agree_on_options(self.store, self.folder, COMMAND, identity)
         else:
             open_run(self.output, COMMAND, identity)
 
     def log(self, step: str) -> Path:
-        """The file on this machine that takes what a step says, continued from an earlier one. Raises StoreError."""
+        """A step's log file on this machine, which continues the log of earlier calls. Raises StoreError."""
         name = f"{LOGS}/{step.replace(' ', '-')}.log"
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,13 +68,13 @@ class Place:
         return path
 
     def keep_log(self, step: str) -> None:
-        """Copy the log of a step to the store, where there is one. Raises StoreError."""
+        """Copy a step's log to the object store, if there is one. Raises StoreError."""
         if self.is_remote:
             path = self.log(step)
             self.store.put(path.relative_to(self.folder).as_posix(), path.read_bytes())
 
     def tidy(self) -> None:
-        """Remove what a finished distillation leaves on this machine, if its output is elsewhere."""
+        """Remove a finished distillation's files from the scratch folder, if the output is in an object store."""
         if self.is_remote:
             shutil.rmtree(self.folder / LOGS, ignore_errors=True)
             (self.folder / CONFIG).unlink(missing_ok=True)

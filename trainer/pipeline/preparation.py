@@ -42,10 +42,10 @@ MIN_PART_ROWS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """Files of OUTPUT/data and their rows. sources: digests of the files that they were made from.
+    """Files of OUTPUT/data and their row counts. sources: digests of the files they were made from.
 
-    unlabelled, mined: files of rows that the student alone learns from, if there are any.
-    teacher_column: their column of logits that came with the data, of `teacher_classes` in this order, or of a number.
+    unlabelled, mined: files of rows that only the student trains on, if any.
+    teacher_column: their column of given teacher logits, in the order of `teacher_classes`, or of one number.
     """
 
     train: str
@@ -102,11 +102,11 @@ def read_prepared(config: DistillConfig, place: Place) -> Prepared | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Rows to train on, in an order that does not follow the file's, to choose on, and to test on.
+    """Training rows, in an order independent of the file's, validation rows (dev) and test rows.
 
-    leaked: training rows that were left out because --dev or --test has the same text. unlabelled: rows of
-    --unlabelled, without `repeated` ones whose text is a labelled row's or that of a row before. notes: what else a
-    person should know. mined: pairs of texts of different training rows.
+    leaked: training rows left out because --dev or --test has the same text. unlabelled: rows of --unlabelled, without
+    the `repeated` ones whose text is in a labelled row or an earlier one. notes: further messages for the user. mined:
+    pairs of texts from different training rows.
     """
 
     train: list[SourceRow]
@@ -120,7 +120,7 @@ class Parts:
 
 
 def split_rows(config: DistillConfig, inspection: Inspection, classes: Collection[str]) -> Parts:
-    """Split in memory. classes: those that the models answer; none for regression.
+    """Split in memory. classes: the classes that the models predict; empty for regression.
 
     Raises InputError when a part would be too small, or has a label that is not one of the classes.
     """
@@ -137,7 +137,7 @@ def split_rows(config: DistillConfig, inspection: Inspection, classes: Collectio
     parts = limited(assign_parts(hashes, inspection.classes(), *shares), hashes)
     known = [text_hashes(*texts_of(rows, inspection.has_pairs)) for rows in apart.values()]
     leaked = np.isin(hashes, np.concatenate(known)) if known else np.zeros(len(hashes), bool)
-    # Neighbours in a file are often alike, and a part of the rows may be all that is augmented.
+    # Neighbouring rows of a file are often alike, and perhaps only the first rows are augmented.
     order = np.argsort(hashes, kind="stable")
     rows: dict[int, list[SourceRow]] = {
         part: [inspection.rows[index] for index in order if parts[index] == part and not leaked[index]]
@@ -162,21 +162,21 @@ def split_rows(config: DistillConfig, inspection: Inspection, classes: Collectio
 def _unlabelled(
     config: DistillConfig, inspection: Inspection, known: Sequence[NDArray[np.uint64]]
 ) -> tuple[list[SourceRow], int]:
-    """The rows of --unlabelled whose texts are new, by hash; how many are not. Raises InputError."""
+    """The rows of --unlabelled with new texts, in hash order, and the number of the others. Raises InputError."""
     if not config.unlabelled:
         return [], 0
     found = read_unlabelled(config, inspection)
     hashes = text_hashes(*texts_of(found, inspection.has_pairs))
     values, first = np.unique(hashes, return_index=True)
     is_new = ~np.isin(values, np.concatenate(known))
-    # In the order of the hashes: a part of the rows may be all that is augmented.
+    # In hash order, because perhaps only the first rows are augmented.
     return [found[index] for index in first[is_new]], len(found) - int(is_new.sum())
 
 
 def with_mined(config: DistillConfig, parts: Parts, per_text: int) -> Parts:
-    """The same with up to `per_text` new pairs for each first text of the training rows, in a random order.
+    """The same with up to `per_text` new pairs for each first text of the training rows, in random order.
 
-    Pairs that the dev or test rows have are left out. Raises ModelError.
+    Pairs that occur in the dev or test rows are left out. Raises ModelError.
     """
     if not per_text:
         return parts
@@ -191,12 +191,12 @@ def with_mined(config: DistillConfig, parts: Parts, per_text: int) -> Parts:
         for first, second in mine_pairs(texts[0], texts[1], tokens[0], tokens[1], per_text)
     ]
     rows = [SourceRow(len(parts.train) + number, *pair) for number, pair in enumerate(pairs) if pair not in kept_apart]
-    # Neighbours are about the same text; the job's order decides which rows a window of the trainer mixes.
+    # Neighbouring pairs share a text, and the trainer shuffles rows only within a window of the job's order.
     return replace(parts, mined=[rows[index] for index in shuffled(len(rows), config.seed)])
 
 
 def describe_parts(config: DistillConfig, place: Place, inspection: Inspection, parts: Parts) -> Prepared:
-    """What `write_parts` writes, without writing it."""
+    """What `write_parts` returns, without writing anything."""
     return Prepared(
         train=place.path(TRAIN_FILE),
         dev=place.path(DEV_FILE),
@@ -219,7 +219,7 @@ def describe_parts(config: DistillConfig, place: Place, inspection: Inspection, 
 
 
 def write_parts(config: DistillConfig, place: Place, inspection: Inspection, parts: Parts) -> Prepared:
-    """Write the files of OUTPUT/data, and what they are last. Raises StoreError."""
+    """Write the files of OUTPUT/data, and last their description. Raises StoreError."""
     prepared = describe_parts(config, place, inspection, parts)
     files = {TRAIN_FILE: parts.train, DEV_FILE: parts.dev, TEST_FILE: parts.test}
     files |= {UNLABELLED_FILE: parts.unlabelled, MINED_FILE: parts.mined}
@@ -251,7 +251,7 @@ def parquet_of(rows: Sequence[SourceRow], inspection: Inspection) -> bytes:
     try:
         columns[inspection.label_column] = pa.array(labels, inspection.label_type)
     except (pa.ArrowException, TypeError):
-        # A dev or test file whose labels are written otherwise.
+        # A dev or test file whose labels have another type.
         columns[inspection.label_column] = pa.array([str(label) for label in labels], pa.string())
     if inspection.answers is not None and rows and rows[0].rest:
         columns[inspection.answers.column] = pa.array([row.rest[0] for row in rows], pa.list_(pa.float32()))

@@ -1,7 +1,7 @@
-"""Runs the steps of a plan as processes: their progress in one place, and none of them left behind.
+"""Runs the steps of a plan as processes, shows their progress in one place, and leaves no orphans behind.
 
-A process that dies, by a signal or by `kill -9`, takes its steps with it: on Linux the kernel then sends them SIGTERM,
-upon which they write a checkpoint and end. A lock that they inherit keeps the next call waiting until they have.
+When this process dies, even by `kill -9`, its steps end too: on Linux the kernel sends them SIGTERM, and they write a
+checkpoint and exit. They inherit a lock that makes the next call wait until they have.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _DIE_WITH_PARENT = 1
 
 
 class StepError(ExpectedError):
-    """A step ended with an error; its last line says which."""
+    """A step failed; the last line of its output names the error."""
 
 
 @contextlib.contextmanager
@@ -77,7 +77,7 @@ class Runner:
     _readers: dict[str, threading.Thread] = field(default_factory=dict)
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Run steps at the same time, those that are not done. Raises StepError, KeyboardInterrupt."""
+        """Run the steps that are not done, in parallel. Raises StepError, KeyboardInterrupt."""
         todo = [step for step in steps if not self.place.store.exists(step.done)]
         for step in steps:
             if step not in todo:
@@ -147,7 +147,7 @@ class Runner:
         return f"step {step.name}: {how} (run it alone: {step.line()})"
 
     def _stop(self) -> None:
-        """End what still runs: a checkpoint is written, what is committed is kept."""
+        """Stop the running steps: they write a checkpoint, and committed work is kept."""
         alive = [process for process in self._running.values() if process.poll() is None]
         for process in alive:
             process.terminate()
@@ -161,7 +161,7 @@ class Runner:
                 process.wait()
         for name in list(self._readers):
             self._join(name)
-            # What ended the steps matters more than their logs.
+            # The error that ended the steps matters more than their logs.
             with contextlib.suppress(StoreError):
                 self.place.keep_log(name)
         self._running.clear()
@@ -170,7 +170,7 @@ class Runner:
         self._readers.pop(name).join(timeout=5)
 
     def _record(self, name: str, seconds: float) -> None:
-        """Add to the time of a step, over all calls."""
+        """Add to a step's total time over all calls."""
         total = read_seconds(self.place.store)
         total[name] = round(total.get(name, 0.0) + seconds, 1)
         self.place.store.put(SECONDS, json.dumps(total, indent=1).encode())
@@ -187,7 +187,7 @@ def read_seconds(store: Store) -> dict[str, float]:
 
 
 def check_platform() -> None:
-    """Raises UsageError where processes cannot be tied to their parent."""
+    """Raises UsageError on a platform where processes cannot be tied to their parent."""
     if os.name != "posix":
         raise UsageError("`trainer distill` needs Linux or macOS")
 

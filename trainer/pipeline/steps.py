@@ -1,4 +1,4 @@
-"""The plan of a distillation as data: one command per step, each with its own folder and a mark of being done."""
+"""The plan of a distillation as data: one command per step, each with its own folder and completion marker."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIRST_CLOSING = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A command. done: the file of the output that says that the step is finished; it is written last, and at once.
+    """A command. done: the output file that marks the step as finished; it is written last, atomically.
 
     group: steps of one group run at the same time. marked: `done` is written here once the command has succeeded,
     because it has no last file of its own.
@@ -34,18 +34,18 @@ class Step:
     marked: bool = False
 
     def command(self) -> list[str]:
-        """What to execute."""
+        """The argument list to execute."""
         return [sys.executable, "-m", self.program, *self.arguments]
 
     def line(self) -> str:
-        """What a person would type."""
+        """The command as a user would type it."""
         return f"python -m {self.program} {shlex.join(self.arguments)}"
 
 
 def plan_steps(
     config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, chosen: str = FIRST
 ) -> list[Step]:
-    """Every step, in order. chosen: the student that is exported and reported, of several."""
+    """All steps, in order. chosen: which of several students is exported and reported."""
     return [
         *training_steps(config, place, prepared, choices),
         *closing_steps(config, place, prepared, choices, chosen),
@@ -80,7 +80,7 @@ def training_steps(config: DistillConfig, place: Place, prepared: Prepared, choi
         )
     unlabelled = [path for path in (prepared.unlabelled, prepared.mined) if path]
     unlabelled += ["--missing-labels", "keep"] if unlabelled else []
-    # Mined pairs are many already.
+    # There are many mined pairs already, so they are not augmented.
     unlabelled += ["--n-a-unlabelled", "0"] if prepared.mined and not prepared.unlabelled else []
     quotas = ["--n-a-per-label", *choices.n_a_per_label] if choices.n_a_per_label else []
     pairs = ["--pairs", config.pairs] if prepared.has_pairs else []
@@ -132,7 +132,7 @@ def training_steps(config: DistillConfig, place: Place, prepared: Prepared, choi
     if config.hard_label_weight:
         distilling += ["--hard-label-weight", f"{config.hard_label_weight:g}"]
     if choices.student == "embedded":
-        # Most of its weights are the embeddings of tokens that a task never meets.
+        # Most of its weights are the embeddings of tokens that a task never uses.
         distilling += ["--prune-vocabulary", "auto"]
     distilling += ["--annotated"] if choices.annotates else []
     distilling += ["--balance"] if config.balance else []

@@ -1,4 +1,4 @@
-"""The students of a distillation, one per seed: where they are, and which one is handed on."""
+"""The students of a distillation, one per seed: where they are, and which one is chosen."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def student_results(config: DistillConfig, place: Place) -> Mapping[str, RunResu
 
 
 def best_student(results: Mapping[str, RunResult]) -> str:
-    """The folder name with the highest validation score, the first of equals. The test rows have no say."""
+    """The folder name with the highest validation score, the first of ties. Test scores are not considered."""
     scores = {name: -math.inf if one.score is None else one.score for name, one in results.items()}
     return max(scores, key=scores.__getitem__)

@@ -1,4 +1,4 @@
-"""The columns of a prediction file: those of the input in their order, then the model's answers."""
+"""The columns of a prediction file: those of the input in their order, then the model's predictions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIGITS = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputColumns:
-    """How rows and answers become columns. labels: the model's classes, or None for a number.
+    """How rows and predictions become columns. labels: the model's classes, or None for regression.
 
     multi_label: a row has the classes whose probability is at least `threshold`.
     """
@@ -36,7 +36,7 @@ class OutputColumns:
     threshold: float = 0.5
 
     def schema(self) -> pa.Schema:
-        """Names and types. Raises UsageError when the input has a column of the same name as an answer."""
+        """Names and types. Raises UsageError when an input column has the same name as a prediction column."""
         own = [pa.field(name, kind) for name, kind in self._answers()]
         taken = set(self.source.columns.names)
         for field in own:

@@ -2,7 +2,7 @@
 
 Rows are read in chunks, sorted by length within a chunk, and written in the order of the input. The file appears under
 its name only when it is complete; a run that was interrupted starts again. Rows that cannot be read or have no text are
-listed in `OUTPUT.quarantine.jsonl` with their place and the reason.
+listed in `OUTPUT.quarantine.jsonl` with their position and the reason.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def run_command(config: PredictConfig) -> CommandResult:
 
 
 def predict_table(config: PredictConfig, model: Predictor) -> CommandResult:
-    """The same with a model in memory. Raises ExpectedError."""
+    """As `run_command`, with a model in memory. Raises ExpectedError."""
     began = time.monotonic()
     output = config.output
     source = open_source(from_config(config, input=config.data))
@@ -105,7 +105,7 @@ def _write_table(config: PredictConfig, columns: OutputColumns, model: Predictor
 
 
 def _write_submission(config: PredictConfig, columns: OutputColumns, model: Predictor) -> tuple[int, int]:
-    """`index` and `prediction` as the benchmark reads them. Raises InputError for a row that cannot be answered."""
+    """`index` and `prediction` as the benchmark reads them. Raises InputError for an unusable row."""
     done = 0
     with whole_file(config.output) as path, path.open("w", encoding="utf-8", newline="\n") as file:
         file.write("index\tprediction\n")
@@ -140,7 +140,7 @@ def _chunks(config: PredictConfig, source: Source) -> Iterator[_Chunk]:
 
 
 def _logits(config: PredictConfig, chunk: _Chunk, model: Predictor) -> Floats:
-    """(rows, C). Raises ModelError for a model that gives no numbers."""
+    """(rows, C). Raises ModelError for logits that are not finite."""
     first, second = _texts(chunk)
     logits = model.logits(first, second, config.batch_size)
     check_answers(logits, first, f"--model {config.model}")

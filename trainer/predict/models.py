@@ -1,4 +1,4 @@
-"""A model to predict with, whatever it is stored as: a BERT folder, another architecture, or an ONNX file."""
+"""A model to predict with, in whatever format it is stored: a BERT folder, another architecture, or an ONNX file."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Floats = NDArray[np.float32]
 
 
 class Predictor(Protocol):
-    """What predicts."""
+    """A model that predicts."""
 
     @property
     def multi_label(self) -> bool:
-        """Whether a text can have several of the classes."""
+        """Whether a text can have several classes."""
         ...
 
     def labels(self, task: str | None) -> tuple[str, ...] | None:
-        """Names of the classes in the order of the logits; None for a number. Raises ModelError."""
+        """Names of the classes in the order of the logits; None for regression. Raises ModelError."""
         ...
 
     def logits(self, first: Sequence[str], second: Sequence[str] | None, batch_rows: int) -> Floats:
@@ -163,7 +163,7 @@ def _onnx_path(model: str) -> Path:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    """What `trainer export` wrote next to the file; empty for a file of another origin."""
+    """The facts that `trainer export` wrote next to the file; empty for other files."""
     return _json(path.with_suffix(".json"))
 
 

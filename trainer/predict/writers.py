@@ -29,7 +29,7 @@ class TableWriter(Protocol):
 
 
 def open_writer(kind: str, path: Path, schema: pa.Schema) -> TableWriter:
-    """A writer of the kind that a suffix names."""
+    """The writer for a suffix."""
     if kind == ".parquet":
         return _Parquet(path, schema)
     if kind == ".jsonl":
@@ -116,5 +116,5 @@ def _cell(value: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What JSON has no form for: bytes as hexadecimal digits, dates and decimals as their text."""
+    """Values that JSON cannot represent: bytes as hexadecimal digits, dates and decimals as text."""
     return value.hex() if isinstance(value, bytes) else str(value)

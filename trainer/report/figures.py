@@ -23,7 +23,7 @@ class PageFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """Mean, sample standard deviation (None for one value), least and greatest."""
+    """Mean, sample standard deviation (None for one value), minimum and maximum."""
 
     mean: float
     deviation: float | None
@@ -50,9 +50,9 @@ class TeacherSummary(ModelSummary):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One run. `smaller`: parameters of teacher / student; `timing`: index into the report's timings; `baselines`: what
-    models that read no text score on the rows of `dev`; `test`: scores on rows that chose nothing; `agreement`: on
-    these rows, with answers that came with the data."""
+    """One run. `smaller`: parameters of teacher / student; `timing`: index into the report's timings; `baselines`:
+    scores of models that read no text, on the rows of `dev`; `test`: scores on rows not used for selection;
+    `agreement`: on these rows, with answers that came with the data."""
 
     folder: str
     command: str
@@ -83,7 +83,7 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSummary:
-    """Runs that differ by their seed. `variant`: label on the page; `name`: what the runs call it."""
+    """Runs that differ by their seed. `variant`: label on the page; `name`: its name in the runs."""
 
     variant: str
     name: str

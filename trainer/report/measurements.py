@@ -42,6 +42,6 @@ class Timing:
     measurements: Sequence[Measurement]
 
     def speed_up(self) -> Measurement | None:
-        """The measurement for the headline: fp32 (or what there is instead), at the largest batch."""
+        """The measurement for the headline: fp32 (or what was measured instead), at the largest batch."""
         exact = [one for one in self.measurements if one.dtype == "fp32"] or self.measurements
         return max(exact, key=lambda one: one.batch_size, default=None)

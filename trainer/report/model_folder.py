@@ -59,7 +59,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
 
 
 def read_object(path: Path, missing: str | None = None) -> dict[str, Any]:
-    """A JSON object from a file. `missing`: what the folder is if the file does not exist. Raises InputError."""
+    """A JSON object from a file. `missing`: message if the file does not exist. Raises InputError."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""The report as one HTML page that loads nothing from elsewhere: styles and charts are part of it."""
+"""The report as one self-contained HTML page with its styles and charts."""
 
 from __future__ import annotations
 

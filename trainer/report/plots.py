@@ -56,7 +56,7 @@ def line_chart(
 ) -> Markup:
     """Lines over x. `reference`: label and value of a dashed horizontal line. Values that are not finite are left out.
 
-    `description` is what a screen reader says. The result is empty if there is nothing to draw.
+    `description` is for screen readers. The result is empty if there is nothing to draw.
     """
     lines = [Series(one.label, _thin(_finite(one.points)), one.colour, one.has_dots) for one in series]
     lines = [one for one in lines if one.points]

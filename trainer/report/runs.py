@@ -25,8 +25,8 @@ FULL = "full"
 class Run:
     """One run. folder: where it is, a path or a URI.
 
-    options: what config.json recorded. variant: what runs that differ only by their seed have in common. length: tokens
-    of the longest input. result: None while the run is unfinished. notes: what is missing from the folder.
+    options: what config.json recorded. variant: the same for runs that differ only in their seed. length: tokens of the
+    longest input. result: None while the run is unfinished. notes: what is missing from the folder.
     """
 
     folder: str
@@ -94,7 +94,7 @@ def read_run(path: str, copy: Path | None = None) -> Run:
     elif model is None:
         notes.append("no model folder: sizes and timings are left out")
     teacher = None
-    # General distillation learns from an un-tuned encoder, which has no score and no classifier to compare with.
+    # General distillation learns from a pre-trained encoder, which has no score and no classifier to compare with.
     if command == "task" and (named := result.teacher if result else options.get("teacher")):
         teacher_path = _teacher_folder(folder, str(named))
         if teacher_path is None:

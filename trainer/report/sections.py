@@ -16,7 +16,7 @@ from trainer.report.tables import ablation_table, labels_table, number_of, runs_
 
 
 def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | None:
-    """Headline, curves, ablation and runs of one task; None where it has no student."""
+    """Headline, curves, ablation and runs of one task; None if it has no student."""
     facts = summary.tasks[task]
     students = [run for run in runs if run.task == task and run.command == "task"]
     if not students:
@@ -48,7 +48,7 @@ def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | 
 
 
 def speed_section(timings: Sequence[Timing]) -> Section | None:
-    """What was timed, and the result; None where nothing was."""
+    """Timing setup and results; None if nothing was timed."""
     if not timings:
         return None
     first = timings[0]
@@ -65,7 +65,7 @@ def speed_section(timings: Sequence[Timing]) -> Section | None:
 
 
 def other_section(runs: Sequence[Run], summary: Summary) -> Section | None:
-    """Teachers and general distillation; None where there are neither."""
+    """Teachers and general distillation; None if there are neither."""
     others = [run for run in runs if run.command != "task"]
     if not others:
         return None

@@ -53,7 +53,7 @@ def _test_text(one: RunSummary) -> str:
 
 
 def _baseline_rows(runs: Sequence[RunSummary]) -> list[list[Cell]]:
-    """What models that read no text score, once for all runs that were scored on such rows."""
+    """Scores of models that read no text, once for all runs scored on the same rows."""
     found = {(name, _scores(scores)) for one in runs for name, scores in one.baselines.items()}
     return [
         cells(Cell(name, "reads no text"), scores, *[MISSING] * 6)
@@ -105,7 +105,7 @@ def ablation_table(task: TaskSummary) -> Table:
 
 
 def labels_table(run: Run) -> Table | None:
-    """How well a run finds each label, where a text can have several; None for other tasks."""
+    """A run's scores for each label of a multi-label task; None for other tasks."""
     labels = run.result.labels if run.result else None
     if not labels:
         return None

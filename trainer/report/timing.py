@@ -1,9 +1,9 @@
 """Teacher and student timed side by side: one process, the same inputs, in alternating turns.
 
-No machine is idle, but other work slows both models equally. So the figure that counts is the ratio of two neighbouring
-turns; its median and quartiles are reported. A pass is what a server would run: token ids in, logits out, no gradients,
-both models through plain transformers with the same attention kernel where both have it. Each model reads the texts
-with its own tokenizer, so a teacher of another architecture may have more or fewer tokens per text.
+Other load on the machine slows both models equally, so the figure that counts is the ratio of two neighbouring turns;
+its median and quartiles are reported. A pass is what a server would run: token ids in, logits out, no gradients, both
+models through plain transformers with the same attention kernel if both support it. Each model reads the texts with its
+own tokenizer, so a teacher of another architecture may have more or fewer tokens per text.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _time_group(runs: Sequence[Run], config: ReportConfig, device: str) -> Timin
 
 
 def _attention_of(model: Any) -> str:
-    """Set the common attention kernel, or keep the model's own where it has no other; returns the kernel's name."""
+    """Set the common attention kernel if the model supports it; returns the name of the kernel in use."""
     with contextlib.suppress(ValueError):
         model.set_attn_implementation(ATTENTION)
     return str(model.config._attn_implementation)
@@ -108,7 +108,7 @@ def make_inputs(classifier: SavedClassifier, config: ReportConfig, batch_size: i
         {
             name: torch.from_numpy(array).to(device)
             for name, array in pad_rows(batch, tokenizer).items()
-            # DistilBERT reads with a tokenizer of BERT, but takes no segments.
+            # DistilBERT uses BERT's tokenizer, but takes no token types.
             if name in known
         }
         for batch in batches
@@ -119,7 +119,7 @@ def make_inputs(classifier: SavedClassifier, config: ReportConfig, batch_size: i
 
 
 def alternate(turns: Sequence[Callable[[], None]], alternations: int, num_batches: int) -> list[list[float]]:
-    """Seconds per batch for each contender and alternation; the contender that starts changes every time."""
+    """Seconds per batch for each contender and alternation; the starting order alternates."""
     repeats = []
     for turn in turns:
         turn()

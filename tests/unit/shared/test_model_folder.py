@@ -259,9 +259,19 @@ def with_another_layer(weights: Weights) -> Weights:
     return weights | {LAYER.replace("layer.1", "layer.9"): weights[LAYER].clone()}
 
 
+def all_zero(weights: Weights) -> Weights:
+    return {name: torch.zeros_like(value) for name, value in weights.items()}
+
+
+def quantised_without_a_scale(weights: Weights) -> Weights:
+    return weights | {LAYER: (weights[LAYER] * 100).round().to(torch.int8)}
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
+        (all_zero, "its weights are all zero"),
+        (quantised_without_a_scale, "model.safetensors has int8 weights, but config.json has no quantization_config"),
         (not_a_number, f"1 of [0-9]+ weights in .*{LAYER.removeprefix('bert.')} are NaN or infinite"),
         (without_a_layer, f"lacks weights such as .*{LAYER.removeprefix('bert.')}"),
         (of_another_shape, f"{LAYER.removeprefix('bert.')} has the shape .* in the file, .* by config.json"),

@@ -42,7 +42,7 @@ def test_other_names_are_refused_and_mended_by_a_map() -> None:
         match_outputs("MNLI", outputs, MNLI, "--teacher t")
     for order in itertools.permutations(MNLI):
         text = ",".join(f"{name}={label}" for name, label in zip(outputs, order, strict=True))
-        assert match_outputs("MNLI", renamed(outputs, text), MNLI, "t") == order
+        assert match_outputs("MNLI", renamed(outputs, text, "m"), MNLI, "t") == order
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_other_names_are_refused_and_mended_by_a_map() -> None:
 )
 def test_a_wrong_map_is_one_clear_line(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        renamed(("no", "yes"), text)
+        renamed(("no", "yes"), text, "--teacher t")
 
 
 def test_an_empty_map_changes_nothing() -> None:
     assert parse_label_map(None) == {}
-    assert renamed(("no", "yes"), None) == ("no", "yes")
+    assert renamed(("no", "yes"), None, "--teacher t") == ("no", "yes")
 
 
 def test_labels_of_own_data() -> None:
@@ -83,9 +83,9 @@ def test_a_sign_and_what_divides_numbers_are_part_of_a_name() -> None:
     assert find_label(("2020-01-01", "other"), "20200101") is None
     assert find_label(("10 - 19", "20 - 29"), "10-19") == 0
     assert find_label(("label-1", "label 2"), "LABEL_1") == 0
-    assert renamed(("-1", "1"), "-1=bad,1=good") == ("bad", "good")
+    assert renamed(("-1", "1"), "-1=bad,1=good", "--teacher t") == ("bad", "good")
 
 
 def test_two_classes_of_one_name_are_refused_as_the_model_s_fault() -> None:
-    with pytest.raises(ModelError, match="two classes of the model have one name: good, good"):
-        renamed(("good", "good"), None)
+    with pytest.raises(ModelError, match="--teacher t: two of its classes have the same name: good, good"):
+        renamed(("good", "good"), None, "--teacher t")
