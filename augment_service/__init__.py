@@ -6,7 +6,7 @@
         for sample in result.samples:
             print(sample)
 
-`Augmenter` runs the models in this process; `Client` and `AsyncClient` ask a running service and return the same types.
+`Augmenter` runs the models in this process; `Client` and `AsyncClient` call a running service, with the same types.
 `__version__` is the version of the installed distribution. Names are imported on first use, so `import augment_service`
 loads neither torch nor numpy.
 """
@@ -15,11 +15,11 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# oneDNN reads this at its first product. Its AMX kernels add up a row's terms in an order that depends on the number of
-# rows, so a text's candidates would depend on the texts next to it (decision 0013). A value that is set already stays.
+# oneDNN reads this at its first product. Its AMX kernels sum a row's terms in an order that depends on the number of
+# rows, so a text's candidates would depend on the rest of the batch (decision 0013). An existing value is kept.
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
-# OpenMP reads this when torch is loaded. With its own value, 300,000 turns, a thread that waits by spinning takes the
-# processor from the one it waits for, wherever other programs run on the same cores (decision 0014).
+# OpenMP reads this when torch is loaded. With its default of 300,000 spins, a spinning thread takes the core from the
+# thread that it waits for whenever other programs run on the same cores (decision 0014).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
@@ -94,5 +94,5 @@ def _version() -> str:
     try:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError:
-        # A plain copy of the source tree, such as the working directory of a Ray job.
+        # Not installed: a plain copy of the source tree, such as the working directory of a Ray job.
         return "0+unknown"

@@ -28,7 +28,7 @@ ROWS_PER_CALL = 512
 
 
 class CandidateParams(TypedDict, total=False):
-    """Parameters that decide the candidates of a text; see `AugmentParams` for meanings and defaults."""
+    """Parameters that decide a text's candidates; see `AugmentParams` for meanings and defaults."""
 
     k: int
     context: Context
@@ -42,7 +42,7 @@ class CandidateParams(TypedDict, total=False):
 
 
 class SampleParams(CandidateParams, total=False):
-    """Parameters that decide the samples of a text: all fields of `AugmentParams`."""
+    """Parameters that decide a text's samples: all fields of `AugmentParams`."""
 
     n_a: int
     p_t: float
@@ -172,7 +172,7 @@ def _batches(rows: Sequence[SourceRow]) -> Iterator[Sequence[SourceRow]]:
 
 
 def _rows(texts: Sequence[TextOrPair], first_id: int) -> list[SourceRow]:
-    """Raises UsageError when `texts` is not a list of texts, InputError naming the first text that cannot be used."""
+    """Raises UsageError when `texts` is not a list of texts, InputError naming the first unusable text."""
     if isinstance(texts, str | bytes):
         raise UsageError("texts: got a single string; needs a list of texts, so write [text]")
     return [_row(first_id + index, text, f"texts[{index}]") for index, text in enumerate(texts)]

@@ -39,8 +39,8 @@ class _Text:
 def run_command(config: CandidatesConfig) -> None:
     """Answer every line of the input on stdout, in order and as lines arrive.
 
-    A line that cannot be used costs itself only: a JSON line on stderr says why. Raises InputError at the end if there
-    were such lines, or none at all.
+    An unusable line is skipped and reported as a JSON line on stderr. Raises InputError at the end if there were any,
+    or if the input has no lines.
     """
     engine: AugmentEngine | None = None
     num_lines, problems = 0, list[str]()
@@ -73,7 +73,7 @@ def _load(config: CandidatesConfig) -> AugmentEngine:
 
 
 def candidate_line(engine: AugmentEngine, identifier: Any, field: str, found: TextProposals) -> dict[str, Any]:
-    """One line of output: words, their tokens, and per replaceable word its candidates, best first."""
+    """One line of output: words, their tokens, and the candidates of each replaceable word, best first."""
     to_tokens = engine.lexicon.tokenizer.convert_ids_to_tokens
     sites = []
     for one in found.proposals:
@@ -103,7 +103,7 @@ def _answer(engine: AugmentEngine, texts: list[_Text]) -> None:
 
 
 def _error_line(line: bytes, number: int, message: str) -> dict[str, Any]:
-    """What is printed for a line that cannot be used, with its id if it has one."""
+    """The error output for an unusable line, with its id if it has one."""
     try:
         loaded = json.loads(line)
     except (ValueError, RecursionError):
@@ -113,7 +113,7 @@ def _error_line(line: bytes, number: int, message: str) -> dict[str, Any]:
 
 
 def _arriving_lines(path: str) -> Iterator[list[tuple[int, bytes]]]:
-    """The numbered lines that are there already, without blank ones, as soon as there is one. Raises InputError."""
+    """Batches of the numbered non-blank lines available so far, each as soon as it has a line. Raises InputError."""
     try:
         opened: Any = contextlib.nullcontext(sys.stdin.buffer) if path == "-" else Path(path).open("rb")  # noqa: SIM115
         with opened as file:
@@ -131,7 +131,7 @@ def _arriving_lines(path: str) -> Iterator[list[tuple[int, bytes]]]:
 
 
 def _texts_of(line: bytes, number: int, where: str) -> list[_Text]:
-    """The one or two texts of a line. Raises InputError that says what is wrong with it."""
+    """The one or two texts of a line. Raises InputError naming the problem."""
     try:
         loaded = json.loads(line)
     except (ValueError, RecursionError) as error:

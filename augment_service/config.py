@@ -19,7 +19,7 @@ Config = TypeVar("Config", bound=CommandConfig)
 Device = Literal["auto", "cpu", "cuda"]
 Dtype = Literal["auto", "fp32", "bf16"]
 BatchTokens = Annotated[int | None, BeforeValidator(lambda value: None if value == "auto" else value)]
-"""None is auto: see `augment_service.engine.batch_size`."""
+"""None means auto, see `augment_service.engine.batch_size`."""
 RootPath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._~-]+)*$")]
 Origin = Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:-]+$")]
 
@@ -145,7 +145,7 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
     resume: bool = runtime(True, "Continue an interrupted run; --no-resume rejects an output with a run in it.")
 
     def with_absolute_paths(self) -> RunConfig:
-        """The same options with paths that mean the same in every process, wherever it was started."""
+        """The same options with absolute paths, which mean the same in every process."""
         paths = {"input": tuple(map(absolute, self.input)), "output": absolute(self.output)}
         models = {"mlm": absolute_model(self.mlm), "glove": absolute_model(self.glove)}
         return self.model_copy(update=paths | models)
@@ -174,7 +174,7 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
         return self
 
     def with_n_a_of(self, task: Task | None) -> Self:
-        """The same options with the task's N_a, unless N_a was given explicitly."""
+        """The same options with the task's N_a, unless N_a was set explicitly."""
         if task is None or "n_a" in self.model_fields_set:
             return self
         return self.model_copy(update={"n_a": task.n_a})
@@ -237,7 +237,7 @@ class CandidatesConfig(ModelChoice, WordFiles):
 
 
 def _refuse_json(config: Config, reason: str) -> Config:
-    """A flag works or is refused: there is no summary for --json to print."""
+    """Reject --json, because there is no summary to print: a flag works or is an error."""
     if config.as_json:
         raise ValueError(f"--json has no effect here: {reason}")
     return config

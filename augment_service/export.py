@@ -74,7 +74,7 @@ def _write_reference_tsv(store: Store, manifest: Manifest, path: Path) -> int:
     texts, label = task.text_columns, task.label_column
     if task.has_header and (header := _header_of(Path(manifest.inputs[0].path))):
         names = header
-        # A run with --text-column may have read another layout.
+        # A run with --text-column may have read a different layout.
         with contextlib.suppress(InputError):
             texts, found = task.find_columns(manifest.inputs[0].path, header)
             label = -1 if found is None else found

@@ -1,9 +1,9 @@
 """Samples per second of everything except the models, on one core: words, inputs, draws, text, Arrow, commit.
 
-Rankings and neighbours are prepared before the clock starts (random vocabulary entries), so the time measured is the
-work that one core does to feed a GPU. The engine, the draws and the writer are those of the job.
+Rankings and neighbours are prepared before the clock starts (random vocabulary entries), so the measured time is the
+work that one core does to feed a GPU. The engine, the draws and the writer are the job's own.
 
-It is CPU time, which other work on the machine changes little.
+CPU time is reported, because other work on the machine affects it little.
 
     python benchmarks/assembly.py --sentences 2048 --shard-rows 512
 """
@@ -26,7 +26,7 @@ N_A, K = 20, 15
 
 
 class GivenRankings:
-    """Takes the place of the masked LM and answers immediately from prepared rankings."""
+    """Replaces the masked LM and answers immediately from prepared rankings."""
 
     def __init__(self, tokenizer: Any, num_sites: int) -> None:
         import numpy as np
@@ -83,7 +83,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(resolve_encoder("embedded"))
     given: Any = GivenRankings(tokenizer, 64 * options.shard_rows)
     engine = AugmentEngine(given, GloveVectors.load("embedded"), AugmentParams(n_a=N_A, k=K))
-    engine.candidates(rows)  # fills the cache of neighbours before the clock starts
+    engine.candidates(rows)  # fills the neighbour cache before the clock starts
     schema = samples_schema(pa.int64(), [])
     best: dict[str, float] = {}
     for _ in range(options.rounds):

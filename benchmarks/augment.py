@@ -1,9 +1,9 @@
 """Sentences per second of this engine compared with nlpaug, farm-haystack and a batch-1 loop, in one run, as ratios.
 
 All contenders get the same model files, N_a, K and P_t. Each runs in its own process, one after another. The engine
-augments --sentences sentences. The time per sentence of the others does not depend on the number of sentences, so they
-augment only some of them, evenly spread over their lengths (--oracle-sentences, --nlpaug-sentences). The model has
-random weights, which do not affect speed. Peers run in virtualenvs that are created on first use.
+augments --sentences sentences. The others' time per sentence does not depend on the number of sentences, so they
+augment only a subset, evenly spread over lengths (--oracle-sentences, --nlpaug-sentences). The model has random
+weights, which do not affect speed. Peers run in virtualenvs that are created on first use.
 
     python benchmarks/augment.py --layers 12 --hidden 768 --threads 1 2
 """
@@ -100,7 +100,7 @@ def prepare(work: Path, layers: int, hidden: int) -> Path:
     )
     transformers.BertForMaskedLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
-    # Also in the form that the peers' older version of transformers reads.
+    # Also in the format of the peers' older transformers version.
     tokens = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     (folder / "model" / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": 512}
@@ -133,7 +133,7 @@ def run_one(name: str, folder: Path, count: int, threads: int, out_of: int = 0) 
 
 
 def write_part(folder: Path, count: int, out_of: int) -> None:
-    """Write `part.json`: `count` of the first `out_of` sentences, spread over their lengths, and one to warm up."""
+    """Write `part.json`: `count` of the first `out_of` sentences, spread over their lengths, and one for warm-up."""
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
     by_length = sorted(sentences[:out_of], key=lambda text: (len(text.split()), text))
     part = [by_length[(2 * place + 1) * out_of // (2 * count)] for place in range(count)]
@@ -141,7 +141,7 @@ def write_part(folder: Path, count: int, out_of: int) -> None:
 
 
 def peer_python(work: Path, name: str) -> Path:
-    """Interpreter of a peer's own virtualenv, which is created if missing."""
+    """Interpreter of a peer's virtualenv, which is created if missing."""
     python = work / "peers" / name / "bin" / "python"
     if not python.exists():
         print(f"installing {name}", file=sys.stderr, flush=True)
@@ -188,7 +188,7 @@ def measure(name: str, folder: Path, count: int, threads: int) -> dict[str, Any]
 
 
 def fastest(work: Callable[[], Any], rounds: int) -> float:
-    """Seconds of the fastest of some rounds."""
+    """Seconds of the fastest of `rounds` rounds."""
     seconds = []
     for _ in range(rounds):
         began = time.monotonic()
@@ -203,10 +203,10 @@ def peak_memory() -> int:
 
 
 def encoder_flops_per_token(masked_lm: Any) -> float:
-    """2 x weights of the linear layers, where the last encoder layer counts only keys and values.
+    """2 x weights of the linear layers, counting only keys and values of the last encoder layer.
 
-    The rest of the last layer runs at masked positions only. Attention products and the head are left out too, so the
-    resulting share of the peak is a lower bound.
+    The rest of the last layer runs only at masked positions. Attention products and the head are not counted either, so
+    the resulting utilisation is a lower bound.
     """
     config = masked_lm._model.config
     d, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
@@ -215,7 +215,7 @@ def encoder_flops_per_token(masked_lm: Any) -> float:
 
 
 def peak_flops(dtype: Any) -> float:
-    """The best rate of square matrix products over a tenth of a second, plain and with a prepared weight layout."""
+    """The best FLOP/s of square matrix products over 0.1 s, plain and with a prepacked weight layout."""
     import torch
 
     from shared.compute.linear import Linear

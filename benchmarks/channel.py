@@ -1,7 +1,7 @@
-"""What it costs to exchange the arrays of a part between a worker and the actor: a plain pipe, and shared memory.
+"""Cost of exchanging the arrays of a part between a worker and the actor: a plain pipe compared with shared memory.
 
-Two processes repeat what they do for a part of 128 rows of SST-2, with arrays of the same sizes and no work on them: an
-ask, its rankings, the finished table, the next part. CPU time of each side per masked input, in turn.
+Two processes repeat the exchange for a part of 128 rows of SST-2, with arrays of the same sizes and no work on them: a
+query, its rankings, the finished table, the next part. Prints the CPU time of each side per masked input, alternating.
 
     python benchmarks/channel.py
 """
@@ -29,12 +29,12 @@ from benchmarks.augment import cpu_name  # noqa: E402
 from shared.compute.memory import keep_freed_memory  # noqa: E402
 
 INPUTS, TOKENS, K = 1167, 27, 16
-"""Masked inputs of a part, tokens of each, and entries ranked: as counted in benchmarks/gpu.py."""
+"""Masked inputs of a part, tokens of each, and entries ranked, as counted in benchmarks/gpu.py."""
 TABLE_BYTES = 730_000
 
 
 class Pipe:
-    """As Channel, but everything is pickled into the pipe."""
+    """Like Channel, but pickles everything into the pipe."""
 
     def __init__(self, pipe: Connection) -> None:
         self.send, self.receive = pipe.send, pipe.recv
@@ -68,7 +68,7 @@ def _measure(kind: Callable[[Connection], Any], parts: int) -> tuple[float, floa
         asked.ids.sum()
         end.send(answer)
         table = end.receive()
-        # The tables of a shard's parts become one.
+        # Simulates concatenating the tables of a shard's parts.
         np.frombuffer(table, np.uint8).copy()
         del asked, table
         end.send("a part")

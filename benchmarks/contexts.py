@@ -1,8 +1,8 @@
-"""Cost and quality of the three contexts: speed, candidates in common, and agreement of a classifier.
+"""Cost and quality of the three contexts: speed, candidate overlap, and classifier agreement.
 
 A classifier is fine-tuned for one short epoch on part of SST-2's train.tsv (or given with --classifier). Each context
-then augments the same dev sentences, and the samples that the classifier labels like their source are counted. SST-2 is
-not part of this repository: pass the folder with its train.tsv and dev.tsv.
+then augments the same dev sentences, counting the samples that the classifier labels like their source. SST-2 is not
+part of this repository: pass the folder with its train.tsv and dev.tsv.
 
     python benchmarks/contexts.py --glue glue/SST-2
 """

@@ -3,11 +3,11 @@
     python benchmarks/defaults.py --glue GLUE --corpus CORPUS --output out/defaults
 
 makes a CSV of each data set (GLUE's train.tsv; its dev.tsv is the test file), runs `trainer distill` on one after the
-other without any option but the columns, and prints a table of the finished ones. `sources` has a class for each file
-of CORPUS (plain text, one passage a line, .xz): which of them is a passage from? With --seeds 0 1 2, the later seeds
-take the teacher of the first and draw samples, order and new weights of their own; the table has the mean and the
-standard deviation. GLUE's own metrics (Matthews' correlation of CoLA, F1 of MRPC) are taken by `trainer evaluate`. QNLI
-often comes without its large train.tsv: then 1,500 rows of dev.tsv test. A second call goes on where the first stopped.
+other with no options except the columns, and prints a table of the finished runs. `sources` classifies passages by
+their file in CORPUS (plain text, one passage per line, .xz). With --seeds 0 1 2, the later seeds reuse the first seed's
+teacher but draw their own samples, order and new weights; the table has the mean and the standard deviation. GLUE's own
+metrics (Matthews correlation for CoLA, F1 for MRPC) are computed by `trainer evaluate`. If QNLI lacks its large
+train.tsv, 1,500 rows of dev.tsv are the test set. A second call resumes where the first stopped.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSAGES, LONGEST = 600, 300
-"""Passages from each file of the corpus, and the characters that are kept of each."""
+"""Passages per corpus file, and maximum characters of each."""
 
 TEST_ROWS = 1500
-"""Rows of a GLUE dev file that are kept for testing, for a task without its train file."""
+"""Rows of a GLUE dev file held out for testing, for a task without its train file."""
 OWN_METRICS = {"CoLA": ("matthews",), "MRPC": ("f1",)}
 
 Row = Sequence[str]
@@ -40,7 +40,7 @@ Scores = dict[str, float]
 
 @dataclass(frozen=True)
 class Task:
-    """A GLUE task's columns by position, and the options that say what they are."""
+    """A GLUE task's columns by position, and the options that name them."""
 
     texts: tuple[int, ...]
     label: int
@@ -69,7 +69,7 @@ def glue_rows(path: Path, task: Task) -> Iterator[Row]:
 
 
 def source_rows(corpus: Path) -> tuple[list[Row], list[Row]]:
-    """Passages with the name of their file as the label: rows to train on, and a sixth as many to test on."""
+    """Passages labelled with their file name: rows for training, and a sixth as many for testing."""
     rows: list[Row] = []
     for path in sorted(corpus.glob("*.txt.xz")):
         with lzma.open(path, "rt", encoding="utf-8") as file:
@@ -82,7 +82,7 @@ def source_rows(corpus: Path) -> tuple[list[Row], list[Row]]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """A CSV with a header, as a spreadsheet writes it."""
+    """Write a CSV with a header, as a spreadsheet would."""
     texts = ["text"] if len(rows[0]) == 2 else ["first", "second"]
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -114,13 +114,13 @@ def prepare(name: str, args: argparse.Namespace, folder: Path) -> list[str]:
 
 
 def run_folder(args: argparse.Namespace, name: str, seed: int) -> Path:
-    """Output of a distillation; the first seed's has the teacher of all."""
+    """Output folder of a distillation; the first seed's contains the teacher of all seeds."""
     folder: Path = args.output / name / ("run" if seed == args.seeds[0] else f"run-{seed}")
     return folder
 
 
 def own_scores(name: str, args: argparse.Namespace, model: Path, stored: Path) -> tuple[Scores, Scores]:
-    """GLUE's own metrics of a model on the task's dev file, taken once, and those of the better trivial answer."""
+    """GLUE's own metrics of a model on the task's dev file, cached in `stored`, and the best trivial baseline's."""
     if name not in OWN_METRICS:
         return {}, {}
     if not stored.is_file():
@@ -133,12 +133,12 @@ def own_scores(name: str, args: argparse.Namespace, model: Path, stored: Path) -
 
 
 def best_of(baselines: dict[str, Scores], metrics: Iterable[str]) -> Scores:
-    """Of each metric, the best of the answers that read no text."""
+    """For each metric, the best score of the baselines that ignore the text."""
     return {metric: max((one.get(metric, 0.0) for one in baselines.values()), default=0.0) for metric in metrics}
 
 
 def table(args: argparse.Namespace) -> Iterator[str]:
-    """A Markdown row for each score of each data set, over the finished runs."""
+    """A Markdown row per score and data set, over the finished runs."""
     yield "| data | rows | seeds | student and score | teacher | kept | trivial | smaller | faster (32) | minutes |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
     for name in args.data:
@@ -165,7 +165,7 @@ def table(args: argparse.Namespace) -> Iterator[str]:
 
 
 def main() -> int:
-    """Run the benchmark; the exit code is that of the first run that failed."""
+    """Run the benchmark; returns the exit code of the first failed run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--glue", type=Path, required=True, help="folder with a folder per GLUE task")
     parser.add_argument("--corpus", type=Path, required=True, help="folder of plain text files, .txt.xz")

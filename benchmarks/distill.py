@@ -1,13 +1,13 @@
-"""How fast a student learns: samples per second of `trainer task` compared with the reference's loop, as ratios.
+"""Training throughput of a student: samples per second of `trainer task` relative to the reference's loop.
 
-The reference's loop is restated here: every text padded to --max-length, fp32, scores and hidden states of every layer
-of both models kept, the teacher run again in the prediction stage, data prepared beforehand (which it also does outside
-its loop). Ours is the trainer's own loader, stages and step, from shards on disk.
+The reference's loop is reimplemented here: every text padded to --max-length, fp32, scores and hidden states of every
+layer of both models kept, the teacher run again in the prediction stage, data prepared beforehand (which the reference
+also does outside its loop). Ours is the trainer's own loader, stages and step, from shards on disk.
 
     python benchmarks/distill.py --augmented OUT --teacher DIR --student 3,84,336,12 --threads 2
 
-With --avx2, PyTorch and oneDNN keep to AVX2, as on processors without AVX-512. With --profile, it shows instead where
-the CPU time of our steps goes.
+With --avx2, PyTorch and oneDNN are limited to AVX2, as on processors without AVX-512. With --profile, it prints a
+breakdown of our steps' CPU time instead.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ KINDS = {
     "optimizer": ("Optimizer", "adam", "foreach"),
     OTHERS: (),
 }
-"""Parts of the names of operations, the first that fits."""
+"""Kind of operation -> fragments of operator names; the first match wins."""
 
 
 class Setting:
@@ -86,7 +86,7 @@ class Setting:
         self.pad_id = self.student.config.pad_token_id
 
     def loader(self) -> Loader[Batch]:
-        """The trainer's own, one process ahead."""
+        """The trainer's own loader, with one worker process."""
         stream = ShardStream(
             augmented=self.augmented,
             spec=self.spec,
@@ -154,7 +154,7 @@ def reference(setting: Setting, stage: str) -> Iterator[int]:
             loss = torch.zeros(())
             w_e, w_h = setting.projections.w_e, setting.projections.w_h(len(setting.mapping))
             for m, layer in enumerate(setting.mapping, start=1):
-                # The reference sets masked scores of both sides to zero and averages over all of them.
+                # The reference zeroes the masked scores of both models and averages over all scores.
                 loss = loss + functional.mse_loss(own_scores[m - 1], scores[layer - 1])
                 loss = loss + functional.mse_loss(w_h[m - 1](own_states[m]), states[layer])
             loss = loss + functional.mse_loss(w_e(own_states[0]), states[0])
@@ -165,7 +165,7 @@ def reference(setting: Setting, stage: str) -> Iterator[int]:
 
 
 def _all_layers(model: Any, ids: Tensor, types: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    """Hidden states, scores and logits with every layer's kept, as the reference's modified BERT returns them."""
+    """Hidden states and scores of every layer, and logits, as the reference's modified BERT returns them."""
     states = model.bert.embeddings(input_ids=ids, token_type_ids=types)
     additive = torch.where(mask, 0.0, -10000.0)[:, None, None, :]
     hidden, every_score = [states], []
@@ -198,7 +198,7 @@ def measure(steps: Iterator[int], seconds: float) -> Callable[[], float]:
 
 
 def show_profile(options: argparse.Namespace) -> None:
-    """Print the share of the CPU time of each kind of operation, for our steps in the best precision here."""
+    """Print each kind of operation's share of CPU time, for our steps in this machine's best precision."""
     dtype = torch.bfloat16 if has_bf16_kernels() else torch.float32
     for stage in STAGES:
         steps, _ = ours(Setting(options, dtype), stage)

@@ -1,4 +1,4 @@
-"""Inference engines for the masked LM on a CPU, compared on the same batches: which one should be the default?
+"""Compares inference engines for the masked LM on a CPU, on the same batches, to choose the default.
 
 Each engine runs the same masked inputs (encoder, head at the masked position, the 16 best entries), in batches of equal
 length and at most --batch-tokens tokens. Each runs in its own process, one after another. ONNX Runtime and OpenVINO run
@@ -175,7 +175,7 @@ def masked_module(folder: Path, dtype: str) -> Any:
     class Masked(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            # Copied first: the head shares its matrix with the embeddings, which are cast to bf16 with the encoder.
+            # Copied first: the head's matrix is tied to the embeddings, which are cast to bf16 with the encoder.
             self.head = copy.deepcopy(model.cls)
             self.encoder = model.base_model.to(torch.bfloat16 if dtype == "bf16" else torch.float32)
 

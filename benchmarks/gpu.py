@@ -1,9 +1,9 @@
-"""How busy the model is while the job feeds it, and how fast it is: on a GPU if there is one, else with a stub of time.
+"""Utilisation of the model while the job feeds it, and its throughput: on a GPU if there is one, else with a stub.
 
 With a GPU: masked inputs per second and share of the card's peak for several batch sizes, next to a batch-1 loop and a
-padded `transformers` batch; then the share of the time that the model computes in the job, for several numbers of
-workers. Without one: the same share for a STUB that only takes time (12, 50, 200 microseconds per input) and leaves the
-CPU alone, as a GPU would; and what follows for more cores.
+padded `transformers` batch; then the model's busy share in the job, for several numbers of workers. Without one: the
+same share for a STUB that only waits (12, 50, 200 microseconds per input) and uses no CPU, like a GPU; and an
+extrapolation to more cores.
 
     python benchmarks/gpu.py --rows 2048
 """
@@ -30,14 +30,14 @@ STUB_MICROSECONDS = (12, 50, 200)
 
 
 class StubModel:
-    """STUB: takes the time of a model of so many microseconds per input, and gives entries that mean nothing."""
+    """STUB: waits a given number of microseconds per input, and returns meaningless entries."""
 
     def __init__(self, lexicon: Any, microseconds: float) -> None:
         self.lexicon, self.microseconds = lexicon, microseconds
         self.seconds, self.num_inputs = 0.0, 0
 
     def rank(self, inputs: Any, _batches: Any, k: int, _excluded: Any) -> Any:
-        """Rankings after the time has passed."""
+        """Wait, then return rankings."""
         import numpy as np
 
         from augment_service.engine.batches import Rankings
@@ -54,7 +54,7 @@ class StubModel:
 
 
 class TimedModel:
-    """A masked LM whose time is added up."""
+    """A masked LM that sums up its compute time."""
 
     def __init__(self, masked_lm: Any) -> None:
         self.lexicon, self._masked_lm = masked_lm.lexicon, masked_lm
@@ -80,7 +80,7 @@ def main() -> None:
     from benchmarks.augment import cpu_name, prepare
     from shared.compute.memory import keep_freed_memory
 
-    keep_freed_memory()  # As an actor does.
+    keep_freed_memory()  # As in an actor.
 
     folder = prepare(options.work, 12, 768)
     sentences = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
@@ -93,7 +93,7 @@ def main() -> None:
 
 
 def with_a_stub(texts: Sequence[str], workers: Sequence[int]) -> None:
-    """Tables for the STUB of a model's time."""
+    """Tables for the STUB model."""
     from transformers import AutoTokenizer
 
     from augment_service.engine.lexicon import Lexicon
@@ -175,7 +175,7 @@ def on_a_gpu(folder: Path, texts: Sequence[str], workers: Sequence[int]) -> None
     inputs, _ = engine.workload(list(texts))
     cost = masked_lm.cost()
     flops = sum(cost.encoder(len(one)) + cost.head for one in inputs)
-    # The longest known name in that of the card: H100-PCIe before H100.
+    # The longest known name contained in the card's name: H100-PCIe before H100.
     known = [gpu for gpu in GPUS.values() if gpu.name.lower().replace("-", " ") in name.lower()]
     peak = max(known, key=lambda gpu: len(gpu.name)).bf16 if known else 0.0
     print(f"{name}, {masked_lm.dtype}, {len(inputs):,} masked inputs\n")
@@ -197,7 +197,7 @@ def on_a_gpu(folder: Path, texts: Sequence[str], workers: Sequence[int]) -> None
 
 
 def _padded(masked_lm: Any, inputs: Sequence[Any], size: int) -> None:
-    """The usual way: padded batches through the model's own forward pass, all logits of the masked positions."""
+    """The usual method: padded batches through the model's own forward pass, all logits at the masked positions."""
     import torch
 
     for start in range(0, len(inputs), size):
@@ -212,7 +212,7 @@ def _padded(masked_lm: Any, inputs: Sequence[Any], size: int) -> None:
 
 
 def _best(run: Callable[[], object], rounds: int = 3) -> float:
-    """Least seconds of some rounds, after one to warm up. The runs end with their results on the CPU."""
+    """Minimum seconds over some rounds, after a warm-up. Runs end with their results on the CPU."""
     run()
     times = []
     for _ in range(rounds):

@@ -1,12 +1,12 @@
-"""What int8 would bring to the masked LM on a CPU: its speed relative to fp32 and bf16, and the candidates it keeps.
+"""int8 for the masked LM on a CPU: its speed relative to fp32 and bf16, and its candidate overlap with fp32.
 
-The engine's own encoder, with every matrix product of the layers in int8: weights per output channel, activations per
-tensor, scaled at run time (`torch.ops.quantized.linear_dynamic`). The head stays in fp32, as in bf16. Speed on a model
-of --layers x --hidden with random weights; overlap on the embedded masked LM, which has learned something: the share of
-the K best entries in fp32 that are among the K best. Rounds alternate, and the best of each counts.
+The engine's own encoder, with every matrix product of the layers in dynamic int8: weights quantized per output channel,
+activations per tensor at run time (`torch.ops.quantized.linear_dynamic`). The head stays in fp32, as with bf16. Speed
+is measured on a model of --layers x --hidden with random weights; overlap on the trained embedded masked LM, as the
+share of fp32's K best entries that are among int8's K best. Rounds alternate, and the best of each counts.
 
-    python benchmarks/int8.py                # the instructions of this processor
-    python benchmarks/int8.py --avx2         # as if it had AVX2 only (oneDNN and PyTorch obey; FBGEMM does not)
+    python benchmarks/int8.py                # with this processor's instructions
+    python benchmarks/int8.py --avx2         # limited to AVX2 (respected by oneDNN and PyTorch, not by FBGEMM)
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def variants(model: str, kernels: Sequence[str], with_bf16: bool) -> dict[str, Any]:
-    """The model in each kind of product."""
+    """The model with each kind of matrix product."""
     from augment_service.engine.masked_lm import MaskedLM
 
     found = {"fp32": MaskedLM.load(model, "cpu", "fp32", 1)}
@@ -128,7 +128,7 @@ def to_int8(masked_lm: Any, kernels: str) -> None:
 
 
 def where_time_goes(masked_lm: Any, sentences: Sequence[str]) -> str:
-    """Shares of the largest operators in the time of all operators."""
+    """The largest operators' shares of the total operator time."""
     from torch.profiler import ProfilerActivity, profile
 
     inputs, batches = asked(masked_lm, sentences)
@@ -140,7 +140,7 @@ def where_time_goes(masked_lm: Any, sentences: Sequence[str]) -> str:
 
 
 def asked(masked_lm: Any, sentences: Sequence[str]) -> tuple[list[Any], list[Any]]:
-    """Each sentence with each of its single-token words masked, and batches of 1,024 tokens."""
+    """Inputs with each single-token word of each sentence masked, and batches of 1,024 tokens."""
     from augment_service.engine.batches import ModelInput, plan_batches
     from augment_service.engine.words import WordSplitter, may_replace
 
@@ -165,14 +165,14 @@ def answers(masked_lm: Any, sentences: Sequence[str]) -> list[Sequence[int]]:
 
 
 def agreement(expected: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> tuple[float, float]:
-    """Shares: of inputs with the same best entry, and of the K best that are kept."""
+    """Share of inputs with the same best entry, and share of the K best that are kept."""
     pairs = list(zip(expected, found, strict=True))
     first = sum(one[0] == other[0] for one, other in pairs) / len(pairs)
     return first, sum(len({*one} & {*other}) for one, other in pairs) / (K * len(pairs))
 
 
 def best_rates(models: dict[str, Any], sentences: Sequence[str], rounds: int) -> dict[str, float]:
-    """Inputs per second of each."""
+    """Best inputs per second of each model."""
     inputs, batches = asked(models["fp32"], sentences)
     seconds = {name: float("inf") for name in models}
     for number in range(1 + rounds):

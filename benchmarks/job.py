@@ -1,8 +1,8 @@
 """The whole job compared with the bare engine on the same rows, shards and models: rows per second, and memory.
 
-The job's rate is that between its first commit and its last, so it excludes starting Ray and loading models, which a
-long job does once; that time is reported separately. The job has one masked-LM actor with one thread, the engine one
-thread. They run one after the other: engine, job, engine.
+The job's throughput is measured from its first commit to its last, so it excludes starting Ray and loading models,
+which a long job does once; that time is reported separately. The job has one masked-LM actor with one thread, the
+engine one thread. They run in the order engine, job, engine.
 
     python benchmarks/job.py --layers 12 --hidden 768
 """
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def engine_seconds(folder: Path, count: int, shard_rows: int) -> dict[str, float]:
-    """Seconds of all shards except the first, which warms up, and peak memory."""
+    """Seconds of all shards except the first, which is a warm-up, and peak memory."""
     import resource
 
     from augment_service.engine.augment import AugmentEngine
@@ -122,7 +122,7 @@ def job(folder: Path, count: int, shard_rows: int) -> tuple[float, float, dict[s
 
 
 def watch_memory(pid: int, peaks: dict[str, int], done: threading.Event) -> None:
-    """Record peak resident memory of driver, masked-LM actor and GloVe actor; each includes the pages it shares."""
+    """Record peak resident memory of driver, masked-LM actor and GloVe actor, including shared pages."""
     import psutil
 
     while not done.wait(0.3):

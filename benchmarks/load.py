@@ -1,7 +1,7 @@
 """Load generator for a service on this machine: some clients, each with one keep-alive connection, for some time.
 
-It reads and writes HTTP itself, because a client library would use more CPU time than the service. It prints one JSON
-line. A refused client waits for Retry-After seconds (at most two), then continues with the next text.
+It implements HTTP itself, because a client library would use more CPU time than the service. It prints one JSON line. A
+refused client waits for Retry-After seconds (at most two), then continues with the next text.
 
     python benchmarks/load.py 127.0.0.1:8000 texts.json --clients 16 --seconds 10
 """
@@ -22,14 +22,14 @@ HEAD = b"POST /v1/augment HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: applicati
 
 @dataclass
 class Tally:
-    """Number of answers and their durations in seconds, by status."""
+    """Response counts and latencies in seconds, by status."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     seconds: dict[int, list[float]] = field(default_factory=dict)
     without_retry_after: int = 0
 
     def add(self, status: int, seconds: float) -> None:
-        """Count one answer."""
+        """Count one response."""
         self.statuses[status] += 1
         self.seconds.setdefault(status, []).append(seconds)
 

@@ -1,9 +1,9 @@
-"""How fast a masked LM trains: tokens per second of `trainer mlm` compared with transformers' example with peft.
+"""Training throughput of a masked LM: tokens per second of `trainer mlm` compared with transformers' example with peft.
 
 The peers are the loop of transformers' `run_mlm.py` with peft adapters of the same rank on the same layers, and the
-same rows, rate and precision: once with texts joined and cut into full rows (`group_texts`), once with one text per
-row, padded to --max-length (`--line_by_line --pad_to_max_length`). They leave the embeddings unchanged; `trainer mlm`
-also trains a low-rank change of them. Padding is not counted. Contenders take turns in one process.
+same rows, learning rate and precision: once with texts concatenated and split into full rows (`group_texts`), once with
+one text per row, padded to --max-length (`--line_by_line --pad_to_max_length`). They freeze the embeddings; `trainer
+mlm` also trains a low-rank update of them. Padding is not counted. Contenders alternate in one process.
 
     python benchmarks/mlm.py --corpus FILE --threads 2
 """
@@ -106,9 +106,9 @@ def peer_steps(options: argparse.Namespace, encoder: str, rows_are: str, dtype: 
 def flops_per_token(options: argparse.Namespace, encoder: str) -> float:
     """Matrix products of one step of `trainer mlm`, forward and backward, per token.
 
-    Frozen weights: one product forward and one for the gradient of the input. A low-rank change: two products of two
-    factors each for its gradients. The head runs at masked tokens only. Attention's products are left out, so the
-    resulting share of the peak is a lower bound.
+    Frozen weights: one product forward and one for the gradient of the input. A low-rank update: two products of two
+    factors each for its gradients. The head runs only at masked tokens. Attention products are not counted, so the
+    resulting utilisation is a lower bound.
     """
     config = load_trainable(encoder, 0, 0).encoder.config
     d, ffn, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers

@@ -1,11 +1,11 @@
-"""What `augment_service plan` predicts compared with what the same run then takes, case by case, on this machine.
+"""Accuracy of `augment_service plan`: its predictions compared with actual runs on this machine, case by case.
 
     python benchmarks/plan.py --data ../shared/data/glue --golden ../shared/golden
 
 Every case is a `plan`, a `run` and another `plan` with the same options, each in a separate process. On a shared
-machine wall-clock time depends on other users, so the criterion is processor time: the plan's (model, vectors and the
-rest, for all actors) against that of the run's actors from the time the first has loaded its models. Wall-clock time is
-reported as well, with the share of a core that the actors had.
+machine wall-clock time depends on other users, so the criterion is CPU time: the plan's estimate (model, vectors and
+the rest, for all actors) against that of the run's actors once the first has loaded its models. Wall-clock time is also
+reported, with the share of a core that the actors got.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def one_case(options: list[str]) -> tuple[dict[str, Any], dict[str, Any], dict[s
 
 
 def ours(command: str, *options: str, watched: Path | None = None) -> dict[str, Any]:
-    """The `--json` summary of one of our commands, with the processor time of its actors if `watched` is its output."""
+    """The `--json` summary of one of our commands, with the CPU time of its actors if `watched` is its output."""
     line = [sys.executable, "-m", "augment_service", command, *options, "--json", "--log-level", "error"]
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -110,7 +110,7 @@ def ours(command: str, *options: str, watched: Path | None = None) -> dict[str, 
 
 
 def watch_actors(process: subprocess.Popen[str], output: Path) -> dict[str, float]:
-    """Processor time of the run's actors since the manifest was written, wall-clock time, and number of actors."""
+    """CPU time of the run's actors since the manifest was written, wall-clock time, and number of actors."""
     first: dict[int, float] = {}
     last: dict[int, float] = {}
     began = ended = 0.0
@@ -130,7 +130,7 @@ def watch_actors(process: subprocess.Popen[str], output: Path) -> dict[str, floa
 
 
 def actor_cpu_seconds(pid: int) -> float | None:
-    """Processor time of one of our Ray actors; None for any other process, and for one that has ended."""
+    """CPU time of one of our Ray actors; None for any other process, and for one that has exited."""
     try:
         name = Path(f"/proc/{pid}/cmdline").read_bytes()
         if not name.startswith((b"ray::MlmWorker", b"ray::GloveWorker")):

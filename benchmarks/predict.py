@@ -1,8 +1,8 @@
 """Rows per second of `trainer predict` compared with plain loops over a transformers pipeline, on one file, as ratios.
 
-The contenders alternate in one process, after a warm-up, each from the file on disk to answers on disk. `loop` asks the
-pipeline for one row at a time, as the pages of transformers show it; `batched` gives it the whole list with
-batch_size=32. Loading the model is not counted for any of them.
+The contenders alternate in one process, after a warm-up, each from the file on disk to predictions on disk. `loop`
+calls the pipeline for one row at a time, as in the transformers documentation; `batched` passes it the whole list with
+batch_size=32. Model loading is not counted.
 
     python benchmarks/predict.py --model runs/student/model --data glue/SST-2/train.tsv --text-column sentence
 """

@@ -1,8 +1,8 @@
-"""How fast shards become batches: prepared tokens per second of a core, first and later epochs, one and two ranks.
+"""Data preparation throughput: tokens per second and core from shards to batches, by epoch and number of ranks.
 
-`without` prepares every window from the shards in every epoch, and all of it on every rank, as versions before the
-token cache did. `cache` tokenizes each shard once; ranks share the work and make only their own rows. The time is what
-a loader process needs for an epoch; each rank is its own process, and both run at once.
+`without` prepares every window from the shards in every epoch, in full on every rank, like versions before the token
+cache. `cache` tokenizes each shard once; ranks share the work and build only their own rows. The time is that of a
+loader process for an epoch; each rank is a separate process, and all run at once.
 
     python benchmarks/prepare.py --rows 20000
 """
@@ -54,7 +54,7 @@ def _make_shards(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _ranks(folder: Path, world: int, kind: str) -> list[float]:
-    """Tokens per second of each epoch, summed over ranks that run at once; only a rank's own tokens count."""
+    """Tokens per second of each epoch, summed over concurrent ranks; only a rank's own tokens count."""
     processes = []
     for rank in range(world):
         given = json.dumps({"folder": str(folder), "rank": rank, "world": world, "kind": kind})
@@ -65,7 +65,7 @@ def _ranks(folder: Path, world: int, kind: str) -> list[float]:
 
 
 def _measure(folder: str, rank: int, world: int, kind: str) -> list[float]:
-    """Own tokens per second of processor time, for each epoch."""
+    """The rank's own tokens per second of CPU time, for each epoch."""
     from trainer.data.augmented import open_augmented
     from trainer.data.stream import ShardStream
     from trainer.data.tasks import glue_spec

@@ -1,9 +1,9 @@
-"""How fast is a plain table of two columns read, on one core, and is the memory flat?
+"""Reading speed of a plain two-column table on one core, and whether memory stays constant.
 
     python -m benchmarks.read_tables --rows 2000000
 
-Prints rows per second of the second pass (what a job waits for while it runs), of both passes together, and the peak
-memory beyond that of a table a tenth as long.
+Prints rows per second of the second pass (which a job waits for while it runs) and of both passes together, and the
+peak memory in excess of that for a table a tenth as long.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FORMATS = ("tsv", "csv", "parquet", "jsonl")
 
 
 def write(path: Path, rows: int) -> None:
-    """A table with texts of SST-2's average length and a label."""
+    """Write a table with texts of SST-2's average length and a label."""
     sentence = "a gripping , intelligent and moving film that holds"
     block = pa.table({"sentence": [f"{sentence} {number}" for number in range(10_000)], "label": [0, 1] * 5_000})
     blocks = rows // 10_000
@@ -70,7 +70,7 @@ def _measured(path: Path) -> list[float]:
 
 
 def main() -> None:
-    """Each format in a process of its own, with CPU seconds, so that other work on the machine does not count."""
+    """Measure each format in a separate process, in CPU seconds, so that other work on the machine does not count."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=2_000_000)
     parser.add_argument("--measure", type=Path)

@@ -3,9 +3,9 @@
     python benchmarks/scaling.py throughput --actors 1 2
     python benchmarks/scaling.py driver --rows 1000000
 
-`throughput` runs the real job with the embedded models. The ideal for N actors is N bare engine loops at the same time.
-`driver` replaces the actors by a STUB that answers at once and computes nothing (for benchmarks only). What remains is
-the driver, which reads 1 million rows, hands them out through Ray and takes the answers.
+`throughput` runs the real job with the embedded models. The ideal for N actors is N concurrent bare engine loops.
+`driver` replaces the actors with a STUB that answers at once and computes nothing (for benchmarks only). What remains
+is the driver, which reads 1 million rows, assigns them through Ray and collects the results.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ mess director scenes music family heart small beautiful boring clever performanc
 
 
 def write_corpus(path: Path, rows: int) -> Path:
-    """Sentences of 6 to 24 words, the same ones every time."""
+    """Write sentences of 6 to 24 words, the same ones every time."""
     from random import Random
 
     draw, words = Random(5), TEXT.split()
@@ -45,14 +45,14 @@ def write_corpus(path: Path, rows: int) -> Path:
 
 
 def config_of(corpus: Path, output: Path, shard_rows: int) -> RunConfig:
-    """Configuration of the job that is measured."""
+    """Configuration of the measured job."""
     return RunConfig(
         input=(str(corpus),), output=str(output), text_column=("sentence",), label_column="label", shard_rows=shard_rows
     )
 
 
 def rate(output: Path, shard_rows: int, writers: int) -> float:
-    """Rows/s between commits, without start and end: counted once each writer has committed one shard."""
+    """Rows/s between commits, excluding start and end: counted once each writer has committed one shard."""
     times = sorted(path.stat().st_mtime for path in output.glob("commits/*.json"))
     return (len(times) - writers) * shard_rows / (times[-1] - times[writers - 1])
 
@@ -72,18 +72,18 @@ def bare(corpus: Path, output: Path, shard_rows: int) -> subprocess.Popen[bytes]
 def job(corpus: Path, output: Path, shard_rows: int, actors: int) -> tuple[float, float]:
     """Run the whole command.
 
-    Returns seconds from its start to the first commit, and the actors' share of time at work, counted from an actor's
-    first shard to its last (the rest is waiting for rows).
+    Returns seconds from its start to the first commit, and the actors' busy share, from an actor's first shard to its
+    last (the rest is waiting for rows).
     """
     command = [sys.executable, "-m", "augment_service", "run", "--input", str(corpus), "--output", str(output)]
     command += ["--text-column", "sentence", "--label-column", "label", "--shard-rows", str(shard_rows)]
     command += ["--mlm-actors", str(actors), "--address", "local", "--log-level", "debug", "--log-format", "json"]
-    # Ray starts its workers with niceness 15, but the bare loops run with 0 and the machine is shared.
+    # Ray starts its workers at niceness 15, but the bare loops run at 0 and the machine is shared.
     environment = os.environ | {"RAY_worker_niceness": "0"}
     began = time.time()
     finished = subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
     first = min(path.stat().st_mtime for path in output.glob("commits/*.json"))
-    # Ray may join the lines of two actors.
+    # Ray may merge the lines of two actors.
     found = re.findall(r"\{[^{}]*shard_committed[^{}]*\}", finished.stderr)
     entries = [json.loads(one) for one in found]
     at_work = span = 0.0
@@ -119,7 +119,7 @@ def throughput(options: argparse.Namespace) -> None:
 
 
 def bare_rate(corpus: Path, folder: Path, shard_rows: int, count: int, name: str) -> float:
-    """Total rows/s of `count` bare loops at the same time."""
+    """Total rows/s of `count` concurrent bare loops."""
     outputs = [folder / f"bare-{count}-{name}-{number}" for number in range(count)]
     processes = [bare(corpus, output, shard_rows) for output in outputs]
     for process in processes:

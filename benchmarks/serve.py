@@ -1,7 +1,7 @@
 """Requests per second of the service: by number of clients, under overload, next to naive services, web layer alone.
 
-Everything runs on this machine: service and load generator share its cores. Each request is a new sentence. Only the
-table of the web layer repeats sentences, which are then cached, so that only the web layer is measured.
+Service and load generator share the cores of this machine. Each request is a new sentence, except in the table of the
+web layer, where repeated sentences come from the cache, so that only the web layer is measured.
 
     python benchmarks/serve.py --golden ../shared/golden > benchmarks/results/serve.md
 """
@@ -106,7 +106,7 @@ HEAD += "|---|---|---|---|---|---|---|"
 
 
 def by_clients(texts: Path, seconds: float) -> str:
-    """The embedded model with 1 to 256 clients, and once with the queue limit of an interactive deployment."""
+    """The embedded model with 1 to 256 clients, and with the queue limit of an interactive deployment."""
     lines, first = [HEAD.format("clients")], 0
     for options in ([], ["--queue-seconds", "0.5"]):
         with ours("embedded", "embedded", *options) as service:
@@ -119,7 +119,7 @@ def by_clients(texts: Path, seconds: float) -> str:
 
 
 def sizing(texts: Path, seconds: float) -> str:
-    """What one replica with the embedded models takes: memory once it is ready, then memory and cores by clients."""
+    """Resources of one replica with the embedded models: memory once ready, then memory and cores by clients."""
     lines = ["| clients, embedded models, new sentences | memory, MB | cores in use | answers/s |\n|---|---|---|---|"]
     with ours("embedded", "embedded", "--queue-seconds", "60") as service:
         lines.append(f"| ready, no request yet | {service.megabytes()} | | |")

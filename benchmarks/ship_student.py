@@ -1,6 +1,6 @@
-"""Make the general student that ships from a finished `trainer general` run: `python benchmarks/ship_student.py RUN`.
+"""Package the general student from a finished `trainer general` run: `python benchmarks/ship_student.py RUN`.
 
-Writes shared/embedded/student.safetensors and prints the digest that belongs into shared/embedded/student.py.
+Writes shared/embedded/student.safetensors and prints the digest for shared/embedded/student.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The real scheduler in a simulated cluster of 1,000 actors: how long it takes, and where it would saturate.
+"""The real scheduler in a simulated cluster of 1,000 actors: its overhead, and where it would saturate.
 
 A STUB replaces the masked LM: a shard takes a random number of simulated seconds and nothing is computed. The scheduler
-and the poison hunt are those of the job. For benchmarks only.
+and the poison hunt are the job's own. For benchmarks only.
 
     python benchmarks/simulate_cluster.py --actors 1000 --shards 100000
 """
@@ -44,8 +44,8 @@ class StubWork:
 
 
 class StubCluster:
-    """Nodes of eight actors. One node in twenty is four times slower, a fifth join late, all are lost at some time and
-    replaced."""
+    """Nodes of eight actors. One node in twenty is four times slower, a fifth join late, and every node is lost and
+    replaced at some time."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.random, self.now = options, random.Random(options.seed), 0.0

@@ -1,11 +1,11 @@
-"""Students of GLUE tasks from the embedded encoder: a long run, and the paper's ablation over three seeds.
+"""Students for GLUE tasks from the embedded encoder: a long run, and the paper's ablation over three seeds.
 
     python benchmarks/students.py --glue GLUE --corpus FILES... --runs out/students --tasks SST-2 CoLA MRPC
 
 runs, for each task, `trainer teacher`, `augment_service run --emit candidates`, `trainer annotate` and `trainer task`
-for every variant and seed, `--jobs` at a time with one thread each, and writes the table to stdout (figures of finished
-runs only). Every stage resumes from its folder, so an interrupted benchmark continues where it stopped; `trainer
-report` reads the same folders. Hours are those of the runs, which share one machine.
+for every variant and seed, `--jobs` at a time with one thread each, and writes the table to stdout (finished runs
+only). Every stage resumes from its folder, so an interrupted benchmark continues where it stopped; `trainer report`
+reads the same folders. Hours are wall-clock time of runs that share one machine.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VARIANTS = ("full", "no-general", "no-intermediate", "no-augmentation", "random-
 
 @dataclass(frozen=True)
 class Recipe:
-    """Budget of a task's runs: samples per row, passes of both stages, and options of the teacher."""
+    """Budget of a task's runs: samples per row, epochs of both stages, and options of the teacher."""
 
     n_a: int
     epochs: float
@@ -71,7 +71,7 @@ class Bench:
         return self.runs / "general-3x84"
 
     def sources(self, tasks: Sequence[str]) -> list[list[str]]:
-        """Commands that produce what the students need; finished ones are left out."""
+        """Commands that produce the students' inputs, except finished ones."""
         commands = [
             _trainer(
                 "general",

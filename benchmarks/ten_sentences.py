@@ -1,4 +1,4 @@
-"""Candidates of the embedded masked LM compared with words that a person accepts. Prints the model card's tables.
+"""Candidates of the embedded masked LM compared with human-approved words. Prints the model card's tables.
 
 The sentences were chosen before the first model ran. One person, who had seen the candidates of an earlier model,
 listed the accepted words: those that keep the sentence sensible, though not always its meaning. Such a list is never

@@ -1,12 +1,12 @@
-"""Word vectors on one core: seconds to load them, neighbours per second, and memory; next to another version's.
+"""Word vectors on one core: load time, lookups per second and memory, optionally compared with another version.
 
     python benchmarks/vectors.py                    # this version
     git worktree add ../before 65f549d
-    python benchmarks/vectors.py --before ../before # that version and this one, one after the other, twice
+    python benchmarks/vectors.py --before ../before # that version and this one, alternating, twice
 
-The neighbours are of words not asked before, 256 at a time, among the embedded 400,000 x 50; memory is what an ask adds
-to the peak. Loading is of a text file of 40,000 x 300, for the first time and again, in a process of its own each time.
-CPU time, which other work changes little.
+Lookups are of uncached words, 256 at a time, in the embedded 400,000 x 50 vectors; memory is what a lookup adds to the
+peak. Loading is of a text file of 40,000 x 300, first uncached and then cached, each in a separate process. Times are
+CPU time, which other work affects little.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def main() -> None:
         text.write_text("".join(lines), encoding="utf-8")
         for round_ in range(2 if options.before else 1):
             for name, checkout in versions:
-                # A cache of its own, so that the first load is a first one.
+                # A fresh cache, so that the first load is uncached.
                 cache = Path(scratch) / f"{round_} {name}"
                 loads = [measured(checkout, cache, str(text), "load")[0] for _ in range(2)]
                 rate, more = measured(checkout, cache, "embedded")
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def measured(checkout: Path, cache: Path, *arguments: str) -> list[float]:
-    """What MEASURE prints in a checkout."""
+    """The output of MEASURE in a checkout."""
     own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     own |= {"PYTHONPATH": str(checkout), "XDG_CACHE_HOME": str(cache), "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", MEASURE, *arguments]

@@ -1,10 +1,10 @@
-"""Training steps per second with OpenMP's own waiting and with ours, alone and next to a busy process.
+"""Training steps per second with OpenMP's default spin count and with ours, alone and next to a busy process.
 
     python benchmarks/waiting.py
 
-Each measurement is a process of its own: the waiting is chosen when torch is loaded. They alternate; the medians and
-their ratios are printed. The step is that of a student: states of a BERT of the embedded encoder's size, a student of 3
-layers, AdamW.
+Each measurement is a separate process, because the spin count is read when torch is loaded. They alternate; medians and
+their ratios are printed. A step trains a student: hidden states of a BERT of the embedded encoder's size, a student of
+3 layers, AdamW.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ROWS, TOKENS = 32, 24
 OPENMP_OWN, OURS = "300000", "2000"
-"""GOMP_SPINCOUNT: GNU OpenMP's value, and what `import trainer` sets."""
+"""GOMP_SPINCOUNT: GNU OpenMP's default, and the value set by `import trainer`."""
 BUSY = "while True: pass"
 
 
@@ -48,14 +48,14 @@ def steps(seconds: float) -> float:
         optimizer.zero_grad()
         done += 1
         if not done:
-            began = time.perf_counter()  # the first step prepares the kernels
+            began = time.perf_counter()  # the first step is a warm-up
     return done / (time.perf_counter() - began)
 
 
 def measured(spins: str, is_busy: bool, seconds: float) -> float:
-    """The same in a new process, next to a process that computes if `is_busy`."""
+    """As `steps` but in a new process, next to a busy process if `is_busy`."""
     environment = os.environ | {"GOMP_SPINCOUNT": spins, "PYTHONPATH": str(ROOT)}
-    # Of another session, as another user's program is: Linux shares the cores between sessions first.
+    # In another session, like another user's program: Linux divides the cores between sessions first.
     other = subprocess.Popen([sys.executable, "-c", BUSY], start_new_session=True) if is_busy else None
     try:
         command = [sys.executable, str(Path(__file__)), "--seconds", str(seconds), "--child"]

@@ -1,5 +1,5 @@
-"""Whether the installed PyTorch is the locked version, in the wanted build. The Dockerfile runs it before this project
-is installed: python check_torch.py LOCK VARIANT
+"""Check that the installed PyTorch is the locked version and the wanted build. The Dockerfile runs it before this
+project is installed: python check_torch.py LOCK VARIANT
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 
 def main() -> None:
-    """Exits with a message when the build (`cpu` or `cuda`) or the version is another one."""
+    """Exits with a message if the build (`cpu` or `cuda`) or the version differs."""
     lock, variant = sys.argv[1:]
     found = re.search(r"^torch==(\S+)", Path(lock).read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:

@@ -1,12 +1,12 @@
-"""`make lock`: the packages of the container images, with their versions and the hashes of their files.
+"""`make lock`: pins the packages of the container images, with versions and file hashes.
 
 It resolves the extras of pyproject.toml within constraints.txt, from PyPI alone, with uv (`pip install uv`), and writes
 
-    deploy/locks/all.txt          what the image for nodes and jobs needs
-    deploy/locks/serve.txt        what the image of the service needs
-    deploy/locks/torch-cuda.txt   PyTorch and the CUDA libraries, as PyPI has them
+    deploy/locks/all.txt          for the image of nodes and jobs
+    deploy/locks/serve.txt        for the image of the service
+    deploy/locks/torch-cuda.txt   PyTorch and the CUDA libraries, as published on PyPI
 
-The first two are without PyTorch, whose builds for CPU are not on PyPI: the image takes one of them by URL and hash.
+The first two exclude PyTorch, whose CPU builds are not on PyPI: the image installs one of them by URL and hash.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = ROOT / "deploy" / "locks"
 EXTRAS = {"all": ("all",), "serve": ("embedded", "serve", "traces")}
-"""Name of a lock -> extras of pyproject.toml that it holds."""
+"""Name of a lock -> extras of pyproject.toml that it contains."""
 PYTHON = "3.11"
 """The Python of the Dockerfile."""
 CUDA = re.compile(r"(torch|triton|cuda-.+|nvidia-.+)==")
-"""What the CUDA build of PyTorch consists of."""
+"""Packages of PyTorch's CUDA build."""
 HEAD = "# Written by `make lock`: do not edit.\n"
 
 
@@ -43,12 +43,12 @@ def main() -> None:
 
 
 def resolve(uv: str, extras: Iterable[str]) -> list[str]:
-    """One entry `name==version` with its hashes per package, sorted by name. Wheels only: building one needs more."""
+    """One entry `name==version` with hashes per package, sorted by name. Wheels only: building needs more packages."""
     command = [uv, "pip", "compile", "--no-config", "--quiet", "pyproject.toml", "--constraint", "constraints.txt"]
     command += [f"--extra={name}" for name in extras]
     command += ["--generate-hashes", "--only-binary=:all:", "--no-header", "--no-annotate"]
     command += [f"--python-version={PYTHON}", "--python-platform=x86_64-manylinux_2_28", "-"]
-    # The build backend is locked, too, so that the image builds this project without an environment of its own.
+    # The build backend is locked too, so that the image builds this project without build isolation.
     finished = subprocess.run(command, cwd=ROOT, input="setuptools>=77\n", stdout=subprocess.PIPE, text=True)
     if finished.returncode:
         raise SystemExit(1)

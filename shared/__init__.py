@@ -1,1 +1,1 @@
-"""What both sides, augmentation and training, must agree on: formats, storage, randomness, errors."""
+"""The contract between augmentation and training: formats, storage, randomness, errors."""

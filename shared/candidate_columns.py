@@ -1,7 +1,7 @@
 """Candidate sets of a whole shard as columns, without a Python object per word.
 
-Behaves as a sequence of RowCandidates, which are made one at a time where somebody asks for them. Draws, texts and
-Arrow tables of a shard read the columns instead; tests compare both.
+Behaves as a sequence of RowCandidates, which are created on access. Draws, texts and Arrow tables of a shard read the
+columns instead; tests compare the two.
 """
 
 from __future__ import annotations
@@ -60,24 +60,24 @@ class CandidateColumns(Sequence[RowCandidates]):
 
     @cached_property
     def has_b(self) -> NDArray[np.bool_]:
-        """(rows,), whether the row has a text_b."""
+        """(rows,) whether the row has a text_b."""
         found: NDArray[np.bool_] = np.diff(self.first_text) > 1
         return found
 
     @cached_property
     def row_first_site(self) -> Ints:
-        """(rows + 1,), the first site of each row."""
+        """(rows + 1,) first site of each row."""
         return self.first_site[self.first_text]
 
     @cached_property
     def num_sites_a(self) -> Ints:
-        """(rows,), the number of sites in text_a."""
+        """(rows,) number of sites in text_a."""
         first = self.first_text[:-1]
         return self.first_site[first + 1] - self.first_site[first]
 
     @cached_property
     def text_of_site(self) -> Ints:
-        """(sites,), the index of each site's text."""
+        """(sites,) index of each site's text."""
         return np.repeat(np.arange(len(self.texts)), np.diff(self.first_site))
 
     def _text(self, text: int) -> TextCandidates:

@@ -20,8 +20,8 @@ Ints = NDArray[np.int64]
 class Site:
     """A word that may be replaced: code points [start, end) of its text, and its candidates, best first.
 
-    word: the word after the tokenizer's normalisation; choosing a candidate equal to it leaves the text unchanged. So
-    does one that has the letters of the text itself, in any case, if the text is the original (`text = preserve`).
+    word: the word after the tokenizer's normalisation; choosing a candidate equal to it leaves the text unchanged. In
+    the original text (`text = preserve`), so does a candidate with the same letters as the text, ignoring case.
     scores: logits for origin mlm, cosines for glove. A word without candidates is never replaced.
     """
 
@@ -55,7 +55,7 @@ class RowCandidates:
         return self.text_a.sites + (self.text_b.sites if self.text_b else ())
 
     def letters(self, index: int) -> str:
-        """The word at site number `index` as it is written in the text."""
+        """The word at site `index` as written in the text."""
         num_a = len(self.text_a.sites)
         text, place = (self.text_a, index) if index < num_a else (self.text_b, index - num_a)
         assert text is not None
@@ -63,7 +63,7 @@ class RowCandidates:
 
     @property
     def texts(self) -> tuple[str, str | None]:
-        """Both texts unchanged."""
+        """The unmodified text_a and text_b."""
         return self.text_a.text, self.text_b.text if self.text_b else None
 
 
@@ -72,7 +72,7 @@ class Samples:
     """Samples of a sequence of rows, in columns. Sample s replaces the words `offsets[s]` to `offsets[s + 1]`.
 
     row, n: (samples,) int64, the row's index in the sequence and 1..N_a, sorted. Per replaced word, int64: `site`
-    (index among the row's sites, rising within a sample), `word` (index into `words`), `origin` (index into ORIGINS).
+    (index among the row's sites, ascending per sample), `word` (index into `words`), `origin` (index into ORIGINS).
     """
 
     row: Ints
@@ -87,11 +87,11 @@ class Samples:
         return len(self.row)
 
     def first(self, n_a: int | Ints) -> Samples:
-        """The samples with n <= `n_a`: one number, or (rows,) int64 with one for each row."""
+        """The samples with n <= `n_a`: one number, or (rows,) int64 with one per row."""
         return self._take(np.flatnonzero(self.n <= (n_a if isinstance(n_a, int) else n_a[self.row])))
 
     def in_order(self) -> Samples:
-        """The samples sorted by row; those of a row stay in their order."""
+        """The samples, stably sorted by row."""
         return self if np.all(np.diff(self.row) >= 0) else self._take(np.argsort(self.row, kind="stable"))
 
     def _take(self, chosen: Ints) -> Samples:
@@ -117,7 +117,7 @@ class Samples:
 
 
 def concatenate(parts: Sequence[Samples], words: Sequence[str]) -> Samples:
-    """All samples of `parts`, in order; `words`: the words that all of them refer to."""
+    """All samples of `parts`, in order; `words`: the word list shared by all parts."""
     if len(parts) == 1:
         return parts[0]
     empty = np.zeros(0, np.int64)
@@ -138,14 +138,14 @@ def concatenate(parts: Sequence[Samples], words: Sequence[str]) -> Samples:
 
 
 def offsets_of(lengths: Ints) -> Ints:
-    """Start of each of several consecutive runs, and the end of the last: (runs + 1,) int64."""
+    """Start of each of several consecutive runs, and end of the last: (runs + 1,) int64."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
 
 
 def lengths_of(offsets: Ints) -> Ints:
-    """The inverse of `offsets_of`. Faster than `np.diff`, which matters where a request asks about one row."""
+    """The inverse of `offsets_of`. Faster than `np.diff`, which matters for requests with one row."""
     return offsets[1:] - offsets[:-1]
 
 

@@ -1,6 +1,6 @@
 """Choices: for each word of a row, which candidate replaces it, as columns over many rows.
 
-Algorithm 1 makes choices at random (`shared.sampling`); `shared.listing` enumerates what random draws leave.
+Algorithm 1 makes choices at random (`shared.sampling`); `shared.listing` enumerates the remaining ones.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class ChoiceTable:
                     letters = text.text[site.start : site.end]
                     choice += _site_choices(site, letters, text_form, words)
                     if place + 1 < len(text.sites):
-                        # A new word that contains what follows it may end in different places.
+                        # If a new word contains the separator after it, its end is ambiguous.
                         following = text.text[site.end : site.end + (site.end < text.sites[place + 1].start)]
                         is_ambiguous |= following in letters or any(following in one for one in site.candidates)
             first_site.append(len(site_index))
@@ -86,7 +86,7 @@ class ChoiceTable:
 
 
 def _of_columns(columns: CandidateColumns, text_form: TextForm) -> ChoiceTable:
-    """As `ChoiceTable._of_rows`, with arrays of all candidates at once."""
+    """As `ChoiceTable._of_rows`, vectorised over all candidates."""
     row_of_text = np.repeat(np.arange(len(columns)), np.diff(columns.first_text))
     row_of_site = row_of_text[columns.text_of_site]
     first_site = columns.row_first_site
@@ -106,7 +106,7 @@ def _of_columns(columns: CandidateColumns, text_form: TextForm) -> ChoiceTable:
 
 
 def _keeps_word(columns: CandidateColumns, text_form: TextForm) -> NDArray[np.bool_]:
-    """Per candidate, whether choosing it leaves its word as it is: `keeps_word` of all candidates."""
+    """Whether choosing each candidate leaves its word unchanged: `keeps_word`, vectorised."""
     counts = np.diff(columns.first_candidate)
     candidate, letters = columns.candidate, np.repeat(columns.letters, counts)
     kept: NDArray[np.bool_] = (candidate == np.repeat(columns.word, counts)) | (candidate == letters)
@@ -118,7 +118,7 @@ def _keeps_word(columns: CandidateColumns, text_form: TextForm) -> NDArray[np.bo
 
 
 def _touches_next(columns: CandidateColumns) -> NDArray[np.bool_]:
-    """Per site, whether it or a candidate contains what separates it from the next site of its text."""
+    """Whether each site, or any of its candidates, contains the separator from the next site of its text."""
     site = np.flatnonzero(columns.text_of_site[:-1] == columns.text_of_site[1:])
     is_apart = columns.end[site] < columns.start[site + 1]
     found = np.zeros(len(columns.start), np.bool_)
@@ -145,7 +145,7 @@ def _contains(letter: str, value: str) -> bool:
 class Choices:
     """Samples as choices. Per sample, int64: `row`, `n` and `lengths`, the number of sites of its row.
 
-    choice: (sum of lengths,) int64, the choice at every site, one sample after another.
+    choice: (sum of lengths,) int64, the choice at every site, concatenated over samples.
     """
 
     row: Ints

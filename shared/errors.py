@@ -46,7 +46,7 @@ class ShardError(OutputError):
 
 
 class ShardSizeError(OutputError):
-    """The samples of a shard are more than its file format can hold."""
+    """The samples of a shard exceed what its file format can hold."""
 
 
 class ManifestError(OutputError):
@@ -80,4 +80,4 @@ class OverloadError(ExpectedError):
 
 
 class TrainingError(ExpectedError):
-    """Training cannot continue: the loss is not finite, or the data stopped growing."""
+    """Training cannot continue: the loss is not finite, or new data has stopped arriving."""

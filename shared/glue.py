@@ -16,8 +16,8 @@ from shared.errors import InputError, UsageError
 class Task:
     """A GLUE task. `labels` is None for a regression task.
 
-    text_columns, label_column, num_columns: 0-based indices into the training TSV. text_names, label_name: what these
-    columns are called in the header of every split. unlabelled: the columns of files without labels, such as test.tsv.
+    text_columns, label_column, num_columns: 0-based indices into the training TSV. text_names, label_name: names of
+    these columns in the header of every split. unlabelled: the columns of files without labels, such as test.tsv.
     """
 
     name: str
@@ -39,8 +39,8 @@ class Task:
     def find_columns(self, path: str, names: Sequence[str]) -> tuple[tuple[int, ...], int | None]:
         """Indices of the text columns and of the label; None for a file without labels.
 
-        names: the header, or `column_0`, `column_1`, ... of a file without one. Raises InputError for a layout that no
-        split of the task has.
+        names: the header, or `column_0`, `column_1`, ... for a file without one. Raises InputError for a layout that
+        matches no split of the task.
         """
         found = [name.strip() for name in names]
         if not self.has_header and found == [f"column_{index}" for index in range(self.num_columns)]:

@@ -1,4 +1,4 @@
-"""JSON files with a known shape: checked while they are parsed, so that nothing later fails on a missing key."""
+"""JSON files with a known schema, validated while parsing, so that nothing fails later on a missing key."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ LARGEST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class LabelQuotas:
-    """numbers: label as text -> samples of each row that has it; unlabelled: of a row without a label, None for N_a."""
+    """numbers: label as text -> samples per row with it; unlabelled: samples of a row without a label, None for N_a."""
 
     numbers: Mapping[str, int] = field(default_factory=dict)
     unlabelled: int | None = None
 
     @classmethod
     def parse(cls, options: Sequence[str], unlabelled: int | None = None) -> LabelQuotas:
-        """From LABEL=N each; the label may have a "=". Raises ValueError naming the option that is not like that."""
+        """Parse LABEL=N options; the label may contain a "=". Raises ValueError naming the malformed option."""
         numbers: dict[str, int] = {}
         for option in options:
             label, separator, number = option.rpartition("=")
@@ -37,15 +37,15 @@ class LabelQuotas:
         return cls(numbers, unlabelled)
 
     def options(self) -> tuple[str, ...]:
-        """What `parse` reads."""
+        """The inverse of `parse`."""
         return tuple(f"{label}={number}" for label, number in self.numbers.items())
 
     def of_rows(self, labels: Iterable[Any], n_a: int) -> NDArray[np.int64]:
-        """(rows,) int64 samples of each row: its label's number, the largest of several labels', else `n_a`.
+        """(rows,) int64 samples of each row: its label's number, the largest if it has several labels, else `n_a`.
 
         A row without a label (None) has `unlabelled` samples.
         """
-        # Imported here, so that the options, which every --help reads, load neither numpy nor Arrow.
+        # Imported here, so that the options, which every --help needs, load neither numpy nor Arrow.
         import numpy as np
 
         from shared.inputs.labels import label_text
@@ -57,7 +57,7 @@ class LabelQuotas:
         return max([n_a, *self.numbers.values(), self.unlabelled or 0])
 
     def check_known(self, labels: Iterable[Any], where: str) -> None:
-        """Raises InputError for a quota of a label that is not among `labels`, those that occur."""
+        """Raises InputError for a quota of a label that is not among the input's `labels`."""
         from shared.inputs.labels import label_text
 
         known = {label_text(label) for label in labels if label is not None}

@@ -1,4 +1,4 @@
-"""Words as people write them: the case of a word, and whether two words have the same letters."""
+"""The case of words, and whether two words have the same letters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _JOINERS = "'’-"
 
 
 class Case(IntEnum):
-    """What the case of a word does to the word that replaces it; OWN leaves that word as it is."""
+    """The case that a word passes on to its replacement; OWN leaves the replacement unchanged."""
 
     OWN = 0
     LOWER = 1
@@ -20,16 +20,16 @@ class Case(IntEnum):
 
 
 def match_case(candidate: str, letters: str) -> str:
-    """`candidate` in the case of `letters`, the word as it is written in the text.
+    """`candidate` in the case of `letters`, the word as written in the text.
 
-    Title case gives the candidate a capital first letter and leaves its other letters alone (USA stays USA). Words in
-    mixed case (iPhone), words without case, and candidates that are not words ([UNK]) leave it as it is.
+    Title case capitalises the candidate's first letter and keeps its other letters (USA stays USA). The candidate is
+    unchanged for words in mixed case (iPhone) or without case, and if it is not a word ([UNK]).
     """
     return in_case(candidate, case_of(letters))
 
 
 def case_of(letters: str) -> Case:
-    """The case that a word's letters pass on to a word that replaces it."""
+    """The case that a word's letters pass on to its replacement."""
     if letters.isascii() and letters.islower():
         return Case.LOWER
     cased = [letter for letter in letters if letter.lower() != letter.upper()]
@@ -44,7 +44,7 @@ def case_of(letters: str) -> Case:
 
 
 def in_case(candidate: str, case: Case) -> str:
-    """`candidate` in a case, if it is a word."""
+    """`candidate` converted to a case, if it is a word."""
     if case is Case.OWN or (case is Case.LOWER and candidate.islower() and candidate.isascii()):
         return candidate
     if not all(unicodedata.category(one)[0] in "LMN" or one in _JOINERS for one in candidate):
@@ -55,12 +55,12 @@ def in_case(candidate: str, case: Case) -> str:
 
 
 def fold(word: str) -> str:
-    """A word as it is compared regardless of case and of how its accents are encoded."""
+    """A word's key for comparison regardless of case and of the encoding of accents."""
     return word if word.isascii() and word.islower() else unicodedata.normalize("NFC", word).casefold()
 
 
 def keeps_word(candidate: str, word: str, letters: str, text: TextForm) -> bool:
-    """Whether choosing `candidate` leaves a word as it is; `word` and `letters`: after normalisation, and as written.
+    """Whether choosing `candidate` leaves a word unchanged; `word` and `letters`: after normalisation, and as written.
 
     In the original text (`preserve`), the same letters in another case or encoding are the same word.
     """

@@ -1,7 +1,7 @@
 """`pairs = same`: a word that occurs in both texts of a pair is replaced by the same candidate everywhere in it.
 
-The first occurrence leads: the others take its draw and its candidates, each in the case of its own letters. What the
-two texts say about each other stays what it was, as far as words that they share are concerned.
+The first occurrence leads: the others follow its draw and candidates, each in the case of its own letters. This
+preserves the relation between the two texts as far as their shared words are concerned.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.params import AugmentParams
 
 
 def link_words(table: ChoiceTable, rows: Sequence[RowCandidates], params: AugmentParams) -> ChoiceTable:
-    """The table of `rows` with followers: their `site_index`, `origin` and candidates are those of their leader."""
+    """The table of `rows` in which followers have the `site_index`, `origin` and candidates of their leader."""
     site_index, origin = table.site_index.copy(), table.origin.copy()
     counts, starts = table.num_candidates.copy(), table.candidate_start.copy()
     is_ambiguous = table.is_ambiguous.copy()
@@ -47,7 +47,7 @@ def link_words(table: ChoiceTable, rows: Sequence[RowCandidates], params: Augmen
 
 
 def followers(row: RowCandidates) -> dict[int, int]:
-    """Site index -> index of the row's first site with the same word, for words that occur in both texts."""
+    """Site index -> index of the row's first site with the same word, for words in both texts."""
     if row.text_b is None:
         return {}
     shared = {site.word for site in row.text_a.sites} & {site.word for site in row.text_b.sites}
@@ -60,7 +60,7 @@ def followers(row: RowCandidates) -> dict[int, int]:
 
 
 def follow(table: ChoiceTable, first: int, choice: Ints) -> Ints:
-    """`choice`, the choices of a row whose first site is `first`, with those of followers set by their leaders'."""
+    """`choice`, the choices of a row whose first site is `first`, with followers set to their leaders' choices."""
     result = choice.copy()
     for place in range(len(choice)):
         leader = int(table.site_index[first + place])
@@ -80,12 +80,12 @@ def _as_written(
     params: AugmentParams,
     known: dict[str, int],
 ) -> list[int]:
-    """The leader's choices as they are written at `site`. New words are added to `words` and `known`."""
+    """The leader's choices as written at `site`. New words are added to `words` and `known`."""
     letters, word = row.letters(site), row.sites[site].word
     own: dict[str, int] = {}
     shown = []
     for choice in choices:
-        # Where the leader stays, its followers do.
+        # If the leader is kept, so are its followers.
         candidate = "" if choice == KEPT else words[choice]
         written = match_case(candidate, letters) if params.case == "match" else candidate
         if choice == KEPT or keeps_word(written, word, letters, params.text):
@@ -100,7 +100,7 @@ def _as_written(
 
 
 def _may_merge(row: RowCandidates, index: int, candidates: Sequence[str]) -> bool:
-    """Whether a candidate contains what separates the site from the next one of its text."""
+    """Whether a candidate contains the separator between the site and the next one of its text."""
     num_a = len(row.text_a.sites)
     text, place = (row.text_a, index) if index < num_a else (row.text_b, index - num_a)
     assert text is not None

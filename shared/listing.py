@@ -1,4 +1,4 @@
-"""Choices of a row in counting order: what is left when a text allows few samples and random draws repeat."""
+"""Enumerates a row's choices in counting order, for texts that allow few samples, where random draws repeat."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.rendering import spell
 
 
 def list_choices(table: ChoiceTable, row: RowCandidates, index: int, drawn: Choices, params: AugmentParams) -> Choices:
-    """Choices of row number `index` that are not among `drawn`, in counting order, until it has N_a samples in all."""
+    """Choices of row `index` that are not among `drawn`, in counting order, until it has N_a samples in total."""
     sites = slice(int(table.first_site[index]), int(table.first_site[index + 1]))
     known = drawn.of_row(index)
     seen = {text_key(row, choice, table.words) for choice in known} | {0}

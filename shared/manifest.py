@@ -24,11 +24,11 @@ MANIFEST = "manifest.json"
 
 
 _ADDED: dict[str, Any] = {"case": "keep", "protect": [], "protect_words": [], "stop_words": list(STOP_WORDS_OF_MODE)}
-"""Options that manifests of version 0.1.0 do not have, and what that version did."""
+"""Options missing from manifests of version 0.1.0, with the values that match its behaviour."""
 
 
 class JobConfig(AugmentParams):
-    """Every option that decides a job's output. The fields named here are those that readers of the output need."""
+    """Every option that decides a job's output. The fields declared here are those that readers of the output need."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -37,14 +37,14 @@ class JobConfig(AugmentParams):
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        """An option that was not recorded must not silently get its default."""
+        """Raise for missing options: one that was not recorded must not silently get its default."""
         for name in AugmentParams.model_fields:
             if name not in self.model_fields_set and name not in _ADDED:
                 raise ValueError(f"{name} is missing")
         return self
 
     def params(self) -> AugmentParams:
-        """The part that decides a text's samples."""
+        """The options that decide a text's samples."""
         known = {name: getattr(self, name) for name in AugmentParams.model_fields}
         return AugmentParams(**known | {name: _ADDED[name] for name in _ADDED if name not in self.model_fields_set})
 
@@ -57,13 +57,13 @@ class JobConfig(AugmentParams):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        """Nothing is filled in: what a manifest does not record is what the version that wrote it did."""
+        """Disables filling in: unrecorded options follow the version that wrote the manifest."""
         return values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardPlan:
-    """How the input's rows are cut into shards: by position, `shard_rows` to a shard; the last one may be shorter."""
+    """How the input's rows are split into shards: by position, `shard_rows` per shard; the last one may be shorter."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
@@ -117,8 +117,8 @@ class _Header:
 def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool = False) -> bool:
     """Write the manifest, or check that the existing one is of the same job; True if the job is new.
 
-    Inputs are compared by content and suffix. models_by_content: `models` says what was loaded, so where it was loaded
-    from makes no difference. Raises ManifestError that names the first fields that differ.
+    Inputs are compared by content and suffix. models_by_content: compare `models` (what was loaded) instead of the
+    paths of models. Raises ManifestError naming the first fields that differ.
     """
     if not store.exists(MANIFEST) and store.put_if_absent(MANIFEST, manifest.to_bytes()):
         return True
@@ -127,7 +127,7 @@ def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool 
     wanted = to_json_object(manifest)
     batch_tokens = _batch_tokens(found)
     found = _with_batch_tokens(found, batch_tokens)
-    # Who lets each actor measure goes on with what the first one found.
+    # If batch_tokens is auto, keep the value measured by the job's first actor.
     wanted = _with_batch_tokens(wanted, wanted["config"].get("batch_tokens") or batch_tokens)
     differing = _differences("", _by_content(found, models_by_content), _by_content(wanted, models_by_content))
     if differing:
@@ -138,7 +138,7 @@ def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool 
 
 
 def batch_tokens_of(manifest: Manifest) -> int:
-    """Tokens per model batch of a job: as it was asked for, or as its first actor measured. Raises ManifestError."""
+    """Tokens per model batch of a job: as configured, or as measured by its first actor. Raises ManifestError."""
     found = _batch_tokens(to_json_object(manifest))
     if found is None:
         raise ManifestError(f"{MANIFEST} does not say how many tokens a model batch has")
@@ -151,7 +151,7 @@ def _batch_tokens(manifest: dict[str, Any]) -> int | None:
 
 
 def _with_batch_tokens(manifest: dict[str, Any], batch_tokens: int | None) -> dict[str, Any]:
-    """The manifest as if this number had been asked for."""
+    """The manifest as if this number had been configured."""
     models = dict(manifest["models"])
     if "mlm" in models:
         models["mlm"] = {name: value for name, value in models["mlm"].items() if name != "batch_tokens"}
@@ -159,11 +159,11 @@ def _with_batch_tokens(manifest: dict[str, Any], batch_tokens: int | None) -> di
 
 
 def _by_content(manifest: dict[str, Any], models_by_content: bool) -> dict[str, Any]:
-    """The parts of a manifest that make a job, without where its files lie."""
+    """The parts of a manifest that identify a job, without the locations of its files."""
     config = {name: value for name, value in manifest["config"].items() if name != "input"}
     for name in ("mlm", "glove"):
         if name in config:
-            # Earlier versions wrote paths down as they were given.
+            # Earlier versions recorded paths as given.
             config[name] = None if models_by_content else absolute_model(str(config[name]))
     inputs = [one | {"file": "".join(PurePosixPath(one["file"]).suffixes[-2:])} for one in manifest["inputs"]]
     return manifest | {"config": config, "inputs": [f"{one['sha256']} {one['file']}" for one in inputs]}

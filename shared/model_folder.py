@@ -1,7 +1,7 @@
-"""Where a model is, and what can be said about its files before and after transformers reads them.
+"""Locates a model, and checks its files before and after transformers reads them.
 
-The one place for both halves: a folder or hub id from any option, errors of the libraries that read it as one line, and
-the check that a tokenizer belongs to its model.
+Shared by augmentation and training: resolves a folder or hub id from any option, turns library errors into one line,
+and checks that a tokenizer belongs to its model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MULTI_LABEL = "multi_label_classification"
 
 
 def model_folder(path: str, option: str = "model") -> str:
-    """Where a model is: a folder or hub id as given, OUTPUT/model for the output of a run, a copy of a remote one.
+    """Location of a model: a folder or hub id as given, OUTPUT/model for the output of a run, a copy of a remote one.
 
     Raises ModelError for a path that does not exist, and for a run that has no model; StoreError.
     """
@@ -60,14 +60,14 @@ def model_folder(path: str, option: str = "model") -> str:
 
 
 def _checked(path: str, folder: str, option: str) -> str:
-    """The folder. Raises ModelError for a file of it that was not fetched."""
+    """The folder. Raises ModelError if one of its files was not fetched."""
     names = [Path(folder) / name for name in _READ_FILES]
     for file in (*names, *weight_files(Path(folder))):
         try:
             with file.open("rb") as opened:
                 start = opened.read(START_BYTES)
         except OSError:
-            # Whoever reads it says why it cannot.
+            # The later read reports why it fails.
             continue
         if (kind := what_came_instead(start) or _what_weights_are(file, start)) is not None:
             raise ModelError(f"{option} {path}: {file.name} is {kind}")
@@ -104,12 +104,12 @@ def _is_quantised(folder: Path) -> bool:
 
 
 def _what_weights_are(file: Path, start: bytes) -> str | None:
-    """What a file of weights is in spite of its name, and what to do about it."""
+    """What a weight file actually contains if not what its name says, and what to do about it."""
     if file.suffix not in (".safetensors", ".bin"):
         return None
     if not start:
         return "empty: get it again"
-    # A safetensors file begins with the length of its JSON header, a PyTorch file with that of a zip file or a pickle.
+    # A safetensors file begins with the length of its JSON header, a PyTorch file with a zip or pickle signature.
     if file.suffix == ".bin" and start[8:10] in (b'{"', b"{ "):
         return f"a safetensors file: call it {file.stem.replace('pytorch_model', 'model')}.safetensors"
     if file.suffix == ".safetensors" and start.startswith((b"PK\x03\x04", b"\x80\x02")):
@@ -127,16 +127,16 @@ def is_run(folder: Path) -> bool:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files of a saved model's weights: safetensors, else pytorch_model.bin; several if it is stored in parts."""
+    """The weight files of a saved model: safetensors, else pytorch_model.bin; several if sharded."""
     return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
 
 @contextlib.contextmanager
 def reading_model(path: str, option: str) -> Iterator[None]:
-    """Turns whatever transformers and the libraries below it raise while they read files into a ModelError.
+    """Turns any error raised by transformers and the libraries below it while reading files into a ModelError.
 
-    They have no common base: a damaged tokenizer.json is a plain Exception, a damaged pickle an UnpicklingError, a
-    wrong type in config.json a TypeError. Running out of memory stays what it is.
+    They have no common base: a damaged tokenizer.json raises a plain Exception, a damaged pickle an UnpicklingError, a
+    wrong type in config.json a TypeError. Out-of-memory errors propagate unchanged.
     """
     try:
         yield
@@ -155,10 +155,9 @@ def reading_model(path: str, option: str) -> Iterator[None]:
 def check_weights(
     model: Any, path: str, option: str, problems: Mapping[str, Any] | None = None, may_be_new: tuple[str, ...] = ()
 ) -> None:
-    """Raises ModelError for weights that transformers replaced by random ones, are NaN or infinite, or all zero.
+    """Raises ModelError for weights that were randomly initialised by transformers, are NaN or infinite, or all zero.
 
-    problems: what `from_pretrained` returns as loading info. may_be_new: how the names of weights begin that the files
-    need not have.
+    problems: the loading info from `from_pretrained`. may_be_new: name prefixes of weights that the files may lack.
     """
     problems = problems or {}
     missing = sorted(name for name in problems.get("missing_keys", ()) if not name.startswith(may_be_new))
@@ -171,7 +170,7 @@ def check_weights(
             )
     layers = {found[0] for name in model.state_dict() if (found := _LAYER.search(f".{name}"))}
     for name in sorted(problems.get("unexpected_keys", ())):
-        # Other weights, such as a head's, may be left out; a whole layer changes every answer.
+        # Unused weights, such as another head's, are fine; an unused layer means that every result is wrong.
         if (found := _LAYER.search(f".{name}")) and found[0] not in layers:
             raise ModelError(f"{option} {path} has weights such as {name}, of a layer that config.json does not name")
     new = set(problems.get("missing_keys", ()))
@@ -187,7 +186,7 @@ def check_weights(
 
 
 def check_tokenizer_fits(tokenizer: Any, num_embeddings: int, path: str, option: str) -> None:
-    """Raises ModelError for a tokenizer that gives ids which the model's embeddings do not have."""
+    """Raises ModelError for a tokenizer that produces ids beyond the model's embeddings."""
     size = max(tokenizer.get_vocab().values(), default=-1) + 1
     if size > num_embeddings:
         raise ModelError(
@@ -199,14 +198,14 @@ def check_tokenizer_fits(tokenizer: Any, num_embeddings: int, path: str, option:
 def check_tokenizer_is_fast(tokenizer: Any, path: str, option: str) -> None:
     """Raises ModelError for a tokenizer without character offsets, such as BERTweet's and Japanese BERT's.
 
-    Also for one without words: transformers makes it, without an error, where a model was saved without its tokenizer.
+    Also for an empty one, which transformers silently creates if a model was saved without its tokenizer.
     """
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise ModelError(
             f"{option} {path} has no fast tokenizer (tokenizer.json or vocab.txt), which is needed for character "
             "offsets: save one with the model, or use a model that has one"
         )
-    # An empty SentencePiece vocabulary has the mark of a space.
+    # An empty SentencePiece vocabulary still has the space marker.
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)) + 1:
         raise ModelError(
             f"{option} {path} has no tokenizer (tokenizer.json or vocab.txt): save the one that the model was trained "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 PARTIAL = ".partial-"
-"""Between the name of a file and its writer while it is being written."""
+"""Separates the name of a file from its writer while it is being written."""
 
 _SHARD = r"shards/\d{5,}-[0-9a-f]{16}\.arrow"
 _COMMIT = r"commits/\d{5,}\.json"
@@ -24,7 +24,7 @@ FOLDERS = ("shards", "commits", "quarantine", "runs")
 
 
 def is_own(name: str, kind: str = "any") -> bool:
-    """Whether a job gives a file this name, relative to its output.
+    """Whether a job writes a file with this name, relative to its output.
 
     kind: shard, commit, quarantine, heartbeat, or any of them.
     """

@@ -18,9 +18,9 @@ Pairs = Literal["both", "each", "same"]
 Case = Literal["match", "keep"]
 
 STOP_WORDS_OF_MODE = ("<default>",)
-"""`stop_words` by default: the reference's list with `words = reference`, and no list otherwise."""
+"""Default of `stop_words`: the reference's list with `words = reference`, otherwise no list."""
 REFERENCE_STOP_WORDS = ("<reference>",)
-"""`stop_words` when `reference` was asked for: the reference's list, whatever `words` is."""
+"""`stop_words` if set to `reference`: the reference's list, whatever `words` is."""
 
 
 def _as_stop_words(value: Any) -> Any:
@@ -103,7 +103,7 @@ class AugmentParams(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, values: Any) -> Any:
-        """`text = reference` is the reference's own form: it knows no case, and protects only what it is told to."""
+        """Defaults of `text = reference`: no case matching, and no protection unless requested."""
         if not isinstance(values, dict) or values.get("text") != "reference":
             return values
         if values.get("case") == "match":

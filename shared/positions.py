@@ -1,4 +1,4 @@
-"""How long an input of a model may be: asked of its position table, not of its name."""
+"""A model's maximum input length, taken from its position table, not from its name."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def longest_input(model: Any) -> int:
 
 
 def position_offset(model: Any) -> int:
-    """Row of the first token's position. Tables of the RoBERTa family keep a row for padding, and begin behind it."""
+    """Row of the first token's position. Tables of the RoBERTa family start after a row for padding."""
     table = _position_table(model)
     if table is None:
         return 0
     padding = getattr(table, "padding_idx", None)
     if padding is not None:
         return int(padding) + 1
-    # BART's table adds an offset of its own; others shift the positions that they keep.
+    # BART's table has its own offset; others shift their position ids.
     offset = getattr(table, "offset", None)
     if offset is not None:
         return int(offset)
@@ -35,7 +35,7 @@ def position_offset(model: Any) -> int:
 
 
 def _position_table(model: Any) -> Any:
-    """The embedding of positions, a module with a weight; None where positions are relative or rotary."""
+    """The position embedding, a module with a weight; None if positions are relative or rotary."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] in _NAMES and getattr(module, "weight", None) is not None:
             return module

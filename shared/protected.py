@@ -1,4 +1,4 @@
-"""What is never replaced: kinds of spans, regular expressions and words, as options and as data."""
+"""Protected kinds of spans, regular expressions and words, as options and as data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROTECT_BY_DEFAULT = ("urls", "emails", "html")
 def as_kinds_and_patterns(value: Any) -> Any:
     """`--protect` as a tuple: the kinds in a fixed order, then the regular expressions. Raises ValueError.
 
-    Each text is a list of kinds separated by commas; what follows the last kind is one regular expression, which may
+    Each text is a comma-separated list of kinds; the remainder after the last kind is one regular expression, which may
     contain commas.
     """
     if isinstance(value, str):
@@ -40,7 +40,7 @@ def as_kinds_and_patterns(value: Any) -> Any:
 
 
 def _checked(pattern: str) -> str:
-    """Raises ValueError for an invalid expression, and for a word that is rather a misspelt kind."""
+    """Raises ValueError for an invalid expression, and for a word that is probably a misspelt kind."""
     names = [one.strip() for one in pattern.split(",")]
     wrong = next((one for one in names if one not in PROTECTED_KINDS), "")
     if all(one.isalpha() for one in names):
@@ -56,7 +56,7 @@ def _checked(pattern: str) -> str:
 
 
 def as_words(value: Any) -> Any:
-    """Words in one fixed order, each once, without empty ones: equal lists are equal whatever their order."""
+    """Sorted, distinct, non-empty words, so that the order of a list does not matter."""
     if isinstance(value, str):
         value = (value,)
     if not isinstance(value, list | tuple | set | frozenset) or not all(isinstance(one, str) for one in value):

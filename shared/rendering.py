@@ -1,4 +1,4 @@
-"""Samples -> their texts, and where in them the new words are.
+"""Samples -> texts, and the spans of the new words in them.
 
 `spell` states the rule for one sample; everything that handles single samples calls it. `render_samples` applies the
 same rule to all samples of a shard as Arrow arrays, without a Python object per sample; a property test compares the
@@ -28,13 +28,13 @@ Column = Literal["text_a", "text_b"]
 COLUMNS: tuple[Column, ...] = ("text_a", "text_b")
 
 MAX_SEGMENTS = 2_000_000
-"""Segments that are joined at a time; each takes about 40 bytes."""
+"""Segments joined at a time; each takes about 40 bytes."""
 MAX_TEXT_BYTES = 2**31 - 1
 """Bytes that a text column of one shard can hold: Arrow's strings have 32-bit offsets."""
 
 
 class Spelled(NamedTuple):
-    """The texts of one sample, and per replaced word its code points [start, end) in its own text."""
+    """The texts of one sample, and the code points [start, end) of each replaced word in its text."""
 
     texts: tuple[str, str | None]
     spans: list[tuple[int, int]]
@@ -61,7 +61,7 @@ class RenderedSample(TypedDict):
 
 
 def spell(row: RowCandidates, chosen: Sequence[tuple[int, str]]) -> Spelled:
-    """The row's texts with new words at some of its sites. chosen: (site, new word), sites rising."""
+    """The row's texts with new words at some of its sites. chosen: (site, new word), sites ascending."""
     num_a = len(row.text_a.sites)
     spans: list[tuple[int, int]] = []
     text_a = _replace(row.text_a, (one for one in chosen if one[0] < num_a), spans)
@@ -150,7 +150,7 @@ def render_samples(rows: Sequence[RowCandidates], samples: Samples) -> RenderedS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Segments:
-    """One text column of rows, cut at its sites. Row r has the segments `first[r]` to `first[r + 1]`."""
+    """One text column of rows, split at its sites. Row r has the segments `first[r]` to `first[r + 1]`."""
 
     segments: list[str]
     first: Ints
@@ -179,7 +179,7 @@ def _cut(texts: Sequence[TextCandidates | None]) -> _Segments:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layout:
-    """What rendering needs of rows. `first_site` (rows + 1,); `word` (sites,): index of each site's word in `words`."""
+    """Rows prepared for rendering. `first_site` (rows + 1,); `word` (sites,): index of each site's word in `words`."""
 
     has_b: NDArray[np.bool_]
     num_sites_a: Ints

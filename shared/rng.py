@@ -1,6 +1,6 @@
 """Counter-based randomness: Philox 4x32-10 (Salmon et al., SC'11), vectorised with numpy.
 
-A draw is a function of (seed, source id, draw number, word index) only, never of worker, batch or time. So a row gives
+A draw is a function of (seed, source id, draw number, word index) only, never of worker, batch or time. So a row has
 the same samples in any shard, on any node, after any number of restarts.
 """
 
@@ -24,7 +24,7 @@ def philox4x32(counter: tuple[ArrayLike, ...], key: tuple[int, int]) -> tuple[UI
     """Four uint32 arrays of random bits for four broadcastable uint32 counter arrays and a key of two uint32."""
     parts = [np.asarray(part, np.uint64) for part in counter]
     shape = np.broadcast(*parts).shape
-    # The two halves of a round are one operation, in place: for a few draws, most of the time is calls of numpy.
+    # Both halves of a round are one in-place operation: for few draws, numpy call overhead dominates.
     multiplied, others, products = (np.empty((2, *shape), np.uint64) for _ in range(3))
     multiplied[0], others[0], multiplied[1], others[1] = parts
     swapped = products[::-1]
@@ -41,7 +41,7 @@ def philox4x32(counter: tuple[ArrayLike, ...], key: tuple[int, int]) -> tuple[UI
 
 @lru_cache
 def _round_keys(k0: int, k1: int) -> NDArray[np.uint64]:
-    """(rounds, 2): the key of each round, which grows by Weyl sequences."""
+    """(rounds, 2): the key of each round, advanced by Weyl sequences."""
     rounds = [[(k0 + i * _WEYL[0]) & 0xFFFFFFFF, (k1 + i * _WEYL[1]) & 0xFFFFFFFF] for i in range(_ROUNDS)]
     return np.asarray(rounds, np.uint64)
 

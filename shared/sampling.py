@@ -23,18 +23,18 @@ from shared.rng import uniforms
 from shared.strings import used_only
 
 _DRAW_FACTORS = (1, 3, 12)
-"""Rows that still lack samples are drawn again with this many times N_a draws, before the rest is listed."""
+"""Rows that still lack samples are redrawn with this many times N_a draws, before the rest is enumerated."""
 MAX_ENTRIES = 400_000
-"""(row, draw, word) entries that are drawn at a time. An entry takes 250 to 480 bytes: 200 MB at most."""
+"""(row, draw, word) entries drawn at a time. An entry takes 250 to 480 bytes: 200 MB at most."""
 
 
 def draw_samples(
     rows: Sequence[RowCandidates], params: AugmentParams, n_a: Ints | None = None, table: ChoiceTable | None = None
 ) -> Samples:
-    """The samples of `rows`. Those of a row depend only on the row, `params` and its N_a, not on the other rows.
+    """The samples of `rows`. A row's samples depend only on the row, `params` and its N_a, not on the other rows.
 
-    n_a: (rows,) int64, N_a of each row; None for that of `params`. table: `ChoiceTable.of(rows, params.text)`, for
-    callers that draw from the same rows more than once.
+    n_a: (rows,) int64, N_a of each row; None: from `params`. table: `ChoiceTable.of(rows, params.text)`, for callers
+    that draw from the same rows more than once.
 
     Memory beyond the samples themselves is bounded, whatever N_a is: rows are drawn in blocks, and the draws of a row
     in parts.
@@ -58,7 +58,7 @@ def draw_samples(
 def _by_n_a(
     drawable: NDArray[np.bool_], params: AugmentParams, n_a: Ints | None
 ) -> Iterator[tuple[Ints, AugmentParams]]:
-    """The drawable rows by their N_a, with the parameters that have it."""
+    """The drawable rows grouped by N_a, with parameters that have this N_a."""
     if n_a is None:
         if params.n_a > 0:
             yield np.flatnonzero(drawable), params
@@ -68,7 +68,7 @@ def _by_n_a(
 
 
 def _draw_block(table: ChoiceTable, rows: Sequence[RowCandidates], pending: Ints, params: AugmentParams) -> Choices:
-    """The samples of the rows `pending`, in no order."""
+    """The samples of the rows `pending`, unordered."""
     drawn: list[Choices] = []
     for factor in _DRAW_FACTORS:
         if not len(pending):
@@ -87,7 +87,7 @@ def _draw_block(table: ChoiceTable, rows: Sequence[RowCandidates], pending: Ints
 def _draw_in_parts(
     table: ChoiceTable, rows: Sequence[RowCandidates], chosen: Ints, num_draws: int, params: AugmentParams
 ) -> Choices:
-    """The first N_a of `num_draws` draws that count, for each of the `chosen` rows."""
+    """The first N_a valid draws among `num_draws`, for each of the `chosen` rows."""
     num_sites = lengths_of(table.first_site)[chosen]
     parts: list[Choices] = []
     for block in _blocks(chosen, num_sites * num_draws):
@@ -96,7 +96,7 @@ def _draw_in_parts(
             grid = _Grid.of(table, block, 0, num_draws)
             parts.append(_draw(table, rows, grid, params, _Seen.nothing()))
             continue
-        # One row with so many words or draws that its draws are taken in parts.
+        # A single row with so many words or draws that it is drawn in parts.
         seen = _Seen.nothing()
         step = max(MAX_ENTRIES // sites, 1)
         for first in range(0, num_draws, step):
@@ -121,7 +121,7 @@ def _blocks(rows: Ints, entries: Ints) -> list[Ints]:
 
 @dataclass(slots=True)
 class _Seen:
-    """What earlier parts of one row's draws have given: the keys of their texts, and how many samples."""
+    """Results of earlier parts of one row's draws: the keys of their texts, and the number of samples."""
 
     keys: NDArray[np.uint64]
     count: int
@@ -161,7 +161,7 @@ class _Grid:
 def _draw(
     table: ChoiceTable, rows: Sequence[RowCandidates], grid: _Grid, params: AugmentParams, seen: _Seen
 ) -> Choices:
-    """The first N_a draws of each row that count. `seen`: earlier draws of the grid's only row; is updated."""
+    """The first N_a valid draws of each row. `seen`: earlier draws of the grid's only row; is updated."""
     row = grid.chosen[grid.group]
     within = np.arange(grid.starts[-1]) - grid.per_entry(grid.starts[:-1])
     site = grid.per_entry(table.first_site[row]) + within
@@ -203,7 +203,7 @@ def _keys(
     mixed = np.where(choice != KEPT, _mix(within.astype(np.uint64), choice.astype(np.uint64)), np.uint64(0))
     keys: NDArray[np.uint64] = np.add.reduceat(mixed, grid.starts[:-1])
     for group in np.flatnonzero(table.is_ambiguous[grid.chosen]):
-        # Two choices can give the same text when nothing separates words, or new words contain the separator.
+        # Two choices can give the same text when words have no separator, or new words contain it.
         row = rows[int(grid.chosen[group])]
         for index in range(group * grid.num_draws, (group + 1) * grid.num_draws):
             keys[index] = text_key(row, choice[grid.starts[index] : grid.starts[index + 1]], table.words)

@@ -1,4 +1,4 @@
-"""Arrow schemas of shards. Other versions read what this one writes, so the format is versioned."""
+"""Arrow schemas of shards. The format is versioned, because other versions read these files."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Every seed that training derives, one function per purpose.
 
-A seed is a function of the run's `--seed` and of a place in training (stage, epoch, window, step, rank), never of a
+A seed is a function of the run's `--seed` and of a position in training (stage, epoch, window, step, rank), never of a
 random state, so a resumed run draws what an uninterrupted one would have drawn. Derivations go through numpy's
 `SeedSequence`, which mixes integers of any size, or through Philox keyed by (seed, counter).
 
-Their numbers decide the weights of a run, so they are frozen: earlier runs stay reproducible. That is why `step_seed`
-and `stage_seed` keep their plain arithmetic where it fits into 63 bits and hash only where it does not, and why
+Seeds decide the weights of a run, so they are frozen to keep earlier runs reproducible. That is why `step_seed` and
+`stage_seed` keep their plain arithmetic where it fits into 63 bits and hash only where it does not, and why
 `table_order` shares its stream with `window_order` of window 0 (`SeedSequence` ignores trailing zeros), which is
 harmless: one orders the rows of the whole file, the other those of a window.
 """
@@ -23,7 +23,7 @@ _FIRST_FOLDED = 2**63
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Seed of one worker's dropout in one step, in [0, 2**64).
 
-    `(seed * 1_000_003 + step) * 64 + rank` where that fits into 63 bits and ranks do not run into the next step.
+    `(seed * 1_000_003 + step) * 64 + rank` where that fits into 63 bits and ranks do not overlap the next step.
     """
     plain = (seed * STEPS_PER_SEED + step) * RANKS_PER_STEP + rank
     return plain if plain < _FIRST_FOLDED and rank < RANKS_PER_STEP else _fold(seed, step, rank, 3)

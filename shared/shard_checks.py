@@ -1,4 +1,4 @@
-"""Checks of an output before, and after, its shards are computed: damage, completeness, leftovers."""
+"""Checks of an output before and after its shards are computed: damage, completeness, leftovers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def find_damaged(store: Store, read_all: bool) -> list[int]:
     """Shards whose commit is invalid, or whose file is missing, has another size or (with `read_all`) other bytes.
 
     Nothing is changed: `write_shard` repairs them. Commits are listed before files, so a shard that another run commits
-    meanwhile is never taken for a damaged one.
+    concurrently is never mistaken for a damaged one.
     """
     with ThreadPoolExecutor(READERS) as readers:
         shards = sorted(committed_shards(store))
@@ -57,7 +57,7 @@ def _map(readers: ThreadPoolExecutor, function: Callable[[int], Found], shards: 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Complete:
-    """What the commits of a complete output say, all from one reading of them. files: names of the shard files."""
+    """Summary of a complete output's commits, from a single read of each. files: names of the shard files."""
 
     totals: Totals
     commits_sha256: str
@@ -113,10 +113,10 @@ def remove_orphans(
 ) -> int:
     """Remove shard files without a commit and half-written files; returns how many. Only when every shard is committed.
 
-    By then it is safe even while another driver is writing: what it still writes has the name of a committed shard.
-    Files that no job of ours would write are left alone. live_writers: runs whose half-written files are kept; those of
-    unknown writers are removed once they are old. known: names of committed shard files, where the caller has read the
-    commits already; another run may have replaced one since, so the commit is read again before its file is deleted.
+    By then it is safe even while another driver is writing: all that it still writes has the name of a committed shard.
+    Files that no job would write are left alone. live_writers: runs whose half-written files are kept; files of unknown
+    writers are removed once they are old. known: names of committed shard files, if the caller has already read the
+    commits; another run may have replaced one since, so the commit is reread before its file is deleted.
     """
     if known is None:
         known = frozenset(commit.file for commit in iter_commits(store))

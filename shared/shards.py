@@ -25,7 +25,7 @@ from shared.storage.store import Store
 
 SUCCESS = "_SUCCESS"
 READERS = 16
-"""Threads that read commits and shards at the same time."""
+"""Threads that read commits and shards concurrently."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,12 @@ def write_shard(
 ) -> Commit:
     """Write and commit one shard; returns its valid commit, which may be an earlier one. Raises ShardError, StoreError.
 
-    statistics: `halved_batches` among them says that memory ran out and the last digits may differ; see `_may_differ`.
+    statistics: a nonzero `halved_batches` means that memory ran out and the last digits may differ, see `_may_differ`.
     """
     content = shard_bytes(table)
     digest = hashlib.sha256(content).hexdigest()
     name = f"shards/{shard:05d}-{digest[:16]}.arrow"
-    # Written even if a file of that name exists: its name promises these bytes, but a disk fault may have changed them.
+    # Written even if the file exists: its name is the hash of these bytes, but a disk fault may have changed them.
     store.put(name, content)
     quarantine_file = quarantine_sha256 = None
     if quarantine:
@@ -101,7 +101,7 @@ def write_shard(
 
 
 def _discard(store: Store, commit: Commit, content: bytes) -> None:
-    """Remove the file of a shard whose commit was not accepted, unless another run has committed it meanwhile."""
+    """Remove the file of a shard whose commit was not accepted, unless another run has committed it since."""
     store.delete(commit.file)
     now = commit_or_none(store, commit.shard)
     if now is not None and now.file == commit.file:
@@ -109,10 +109,10 @@ def _discard(store: Store, commit: Commit, content: bytes) -> None:
 
 
 def _commit(store: Store, commit: Commit) -> Commit:
-    """Create the commit record, or accept the one that exists; returns the valid one. Raises ShardError, StoreError.
+    """Create the commit record, or accept the existing one; returns the valid one. Raises ShardError, StoreError.
 
-    Nothing is ever taken back. A record that is invalid, or whose shard is damaged, is replaced by this one: a repair
-    leaves no moment without a commit, so two runs that repair the same shard cannot lose it.
+    Commits are never withdrawn. A record that is invalid, or whose shard is damaged, is replaced atomically: there is
+    always a commit during a repair, so two runs that repair the same shard cannot lose it.
     """
     record, content = commit_name(commit.shard), commit_bytes(commit)
     if store.put_if_absent(record, content):
@@ -133,12 +133,12 @@ def _commit(store: Store, commit: Commit) -> Commit:
 
 
 def _same_shard(one: Commit, other: Commit) -> bool:
-    """Whether both records are of the same bytes and rows. Statistics may differ: they count how the work was done."""
+    """Whether both records are of the same bytes and rows. Statistics may differ: they describe the execution."""
     return replace(one, statistics={}) == replace(other, statistics={})
 
 
 def _may_differ(statistics: dict[str, float]) -> bool:
-    """A batch computed in halves may differ from the whole in its last digits: whichever commit came first is kept."""
+    """Whether batches were halved, which may change the last digits: then whichever commit came first is kept."""
     return bool(statistics.get("halved_batches"))
 
 
@@ -153,7 +153,7 @@ def commit_bytes(commit: Commit) -> bytes:
 
 
 def commit_or_none(store: Store, shard: int) -> Commit | None:
-    """The commit of a shard; None if there is none, or none that is valid. Raises StoreError."""
+    """The commit of a shard; None if it is missing or invalid. Raises StoreError."""
     name = commit_name(shard)
     try:
         commit = read_commit(store, name) if store.exists(name) else None
@@ -163,7 +163,7 @@ def commit_or_none(store: Store, shard: int) -> Commit | None:
 
 
 def is_whole(store: Store, commit: Commit) -> bool:
-    """Whether the files of a commit exist and hold the committed bytes."""
+    """Whether the files of a commit exist and contain the committed bytes."""
     files = [(commit.file, commit.sha256)]
     if commit.quarantine_file is not None and commit.quarantine_sha256 is not None:
         files.append((commit.quarantine_file, commit.quarantine_sha256))
@@ -171,18 +171,18 @@ def is_whole(store: Store, commit: Commit) -> bool:
 
 
 def done_already(store: Store, shard: int) -> Commit | None:
-    """The commit of a shard that needs no work: valid, and with its files whole."""
+    """The commit of a shard that needs no work: valid, with intact files. Otherwise None."""
     commit = commit_or_none(store, shard)
     return commit if commit is not None and is_whole(store, commit) else None
 
 
 def read_commit(store: Store, name: str) -> Commit:
-    """One commit record. Raises ShardError if the file is not a valid one."""
+    """One commit record. Raises ShardError if it is invalid."""
     return parse_commit(store, name, store.read(name))
 
 
 def parse_commit(store: Store, name: str, content: bytes) -> Commit:
-    """The commit record in `content`, the file `name` of the store. Raises ShardError if it is not valid."""
+    """The commit record in `content`, the file `name` of the store. Raises ShardError if it is invalid."""
     try:
         return parse_json(Commit, content)
     except ValueError as error:
@@ -202,7 +202,7 @@ def list_commits(store: Store) -> list[Commit]:
 
 
 def iter_commits(store: Store) -> Iterator[Commit]:
-    """All commits, in shard order, read a few at a time: the list is never held in memory as a whole."""
+    """All commits, in shard order, read a few at a time without holding the whole list in memory."""
     names = [commit_name(shard) for shard in sorted(committed_shards(store))]
     for name, content in zip(names, iter_records(store, names), strict=True):
         yield parse_commit(store, name, content)
@@ -224,7 +224,7 @@ def shard_of(name: str) -> int:
 
 
 def read_shard(store: Store, commit: Commit) -> pa.Table:
-    """The rows of a committed shard. Raises ShardError if its bytes are not those that were committed."""
+    """The rows of a committed shard. Raises ShardError if its bytes differ from the committed ones."""
     if not store.exists(commit.file):
         raise ShardError(f"{store.uri}/{commit.file} is committed but missing")
     content = store.read(commit.file)

@@ -1,6 +1,6 @@
-"""Strings as numbers, so that whole shards of words can be compared and mapped as arrays.
+"""Interned strings as integers, so that whole shards of words can be compared and mapped as arrays.
 
-What is computed from a string (its folded form, its capitals) is computed once per distinct string that needs it.
+Properties of a string (its folded form, its capitals) are computed lazily, once per distinct string.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _UNKNOWN = -1
 
 
 class Strings:
-    """Distinct strings, numbered in the order in which they were added. Not for several threads."""
+    """Distinct strings, numbered in insertion order. Not thread-safe."""
 
     def __init__(self) -> None:
         self.values: list[str] = []
@@ -27,7 +27,7 @@ class Strings:
         return len(self.values)
 
     def number(self, value: str) -> int:
-        """The number of a string, which is added if it is new."""
+        """The number of a string; adds it if it is new."""
         found = self._number.setdefault(value, len(self.values))
         if found == len(self.values):
             self.values.append(value)
@@ -38,11 +38,11 @@ class Strings:
         return np.asarray([self.number(value) for value in values], np.int64)
 
     def map(self, key: object, function: Callable[[str], str], numbers: Ints) -> Ints:
-        """The numbers of `function` of each string; any shape. `key` identifies the function."""
+        """Apply `function` to each string and return the results' numbers; any shape. `key` identifies the function."""
         return self._look_up(key, lambda value: self.number(function(value)), numbers)
 
     def test(self, key: object, function: Callable[[str], bool], numbers: Ints) -> NDArray[np.bool_]:
-        """`function` of each string; any shape. `key` identifies the function."""
+        """Apply the predicate `function` to each string; any shape. `key` identifies the function."""
         found: NDArray[np.bool_] = self._look_up(key, lambda value: int(function(value)), numbers) == 1
         return found
 
@@ -63,7 +63,7 @@ class Strings:
 
 
 def used_only(values: Sequence[str], numbers: Ints) -> tuple[list[str], Ints]:
-    """The strings that `numbers` refer to, and the numbers' indices in that shorter list."""
+    """The strings that `numbers` refer to, and `numbers` reindexed into that shorter list."""
     is_used = np.zeros(len(values), np.bool_)
     is_used[numbers] = True
     used = np.flatnonzero(is_used)

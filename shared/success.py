@@ -14,7 +14,7 @@ from shared.totals import Totals
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Success:
-    """What `_SUCCESS` records. The checksums are None in outputs of version 0.1.0."""
+    """Contents of `_SUCCESS`. The checksums are None in outputs of version 0.1.0."""
 
     totals: Totals
     manifest_sha256: str | None = None
@@ -30,16 +30,16 @@ def commits_checksum(store: Store) -> str:
 
 
 def success_bytes(store: Store, totals: Totals, commits_sha256: str) -> bytes:
-    """The content of the file for these commits and the manifest that the output has now. Raises StoreError."""
+    """The content of the file for these commits and the output's current manifest. Raises StoreError."""
     manifest = store.read(MANIFEST) if store.exists(MANIFEST) else b""
     checksums = {"manifest_sha256": hashlib.sha256(manifest).hexdigest(), "commits_sha256": commits_sha256}
     return json.dumps(asdict(totals) | checksums, sort_keys=True, indent=1).encode()
 
 
 def write_success(store: Store, totals: Totals, commits_sha256: str | None = None) -> None:
-    """Mark a job as complete; the last file that a job writes. Raises StoreError.
+    """Mark a job complete with the last file that it writes. Raises StoreError.
 
-    commits_sha256: `commits_checksum`, where the caller knows it already.
+    commits_sha256: `commits_checksum`, if the caller has already computed it.
     """
     store.put(SUCCESS, success_bytes(store, totals, commits_sha256 or commits_checksum(store)))
 

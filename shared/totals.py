@@ -1,4 +1,4 @@
-"""What the commits of a job add up to: the figures of `run`, `status` and `verify`, and the content of `_SUCCESS`."""
+"""Totals over the commits of a job: the figures of `run`, `status` and `verify`, and the content of `_SUCCESS`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Totals:
 
 
 def total(commits: Iterable[Commit]) -> Totals:
-    """Totals of the commits, which are read one by one and not kept."""
+    """Totals of the commits, which are consumed one by one."""
     shards = rows = quarantined = num_bytes = 0
     samples = replaceable = by_mlm = by_glove = 0.0
     for commit in commits:

@@ -1,4 +1,4 @@
-"""Where word vectors are, and whether they were fetched: what both halves can say before anything reads them."""
+"""Locates word vectors and checks that they were fetched, before anything reads them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_vectors(path: str) -> Path | None:
 
 
 def vector_file(path: str) -> Path:
-    """The same. Raises ModelError if there is none."""
+    """As `find_vectors`. Raises ModelError if there is none."""
     found = find_vectors(path)
     if found is None:
         raise ModelError(
@@ -35,7 +35,7 @@ def npy_files(folder: Path) -> tuple[Path, Path]:
 
 
 def check_vectors(path: str) -> None:
-    """Raises ModelError for vectors that are not there, or were not fetched. Reads only the start of their files."""
+    """Raises ModelError for vectors that are missing or were not fetched. Reads only the start of their files."""
     folder = Path(path)
     for file in npy_files(folder) if folder.is_dir() else (vector_file(path),):
         try:

@@ -29,7 +29,7 @@ class Verification:
 def verify_output(store: Store) -> Verification:
     """Check every file of an output against every other.
 
-    Raises StoreError, and ManifestError for a folder without any file; nothing else, whatever the damage.
+    Raises StoreError, and ManifestError for an empty folder; nothing else, whatever the damage.
     """
     faults: list[str] = []
     if not store.entries():

@@ -21,7 +21,7 @@ DEFAULT_BATCH_TOKENS = 1024
 
 
 class Ranker(Protocol):
-    """A masked LM: in this process, or one that is asked through a pipe."""
+    """A masked LM: in this process, or reached through a pipe."""
 
     lexicon: Lexicon
 
@@ -37,7 +37,7 @@ class Ranker(Protocol):
 
 
 class AugmentEngine(Proposer):
-    """Steps answered by a masked LM and a source of neighbours."""
+    """Runs the steps with a masked LM and a source of neighbours."""
 
     def __init__(
         self,
@@ -55,13 +55,13 @@ class AugmentEngine(Proposer):
         return self._run(self.candidates_steps(rows))
 
     def samples(self, rows: Sequence[SourceRow]) -> tuple[Sequence[RowCandidates], Samples]:
-        """Samples of each row, and the texts whose words they replace."""
+        """Samples of each row, and the texts in which they replace words."""
         return self._run(samples_steps(self, rows))
 
     def propose(self, texts: Sequence[str], num_ranked: int = 0, *, protects: bool = False) -> list[TextProposals]:
-        """Words and proposals of each text. `num_ranked` best entries are listed in addition to the K candidates.
+        """Words and proposals of each text. The `num_ranked` best entries are listed in addition to the K candidates.
 
-        protects: leave out the words that the parameters protect, as samples do.
+        protects: skip the words that the parameters protect, as samples do.
         """
         return self._run(self.propose_steps(texts, num_ranked, protects=protects))
 

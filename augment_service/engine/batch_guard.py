@@ -1,4 +1,4 @@
-"""Runs model batches: times them, and recovers when memory runs out.
+"""Runs model batches: times them, and recovers from running out of memory.
 
 The guard first releases freed memory and retries the same batch, which gives identical results. If that fails too, it
 halves the batch. On the CPU this also gives identical results; on a GPU other batch shapes may change the last digits
@@ -27,10 +27,10 @@ _CPU_SIGNS = ("can't allocate memory", "not enough memory", "Cannot allocate mem
 
 
 class BatchGuard:
-    """Runs batches and counts them in `batches` and `halved`; `seconds` is the time that the device computed.
+    """Runs batches and counts them in `batches` and `halved`; `seconds` is the device's compute time.
 
-    observe: if given, called with the seconds of each batch. on_cuda: a call only starts a computation there, so its
-    time is taken by events of the device, which are read later.
+    observe: if given, called with the seconds of each batch. on_cuda: calls are asynchronous there, so times come from
+    CUDA events that are read later.
     """
 
     def __init__(self, observe: Callable[[float], None] | None = None, *, on_cuda: bool = False) -> None:
@@ -40,7 +40,7 @@ class BatchGuard:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all computations so far; waits for those that still run."""
+        """Seconds of all computations so far; waits for those still running."""
         while self._running:
             started, ended, is_batch = self._running.pop(0)
             ended.synchronize()
@@ -48,7 +48,7 @@ class BatchGuard:
         return self._seconds
 
     def run(self, compute: Callable[[Sequence[Input]], Tensor], inputs: Sequence[Input]) -> Tensor:
-        """`compute(inputs)`, in parts if memory requires it. Raises its error if even a single input is too large."""
+        """`compute(inputs)`, in parts if memory runs out. Raises its error if even a single input is too large."""
         result = self._timed(lambda: self._run(compute, inputs, _joined, may_try_again=True), is_batch=True)
         self.batches += 1
         return result
@@ -56,7 +56,7 @@ class BatchGuard:
     def run_head(
         self, compute: Callable[[Tensor], Result], states: Tensor, join: Callable[[Sequence[Result]], Result]
     ) -> Result:
-        """`compute(states)`, if memory requires it in parts of rows that `join` puts together. Counts as no batch."""
+        """`compute(states)`, if memory runs out in parts of rows that `join` combines. Not counted as a batch."""
         return self._timed(lambda: self._run(compute, states, join, may_try_again=True), is_batch=False)
 
     def _timed(self, compute: Callable[[], Result], is_batch: bool) -> Result:
@@ -108,7 +108,7 @@ def _joined(parts: Sequence[Tensor]) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out. The CPU allocator reports that as a plain RuntimeError."""
+    """Whether memory ran out. The CPU allocator raises a plain RuntimeError."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _CPU_SIGNS)

@@ -1,4 +1,4 @@
-"""How many tokens a model batch takes where nobody said: measured on a GPU, which a small batch leaves waiting."""
+"""The default number of tokens per model batch; on a GPU, which small batches leave idle, it is measured."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SIZES = (1024, 2048, 4096, 8192, 16384, 32768, 65536)
 AS_GOOD = 0.97
 """A size within 3% of the best is as good, and takes less memory."""
 WORSE = 0.8
-"""Sizes beyond one with this share of the best rate are not tried: it only falls from there."""
+"""Once a size reaches only this share of the best rate, larger ones are not tried: the rate only falls from there."""
 LENGTH, RANKED, ROUNDS = 32, 16, 4
 
 
 def resolve_batch_tokens(asked: int | None, masked_lm: MaskedLM) -> int:
-    """`asked`, or for None the default of a CPU, or on a GPU the smallest size that is as fast as any."""
+    """`asked`, or if None the default on a CPU and the smallest size with full throughput on a GPU."""
     if asked is not None:
         return asked
     if masked_lm.device == "cpu":
@@ -49,7 +49,7 @@ def tokens_per_second(masked_lm: MaskedLM, batch_tokens: int, rounds: int = ROUN
     with masked_lm.uncounted() as guard:
         for _ in range(rounds):
             began = time.perf_counter()
-            # Ends with the scores on the host, so nothing is left to wait for.
+            # Ends with the scores on the host, so there is nothing left to synchronise.
             masked_lm.rank(inputs, [range(len(inputs))], RANKED, None)
             seconds = time.perf_counter() - began
             if guard.halved:

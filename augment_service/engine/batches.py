@@ -1,7 +1,7 @@
 """Model inputs -> batches of similar length under a token budget (pure).
 
 Equal inputs are computed once. Batches depend on the inputs alone, so the floats of a shard never depend on what other
-workers do. Inputs and rankings of whole shards are columns, which behave as sequences of single ones.
+workers do. Inputs and rankings of whole shards are stored in columns that behave as sequences of single ones.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class ModelInput:
 class ModelInputs(Sequence[ModelInput]):
     """Many inputs in columns. Input i has the tokens `starts[i]` to `starts[i + 1]` of `ids`.
 
-    ids: (tokens,) int32. starts: (inputs + 1,) int64. positions: (wanted,) int64, of all inputs, one after another;
-    those of input i are `first_position[i]` to `first_position[i + 1]`. num_first_segment: (inputs,) int64.
+    ids: (tokens,) int32. starts: (inputs + 1,) int64. positions: (wanted,) int64, concatenated over all inputs; input i
+    has `first_position[i]` to `first_position[i + 1]`. num_first_segment: (inputs,) int64.
     """
 
     ids: NDArray[np.int32]
@@ -46,7 +46,7 @@ class ModelInputs(Sequence[ModelInput]):
 
     @classmethod
     def of(cls, inputs: Sequence[ModelInput]) -> ModelInputs:
-        """Inputs in columns; those that are in columns already are returned as they are."""
+        """Inputs in columns; ModelInputs are returned unchanged."""
         if isinstance(inputs, ModelInputs):
             return inputs
         return cls(
@@ -74,12 +74,12 @@ class ModelInputs(Sequence[ModelInput]):
 
     @cached_property
     def lengths(self) -> Ints:
-        """(inputs,), tokens of each."""
+        """(inputs,) tokens of each."""
         return np.diff(self.starts)
 
     @cached_property
     def num_positions(self) -> Ints:
-        """(inputs,), wanted positions of each."""
+        """(inputs,) wanted positions of each."""
         return np.diff(self.first_position)
 
     def take(self, indices: Ints) -> ModelInputs:
@@ -94,7 +94,7 @@ class ModelInputs(Sequence[ModelInput]):
         )
 
     def fingerprints(self) -> list[bytes]:
-        """Per input, bytes that are equal for equal inputs only."""
+        """Per input, bytes that are equal exactly for equal inputs."""
         counts, lengths = self.num_positions, self.lengths
         starts = offsets(2 + counts + lengths)
         packed = np.empty(starts[-1], np.int32)
@@ -116,9 +116,9 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class Rankings(Sequence[Ranking]):
-    """Rankings of many inputs, one after another: ids int64 and scores float32, both (positions of all inputs, K).
+    """Concatenated rankings of many inputs: ids int64 and scores float32, both (positions of all inputs, K).
 
-    Those of input i are `first_position[i]` to `first_position[i + 1]`.
+    Input i has the rows `first_position[i]` to `first_position[i + 1]`.
     """
 
     ids: NDArray[np.int64]
@@ -127,7 +127,7 @@ class Rankings(Sequence[Ranking]):
 
     @classmethod
     def of(cls, rankings: Sequence[Ranking]) -> Rankings:
-        """Rankings in columns; those that are in columns already are returned as they are."""
+        """Rankings in columns; Rankings are returned unchanged."""
         if isinstance(rankings, Rankings):
             return rankings
         if not rankings:
@@ -158,7 +158,7 @@ class Rankings(Sequence[Ranking]):
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """`batches` of indices into `unique`; input i of the caller is `unique[index_of[i]]`."""
+    """`batches` of indices into `unique`; the caller's input i is `unique[index_of[i]]`."""
 
     unique: ModelInputs
     index_of: Ints
@@ -166,7 +166,7 @@ class BatchPlan:
 
 
 def plan_batches(inputs: Sequence[ModelInput], batch_tokens: int) -> BatchPlan:
-    """Batches in order of length, each of at most `batch_tokens` tokens, or of a single longer input."""
+    """Batches in order of length, each with at most `batch_tokens` tokens or a single longer input."""
     columns = ModelInputs.of(inputs)
     first: dict[bytes, int] = {}
     index_of = np.asarray([first.setdefault(key, len(first)) for key in columns.fingerprints()], np.int64)

@@ -1,4 +1,4 @@
-"""Rows -> samples as steps: the one place that chooses between the two conditionings."""
+"""Rows -> samples as steps: the only place that chooses between the two conditionings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.sampling import draw_samples
 
 
 def samples_steps(proposer: Proposer, rows: Sequence[SourceRow]) -> Steps[tuple[Sequence[RowCandidates], Samples]]:
-    """Samples of each row, and the texts whose words they replace."""
+    """Samples of each row, and the texts in which they replace words."""
     if proposer.params.conditioning == "sequential":
         return (yield from sequential_steps(proposer, rows))
     n_a = proposer.n_a_of(rows)

@@ -1,8 +1,8 @@
 """The forward pass of BERT-family encoders over packed sequences, with the last layer only at the wanted positions.
 
-The tokens of a batch are stored one after another in one (T, H) matrix, without padding. Attention runs per group of
-equal length. The last layer computes keys and values for all tokens but everything else only at the wanted positions.
-Covers BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; other architectures run through their own forward pass.
+The tokens of a batch are packed into one (T, H) matrix without padding. Attention runs per group of equal length. The
+last layer computes keys and values for all tokens but everything else only at the wanted positions.
+Covers BERT, RoBERTa, XLM-R, ELECTRA and DistilBERT; other architectures use their own forward pass.
 
 Legend: T tokens of the batch, P wanted positions, H hidden size, A heads, D head size, B sequences of one length L.
 """
@@ -22,17 +22,17 @@ from shared.compute.linear import Linear
 from shared.positions import position_offset
 
 ARITHMETIC = 2
-"""Version of the arithmetic. It is raised whenever the last digits of answers change, so that a job started by another
+"""Version of the arithmetic, incremented whenever the last digits of results change, so that a job started by another
 version is refused rather than continued with different digits."""
 _BLOCK = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackedBatch:
-    """Several sequences, one after another.
+    """Several concatenated sequences.
 
-    ids, segments, places: (T,) int64, token id, segment, and index in its sequence. lengths: one per sequence, rising.
-    wanted: (P,) int64, rows of the packed matrix whose last hidden states are requested, rising.
+    ids, segments, places: (T,) int64, token id, segment, and index in its sequence. lengths: one per sequence,
+    ascending. wanted: (P,) int64, ascending, rows of the packed matrix whose last hidden states are requested.
     """
 
     ids: Tensor
@@ -44,7 +44,7 @@ class PackedBatch:
 
 @dataclass(frozen=True, slots=True)
 class _Norm:
-    """A layer norm with its weights in the precision of its input."""
+    """A layer norm with weights in the precision of its input."""
 
     shape: tuple[int, ...]
     weight: Tensor
@@ -61,7 +61,7 @@ class _Norm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Layer:
-    """Weights of one post-norm transformer layer. Query, key and value share a matrix; `up` includes the activation."""
+    """Weights of one post-norm transformer layer. Query, key and value are fused; `up` includes the activation."""
 
     qkv: Linear
     output: Linear
@@ -150,7 +150,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         return functional.scaled_dot_product_attention(query, key, value)
     parts, start, count = [], 0, query.shape[0]
     while start < count:
-        # Few distinct block sizes, because oneDNN compiles and caches a kernel for each.
+        # Use few distinct block sizes, because oneDNN compiles and caches a kernel for each.
         size = min(_BLOCK, 1 << ((count - start).bit_length() - 1))
         block = slice(start, start + size)
         scores = torch.matmul(query[block], key[block].transpose(2, 3)) * query.shape[3] ** -0.5  # (size, A, L, L)

@@ -1,4 +1,4 @@
-"""NaN and infinity never reach a candidate set from a computation; `shared.model_folder` checks the weights."""
+"""Keeps NaN and infinity out of candidate sets; `shared.model_folder` checks the weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from shared.errors import ModelError
 
 
 def check_scores(name: str, states: Tensor, scores: NDArray[np.float32]) -> None:
-    """Raises ModelError when a ranking cannot be trusted.
+    """Raises ModelError when hidden states or scores are NaN or infinite.
 
-    states: what the head got. scores: of the ranked entries; -inf is normal there, it marks the excluded ones.
+    states: input of the head. scores: of the ranked entries; -inf is valid and marks the excluded ones.
     """
     if not bool(torch.isfinite(states).all()) or np.isnan(scores).any() or np.isposinf(scores).any():
         raise ModelError(

@@ -1,6 +1,6 @@
 """Floating-point operations of a masked LM for one input, computed from the shapes of its layers.
 
-Only matrix products are counted: embeddings, norms, activations and softmax are left out.
+Only matrix products are counted, not embeddings, norms, activations and softmax.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ModelCost:
 def model_cost(model: Any, last_layer_is_cut: bool) -> ModelCost:
     """Cost of a transformers masked LM.
 
-    last_layer_is_cut: whether the last layer runs at the answers only, as in PackedEncoder.
+    last_layer_is_cut: whether the last layer runs only at the answers, as in PackedEncoder.
     """
     from torch import nn
 
@@ -41,6 +41,6 @@ def model_cost(model: Any, last_layer_is_cut: bool) -> ModelCost:
     encoder = sum(one.weight.numel() for one in in_encoder.values())
     head = sum(one.weight.numel() for key, one in in_all.items() if key not in in_encoder)
     if last_layer_is_cut:
-        # Query, key and value of every token; the rest at the answers only.
+        # Query, key and value of every token; the rest only at the answers.
         encoder -= encoder / layers - 3 * size * size
     return ModelCost(layers, 2.0 * encoder, 4.0 * size * layers, 2.0 * head)

@@ -1,7 +1,7 @@
 """Word vectors: the K nearest words by cosine, for words that are not a single token of the masked LM.
 
-The unit-length rows are in one .npy file that the processes of a node share by memory map. A float32 product for all
-words of a shard finds a shortlist, which is then ranked in float64.
+The unit-length rows are in one .npy file that the processes of a node share by memory mapping. A float32 product for
+all words of a shard finds a shortlist, which is then ranked in float64.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ Neighbour = tuple[str, float]
 
 _SHORTLIST_MARGIN = 32
 _BLOCK_WORDS, _BLOCK_VECTORS = 512, 1024
-"""Scores of so many words and vectors at a time, 2 MiB, which the cache of a core holds."""
+"""Words x vectors scored at a time: 2 MiB, which fits into a core's cache."""
 _SAMPLE_STEP, _SAMPLE_RANK = 64, 8
-"""Every 64th vector is looked at for a threshold that about 64 x 8 scores reach: far more than a shortlist holds."""
+"""Every 64th vector is sampled for a threshold that about 64 x 8 scores exceed, far more than a shortlist needs."""
 _MOST_ABOVE = 16 * _SAMPLE_STEP * _SAMPLE_RANK
-"""Scores above the threshold per word. More are equal scores, or a file sorted in a way that the sample misses."""
+"""Limit of scores above the threshold per word. More mean ties, or a file order that the sample misrepresents."""
 _NEVER = ("<unk>",)
 _MAX_KEPT_WORDS = 100_000
-"""Bound of the cache of answers; without it, a long-lived process would keep one for every word it ever saw."""
+"""Limit of the answer cache; without it, a long-lived process would keep an entry for every word it ever saw."""
 
 
 class GloveVectors:
@@ -49,7 +49,7 @@ class GloveVectors:
         return cls(cached_vectors(str(embedded_glove_path()) if path == EMBEDDED else path, limit))
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[Neighbour, ...]]:
-        """Per word its K nearest (word, cosine) without itself, best first; empty for a word without a vector."""
+        """The K nearest (word, cosine) of each word except itself, best first; empty for a word without a vector."""
         if len(self._cache) > _MAX_KEPT_WORDS:
             self._cache.clear()
         missing = [word for word in dict.fromkeys(words) if (word, k) not in self._cache]
@@ -63,7 +63,7 @@ class GloveVectors:
         return {word: self._cache[word, k] for word in dict.fromkeys(words)}
 
     def check(self) -> None:
-        """Rank the neighbours of the first word, without the cache: no working process fails on it."""
+        """Health check: rank the neighbours of the first word, bypassing the cache."""
         self._rank(self.words[:1], 1)
 
     def _rank(self, words: Sequence[str], k: int) -> list[tuple[Neighbour, ...]]:
@@ -87,7 +87,7 @@ class GloveVectors:
             neighbours: dict[str, float] = {}
             for one in best.tolist():
                 word = self.words[one]
-                # If the file lists a word again, its earlier row is not its vector.
+                # If the file repeats a word, only its last row counts.
                 is_current = self._index_of[word] == one
                 if one != own and word != words[row] and is_current:
                     neighbours.setdefault(word, cosine_of[one])
@@ -102,11 +102,11 @@ def shortlists(
     never: Sequence[int],
     count: int,
 ) -> list[NDArray[np.int64]]:
-    """Per query the indices of its `count` largest products with the vectors, in no order; fewer if there are fewer.
+    """For each query the indices of its `count` largest products with the vectors, unordered; fewer if V is smaller.
 
-    queries: (words, D) float32; vectors: (V, D) float32; sample: every 64th vector; never: indices to leave out.
-    A threshold from the sample leaves a few hundred products per query to choose from, and no more are kept than
-    those of one block of vectors. That takes a fraction of the time and memory of all products.
+    queries: (words, D) float32; vectors: (V, D) float32; sample: every 64th vector; never: indices to exclude.
+    A threshold from the sample leaves a few hundred products per query, and products are held for one block of vectors
+    at a time, so this takes a fraction of the time and memory of all products.
     """
     if len(sample) < 2 * _SAMPLE_RANK:
         return [_largest(query, vectors, never, count) for query in queries]
@@ -140,7 +140,7 @@ def shortlists(
 def _largest(
     query: NDArray[np.float32], vectors: NDArray[np.float32], never: Sequence[int], count: int
 ) -> NDArray[np.int64]:
-    """The same for one query, from all of its products."""
+    """As `shortlists` for one query, from all of its products."""
     scores = vectors @ query
     scores[list(never)] = -np.inf
     best = np.argpartition(scores, -count)[-count:] if count < len(scores) else np.arange(len(scores))

@@ -1,4 +1,4 @@
-"""Words to be ranked -> inputs of the masked LM (pure): masked variants, and windows of texts longer than the model."""
+"""Words to be ranked -> inputs of the masked LM (pure): masked variants, and windows over texts that are too long."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InputPlan:
-    """`inputs` for the masked LM. Place i is answered by the input `input[i]`, at its position number `position[i]`."""
+    """`inputs` for the masked LM. Place i is answered by input `input[i]`, at its wanted position `position[i]`."""
 
     inputs: ModelInputs
     input: Ints
@@ -43,7 +43,7 @@ class InputPlan:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Token ids of texts, one after another (int32); text t has `first[t]` to `first[t + 1]`."""
+    """Concatenated token ids of texts (int32); text t has `first[t]` to `first[t + 1]`."""
 
     ids: NDArray[np.int32]
     first: Ints
@@ -57,7 +57,7 @@ class InputPlanner:
     context: Context
 
     def plan(self, words_of: Sequence[Sequence[Word]], places: Sequence[Place]) -> InputPlan:
-        """Inputs for single-token words. `words_of`: the words of each text that a place refers to."""
+        """Inputs for single-token words. `words_of`: the words of each text, indexed by places."""
         ids: list[int] = []
         first: list[int] = [0]
         starts: dict[int, list[int]] = {}
@@ -74,13 +74,13 @@ class InputPlanner:
         return self.plan_tokens(tokens, text_numbers, positions)
 
     def plan_tokens(self, tokens: Tokens, text: Ints, position: Ints) -> InputPlan:
-        """Inputs for the tokens at `position` of each `text`, (places,) each; texts rise, and positions within them."""
+        """Inputs for the tokens at `position` of each `text`, both (places,) and ascending by text, then position."""
         if self.context == "unmasked":
             return self._windows(tokens, text, position)
         return self._masked(tokens, text, position)
 
     def _masked(self, tokens: Tokens, text: Ints, position: Ints) -> InputPlan:
-        """Each text with [MASK] at a position, cut to a window around it; in context `pair`, the original follows."""
+        """Each text with [MASK] at one position, cut to a window around it; context `pair` appends the original."""
         lexicon, is_pair = self.lexicon, self.context == "pair"
         room = (lexicon.max_length - 3) // 2 if is_pair else lexicon.max_length - 2
         num_tokens = np.diff(tokens.first)[text]
@@ -103,16 +103,16 @@ class InputPlanner:
         return InputPlan(inputs, np.arange(count), np.zeros(count, np.int64))
 
     def _windows(self, tokens: Tokens, text: Ints, position: Ints) -> InputPlan:
-        """One input per window of each text, asked at the positions of all its words.
+        """One input per window of each text, with the positions of all its words.
 
-        Windows overlap by half; a word is answered by the window whose centre is nearest.
+        Windows overlap by half; each word is predicted in the window whose centre is nearest.
         """
         room = self.lexicon.max_length - 2
         stride = room // 2
         num_tokens = np.diff(tokens.first)[text]
         nearest = np.maximum(np.round((position - room / 2) / stride).astype(np.int64), 0) * stride
         low = np.where(num_tokens <= room, 0, np.minimum(nearest, num_tokens - room))
-        # Places are in order, so those of one window are next to each other.
+        # Places are sorted, so those of one window are adjacent.
         is_new = np.ones(len(text), np.bool_)
         is_new[1:] = (text[1:] != text[:-1]) | (low[1:] != low[:-1])
         opened = np.flatnonzero(is_new)

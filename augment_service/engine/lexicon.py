@@ -1,4 +1,4 @@
-"""All that the engine needs from a masked LM except its weights: tokenizer, special tokens and maximum input length.
+"""Everything that the engine needs from a masked LM except weights: tokenizer, special tokens, maximum input length.
 
 Small and picklable, so that a process without the model can prepare its inputs.
 """
@@ -15,8 +15,8 @@ from augment_service.engine.words import WordSplitter
 
 @dataclass(frozen=True)
 class Lexicon:
-    """A fast tokenizer of transformers, its ids of [CLS], [SEP] and [MASK], and `max_length`: the maximum number of
-    tokens of an input, including those."""
+    """A fast transformers tokenizer, its ids of [CLS], [SEP] and [MASK], and `max_length`: the maximum number of tokens
+    of an input, including special tokens."""
 
     tokenizer: Any
     cls_id: int

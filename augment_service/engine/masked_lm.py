@@ -1,7 +1,7 @@
 """A masked LM: batches of token ids in, the K best vocabulary entries per wanted position out.
 
-The encoder runs in the chosen precision. The vocabulary head always runs in fp32, because bf16 logits tie too often to
-be ranked. Ties go to the smaller id.
+The encoder runs in the chosen precision. The vocabulary head always runs in fp32, because bf16 logits have too many
+ties to be ranked. Ties are broken by the smaller id.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from shared.positions import longest_input
 logger = logging.getLogger(__name__)
 
 HEAD_ROWS, HEAD_ROWS_ON_CUDA = 256, 2048
-"""Positions that are ranked at a time. Reading a ranking waits for the GPU, which should be rare."""
+"""Positions ranked at a time. Reading a ranking synchronises with the GPU, which should be rare."""
 MIN_ROWS = 16
-"""Matrix libraries compute products of very few rows differently, with other last digits. Padding to this many rows
-makes answers batch-invariant: they do not depend on what else is in the batch (decision 0013)."""
+"""Matrix libraries use other kernels for very few rows, with different last digits. Padding to this many rows makes
+results batch-invariant: they do not depend on what else is in the batch (decision 0013)."""
 PIECES_MULTIPLE, WANTED_MULTIPLE = 32, 16
-"""oneDNN compiles and caches a kernel for each number of rows. Tokens and wanted positions are padded to multiples of
-these, which bounds the memory of that cache and, for small models, saves a quarter of the time."""
+"""oneDNN compiles and caches a kernel for each number of rows. Padding tokens and wanted positions to multiples of
+these bounds the memory of that cache and, for small models, saves a quarter of the time."""
 _TIE_MARGIN = 8
 
 _Ranked = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -125,14 +125,14 @@ class MaskedLM:
         return loaded
 
     def check_output(self) -> None:
-        """Rank one masked position, whatever the vocabulary. Raises ModelError if the scores are not finite."""
+        """Rank one masked position as a health check. Raises ModelError if the scores are not finite."""
         cls_id, sep_id, mask_id = _special_ids(self.tokenizer)
         with self.uncounted():
             self.rank([ModelInput((cls_id, mask_id, sep_id), (1,), 3)], [(0,)], 1, None)
 
     @contextlib.contextmanager
     def uncounted(self) -> Iterator[BatchGuard]:
-        """For batches that are not the job's: another guard counts them."""
+        """For batches outside the job: they are counted by a separate guard."""
         guard, self.guard = self.guard, BatchGuard(on_cuda=self._on_cuda)
         try:
             yield self.guard
@@ -140,7 +140,7 @@ class MaskedLM:
             self.guard = guard
 
     def fingerprint(self) -> str:
-        """sha256 hex of weights and tokenizer: what decides the candidates, wherever the files are stored."""
+        """sha256 hex of weights and tokenizer, which decide the candidates; independent of where the files are."""
         digest = hashlib.sha256()
         for name, value in sorted(self._model.state_dict().items()):
             digest.update(name.encode() + str(tuple(value.shape)).encode())
@@ -162,7 +162,7 @@ class MaskedLM:
     ) -> Rankings:
         """The K best entries at each wanted position, one Ranking per input.
 
-        batches: indices into `inputs`. excluded: (vocabulary,) bool, True for entries that are never returned; or None.
+        batches: indices into `inputs`. excluded: (vocabulary,) bool, True for entries that are never returned, or None.
         """
         columns = ModelInputs.of(inputs)
         width = min(k, self.vocab_size)
@@ -190,7 +190,7 @@ class MaskedLM:
         return found
 
     def _states(self, inputs: Sequence[ModelInput]) -> Tensor:
-        """Last hidden states at the wanted positions of the inputs, or logits where the head is not known."""
+        """Last hidden states at the wanted positions of the inputs, or logits if the head is not known."""
         columns = ModelInputs.of(inputs)
         if self._encoder is None:
             return self._own_forward(columns)
@@ -214,14 +214,14 @@ class MaskedLM:
         )
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
-        """The array on the device. From pinned memory a GPU fetches it while this process goes on."""
+        """The array on the device; the copy to a GPU is asynchronous, from pinned memory."""
         values = torch.from_numpy(array)
         return values.pin_memory().to(self.device, non_blocking=True) if self._on_cuda else values.to(self.device)
 
     def _own_forward(self, inputs: Sequence[ModelInput]) -> Tensor:
-        """Forward pass of an architecture without a packed one, for sequences of one length at a time.
+        """Forward pass of an architecture that PackedEncoder does not cover, for sequences of one length at a time.
 
-        Returns last hidden states at the wanted positions, or logits where the head is not known.
+        Returns last hidden states at the wanted positions, or logits if the head is not known.
         """
         inputs = list(inputs)
         parts: list[Tensor] = []
@@ -231,7 +231,7 @@ class MaskedLM:
             length = len(inputs[start])
             while stop < len(inputs) and len(inputs[stop]) == length:
                 stop += 1
-            # The padding rows have no wanted positions.
+            # Padding rows have no wanted positions.
             missing = max(MIN_ROWS - (stop - start) * length, 0)
             group = [*inputs[start:stop]] + [_without_positions(inputs[start])] * missing
             ids = torch.tensor([one.ids for one in group], device=self.device)
@@ -249,7 +249,7 @@ class MaskedLM:
         return torch.cat(parts)
 
     def _finish(self, waiting: Sequence[tuple[Ints, Tensor]], k: int, penalty: Tensor | None, found: Rankings) -> None:
-        """Rank the states that wait, and write the answers into the rows of `found` that they belong to."""
+        """Rank the pending states and write the results into their rows of `found`."""
         if not waiting:
             return
         states = torch.cat([states for _, states in waiting]).float()
@@ -272,7 +272,7 @@ def _joined(parts: Sequence[_Ranked]) -> _Ranked:
 
 
 def _fillers(inputs: ModelInputs, max_length: int) -> ModelInputs:
-    """Inputs that pad tokens and wanted positions to their multiples; their answers are discarded."""
+    """Inputs that pad tokens and wanted positions to their multiples; their results are discarded."""
     more_wanted = -len(inputs.positions) % WANTED_MULTIPLE
     missing = -len(inputs.ids) % PIECES_MULTIPLE or (PIECES_MULTIPLE if more_wanted else 0)
     fillers = []
@@ -288,15 +288,15 @@ def _without_positions(one: ModelInput) -> ModelInput:
 
 
 def top_k(logits: Tensor, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """(P, vocabulary) -> ids int64 and scores float32 (P, K), highest first, equal scores by smaller id."""
+    """(P, vocabulary) -> ids int64 and scores float32 (P, K), highest first, ties by smaller id."""
     width = min(k + _TIE_MARGIN, logits.shape[1])
     values, ids = (part.cpu().numpy() for part in logits.topk(width, dim=1))
-    # A NaN would be sorted last and cut off, as if the model had ranked it there; the best place shows it.
+    # A NaN would be sorted last and cut off unnoticed; as infinity it comes first, where the caller detects it.
     values = np.where(np.isnan(values), np.inf, values)
     order = np.lexsort((ids, -values), axis=1)
     values, ids = np.take_along_axis(values, order, 1), np.take_along_axis(ids, order, 1)
     k = min(k, width)
-    # A tie that extends past the margin may hide smaller ids: rank those rows in full.
+    # A tie that extends past the margin may hide smaller ids: sort those rows in full.
     if width < logits.shape[1]:
         for row in np.flatnonzero((values[:, k - 1] == values[:, -1]) & np.isfinite(values[:, -1])):
             full = logits[row].cpu().numpy()
@@ -313,10 +313,10 @@ def _special_ids(tokenizer: Any) -> tuple[int, int, int]:
 
 
 def _head_of(model: Any) -> Any:
-    """(P, H) -> (P, vocabulary) logits, or None where the architecture's head is not known."""
+    """Function (P, H) -> (P, vocabulary) logits, or None if the architecture's head is not known."""
     kind = model.config.model_type
     if kind == "bert":
-        # For this largest product of all, oneDNN takes half as long as MKL: see `Linear`.
+        # For this product, the largest of all, oneDNN takes half as long as MKL, see `Linear`.
         head, project = model.cls.predictions, Linear((model.cls.predictions.decoder,), torch.float32)
         return lambda states: project(head.transform(states))
     if kind in ("roberta", "xlm-roberta"):
@@ -339,7 +339,7 @@ def _check_kind(path: str, config: Any) -> None:
 
 
 def _check_head(path: str, model: Any, report: Any) -> None:
-    """Refuse a model whose head or layers are missing: transformers would fill them with random numbers."""
+    """Reject a model whose head or layers are missing: transformers would initialise them randomly."""
     missing = sorted(set(report["missing_keys"]))
     head = [name for name in missing if not name.endswith(("decoder.weight", "decoder.bias", "position_ids"))]
     inside = next((name for name in head if name.startswith(f"{model.base_model_prefix}.")), None)
@@ -353,7 +353,7 @@ def _check_head(path: str, model: Any, report: Any) -> None:
 
 
 def _attention_of(config: Any) -> str:
-    """The fused attention where the architecture has it."""
+    """Fused attention if the architecture supports it."""
     from transformers import MODEL_FOR_MASKED_LM_MAPPING
 
     kind = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
@@ -361,7 +361,7 @@ def _attention_of(config: Any) -> str:
 
 
 def _check_tokenizer(path: str, tokenizer: Any, model: Any) -> None:
-    """Refuse a missing tokenizer: transformers would create an empty one, and every word would be unknown."""
+    """Reject a missing tokenizer: transformers would create an empty one, and every word would be unknown."""
     vocab_size = int(model.config.vocab_size)
     check_tokenizer_is_fast(tokenizer, path, "--mlm")
     check_tokenizer_fits(tokenizer, model.get_input_embeddings().weight.shape[0], path, "--mlm")

@@ -1,4 +1,4 @@
-"""Whether the models that a command names are there, checked before anything slow starts."""
+"""Checks that a command's models exist before anything slow starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shared.vector_path import check_vectors
 
 
 def check_models_exist(mlm: str, glove: str) -> None:
-    """Raises ModelError for a masked LM or word vectors that are not on this machine. Loads nothing."""
+    """Raises ModelError if the masked LM or word vectors are not on this machine. Loads nothing."""
     if mlm != EMBEDDED:
         model_folder(mlm, "--mlm")
     if glove != EMBEDDED:

@@ -1,8 +1,8 @@
-"""Candidates for the words of texts, as steps that ask the models. Holds no model and loads no torch, Ray or HTTP.
+"""Candidates for the words of texts, as steps that query the models. Holds no model and loads no torch, Ray or HTTP.
 
-The work is written as generators: each yields what it needs from the models (`Ask`) and is sent the `Answer`. The job
-answers from models in its own process, the service from model passes shared by many requests. An answer depends only
-on the rows of that call, so one call per shard gives the same bytes anywhere.
+The work is written as generators: each yields a query to the models (`Ask`) and is sent the `Answer`. The job answers
+from models in its own process, the service from model passes shared by many requests. Results depend only on the rows
+of the call, so one call per shard gives the same bytes anywhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from shared.label_quotas import LabelQuotas
 
 OWN_WORD_MARGIN = 1
-"""One more entry is ranked than needed, because the word itself may be left out."""
+"""One extra entry is ranked, because the word itself may be dropped."""
 
 Found = TypeVar("Found")
 Nearest = dict[str, tuple[tuple[str, float], ...]]
@@ -38,7 +38,7 @@ Nearest = dict[str, tuple[tuple[str, float], ...]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a text needs from the models.
+    """A query to the models.
 
     The masked LM returns the `num_ranked` best entries at the positions of `inputs` (with `whole_words`, only entries
     that are whole words). The word vectors return the `num_nearest` neighbours of each of `words`.
@@ -60,14 +60,14 @@ class Answer:
 
 
 Steps = Generator[Ask, Answer, Found]
-"""Work that yields its questions to the models, is sent each answer, and returns what it found."""
+"""A generator that yields queries to the models, is sent each answer, and returns the result."""
 
 
 class Neighbours(Protocol):
-    """Source of candidates for multi-piece words: vectors in this process, or an actor that holds them."""
+    """Source of candidates for multi-token words: vectors in this process, or an actor that holds them."""
 
     def nearest(self, words: Sequence[str], k: int) -> Nearest:
-        """Per word its K nearest (word, cosine), best first; empty for an unknown word."""
+        """The K nearest (word, cosine) of each word, best first; empty for an unknown word."""
         ...
 
 
@@ -75,8 +75,8 @@ class Neighbours(Protocol):
 class Proposal:
     """Candidates for one word.
 
-    position: index of the masked token in the model input, None for GloVe. ranked: the best (entry, score) before any
-    entry was dropped.
+    position: index of the masked token in the model input, None for GloVe. ranked: the best (entry, score) pairs
+    before filtering.
     """
 
     word_index: int
@@ -89,7 +89,7 @@ class Proposal:
 
 @dataclass(frozen=True, slots=True)
 class TextProposals:
-    """A text, its words, and the proposals for those that may be replaced, in order."""
+    """A text, its words, and the proposals for the replaceable ones, in order."""
 
     text: str
     words: tuple[Word, ...]
@@ -98,7 +98,7 @@ class TextProposals:
 
 @dataclass(slots=True)
 class EngineStatistics:
-    """Counts since the engine was created; commits record them per shard."""
+    """Counters since the engine was created; commits record them per shard."""
 
     words: int = 0
     model_inputs: int = 0
@@ -106,7 +106,7 @@ class EngineStatistics:
 
 
 class Proposer:
-    """Candidates of rows, as steps. quotas: N_a of labels that have their own."""
+    """Candidates of rows, as steps. quotas: N_a per label, for labels that have their own."""
 
     def __init__(self, lexicon: Lexicon, params: AugmentParams, quotas: LabelQuotas | None = None) -> None:
         self.lexicon, self.params, self.quotas = lexicon, params, quotas
@@ -120,7 +120,7 @@ class Proposer:
         return ShardCandidates(self.lexicon, self.params, self.replaceable)
 
     def n_a_of(self, rows: Sequence[SourceRow]) -> Ints:
-        """(rows,) int64 samples that each row is to have."""
+        """(rows,) int64 number of samples wanted for each row."""
         if self.quotas is None:
             return np.full(len(rows), self.params.n_a, np.int64)
         return self.quotas.of_rows((row.label for row in rows), self.params.n_a)
@@ -130,7 +130,7 @@ class Proposer:
     ) -> Steps[Sequence[RowCandidates]]:
         """Candidate sets of each row, from its unmodified texts.
 
-        is_wanted: (rows,) bool; the models are not asked about the other rows, which get no sets. Default: all.
+        is_wanted: (rows,) bool; the other rows are not sent to the models and get no sets. Default: all.
         """
         questions = self._shard_candidates.questions(rows, self._count_words, is_wanted)
         plan, words = next(questions)
@@ -147,9 +147,9 @@ class Proposer:
     def propose_steps(
         self, texts: Sequence[str], num_ranked: int = 0, *, protects: bool = False
     ) -> Steps[list[TextProposals]]:
-        """Words and proposals of each text. `num_ranked` best entries are listed in addition to the K candidates.
+        """Words and proposals of each text. The `num_ranked` best entries are listed in addition to the K candidates.
 
-        protects: leave out the words that the parameters protect, as samples do.
+        protects: skip the words that the parameters protect, as samples do.
         """
         words_of = self.splitter.split(texts)
         places = self._places(texts, words_of, protects)
@@ -163,7 +163,7 @@ class Proposer:
         ]
 
     def workload(self, texts: Sequence[str]) -> tuple[list[ModelInput], set[str]]:
-        """What the steps of these texts would ask for: distinct model inputs, and words for the vectors."""
+        """The distinct model inputs and vector lookups that the steps of these texts would request."""
         words_of = self.splitter.split(texts)
         single, multi = _by_kind(words_of, self._places(texts, words_of, protects=True))
         inputs = self._planner.plan(words_of, single).inputs
@@ -174,7 +174,7 @@ class Proposer:
     ) -> Steps[list[Proposal]]:
         """Proposals for the words at `places`, in order.
 
-        Single-piece words are answered by the masked LM, other words by their neighbours. A word without a vector is
+        Single-token words are answered by the masked LM, other words by the word vectors. A word without a vector is
         looked up in lower case.
         """
         single, multi = _by_kind(words_of, places)
@@ -198,7 +198,7 @@ class Proposer:
         return proposals
 
     def _answer_steps(self, inputs: ModelInputs, words: Sequence[str], num_ranked: int = 0) -> Steps[Answer]:
-        """Rankings of the inputs, and neighbours of the words; a word without a vector gets those of its lower case."""
+        """Rankings of the inputs, and neighbours of the words, in lower case if a word has no vector."""
         width, num_nearest = max(self.params.k + OWN_WORD_MARGIN, num_ranked), max(self.params.k, num_ranked)
         whole_words = self.params.filter == "whole-words"
 
@@ -217,7 +217,7 @@ class Proposer:
         return Answer(answer.rankings, nearest)
 
     def text_candidates(self, found: TextProposals) -> TextCandidates:
-        """The text that samples are made from, and its sites. Candidates are in the form in which samples show them."""
+        """The text that samples are made from, and its sites, with candidates as samples show them."""
         text, spans = self.base_text(found.text, found.words)
         sites = []
         for one in found.proposals:
@@ -249,7 +249,7 @@ class Proposer:
         return " ".join(word.text for word in words), spans
 
     def _places(self, texts: Sequence[str], words_of: Sequence[Sequence[Word]], protects: bool) -> list[Place]:
-        """Every word that may be replaced, in order."""
+        """All replaceable words, in order."""
         return [
             Place(number, index)
             for number, (text, words) in enumerate(zip(texts, words_of, strict=True))
@@ -282,7 +282,7 @@ class Proposer:
 
 
 def _by_kind(words_of: Sequence[Sequence[Word]], places: Sequence[Place]) -> tuple[list[Place], list[Place]]:
-    """Places of single-piece words, and those of the others."""
+    """Places of single-token words, and places of all others."""
     single: list[Place] = []
     multi: list[Place] = []
     for place in places:

@@ -1,8 +1,8 @@
-"""Which words of a text may be replaced: the switch `words`, the stop list, and what is protected.
+"""Which words of a text may be replaced: the switch `words`, the stop list, and protected spans, words and phrases.
 
-Spans (URLs, e-mail addresses, HTML, mentions, numbers, own expressions) are found in the original text; a word that
-overlaps one is left alone. Protected words and phrases are compared as tokens of the same tokenizer, in any case, so
-that `C++` and `New York` are found as well.
+Spans (URLs, e-mail addresses, HTML, mentions, numbers, custom expressions) are matched in the original text; a word
+that overlaps one is not replaced. Protected words and phrases are matched as tokens of the same tokenizer, ignoring
+case, so that `C++` and `New York` match too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shared.params import REFERENCE_STOP_WORDS, STOP_WORDS_OF_MODE, AugmentParam
 
 _DOMAINS = "com|org|net|edu|gov|mil|info|io|ai|app|dev|co|me|tv|uk|de|fr|es|it|nl|eu|ch|at|jp|cn|in|br|ru|ca|au|us"
 
-# Every repetition is bounded or starts only where a run starts, so that time stays linear in the length of the text.
+# Every repetition is bounded or anchored at the start of a run, so matching is linear in the length of the text.
 _KINDS = {
     "urls": (
         r"(?:\b(?:https?|ftp)://|\bwww\.)[^\s<>\"]+"
@@ -40,11 +40,11 @@ _SIGNS: dict[str, Callable[[str], bool]] = {
     "mentions": lambda part: "@" in part or "#" in part,
     "numbers": lambda part: any(map(str.isdecimal, part)),
 }
-"""What a part of a text contains if an expression of a kind matches there."""
+"""Per kind, a sign that a part of a text must contain for the kind's expression to match there."""
 
 
 def _stop_list(params: AugmentParams) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The reference's stop words if they apply, and the user's own."""
+    """The reference's stop words if they apply, and the user's own stop words."""
     if params.stop_words == STOP_WORDS_OF_MODE:
         return (stop_words() if params.words == "reference" else frozenset()), ()
     return (stop_words(), ()) if params.stop_words == REFERENCE_STOP_WORDS else (frozenset(), params.stop_words)
@@ -57,7 +57,7 @@ def _expressions(protect: tuple[str, ...]) -> tuple[re.Pattern[str], ...]:
 
 
 class Replaceable:
-    """Decides for the words of texts whether they may be replaced. Pure: depends on the text and the parameters."""
+    """Decides which words of a text may be replaced. Pure: depends only on the text and the parameters."""
 
     def __init__(self, params: AugmentParams, splitter: WordSplitter) -> None:
         self._words, self._is_preserved = params.words, params.text == "preserve"
@@ -65,7 +65,7 @@ class Replaceable:
         self._signs = [_SIGNS[one] for one in params.protect if one in _SIGNS]
         self._has_own_expressions = len(self._signs) < len(params.protect)
         self._stop, own_stop_words = _stop_list(params)
-        # Own words are split as texts are, because the tokenizer may drop accents or divide a word (don't, C++).
+        # Protected words are tokenized like texts: the tokenizer may drop accents or split a word (don't, C++).
         self._phrases: dict[str, list[tuple[str, ...]]] = {}
         entries = [*params.protect_words, *own_stop_words]
         for words in splitter.split(entries) if entries else ():
@@ -74,9 +74,9 @@ class Replaceable:
                 self._phrases.setdefault(phrase[0], []).append(phrase)
 
     def __call__(self, text: str, words: Sequence[Word], protects: bool = True) -> list[int]:
-        """Indices of the words that may be replaced, rising.
+        """Indices of the words that may be replaced, ascending.
 
-        protects: leave out what is protected by `protect`, `protect_words` and the user's own stop words.
+        protects: exclude words protected by `protect`, `protect_words` and the user's own stop words.
         """
         found = [index for index, word in enumerate(words) if self.may_replace(word)]
         if self._is_preserved:
@@ -87,18 +87,18 @@ class Replaceable:
         return [index for index in found if index not in protected] if protected else found
 
     def may_replace(self, word: Word) -> bool:
-        """Whether a word may be replaced wherever nothing protects it."""
+        """Whether a word may be replaced if nothing protects it."""
         return may_replace(word, self._words, self._stop)
 
     def may_protect(self, part: str) -> bool:
-        """Whether a part of a text (between spaces, or all of it) may contain what protects words of the text.
+        """Whether a part of a text (between spaces, or all of it) may contain a protected span.
 
-        Quick, and never wrongly False: whatever matches an expression contains its sign in one of the text's parts.
+        A fast pre-filter without false negatives: every match of an expression contains its sign in some part.
         """
         return self._has_own_expressions or any(sign(part) for sign in self._signs)
 
     def may_begin_phrase(self, word: Word) -> bool:
-        """Whether a protected word or phrase begins with this word."""
+        """Whether any protected word or phrase begins with this word."""
         return bool(self._phrases) and fold(word.text) in self._phrases
 
     def protected(self, text: str, words: Sequence[Word]) -> Iterator[int]:
@@ -120,7 +120,7 @@ class Replaceable:
 
 
 def is_part_of_letter(text: str, words: Sequence[Word], index: int) -> bool:
-    """Whether a word begins or ends inside a letter: some tokenizers make a combining mark a word of its own."""
+    """Whether a word begins or ends inside a letter: some tokenizers split off a combining mark as a word."""
     word = words[index]
     if word.start and _continues_letter(text[word.start]):
         return not text[word.start - 1].isspace()
@@ -128,7 +128,7 @@ def is_part_of_letter(text: str, words: Sequence[Word], index: int) -> bool:
 
 
 def _continues_letter(letter: str) -> bool:
-    """Whether a code point never begins a letter: marks, joiners and tags."""
+    """Whether a code point (mark, joiner or tag) never begins a letter."""
     if letter <= "\x7f":
         return False
     is_joiner = letter in "\u200c\u200d" or "\U000e0020" <= letter <= "\U000e007f"

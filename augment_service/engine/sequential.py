@@ -1,9 +1,9 @@
-"""Conditioning `sequential`: Algorithm 1 as printed, where candidates come from the sample as replaced so far.
+"""Conditioning `sequential`: Algorithm 1 as printed, with candidates conditioned on the sample as replaced so far.
 
-All (row, draw) pairs of a call go through their words in lock-step: step i masks word i of every text that has one, so
-the model still sees full batches. Draws use the same counters as `draw_samples`, so both conditionings replace the same
-words, and the model is asked about drawn words only. Unlike `draw_samples`, a row whose draws are exhausted gets no
-listed samples, because the candidate sets differ from draw to draw.
+All (row, draw) pairs of a call advance in lock-step: step i masks word i of every text that has one, so the model still
+gets full batches. Draws use the same counters as `draw_samples`, so both conditionings replace the same words, and only
+drawn words are sent to the model. Unlike in `draw_samples`, a row whose draws are exhausted gets no enumerated samples,
+because the candidate sets differ from draw to draw.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from shared.rng import uniforms
 _DRAW_FACTORS = (1, 3)
 
 Replaced = dict[int, tuple[str, Origin]]
-"""Word index in the row -> new word, and where it came from."""
+"""Word index in the row -> new word and its origin."""
 
 
 @dataclass(slots=True)
 class _Draft:
-    """One unfinished draw of one row: the current words of each text, and what was replaced so far."""
+    """One unfinished draw of one row: the current words of each text, and the replacements so far."""
 
     row: int
     draw: int
@@ -40,7 +40,7 @@ class _Draft:
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """A word of a row that may be replaced: its text (0 or 1), and its index in that text."""
+    """A replaceable word of a row: its text (0 or 1), and its index in that text."""
 
     column: int
     index: int
@@ -96,7 +96,7 @@ def _row_candidates(
 def _walk(
     proposer: Proposer, rows: Sequence[RowCandidates], spots: Sequence[Sequence[_Spot]], drafts: Sequence[_Draft]
 ) -> Steps[None]:
-    """Take all drafts through their words."""
+    """Advance all drafts through their words."""
     params = proposer.params
     longest = max((len(spots[draft.row]) for draft in drafts), default=0)
     sources = np.asarray([rows[draft.row].source_id for draft in drafts], np.int64)
@@ -143,7 +143,7 @@ def _apply(
 def _accept(
     found: Sequence[RowCandidates], drafts: Sequence[_Draft], accepted: Sequence[list[Replaced]], n_a: Sequence[int]
 ) -> None:
-    """Keep each row's first `n_a` draws that differ from its texts and from each other."""
+    """Keep each row's first `n_a` draws that differ from its texts and from one another."""
     seen = {row: {_texts(found[row], one) for one in accepted[row]} for row in {draft.row for draft in drafts}}
     for draft in drafts:
         row = found[draft.row]

@@ -1,7 +1,7 @@
-"""Candidate sets of all rows of a shard as columns: what `Proposer.propose_steps` finds, without an object per word.
+"""Candidate sets of all rows of a shard as columns: as in `Proposer.propose_steps`, without an object per word.
 
-The two do the same by different means, and tests compare them. Single texts (the service, `candidates`) go through
-the objects, which also list what was ranked; whole shards go through here.
+Tests check that both give the same results. Single texts (the service, `candidates`) use the objects, which also list
+the ranked entries; whole shards use this module.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MLM, _GLOVE = ORIGINS.index("mlm"), ORIGINS.index("glove")
 
 Neighbours = dict[str, tuple[tuple[str, float], ...]]
 Questions = Generator[tuple[InputPlan, tuple[str, ...]], tuple[Rankings, Neighbours], CandidateColumns]
-"""Yields what the models are asked, once: inputs, and words for the vectors. Is sent rankings and neighbours."""
+"""Yields one query to the models: inputs, and words for the vectors. Is sent rankings and neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class _Found:
 
 
 class ShardCandidates:
-    """Finds the candidates of whole shards. Keeps a table of the words it has seen: not for several threads."""
+    """Finds the candidates of whole shards. Caches the words it has seen; not thread-safe."""
 
     def __init__(self, lexicon: Lexicon, params: AugmentParams, replaceable: Replaceable) -> None:
         self._lexicon, self._params, self._replaceable = lexicon, params, replaceable
@@ -62,9 +62,9 @@ class ShardCandidates:
         count_words: Callable[[int], None],
         is_wanted: NDArray[np.bool_] | None = None,
     ) -> Questions:
-        """Candidates of the rows' unmodified texts. `count_words` is told how many words they have.
+        """Candidates of the rows' unmodified texts. `count_words` is called with their number of words.
 
-        is_wanted: (rows,) bool; no word of the other rows may be replaced. Default: all.
+        is_wanted: (rows,) bool; the words of the other rows are not replaceable. Default: all.
         """
         if self._table.is_full:
             self._begin()
@@ -111,7 +111,7 @@ class ShardCandidates:
         )
 
     def _may_replace(self, words: WordColumns) -> NDArray[np.bool_]:
-        """Per word, whether it may be replaced: `Replaceable` of all texts."""
+        """(words,) whether each word may be replaced: `Replaceable` vectorised over texts."""
         allowed: NDArray[np.bool_] = self._table["may_replace"][words.kind].copy()
         if self._params.text == "preserve":
             allowed &= ~words.is_part
@@ -122,7 +122,7 @@ class ShardCandidates:
         return allowed
 
     def _plan(self, words: WordColumns, site: Ints, text: Ints) -> InputPlan:
-        """The inputs of the single-token words number `site`, in the texts number `text`."""
+        """The inputs of the single-token words with indices `site`, in the texts with indices `text`."""
         table = self._table
         counts = table["num_tokens"][words.kind]
         first_token = offsets(counts)
@@ -130,7 +130,7 @@ class ShardCandidates:
         return self._planner.plan_tokens(tokens, text, first_token[site] - tokens.first[text])
 
     def _from_rankings(self, rankings: Rankings, plan: InputPlan, kind: Ints) -> _Found:
-        """The candidates of words that the masked LM ranked: `Proposer._from_ranking` of all of them."""
+        """The candidates of words ranked by the masked LM: `Proposer._from_ranking` vectorised."""
         if not len(kind):
             return _nothing(0)
         table, vocabulary, k = self._table, self._lexicon.vocabulary, self._params.k
@@ -157,7 +157,7 @@ class ShardCandidates:
         return _Found(np.asarray(list(map(len, best)), np.int64), number, score)
 
     def _shown(self, found: _Found, origin: Ints, case: Ints) -> _Found:
-        """Candidates as samples show them in the case of each word's letters, each of them once."""
+        """Candidates in the case of each word's letters, as samples show them, without duplicates."""
         shown, strings = found.number, self._table.strings
         may_repeat = origin == _MLM if self._has_equal_surfaces else np.zeros(len(origin), np.bool_)
         if self._params.text == "preserve" and self._params.case == "match":
@@ -196,7 +196,7 @@ def _in_case(strings: Strings, case: Case, numbers: Ints) -> Ints:
 
 
 def _in_order(numbers: Ints) -> tuple[Ints, Ints]:
-    """The distinct numbers in the order in which they first occur, and the place of each number among them."""
+    """The distinct numbers in order of first occurrence, and the index of each number among them."""
     _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     order = np.argsort(first)
     place = np.empty(len(order), np.int64)
@@ -209,14 +209,14 @@ def _nothing(num_words: int) -> _Found:
 
 
 def _take(found: _Found, words: Ints) -> _Found:
-    """The candidates of some of the words."""
+    """The candidates of the words with these indices."""
     counts = found.counts[words]
     place = ranges(offsets(found.counts)[:-1][words], counts)
     return _Found(counts, found.number[place], found.score[place])
 
 
 def _merge(found: Sequence[_Found], origin: Ints) -> _Found:
-    """The candidates of all words, where word i is the next one of `found[origin[i]]`."""
+    """The candidates of all words, where word i is the next word of `found[origin[i]]`."""
     counts = np.zeros(len(origin), np.int64)
     for number, one in enumerate(found):
         counts[origin == number] = one.counts
@@ -229,7 +229,7 @@ def _merge(found: Sequence[_Found], origin: Ints) -> _Found:
 
 
 def _is_first(number: Ints, counts: Ints, looked_at: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Per candidate, whether no earlier one of its word has its number; True for words that are not `looked_at`."""
+    """Whether each candidate is the first of its word with its number; always True for words not `looked_at`."""
     is_first = np.ones(len(number), np.bool_)
     word = np.repeat(np.arange(len(counts)), counts)
     place = np.flatnonzero(looked_at[word])

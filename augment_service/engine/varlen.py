@@ -1,6 +1,6 @@
-"""Attention over all sequences of a packed batch in one call, where PyTorch and the GPU have a kernel for it.
+"""Attention over all sequences of a packed batch in one call, if PyTorch and the GPU have a kernel for it.
 
-Without it, attention takes one call per group of equal length and layer, which is bound by launches on a fast GPU.
+Without it, attention takes one call per layer and group of equal length, which is launch-bound on a fast GPU.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 _TRIED_LENGTHS = (3, 5, 5, 17)
 _TOLERANCE = 0.03
-"""Largest difference between two kernels in bf16 on random input; a wrong result differs by about 1."""
+"""Largest accepted difference between two kernels in bf16 on random input; a wrong result differs by about 1."""
 
 Attention = Callable[[Tensor, tuple[int, ...]], Tensor]
 """(T, 3H) queries, keys and values of packed sequences, and the sequences' lengths -> (T, H)."""
 
 
 def varlen_attention(plain: Attention, num_heads: int, size: int, dtype: torch.dtype) -> Attention | None:
-    """Attention in one call on the current GPU, or None where it is missing or does not compute what `plain` does."""
+    """One-call attention on the current GPU, or None if it is missing or its results differ from `plain`."""
     if dtype not in (torch.bfloat16, torch.float16):
         return None
     try:
@@ -50,7 +50,7 @@ def packed_attention(kernel: Callable[..., Any], num_heads: int) -> Attention:
     def attention(qkv: Tensor, lengths: tuple[int, ...]) -> Tensor:
         nonlocal known
         if known is None or known[0] is not lengths:
-            # All layers of a batch pass the same tuple.
+            # Cached: all layers of a batch pass the same tuple.
             bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
             known = lengths, bounds.to(qkv.device)
         longest = max(lengths)

@@ -1,8 +1,8 @@
-"""Parsed vectors, kept on disk: read once from text, memory-mapped from then on.
+"""On-disk cache of parsed vectors: parsed from text once, memory-mapped from then on.
 
 An entry is keyed by the content of its source and holds unit-length rows, words, and checksums of both. A second, tiny
-file tells the content of a source from its size and times, so that a start does not read the source. Entries are
-written under temporary names and renamed: writers that run at once write the same, and a damaged entry is made again.
+file maps the source's size and times to its content hash, so that a start need not read the source. Entries are written
+under temporary names and renamed: concurrent writers write the same content, and a damaged entry is rebuilt.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 _RACY_SECONDS = 2.0
-"""A source that changed this recently may change again within the resolution of its times: it is read again."""
+"""A source that changed this recently may change again within the resolution of its timestamps, so it is reread."""
 _BLOCK_ROWS = 8192
 
 
@@ -40,7 +40,7 @@ _BLOCK_ROWS = 8192
 class CachedVectors:
     """Words and their unit-length rows, (words, width) float32 and memory-mapped.
 
-    zero_rows: indices of words whose vector is zero. problem: what of the source was left out.
+    zero_rows: indices of words whose vector is zero. problem: which lines of the source were skipped, and why.
     """
 
     words: list[str]
@@ -52,7 +52,7 @@ class CachedVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """What the .json file of an entry holds besides the words."""
+    """The contents of an entry's .json file other than the words."""
 
     format: int
     shape: list[int]
@@ -63,7 +63,7 @@ class _Entry:
 
 
 def cached_vectors(path: str, limit: int | None) -> CachedVectors:
-    """The vectors of a source, from the cache if they are there. Raises ModelError."""
+    """The vectors of a source, from the cache if possible. Raises ModelError."""
     cache = _cache_folder()
     state = _state_of(path, limit)
     found = None
@@ -82,9 +82,9 @@ def cached_vectors(path: str, limit: int | None) -> CachedVectors:
 
 
 def _state_of(path: str, limit: int | None) -> str | None:
-    """Name of a source in its present state, by size and times; None if it is missing or changed just now.
+    """Key of a source's current state, from size and times; None if it is missing or was changed just now.
 
-    The time of the last change of the inode is part of it, which no copying tool can set.
+    It includes the inode change time, which no copying tool can set.
     """
     whole = Path(path)
     files = sorted(whole.iterdir()) if whole.is_dir() else [one for one in (find_vectors(path),) if one]
@@ -109,7 +109,7 @@ def _known_fingerprint(cache: Path, state: str) -> str | None:
 
 
 def _load(cache: Path, fingerprint: str) -> CachedVectors | None:
-    """An entry whose checksums are right; None if there is none."""
+    """The entry if it exists and its checksums match, else None."""
     name = fingerprint[:32]
     try:
         stored = json.loads((cache / f"{name}.json").read_bytes())
@@ -129,14 +129,14 @@ def _load(cache: Path, fingerprint: str) -> CachedVectors | None:
 
 
 def _store(cache: Path, path: str, vectors: WordVectors) -> CachedVectors:
-    """Write an entry, and return it. Raises ModelError for numbers that are not finite, or if the disk refuses.
+    """Write an entry, and return it. Raises ModelError for numbers that are not finite, and for disk errors.
 
-    The rows are mapped before they get their name, so it does not matter who removes or replaces the entry meanwhile.
+    The rows are mapped before they are renamed, so the entry may be removed or replaced by others at any time.
     """
     name = vectors.fingerprint[:32]
     matrix = vectors.matrix
     norms = np.linalg.norm(np.asarray(matrix, np.float64), axis=1, keepdims=True)
-    with np.errstate(invalid="ignore"):  # infinite numbers, refused below
+    with np.errstate(invalid="ignore"):  # infinite numbers are rejected below
         unit = (matrix / np.where(norms > 0, norms, 1.0)).astype(np.float32)
     bad = ~np.isfinite(unit).all(axis=1)
     if bad.any():
@@ -179,7 +179,7 @@ def _write(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def _renamed_when_written(path: Path) -> Iterator[Path]:
-    """A temporary path next to `path`, which takes its name at the end of the block. Raises ModelError."""
+    """A temporary path next to `path`, renamed to it at the end of the block. Raises ModelError."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}")
     try:
         yield temporary

@@ -1,8 +1,8 @@
-"""Files of word vectors as people have them -> words and a matrix.
+"""Word-vector files in all common formats -> words and a matrix.
 
 GloVe and word2vec text, fastText .vec, word2vec and fastText .bin (through gensim), each also compressed or in a .zip,
-and folders with .npy. The format is told by the content, not by the name. A line that cannot be read is counted, named
-and left out; more than 1% of them end the reading.
+and folders with .npy. The format is detected from the content, not the name. Malformed lines are counted, reported and
+skipped; more than 1% of them is an error.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PEEKED = 1 << 16
 
 
 def read_vectors(path: str, limit: int | None) -> WordVectors:
-    """Words and vectors of a file or folder; `limit`: of the first ones only. Raises ModelError."""
+    """Words and vectors of a file or folder; `limit`: read only the first ones. Raises ModelError."""
     check_vectors(path)
     folder = Path(path)
     if folder.is_dir():
@@ -61,7 +61,7 @@ def read_vectors(path: str, limit: int | None) -> WordVectors:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[_Peekable]:
-    """The content of a file, uncompressed."""
+    """The decompressed content of a file."""
     file = vector_file(path)
     with file.open("rb") as raw:
         magic = raw.read(6)
@@ -75,7 +75,7 @@ def _opened(path: str) -> Iterator[_Peekable]:
 
 
 class _Peekable:
-    """A binary stream whose start can be looked at before it is read."""
+    """A binary stream whose start can be peeked at."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -95,7 +95,7 @@ class _Peekable:
 
 
 def _member(path: str, file: Path, archive: zipfile.ZipFile) -> str:
-    """The wanted file of an archive: the one that is named, or the only one."""
+    """The requested file of an archive: the named one, or the only one."""
     names = [one for one in archive.namelist() if not one.endswith("/") and not one.startswith("__MACOSX/")]
     wanted = Path(path).relative_to(file).as_posix()
     if wanted in names:
@@ -107,7 +107,7 @@ def _member(path: str, file: Path, archive: zipfile.ZipFile) -> str:
 
 
 def _is_word2vec_binary(start: bytes) -> bool:
-    """Whether a header `WORDS WIDTH` is followed by numbers that are not text."""
+    """Whether a header `WORDS WIDTH` is followed by binary numbers."""
     header, newline, rest = start.partition(b"\n")
     parts = header.split()
     if not newline or len(parts) != 2 or not all(part.isdigit() for part in parts):
@@ -118,14 +118,14 @@ def _is_word2vec_binary(start: bytes) -> bool:
 
 
 def _read_binary(path: str, file: Readable, limit: int | None, *, is_fasttext: bool) -> WordVectors:
-    """Vectors that gensim reads. Raises ModelError."""
+    """Vectors read by gensim. Raises ModelError."""
     try:
         from gensim.models import KeyedVectors
         from gensim.models.fasttext import load_facebook_vectors
     except ImportError as error:
         raise ModelError(f"--glove {path}: binary vectors are read by gensim, which is not installed") from error
     with tempfile.NamedTemporaryFile(suffix=".bin") as plain:
-        # gensim takes a path, and tells compressed files by their names.
+        # gensim takes a path, and recognises compressed files by their names.
         shutil.copyfileobj(file, plain)
         plain.flush()
         try:

@@ -1,6 +1,7 @@
-"""Word vectors as text: a word and its numbers on each line, with a header or without.
+"""Word vectors as text: a word and its numbers on each line, with or without a header.
 
-A word may hold blanks (GloVe 840B has `. . .`), so a line is read from its end: its last `width` parts are the numbers.
+A word may contain spaces (GloVe 840B has `. . .`), so a line is parsed from its end: the last `width` fields are the
+numbers.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ _BLOCK_LINES, _FIRST_LINES = 4096, 64
 _CHUNK = 1 << 20
 _MARK = b"\xef\xbb\xbf"
 _MAX_LINE = 1 << 20
-"""Bytes of a line; a longer one is not one word and its vector, and the file is not text."""
+"""Limit of bytes per line; a longer line means that the file is not text vectors."""
 
 Floats = NDArray[np.float32]
 
 
 class Readable(Protocol):
-    """A binary stream, from its start to its end."""
+    """A binary stream."""
 
     def read(self, size: int = ..., /) -> bytes:
         """At most `size` bytes."""
@@ -37,9 +38,9 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WordVectors:
-    """What a file holds. matrix: (words, width). fingerprint: sha256 hex of the content that was used.
+    """The contents of a file. matrix: (words, width). fingerprint: sha256 hex of the content used.
 
-    problem: what was left out, and why; empty if nothing was.
+    problem: what was skipped, and why; empty if nothing was.
     """
 
     words: list[str]
@@ -50,7 +51,7 @@ class WordVectors:
 
 @dataclass(slots=True)
 class _Bad:
-    """Lines that could not be read: their number, and the first one."""
+    """Malformed lines: their number, and the first one."""
 
     count: int = 0
     first: str = ""
@@ -69,7 +70,7 @@ class _Reader:
     bad: _Bad = field(default_factory=_Bad)
 
     def add(self, lines: list[tuple[int, bytes]]) -> None:
-        """Read a block of lines: at once if all of them are as expected, else line by line."""
+        """Parse a block of lines: at once if all are well-formed, else line by line."""
         parts = [line.rsplit(b" ", self.width) for _, line in lines]
         if all(len(one) == self.width + 1 and one[0] for one in parts):
             try:
@@ -101,7 +102,7 @@ class _Reader:
 
 
 def read_text(path: str, file: Readable, limit: int | None) -> WordVectors:
-    """Words and vectors of a text file; `limit`: of its first ones only. Raises ModelError naming a line."""
+    """Words and vectors of a text file; `limit`: read only the first ones. Raises ModelError naming a line."""
     digest = hashlib.sha256(str(limit).encode())
     lines = _lines(path, file)
     first = list(islice(lines, _FIRST_LINES))
@@ -131,7 +132,7 @@ def read_text(path: str, file: Readable, limit: int | None) -> WordVectors:
 
 
 def _check(path: str, reader: _Reader, *, is_complete: bool) -> None:
-    """Raises ModelError if too many lines are bad; before the end only if it is plain that they will be."""
+    """Raises ModelError if too many lines are bad; before the end of the file only if that is already certain."""
     bad, good = reader.bad.count, len(reader.words)
     if bad > MAX_BAD_SHARE * (bad + good) and (is_complete or bad > max(good, _BLOCK_LINES)):
         share = f" ({bad} of {bad + good} lines cannot be read)" if bad > 1 else ""
@@ -141,7 +142,7 @@ def _check(path: str, reader: _Reader, *, is_complete: bool) -> None:
 
 
 def _width(path: str, lines: list[bytes]) -> int:
-    """Numbers per line: what most of the first lines have."""
+    """Numbers per line: the most frequent count in the first lines."""
     widths = Counter(len(line.rstrip().split(b" ")) - 1 for line in lines if line.strip())
     if not widths:
         raise ModelError(f"--glove {path} contains no vectors")
@@ -162,7 +163,7 @@ def _numbers(rows: Iterable[bytes]) -> Floats:
 
 
 def _lines(path: str, file: Readable) -> Iterator[tuple[int, bytes]]:
-    """Numbered lines with their ends, which are line feeds only: the Twitter vectors have U+0085 as a word."""
+    """Numbered lines with their ends. Only line feeds end a line: the Twitter vectors have U+0085 as a word."""
     number, rest = 0, b""
     while chunk := file.read(_CHUNK):
         *whole, rest = (rest + chunk).split(b"\n")

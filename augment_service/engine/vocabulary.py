@@ -1,4 +1,4 @@
-"""Text and kind of the entries of a tokenizer's vocabulary, read from the tokenizer, not from a `##` prefix."""
+"""Text and kind of the entries of a tokenizer's vocabulary, taken from the tokenizer, not from a `##` prefix."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Vocabulary:
 
     @cached_property
     def is_usable_after_ranking(self) -> NDArray[np.bool_]:
-        """Filter `reference`: all entries except continuations and those without text."""
+        """Filter `reference`: all entries except continuations and empty ones."""
         is_text = np.asarray([bool(surface) for surface in self.surfaces], np.bool_)
         return np.logical_and(~self.is_continuation, is_text)
 
@@ -39,7 +39,7 @@ class Vocabulary:
 
 
 def is_word(surface: str) -> bool:
-    """Whether a text is a word: letters, marks and digits, not punctuation, a symbol or an unused entry."""
+    """Whether a text is a word of letters, marks and digits, not punctuation, a symbol or an unused entry."""
     if not surface or _UNUSED.fullmatch(surface):
         return False
     return all(unicodedata.category(letter)[0] in "LMN" or letter in "'’-" for letter in surface) and any(
@@ -48,7 +48,7 @@ def is_word(surface: str) -> bool:
 
 
 def read_vocabulary(tokenizer: Any) -> Vocabulary:
-    """The vocabulary of a fast tokenizer. Raises ModelError if it is not a fast one."""
+    """The vocabulary of a fast tokenizer. Raises ModelError for a slow one."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ModelError(
@@ -72,7 +72,7 @@ def read_vocabulary(tokenizer: Any) -> Vocabulary:
 
 
 def uses_byte_level(backend: Any) -> bool:
-    """Whether tokens are bytes written as letters (RoBERTa, ModernBERT)."""
+    """Whether tokens are bytes encoded as letters (RoBERTa, ModernBERT)."""
     return "ByteLevel" in str(backend.decoder or "") or "ByteLevel" in str(backend.pre_tokenizer or "")
 
 
@@ -88,7 +88,7 @@ _BYTES = _byte_alphabet()
 
 
 def _decode_bytes(piece: str) -> str:
-    """The text of a byte-level token; empty if its bytes are not complete characters."""
+    """The text of a byte-level token; empty if its bytes are not valid UTF-8."""
     try:
         return bytes(_BYTES[letter] for letter in piece).decode("utf-8")
     except (KeyError, UnicodeDecodeError):

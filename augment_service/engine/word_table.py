@@ -1,8 +1,8 @@
 """Texts -> words in columns, through a table of all distinct words seen so far.
 
-Words of a shard repeat, so what depends on a word alone (its tokens, whether it may be replaced, its case) is computed
-once and then looked up as arrays. With a plain BERT tokenizer no word reaches across a space, so texts are cut at
-spaces and each distinct part is tokenized once; other tokenizers get whole texts.
+Words of a shard repeat, so the properties of a word (its tokens, whether it may be replaced, its case) are computed
+once and then gathered as arrays. With a plain BERT tokenizer no word spans a space, so texts are split at spaces and
+each distinct part is tokenized once; other tokenizers get whole texts.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from shared.letters import case_of
 from shared.strings import Strings
 
 _MAX_CHARACTERS, _MAX_STRINGS = 20_000_000, 500_000
-"""A table larger than this is given up for an empty one, which bounds the memory of a process that runs for days."""
+"""A table larger than this is replaced by an empty one, which bounds the memory of a process that runs for days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordColumns:
-    """Words of texts, one text after another; text t has the words `first[t]` to `first[t + 1]`.
+    """Words of several texts; text t has the words `first[t]` to `first[t + 1]`.
 
     kind: (words,) index of the table's distinct words. start, end: code points of the text. is_part: whether the word
     begins or ends inside a letter. may_be_protected: (texts,) whether something in the text may protect words.
@@ -43,7 +43,7 @@ class WordColumns:
 
 
 class _Column:
-    """An array that grows at its end."""
+    """A growable array."""
 
     def __init__(self, dtype: Any) -> None:
         self._data, self._size = np.zeros(1024, dtype), 0
@@ -64,10 +64,10 @@ class _Column:
 
 
 class WordTable:
-    """Distinct words of one tokenizer, and which of them `replaceable` allows. Not for several threads.
+    """Distinct words of one tokenizer, and which of them `replaceable` allows. Not thread-safe.
 
-    words: the distinct words, with spans that mean nothing. strings: their texts, among others. Per word, as arrays:
-    `text` and `letters` (numbers of `strings`), `case`, `is_single`, `may_replace`, `first_token` and `num_tokens` (of
+    words: the distinct words, with meaningless spans. strings: their texts, among others. Per word, as arrays: `text`
+    and `letters` (numbers of `strings`), `case`, `is_single`, `may_replace`, `first_token` and `num_tokens` (of
     `tokens`).
     """
 
@@ -95,7 +95,7 @@ class WordTable:
 
     @property
     def tokens(self) -> NDArray[np.int32]:
-        """Token ids of all distinct words, one after another."""
+        """Concatenated token ids of all distinct words."""
         return self._tokens.values
 
     def __getitem__(self, name: str) -> NDArray[Any]:
@@ -113,7 +113,7 @@ class WordTable:
         first_part = offsets(list(map(len, parts)))
         num_words = self._part_num_words.values[number]
         place = ranges(self._part_first.values[number], num_words)
-        # Each part, and the space after it.
+        # Each part plus the space after it.
         begin = offsets(self._part_length.values[number] + 1)
         begin_in_text = begin[:-1] - np.repeat(begin[first_part[:-1]], np.diff(first_part))
         shift = np.repeat(begin_in_text, num_words)
@@ -167,7 +167,7 @@ class WordTable:
         self._is_part_within.extend(within)
 
     def _kinds(self, parts: Sequence[str], found: Sequence[Sequence[Word]]) -> list[int]:
-        """The number of each word; new words are added."""
+        """The number of each word; new words are added to the table."""
         kinds: list[int] = []
         first = len(self.words)
         letters_of: list[str] = []

@@ -1,8 +1,8 @@
 """Texts -> words with code-point spans and token ids; which words may be replaced; which are a single token.
 
-With a BERT tokenizer, its own pre-tokens are the words. Other tokenizers (byte-level BPE, Unigram) do not split into
-words, so texts are split here in the same way: at white space, punctuation and CJK characters. Tokens are then matched
-to words by their offsets, and a word whose boundary lies inside a token is never replaced.
+With a BERT tokenizer, its pre-tokens are the words. Other tokenizers (byte-level BPE, Unigram) do not split into words,
+so texts are split here in the same way: at white space, punctuation and CJK characters. Tokens are then aligned with
+words by their offsets, and a word whose boundary lies inside a token is never replaced.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 class Word:
     """A basic token: code points [start, end) of the text, its normalised form, and its token ids.
 
-    The span includes the marks that follow its letters (accents, vowel signs, joiners), also where the normaliser
-    dropped them.
+    The span includes the marks that follow its letters (accents, vowel signs, joiners), even if the normaliser dropped
+    them.
     """
 
     start: int
@@ -53,8 +53,7 @@ def stop_words() -> frozenset[str]:
 def may_replace(word: Word, words: Words, stop: Collection[str] | None = None) -> bool:
     """Whether this word may be replaced under the switch `words`.
 
-    stop: words in lower case that are never replaced; None is the reference's list with `words = reference`, and
-    nothing otherwise.
+    stop: lower-case words that are never replaced; None: the reference's list with `words = reference`, else no words.
     """
     if not word.is_aligned or not word.text:
         return False
@@ -65,7 +64,7 @@ def may_replace(word: Word, words: Words, stop: Collection[str] | None = None) -
     if words == "reference":
         return _REFERENCE_WORD.fullmatch(word.text) is not None
     if words == "all-letters":
-        # Marks belong to their letters: Devanagari and Arabic words contain them.
+        # Marks count as letters: Devanagari and Arabic words contain them.
         return all(unicodedata.category(letter)[0] in "LM" for letter in word.text)
     return not all(_is_punctuation(letter) for letter in word.text)
 
@@ -78,7 +77,7 @@ class WordSplitter:
         # Sentence encoders ship tokenizers that pad and truncate every text to a fixed length.
         self._backend.no_padding()
         self._backend.no_truncation()
-        # A text containing "[MASK]" must not mask itself: only literals between spaces stay whole, as in BERT.
+        # A literal "[MASK]" in a text must not act as a mask; it stays whole only between spaces, as in BERT.
         self._backend.encode_special_tokens = True
         self._special_ids = {token: self._backend.token_to_id(token) for token in tokenizer.all_special_tokens if token}
         literals = "|".join(re.escape(token) for token in sorted(self._special_ids, key=len, reverse=True))
@@ -88,10 +87,10 @@ class WordSplitter:
 
     @cached_property
     def keeps_spaces_apart(self) -> bool:
-        """Whether the parts of a text between its spaces can be split one by one, with the same result.
+        """Whether splitting the parts between spaces separately gives the same result as splitting the whole text.
 
-        So it is with BERT's own steps. Other normalisers and pre-tokenizers, and added tokens that are matched before
-        them, may look across a space.
+        True for BERT's own steps. Other normalisers and pre-tokenizers, and added tokens that are matched before them,
+        may look across a space.
         """
         backend = self._backend
         kinds = (type(backend.normalizer).__name__, type(backend.pre_tokenizer).__name__, type(backend.model).__name__)
@@ -110,7 +109,7 @@ class WordSplitter:
         return [_with_marks(text, words) for text, words in zip(texts, found, strict=True)]
 
     def pieces_of(self, word: str) -> tuple[int, ...]:
-        """Token ids of a word between spaces."""
+        """Token ids of a word surrounded by spaces."""
         text = " " + word if self._needs_space else word
         return tuple(self._backend.encode(text, add_special_tokens=False).ids)
 
@@ -162,7 +161,7 @@ def _normalise_once(normalizer: Any, word: str) -> str:
 
 
 def _with_marks(text: str, words: tuple[Word, ...]) -> tuple[Word, ...]:
-    """The words, each with the marks after its letters that belong to no other word."""
+    """The words, each extended by the marks after its letters that belong to no other word."""
     if text.isascii():
         return words
     found: list[Word] = []
@@ -177,7 +176,7 @@ def _with_marks(text: str, words: tuple[Word, ...]) -> tuple[Word, ...]:
 def _is_mark(letter: str) -> bool:
     """Whether a code point belongs to the letter before it: marks, joiners and other invisible format characters.
 
-    Controls that open and close a run of text of another direction belong to the text, which keeps them in pairs.
+    Bidirectional controls, which come in pairs, belong to the text instead.
     """
     return letter > "\x7f" and unicodedata.category(letter) in _MARKS and letter not in _DIRECTIONS
 
@@ -196,7 +195,7 @@ def _words_by_offsets(text: str, encoding: Any, shift: int) -> tuple[Word, ...]:
         start, end = max(start - shift, 0), end - shift
         while start < end and text[start].isspace():
             start += 1
-        # A token of white space only (sentencepiece puts one before some words) belongs to the word after it.
+        # A whitespace-only token (SentencePiece emits one before some words) belongs to the word after it.
         while place < len(spans) and spans[place][1] <= start:
             place += 1
         if place == len(spans):

@@ -1,7 +1,7 @@
-"""The actors of a run: starts masked-LM actors and their vectors, finds out when they are ready, replaces the dead.
+"""The actors of a run: starts masked-LM and vector actors, tracks which are ready, replaces dead ones.
 
-Ray is asked for all actors at once. Those without room wait, which shows an autoscaler what is missing, and a node that
-joins later gets them. An actor counts as ready only when it and the vectors on its node have loaded.
+All actors are requested from Ray at once. Those without room stay pending, which signals the demand to an autoscaler,
+and are placed on nodes that join later. An actor is ready only once it and the vectors on its node have loaded.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError
 logger = logging.getLogger(__name__)
 
 DEATHS_PER_ACTOR, DEATHS_AT_LEAST = 4, 24
-"""More deaths than this in a row, without a shard committed or a part survived in between, end the run."""
+"""More deaths than this without a committed shard or a surviving part in between end the run."""
 NODES_TO_BLAME_THE_JOB = 2
-"""A model or an option that this many nodes refuse is refused by all of them."""
+"""If this many nodes reject a model or an option, every node is assumed to."""
 
 
 @dataclass(slots=True)
 class _MlmActor:
-    """A masked-LM actor. `node` is set once it was placed, `facts` once it has loaded."""
+    """A masked-LM actor. `node` is set once it is placed, `facts` once it has loaded."""
 
     handle: Any
     number: int
@@ -42,7 +42,7 @@ class _MlmActor:
 
 
 class _Question(Enum):
-    """What a masked-LM actor is asked while it starts."""
+    """The calls to a masked-LM actor during its start."""
 
     WHERE = "where"
     LOAD = "load"
@@ -62,8 +62,8 @@ class ActorPool:
     own_ray: whether Ray was started for this run alone, on this machine.
     check_models: called with the manifest's `models` entry of each actor that has loaded; returns the job's tokens per
         model batch, and raises ManifestError if the job was started with other models.
-    batch_tokens: those of an earlier run of the job, else what `check_models` returned; None before the first actor is
-        ready. The same for every actor: one that loads later is told, and measures nothing.
+    batch_tokens: from an earlier run of the job, else as returned by `check_models`; None before the first actor is
+        ready. The same for every actor: one that loads later gets this value instead of measuring its own.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class ActorPool:
 
     @property
     def num_starting(self) -> int:
-        """Actors that wait for room or load."""
+        """Actors that are pending or loading."""
         return len(self._actors) - self.num_ready - self._num_left_out
 
     @property
@@ -111,7 +111,7 @@ class ActorPool:
 
     @property
     def waits_for(self) -> str:
-        """What is missing, while no actor is ready: room, or the end of loading, and nodes that were left out."""
+        """Why no actor is ready, for a message: no room or still loading, and any excluded nodes."""
         num_placed = sum(bool(one.node) for one in self._actors.values() if not one.is_left_out)
         num_waiting = self.num_starting - num_placed
         parts = [f"{num_placed} actors load"] if num_placed else []
@@ -129,8 +129,8 @@ class ActorPool:
         return self._actors[name].handle
 
     def grow(self) -> None:
-        """Start the actors that are missing: at first all of them, later after deaths and when nodes have joined."""
-        # Actors that were left out keep their places; with a fixed number, others are needed elsewhere.
+        """Start the missing actors: all of them at first, later after deaths and when nodes have joined."""
+        # Excluded actors keep their places; with a fixed number of actors, replacements are needed elsewhere.
         spare = self._num_left_out if self._config.mlm_actors else 0
         while len(self._actors) < num_actors_wanted(self._ray, self._config) + spare:
             number = self._num_started
@@ -141,14 +141,14 @@ class ActorPool:
             self._calls[one.handle.where.remote()] = _Call(actor=name, question=_Question.WHERE)
 
     def settle(self, reference: Any) -> list[str]:
-        """Take the answer of a pending call; returns the names of the actors that became ready.
+        """Handle the result of a pending call; returns the names of the actors that became ready.
 
-        An actor that has died is replaced, so Ray's errors do not propagate. A reference whose actor was replaced in
-        the meantime gives []. A node whose actor or vectors cannot be loaded, or are not those that the job was started
-        with, is left out. What does propagate ends the run:
-        - the ExpectedError of such a node when no actor is ready and no other node can do better: every node has
-          refused, or two have, with an error of the models or options;
-        - ClusterError if the first actors cannot be created, or if actors die again and again.
+        A dead actor is replaced, so Ray's errors do not propagate. A reference whose actor was replaced in the meantime
+        gives []. A node is excluded if its actor or vectors cannot be loaded or differ from those that the job was
+        started with. Two kinds of errors propagate and end the run:
+        - the ExpectedError of such a node when no actor is ready and no other node can help: every node has failed, or
+          two have, with an error in the models or options;
+        - ClusterError if the first actors cannot be created, or if actors keep dying.
         """
         if call := self._calls.pop(reference, None):
             return self._settle_actor(reference, call)
@@ -157,12 +157,12 @@ class ActorPool:
         return []
 
     def lost(self, name: str, reason: str) -> None:
-        """A masked-LM actor died: start another. Raises ClusterError when actors only die."""
+        """A masked-LM actor died: start another. Raises ClusterError when actors keep dying."""
         one = self._actors.pop(name, None)
         self._loads.ended(name, is_done=False)
         if one is None:
             return
-        # "Unavailable" may only mean that it cannot be reached: it must not go on working alongside its successor.
+        # "Unavailable" may only mean unreachable: it must not keep working alongside its successor.
         self._ray.kill(one.handle)
         self._calls = {reference: call for reference, call in self._calls.items() if call.actor != name}
         logger.warning("actor_lost", extra={"fields": {"lost": name, "reason": short_reason(reason)}})
@@ -170,7 +170,7 @@ class ActorPool:
         self.grow()
 
     def end_stalled(self) -> None:
-        """Replace actors and vectors whose load hangs. Raises ClusterError when actors only die."""
+        """Replace actors and vectors whose load hangs. Raises ClusterError when actors keep dying."""
         for name, seconds in self._loads.look():
             self.lost(name, f"it loaded for {format_seconds(seconds)} (--stall-seconds)")
         for (node, group), seconds in self._vector_loads.look():
@@ -179,20 +179,20 @@ class ActorPool:
                 self._replace_vectors(node, f"they loaded for {format_seconds(seconds)} (--stall-seconds)")
 
     def vectors_of(self, name: str) -> int:
-        """Number of the group of vector actors that a masked-LM actor uses now: an argument of `vectors_lost`."""
+        """Number of the vector-actor group that a masked-LM actor currently uses, for `vectors_lost`."""
         return self._vectors.group_on(self._actors[name].node)
 
     def vectors_lost(self, name: str, group: int, reason: str) -> None:
-        """An actor found this group of vector actors dead: replace it unless that was done before.
+        """An actor found this group of vector actors dead: replace it, if it has not been replaced yet.
 
-        Raises ClusterError when actors only die.
+        Raises ClusterError when actors keep dying.
         """
         node = self._actors[name].node
         if group != NO_GROUP and self._vectors.group_on(node) == group:
             self._replace_vectors(node, reason)
 
     def progressed(self) -> None:
-        """A shard was committed or a part survived: stop counting the deaths so far."""
+        """A shard was committed or a part survived: reset the count of deaths."""
         self._deaths_in_a_row = 0
 
     def dismiss(self) -> None:
@@ -215,7 +215,7 @@ class ActorPool:
         if call.question is _Question.WHERE:
             one.node = answer
             self._loads.began(call.actor)
-            # Not earlier: it may have waited for room, and the size of batches is known by now.
+            # Only now: it may have been pending until the batch size was known.
             loading = one.handle.load.remote(self.batch_tokens)
             self._calls[loading] = _Call(actor=call.actor, question=_Question.LOAD)
             self._start_vectors(answer)
@@ -237,7 +237,7 @@ class ActorPool:
             users = [one for one in self._actors.values() if one.node == node and not one.is_left_out]
             for one in users:
                 if one.is_ready:
-                    # It works, or waits for work, without vectors. The driver learns that from its next answer.
+                    # It is working or idle without vectors. The driver finds out from its next call.
                     self._ray.kill(one.handle)
             self._refuse([one for one in users if not one.is_ready], node, expected_error(cause_of(error)))
             return []
@@ -247,7 +247,7 @@ class ActorPool:
         return self._ready_on(node)
 
     def _ready_on(self, node: str) -> list[str]:
-        """Actors on a node that now have all they need, checked against the manifest."""
+        """Actors on a node that have become ready, checked against the manifest."""
         vectors = self._vectors.facts_of(node)
         if vectors is None:
             return []
@@ -266,7 +266,7 @@ class ActorPool:
         return ready
 
     def _refuse(self, actors: list[_MlmActor], node: str, reason: ExpectedError) -> None:
-        """Actors that cannot take part stay where they are, idle, so that no others are started in the same place."""
+        """Exclude actors. They stay in place, idle, so that no others are started there."""
         self._refusals[node] = reason
         for one in actors:
             one.is_left_out = True
@@ -280,7 +280,7 @@ class ActorPool:
             num_alike = sum(type(one) is type(reason) for one in self._refusals.values())
             ends_run = is_hopeless or num_alike >= NODES_TO_BLAME_THE_JOB
         else:
-            # It may be one GPU of several: wait for the other actors of the node.
+            # Perhaps only one of several GPUs failed: wait for the node's other actors.
             ends_run = is_hopeless and not any(one.node and not one.is_left_out for one in self._actors.values())
         if ends_run:
             raise reason
@@ -293,7 +293,7 @@ class ActorPool:
         self._count_death(reason)
         users = [one for one in self._actors.values() if one.node == node]
         if not any(one["NodeID"] == node and one["Alive"] for one in self._ray.nodes()):
-            # No vectors can be started on a node that is gone; the death of its actors is reported separately.
+            # The node is gone; the deaths of its actors are reported separately.
             return
         if users:
             self._start_vectors(node)
@@ -301,7 +301,7 @@ class ActorPool:
             one.handle.attach.remote(self._vectors.pick(node, one.number))
 
     def _start_vectors(self, node: str) -> None:
-        """Start vector actors on a node unless it has some."""
+        """Start vector actors on a node that has none."""
         if self._vectors.group_on(node) == NO_GROUP:
             self._vectors.start(node)
             self._vector_loads.began((node, self._vectors.group_on(node)))

@@ -1,7 +1,7 @@
 """The Ray actor that holds the masked LM and turns shards of rows into committed Arrow shards.
 
-Rows go in, a commit comes out: no text of a sample passes through the driver. The constructor loads nothing; `load` is
-a call of its own, so that an error while loading reaches the driver with its own type.
+Rows go in, a commit comes out: no sample text passes through the driver. The constructor loads nothing; `load` is a
+separate call, so that loading errors reach the driver with their own type.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ logger = logging.getLogger(__name__)
 
 MAX_KNOWN_WORDS = 100_000
 CHECK_ROW = SourceRow(0, "the man is in the house")
-"""A row that any working engine can process."""
+"""Health check: a row that any working engine can process."""
 
 
 class RemoteNeighbours:
-    """Neighbours from the node's GloveWorker, with a cache of MAX_KNOWN_WORDS words that is cleared when it is full."""
+    """Neighbours from the node's GloveWorker, with a cache of MAX_KNOWN_WORDS words that is cleared when full."""
 
     def __init__(self, patience_seconds: float) -> None:
         self.actor: Any = None
@@ -56,9 +56,9 @@ class RemoteNeighbours:
         self._known: dict[tuple[str, int], tuple[tuple[str, float], ...]] = {}
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine).
+        """The K nearest (word, cosine) of each word.
 
-        Raises Ray's RayError when the GloveWorker has died or hangs, BrokenVectorsError when it answers no question.
+        Raises Ray's RayError when the GloveWorker has died or hangs, BrokenVectorsError when it fails on every word.
         """
         if len(self._known) > MAX_KNOWN_WORDS:
             self._known.clear()
@@ -76,7 +76,7 @@ class RemoteNeighbours:
         except Exception as error:
             if is_not_a_rows_fault(cause_of(error)):
                 raise
-            # Is it about these words, or does that process fail on all of them?
+            # Does it fail on these words only, or on all of them?
             try:
                 ray.get(self.actor.check.remote(), timeout=self._patience_seconds)
             except Exception as second:
@@ -89,7 +89,7 @@ class RemoteNeighbours:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ModelTime:
-    """Batches of the masked LM, how many of them were halved, and their seconds."""
+    """Number of masked-LM batches, how many were halved, and their seconds."""
 
     batches: int
     halved: int
@@ -103,19 +103,19 @@ class MlmWorker:
         configure_logs(config.log_format, config.log_level)
         bind_log_fields(job=job, actor=name)
         self._config, self._job, self._run = config, job, run
-        # Vectors that do not answer for a good part of the time that a shard has are lost.
+        # Vectors that take half of a shard's time limit to answer count as lost.
         self._neighbours = RemoteNeighbours(config.stall_seconds / 2)
         self._broken: BrokenProcessError | None = None
         self._feeders: Feeders | None = None
 
     def where(self) -> str:
-        """Id of the node this actor was placed on; an answer means that the actor found room."""
+        """Id of this actor's node; an answer means that the actor has been placed."""
         return str(ray.get_runtime_context().get_node_id())
 
     def load(self, batch_tokens: int | None = None) -> MlmFacts:
         """Load the model. Raises ModelError, UsageError, StoreError, OutputError (see `node_view`).
 
-        batch_tokens: tokens per model batch of the job if it has them already; else they are measured.
+        batch_tokens: the job's tokens per model batch; None: measure it.
         """
         keep_freed_memory()
         config = self._config
@@ -165,7 +165,7 @@ class MlmWorker:
 
         batch_tokens: tokens per model batch, the same for all actors of a job.
 
-        If the shard has been committed in the meantime, its commit is returned. Raises StoreError, ShardError,
+        If the shard was committed in the meantime, that commit is returned. Raises StoreError, ShardError,
         ModelError (scores that are not finite), OverloadError (memory ran out), ClusterError (every row fails), Ray's
         RayError or BrokenVectorsError when the vectors are lost, and BrokenProcessError when this process must be
         replaced.
@@ -191,7 +191,7 @@ class MlmWorker:
         return commit
 
     def _rest(self, rows: Sequence[SourceRow], schema: pa.Schema) -> tuple[pa.Table, dict[str, float]]:
-        """The table of rows each of which passed alone. Raises ClusterError if they fail together all the same."""
+        """The table of rows that each passed alone. Raises ClusterError if they fail when processed together."""
         try:
             return self._table(rows, schema)
         except Exception as error:
@@ -203,7 +203,7 @@ class MlmWorker:
             ) from error
 
     def probe(self, rows: Sequence[SourceRow], schema: pa.Schema, batch_tokens: int) -> None:
-        """Do what `work` does with these rows but commit nothing, to see whether the process survives them.
+        """Process these rows as `work` does but commit nothing, to see whether the process survives.
 
         Raises what `work` raises, except for an error of a row.
         """
@@ -220,7 +220,7 @@ class MlmWorker:
         propose: Any = self._engine.candidates if self._config.emit == "candidates" else self._engine.samples
 
         def check() -> None:
-            # All words of the row may be multi-token ones, for which the masked LM is not asked.
+            # The rows may contain only multi-token words, which never reach the masked LM.
             self._masked_lm.check_output()
             propose([CHECK_ROW])
 
@@ -232,7 +232,7 @@ class MlmWorker:
 
     @contextlib.contextmanager
     def _broken_if_raised(self) -> Iterator[None]:
-        """Remember a BrokenProcessError: what waits in this actor's queue must not run in such a process."""
+        """Remember a BrokenProcessError: calls already queued must not run in such a process."""
         try:
             yield
         except BrokenProcessError as error:
@@ -252,7 +252,7 @@ class MlmWorker:
         shard: int,
         error: Exception,
     ) -> tuple[list[SourceRow], list[QuarantinedRow]]:
-        """After `error` on all rows: those that pass, and those to blame. Raises what `Judge.failures` raises."""
+        """After `error` on all rows: the good rows, and the bad ones in quarantine. Errors as in `Judge.failures`."""
         with self._broken_if_raised():
             failures = self._judge(schema).failures(rows, error)
         places = positions(shard, self._config.shard_rows, quarantined)
@@ -265,7 +265,7 @@ class MlmWorker:
         return [row for index, row in enumerate(rows) if index not in failures], poison
 
     def _model_time(self, since: _ModelTime | None = None) -> _ModelTime:
-        """Totals of this process, or of the time since an earlier total."""
+        """Totals of this process, minus an earlier total if given."""
         guard, zero = self._masked_lm.guard, since or _ModelTime(batches=0, halved=0, seconds=0.0)
         return _ModelTime(
             batches=guard.batches - zero.batches,

@@ -78,16 +78,16 @@ def shard_table(
 
 
 def num_sites(found: Sequence[RowCandidates]) -> Ints:
-    """(rows,) int64, the replaceable words of each row."""
+    """(rows,) int64 replaceable words of each row."""
     if isinstance(found, CandidateColumns):
         return np.diff(found.row_first_site)
     return np.asarray([len(row.sites) for row in found], np.int64)
 
 
 def _table(schema: pa.Schema, rows: Sequence[SourceRow], columns: Sequence[pa.Array], source: Ints) -> pa.Table:
-    """The shard's own `columns`, with the label and the input's other columns of each output row's `source` row.
+    """`columns`, plus the label and the input's other columns, taken from each output row's `source` row.
 
-    Raises ShardSizeError for more than 2 GiB in one of them.
+    Raises ShardSizeError for more than 2 GiB in one column.
     """
     index, label_at = pa.array(source), schema.names.index("label")
     copies = np.bincount(source, minlength=len(rows))
@@ -95,19 +95,19 @@ def _table(schema: pa.Schema, rows: Sequence[SourceRow], columns: Sequence[pa.Ar
     def carried(values: list[Any], place: int) -> pa.Array:
         field = schema.field(place)
         if has_32_bit_offsets(field.type):
-            # Before Arrow fails halfway, with an error that names neither the column nor a way out.
+            # Checked before Arrow fails halfway with an error that names neither the column nor a remedy.
             sizes = np.asarray([*map(bytes_of_cell, values)], np.int64)
             check_text_bytes(int((sizes * copies).sum()), len(rows), field.name)
         try:
             cells = take(to_array(values, field.type), index)
-            # Arrow notices too many bytes in a string, but not too many values in a list.
+            # Arrow detects too many bytes in a string column, but not too many values in a list.
             cells.validate()
         except pa.ArrowInvalid as error:
             raise too_large(f"column {field.name}", len(rows)) from error
         return cells
 
     if any(isinstance(column, pa.ChunkedArray) for column in columns):
-        # How pa.array answers when one array cannot hold the values.
+        # pa.array returns a ChunkedArray when one array cannot hold the values.
         raise too_large("the candidates", len(rows))
     first_rest = len(columns) + 1
     label = carried([row.label for row in rows], label_at)

@@ -1,8 +1,8 @@
-"""Whose fault is a failure of the engine: a row's, or the process's?
+"""Decides whether a row or the process is to blame for an engine failure.
 
-A device error (on a GPU most are sticky: every later call fails too) says nothing about the row that happened to be
-next. So a row is accused only when it fails twice, and a row known to be good still passes after each of its failures.
-Where that fails too, the process is to blame: the driver replaces it and hands its shards to others.
+A device error (most are sticky on a GPU: every later call fails too) does not implicate the row being processed. So a
+row is blamed only if it fails twice, and a known good row still passes after each failure. If the good row fails too,
+the process is to blame: the driver replaces it and reassigns its shards.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 Row = TypeVar("Row")
 
 ROWS_TO_JUDGE = 8
-"""A shard of at least this many rows that all fail ends the run. In a smaller one, all rows may well be bad."""
+"""If all rows fail in a shard of at least this many, the run ends. In a smaller one, all rows may well be bad."""
 _DEVICE_SIGNS = (
     "cuda error",
     "cuda driver error",
@@ -41,20 +41,21 @@ _DEVICE_SIGNS = (
 
 
 class Judge(Generic[Row]):
-    """Tries rows one by one and tells bad rows from a broken process.
+    """Tries rows one by one to distinguish bad rows from a broken process.
 
-    compute: processes rows, and raises what the engine raises. check: uses every part of the engine on something that
-    certainly works. A good row alone proves too little, because not every row needs the masked LM.
+    compute: processes rows, and raises what the engine raises. check: exercises every part of the engine on known good
+    input; a good row alone is not enough, because not every row needs the masked LM.
     """
 
     def __init__(self, compute: Callable[[Sequence[Row]], object], check: Callable[[], object]) -> None:
         self._compute, self._check = compute, check
 
     def failures(self, rows: Sequence[Row], error: Exception) -> dict[int, str]:
-        """After `error` on all rows together: the rows that fail twice alone, by index, each with its reason.
+        """After `error` on all rows together: index -> reason for the rows that fail twice alone.
 
         Raises BrokenProcessError when this process is to blame, ClusterError when every row fails and there are at
-        least ROWS_TO_JUDGE, OverloadError when memory runs out even for one row, and what `is_not_a_rows_fault` says.
+        least ROWS_TO_JUDGE, OverloadError when memory runs out even for one row, and errors for which
+        `is_not_a_rows_fault` is true.
         """
         self._raise_unless_a_rows(error)
         failed: dict[int, str] = {}
@@ -71,7 +72,7 @@ class Judge(Generic[Row]):
         return failed
 
     def _failure(self, row: Row, good: Row | None) -> str | None:
-        """Why a row fails alone while the process works, or None if it passes."""
+        """Why a row fails alone in a working process, or None if it passes."""
         try:
             self._compute([row])
         except Exception as error:
@@ -81,7 +82,7 @@ class Judge(Generic[Row]):
         return None
 
     def check_process(self, error: Exception) -> None:
-        """After `error`: raise it if it is not about the rows, and BrokenProcessError if nothing works any more."""
+        """After `error`: re-raise it if no row is at fault; BrokenProcessError if the process no longer works."""
         self._raise_unless_a_rows(error)
         self._check_process(None, error)
 
@@ -103,17 +104,17 @@ class Judge(Generic[Row]):
         if is_device_error(error):
             raise BrokenProcessError(reason_of(error)) from error
         if is_out_of_memory(error):
-            # Everything else was tried (see batch_guard); another actor may have more memory.
+            # All recovery was tried (see batch_guard); another actor may have more memory.
             raise OverloadError(f"out of memory even for one input: {reason_of(error)}") from error
 
 
 def is_not_a_rows_fault(error: BaseException) -> bool:
-    """Whether the error is passed on as it is: one for the user, Ray's own, or one about a process."""
+    """Whether the error propagates unchanged: one for the user, Ray's own, or one about a process."""
     return isinstance(error, (ExpectedError, BrokenProcessError, BrokenVectorsError)) or is_rays_own(ray, error)
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether a GPU or a library for it failed. Such a process cannot be used any further."""
+    """Whether a GPU or a GPU library failed, after which the process is unusable."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
     if isinstance(error, torch.AcceleratorError):

@@ -1,13 +1,13 @@
-"""Messages between two processes of one machine whose arrays stay in memory that both have mapped.
+"""Messages between two processes of one machine, with large arrays in shared memory.
 
-A message is pickled and goes through a pipe, but its large buffers (of numpy arrays and Arrow buffers) do not. The
-sender copies them into a block of shared memory, and the receiver's arrays are views of that block. The block is the
-receiver's until the last of these views is gone; its next message says so, and the sender may then write there again.
-So a view never changes, however long it is kept, and each end maps a few blocks that grow with the messages.
+A message is pickled and sent through a pipe, except for its large buffers (numpy arrays and Arrow buffers). The sender
+copies them into a block of shared memory, and the receiver's arrays are views of that block. The receiver owns the
+block until the last of these views is gone; its next message returns the block, which the sender may then reuse. So a
+view never changes, however long it is kept, and each end maps a few blocks that grow with the messages.
 
-A block is a memfd, sent through the pipe when it is new. It has no name, so it goes with its last process, however that
-one ends. Nor is it in /dev/shm, whose size (64 MB in Docker) would end a writer with SIGBUS: its memory counts as that
-of the processes. Without memfd, as on macOS, everything goes through the pipe.
+A block is a memfd, sent through the pipe when it is new. It has no name, so it is freed with its last process, however
+that ends. Unlike /dev/shm, whose small size (64 MB in Docker) would kill a writer with SIGBUS, it counts as memory of
+the processes. Without memfd, as on macOS, everything goes through the pipe.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from typing import Any
 import numpy as np
 
 IN_PIPE_BYTES = 4096
-"""Smaller buffers go through the pipe: a few of them cost less than looking after a block."""
+"""Smaller buffers go through the pipe, which is cheaper than managing a block."""
 BLOCK_BYTES = 1 << 18
 KEPT_BYTES = 1 << 26
-"""Of free blocks. Beyond that the largest is given back, so that one large shard does not take memory for good."""
+"""Limit of free blocks. Above it the largest is freed, so that one large shard does not take memory for good."""
 _ALIGNMENT = 64
 _HERE = 0
-"""Destination of a descriptor: only Windows asks for it."""
+"""Destination process of a descriptor, needed only on Windows."""
 
 
 class Channel:
-    """One end of a pipe. For one thread at a time, except that views may end in any thread.
+    """One end of a pipe. Use from one thread at a time; views may be released in any thread.
 
     Raises EOFError or OSError when the other end is gone.
     """
@@ -50,7 +50,7 @@ class Channel:
         self._read: deque[int] = deque()
 
     def send(self, message: Any) -> None:
-        """Send anything that can be pickled. It is copied: the arrays may be changed afterwards."""
+        """Send any picklable object. It is copied, so arrays may be modified afterwards."""
         buffers: list[memoryview] = []
 
         def stays(buffer: pickle.PickleBuffer) -> bool:
@@ -67,7 +67,7 @@ class Channel:
             if buffers:
                 number, descriptor = self._block(starts[-1])
         except OSError:
-            # No memfd here, or none left.
+            # memfd is unsupported, or descriptors have run out.
             pickled, spans = pickle.dumps(message, 5), []
         try:
             for (start, stop), one in zip(spans, buffers, strict=False):
@@ -83,7 +83,7 @@ class Channel:
                 os.close(descriptor)
 
     def receive(self) -> Any:
-        """The next message. Its large arrays are writable views of shared memory, which is theirs while they live."""
+        """The next message. Its large arrays are writable views of shared memory, reserved for them while they live."""
         pickled, spans, number, size, read, dropped = self._pipe.recv()
         self._take_back(read)
         for one in dropped:
@@ -92,22 +92,22 @@ class Channel:
             self._theirs[number] = _received_block(self._pipe, size)
         if not spans:
             return pickle.loads(pickled)
-        # Every view keeps this array, and so do views of views.
+        # Every view, and every view of a view, keeps this array alive.
         whole = np.frombuffer(self._theirs[number], np.uint8)
         weakref.finalize(whole, self._read.append, number)
         return pickle.loads(pickled, buffers=[whole[start:stop] for start, stop in spans])
 
     def close(self) -> None:
-        """Close the pipe and let go of the memory, except for what is still viewed."""
+        """Close the pipe and release the memory, except blocks with live views."""
         self._pipe.close()
         for blocks in (self._mine, self._theirs):
             blocks.clear()
 
     def _block(self, size: int) -> tuple[int, int]:
-        """Number of a block that nobody reads, and its descriptor if it is new, or -1. Raises OSError."""
+        """Number of a free block, and its descriptor if it is new, else -1. Raises OSError."""
         fitting = [number for number in self._free if len(self._mine[number]) >= size]
         if fitting:
-            # Of equal ones the last that came back, which may still be in the processor's cache.
+            # Among equal sizes, the one returned last, which may still be in the CPU cache.
             number = min(reversed(fitting), key=lambda one: len(self._mine[one]))
             self._free.remove(number)
             return number, -1
@@ -115,7 +115,7 @@ class Channel:
             raise OSError("this system has no memfd")
         descriptor = os.memfd_create("augment-service")
         try:
-            # Only what is written takes memory.
+            # Only pages that are written take memory.
             size = max(BLOCK_BYTES, 1 << (size - 1).bit_length())
             os.ftruncate(descriptor, size)
             self._mine[self._num_blocks] = mmap(descriptor, size)
@@ -126,7 +126,7 @@ class Channel:
         return self._num_blocks - 1, descriptor
 
     def _take_back(self, numbers: Sequence[int]) -> None:
-        """Blocks that the other end has read."""
+        """Reclaim blocks that the other end has returned."""
         self._free += numbers
         kept = sum(len(self._mine[one]) for one in self._free)
         while kept > KEPT_BYTES:

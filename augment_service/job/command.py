@@ -1,7 +1,7 @@
 """The job behind `augment_service run`: plan the shards, check what the output already has, compute the rest, finish.
 
 A shard depends on its rows alone, and the actor that computes it also commits it. The driver holds no samples, so it
-may be killed at any moment: everything committed is kept, and the same command continues with the rest.
+may be killed at any moment: all commits are kept, and the same command resumes with the missing shards.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NAMESPACE = "augment"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as this run sees it. `manifest.models` is empty: no models are loaded yet."""
+    """The job as planned by this run. `manifest.models` is empty: no models are loaded yet."""
 
     name: str
     run: str
@@ -62,14 +62,14 @@ def run_command(config: RunConfig) -> CommandResult:
     """`augment_service run`: augment the input into OUTPUT, or finish an interrupted run. Raises ExpectedError."""
     began = time.monotonic()
     job = _plan(config.with_absolute_paths())
-    # Before the shards are read: another job's may be many. Models are compared by content, once they are loaded.
+    # Before the shards are read: another job may have many. Models are compared by content, once they are loaded.
     _check_same_job(job, models_by_content=True)
     missing = _missing_shards(job)
     if missing:
         _log_plan(job, missing)
         _compute(job, missing)
     else:
-        # No model is loaded, so their paths are compared as they are written.
+        # No model gets loaded, so their paths are compared literally.
         _check_same_job(job, models_by_content=False)
     bound = QuarantineBound(job.store, config.max_quarantine)
     done = check_complete(job.store, rows=job.source.num_rows, shards=job.manifest.plan.shards, also=bound.add)
@@ -89,7 +89,7 @@ def job_name(output: str) -> str:
 
 
 def _plan(config: RunConfig) -> Job:
-    """Survey the input, and cut it into shards by position. Raises ExpectedError."""
+    """Survey the input and split it into shards by position. Raises ExpectedError."""
     options = from_config(config)
     config = config.with_n_a_of(options.task)
     run, name = new_run_name(), job_name(config.output)
@@ -115,7 +115,7 @@ def _plan(config: RunConfig) -> Job:
 
 
 def _check_empty(store: Store) -> None:
-    """An output without a manifest must hold no files but those of a run that was killed early. Raises UsageError."""
+    """Raises UsageError if an output without a manifest holds files other than those of a run that was killed early."""
     if store.exists(MANIFEST):
         return
     foreign = [name for name in store.entries() if not name.startswith(".") and name.rstrip("/") not in FOLDERS]
@@ -136,7 +136,7 @@ def _check_same_job(job: Job, *, models_by_content: bool) -> None:
 
 
 def _missing_shards(job: Job) -> set[int]:
-    """Shards to compute: those without a commit, and damaged ones. Nothing in the output is changed here."""
+    """Shards to compute: uncommitted and damaged ones. Changes nothing in the output."""
     damaged = find_damaged(job.store, read_all=job.config.check_resume == "checksums")
     if damaged:
         fields = {"shards": len(damaged), "first": damaged[0]}
@@ -160,14 +160,14 @@ def _compute(job: Job, missing: set[int]) -> None:
     from shared.compute.ray_session import is_private, ray_job_of, ray_session
 
     if is_private(job.config.address):
-        # The nodes of another Ray may have folders that this machine does not have.
+        # Nodes of a remote Ray cluster may have folders that this machine lacks.
         check_models_exist(job.config.mlm, job.config.glove)
     plan = job.manifest.plan
     heartbeat = Heartbeat(job.run, rows=plan.rows, shards=plan.shards, shards_left=len(missing))
     heartbeat.rows_done = plan.rows - sum(map(plan.rows_of, missing))
     with ray_session(job.config.address, NAMESPACE) as (ray, is_own_ray):
         heartbeat.ray_job = ray_job_of(ray)
-        # Actors look for it, to see whether their node has this output. A Ray that cannot be joined leaves no trace.
+        # Actors look for it to check that their node sees this output. Written only once Ray has been joined.
         heartbeat.write(job.store)
         driver = _driver(job, missing, heartbeat, ray, is_own_ray)
         try:
@@ -217,12 +217,12 @@ def _write_last_heartbeat(job: Job, heartbeat: Heartbeat, state: str, message: s
 
 
 def _is_marked(store: Store, done: Complete) -> bool:
-    """Whether the output is marked as complete with the commits that it has now."""
+    """Whether the output is marked complete with its current commits."""
     return store.exists(SUCCESS) and store.read(SUCCESS) == success_bytes(store, done.totals, done.commits_sha256)
 
 
 def _finish(job: Job, done: Complete) -> None:
-    """Remove leftovers of killed runs and mark the output as complete."""
+    """Remove leftovers of killed runs and mark the output complete."""
     _check_same_job(job, models_by_content=True)
     live = remove_dead(job.store, job.run, time.time())
     remove_orphans(job.store, live, known=done.files)
@@ -252,9 +252,9 @@ def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float, h
 
 
 def _why_so_few(job: Job, totals: Totals) -> str:
-    """What to change when most rows have no samples, because none of their words may be replaced; else empty."""
+    """A hint if most rows have no samples because no words in them may be replaced; else empty."""
     config = job.config
-    # A row with a single word that may be replaced has a sample, so fewer samples than half of the rows prove it.
+    # A row with any replaceable word has a sample, so fewer samples than half of the rows prove it.
     are_few = (
         not config.quotas.numbers
         and config.n_a_unlabelled is None

@@ -1,6 +1,6 @@
-"""The main loop of a run: takes answers from actors, hands out work, reports progress.
+"""The main loop of a run: collects results from actors, assigns work, reports progress.
 
-It holds no samples: killing it at any moment loses only what is not committed yet.
+It holds no samples: killing it at any moment loses only uncommitted work.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LAST_COMMITS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Given:
-    """Work in progress: who does it, and which group of vector actors it was started with."""
+    """An assignment in progress: its actor, and the vector-actor group it was started with."""
 
     actor: str
     assignment: Assignment[ShardWork]
@@ -105,10 +105,10 @@ class Driver:
         self._finish()
 
     def _answers(self) -> list[Any]:
-        """References of all calls that have an answer; waits a moment for the first."""
+        """References of all finished calls; waits briefly for the first."""
         waiting = [*self._pool.pending, *self._working]
         if not waiting:
-            # Every actor was left out, or waits for vectors that are being replaced.
+            # Every actor is excluded, or waits for vectors that are being replaced.
             time.sleep(TICK_SECONDS)
         ready, others = self._ray.wait(waiting, num_returns=1, timeout=TICK_SECONDS) if waiting else ([], [])
         if ready and others:
@@ -120,7 +120,7 @@ class Driver:
         return list(ready)
 
     def _no_actor(self, seconds: float) -> None:
-        """No actor is ready, and none has answered for some seconds. Raises ClusterError after --no-room-seconds."""
+        """No actor has been ready or answered for `seconds`. Raises ClusterError after --no-room-seconds."""
         if seconds > self._config.no_room_seconds:
             raise ClusterError(
                 f"no actor could start for {format_seconds(seconds)} (--no-room-seconds): {self._pool.waits_for}"
@@ -131,23 +131,23 @@ class Driver:
             logger.warning("no_actor_yet", extra={"fields": fields})
 
     def _settle(self, reference: Any) -> None:
-        """Take the answer of a work or probe call."""
+        """Handle the result of a work or probe call."""
         given = self._working[reference]
         try:
             answer = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:
-            # First, because a call that failed when *another* actor died is a RayActorError as well.
+            # Checked first, because a call that failed when *another* actor died is a RayActorError as well.
             del self._working[reference]
             self._failed(given, error)
         except self._ray.exceptions.RayError as error:
-            # Whatever Ray calls it (out of memory, a dead node, a lost object), the actor gave no answer.
+            # Whatever the cause (out of memory, a dead node, a lost object), the actor gave no result.
             self._actor_lost(given.actor, str(error))
         else:
             del self._working[reference]
             self._done(given, answer)
 
     def _done(self, given: _Given, commit: Commit | None) -> None:
-        """The work was done; `commit` is None for a part that was only tried."""
+        """Work has finished; `commit` is None for a part that was only probed."""
         self._pool.progressed()
         self._stalls.progressed()
         if not self._scheduler.done(given.actor, given.assignment):
@@ -178,12 +178,12 @@ class Driver:
         self._pool.lost(name, reason)
 
     def _stalled(self, name: str, seconds: float) -> None:
-        """An actor hangs. That is a death, only a slow one."""
+        """An actor hangs: treat it as dead."""
         logger.warning("actor_stalled", extra={"fields": {"stalled": name, "seconds": round(seconds)}})
         self._actor_lost(name, f"it worked on one shard for {format_seconds(seconds)} (--stall-seconds)", "stalled")
 
     def _failed(self, given: _Given, error: Any) -> None:
-        """A call raised: lost vectors and temporary trouble are retried, anything else ends the run."""
+        """A call raised: lost vectors and transient errors are retried, anything else ends the run."""
         cause, name, assignment = cause_of(error), given.actor, given.assignment
         shard = assignment.work.shard
         if isinstance(cause, BrokenProcessError):
@@ -225,7 +225,7 @@ class Driver:
         self._counted_retries = beat.retries
 
     def _finish(self) -> None:
-        """Give copies of shards that still run a moment, so that they leave nothing half-written."""
+        """Let running copies of shards finish for a moment, so that they leave nothing half-written."""
         if self._working:
             self._ray.wait(list(self._working), num_returns=len(self._working), timeout=1.0)
         self._beat()

@@ -1,4 +1,4 @@
-"""What a failed Ray call says: whose error it is, as an error for the user, and as one line for a log."""
+"""Classifies errors of Ray calls, and turns them into errors for the user and log lines."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _LONGEST = 300
 
 
 class BrokenProcessError(Exception):
-    """A worker process that can do no more work, for instance after a device error: it must be replaced."""
+    """A worker process is unusable, for instance after a device error, and must be replaced."""
 
 
 class BrokenVectorsError(Exception):
-    """The process of the word vectors fails on every word: it must be replaced."""
+    """The word-vector process fails on every word and must be replaced."""
 
 
 def cause_of(error: Any) -> Any:
-    """What was raised at first, inside any number of Ray's RayTaskError."""
+    """The original error inside any number of nested RayTaskErrors."""
     while isinstance(cause := getattr(error, "cause", None), BaseException) and cause is not error:
         error = cause
     return error
@@ -28,7 +28,7 @@ def cause_of(error: Any) -> Any:
 def is_rays_own(ray: Any, error: Any) -> bool:
     """Whether Ray itself failed (an actor, a node, an object or memory was lost), rather than code that it ran.
 
-    A plain RayError is how Ray passes on an error that cannot be pickled, so that counts as the code's.
+    Ray wraps an unpicklable error of the code in a plain RayError, so that one counts as the code's.
     """
     cause, known = cause_of(error), ray.exceptions
     if isinstance(cause, (known.RayTaskError, known.UnserializableException)) or type(cause) is known.RayError:
@@ -37,7 +37,7 @@ def is_rays_own(ray: Any, error: Any) -> bool:
 
 
 def expected_error(cause: BaseException) -> ExpectedError:
-    """The cause itself if it is meant for the user, else a ClusterError that names it."""
+    """The cause itself if it is an ExpectedError, else a ClusterError that names it."""
     if isinstance(cause, ExpectedError):
         return cause
     lines = str(cause).splitlines() or [""]
@@ -50,7 +50,7 @@ def died_in_creation(reason: str) -> bool:
 
 
 def short_reason(reason: str) -> str:
-    """The most informative line: the first, or the last of an exception that was raised in an actor's constructor."""
+    """The most informative line: the first, or the last for an exception in an actor's constructor."""
     lines = [line.strip() for line in reason.splitlines() if line.strip()]
     if not lines:
         return "no reason given"

@@ -1,13 +1,13 @@
-"""Processes that do everything around the model's pass, so that a GPU does not wait for one Python process.
+"""Processes that do all work outside the model's forward pass, so that a GPU does not wait for one Python process.
 
-The actor that holds the model cuts each shard into parts of PART_ROWS rows. A feeder process takes a part, finds its
-words and inputs, asks the actor for rankings and neighbours, and sends back the finished table; large arrays travel in
-shared memory (`channel`). While one part is in the model, other feeders prepare or assemble theirs. Parts depend on the
-rows alone, so the bytes of a shard are the same for any number of feeders. At most one part per feeder is in flight,
-which bounds memory.
+The actor that holds the model splits each shard into parts of PART_ROWS rows. A feeder process takes a part, finds its
+words and inputs, queries the actor for rankings and neighbours, and sends back the finished table; large arrays travel
+in shared memory (`channel`). While one part is in the model, other feeders prepare or assemble theirs. Parts depend on
+the rows alone, so the bytes of a shard are the same for any number of feeders. At most one part per feeder is in
+flight, which bounds memory.
 
-To the rest of the job this is one process: an exception in a feeder is raised in the actor, and a feeder that dies
-makes the actor a broken one, which the driver replaces as it would a dead one. A feeder ends when its actor dies.
+To the rest of the job this is one process: an exception in a feeder is raised in the actor, and if a feeder dies, the
+driver replaces the actor as if it had died. A feeder ends when its actor dies.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MOST_PER_GPU = 8
 
 
 def num_workers_per_gpu(config: RunConfig, device: str) -> int:
-    """The number of feeder processes of an actor on this device."""
+    """Number of feeder processes of an actor on this device."""
     if config.workers_per_gpu != "auto":
         return int(config.workers_per_gpu)
     if device == "cpu":
@@ -63,7 +63,7 @@ def num_workers_per_gpu(config: RunConfig, device: str) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeederWork:
-    """What feeders need to know about a job. emit: samples or candidates."""
+    """A job's configuration for feeders. emit: samples or candidates."""
 
     lexicon: Lexicon
     params: AugmentParams
@@ -73,7 +73,7 @@ class FeederWork:
 
 @dataclass(frozen=True, slots=True)
 class _Rank:
-    """A question to the masked LM: arguments of MaskedLM.rank, with `excluded` by name."""
+    """A query to the masked LM: arguments of MaskedLM.rank, with `excluded` by name."""
 
     inputs: ModelInputs
     batches: Sequence[Ints]
@@ -83,26 +83,26 @@ class _Rank:
 
 @dataclass(frozen=True, slots=True)
 class _Nearest:
-    """A question to the word vectors."""
+    """A query to the word vectors."""
 
     words: Sequence[str]
     k: int
 
 
 class _AbandonedError(Exception):
-    """What a feeder raises, and answers, when the models could not answer it: the actor knows why."""
+    """Raised and returned by a feeder whose query failed; the actor has the actual error."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """A finished part: its table in Arrow's stream format, and its counts."""
+    """A finished part: its table in Arrow stream format, and its counts."""
 
     stream: pa.Buffer
     statistics: dict[str, float]
 
 
 class Feeders:
-    """A group of feeder processes. `table` may be called from several threads."""
+    """A group of feeder processes. `table` is thread-safe."""
 
     def __init__(self, count: int, work: FeederWork, masked_lm: Ranker, neighbours: Neighbours) -> None:
         self._masked_lm, self._neighbours = masked_lm, neighbours
@@ -167,7 +167,7 @@ class Feeders:
                     answer, raised = _AbandonedError(), error
                 said = _ask(channel, answer)
         finally:
-            # Also a dead one: whoever gets it next learns the same.
+            # Also if the feeder died: the next user gets the same error.
             self._idle.put(channel)
         if isinstance(said, Exception):
             raise raised if raised is not None else said
@@ -236,7 +236,7 @@ class _Models:
 
 
 def feed(descriptor: int) -> None:
-    """The life of a feeder: parts in, tables out, until the actor closes the pipe or dies."""
+    """Main loop of a feeder: parts in, tables out, until the actor closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
     pa.set_cpu_count(1)
@@ -265,7 +265,7 @@ def _table(engine: AugmentEngine, emit: str, rows: Sequence[SourceRow], schema: 
 
 
 def _sendable(error: Exception) -> Exception:
-    """The error, or one that says the same if it cannot be pickled."""
+    """The error, or one with the same message if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

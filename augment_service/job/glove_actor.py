@@ -12,8 +12,8 @@ from augment_service.job.node_view import check_model_seen
 class GloveWorker:
     """Holds the word vectors of a job on one node; processes on a node share their memory through the page cache.
 
-    Ray keeps the order of calls from one caller only. So a question of a masked-LM actor may come before the driver's
-    `load`: whichever call is first loads.
+    Ray orders calls per caller only, so a masked-LM actor's call may arrive before the driver's `load`: the first call
+    loads.
     """
 
     def __init__(self, path: str, limit: int | None) -> None:
@@ -21,16 +21,16 @@ class GloveWorker:
         self._loaded: GloveVectors | None = None
 
     def load(self) -> VectorFacts:
-        """Load the vectors unless they are here. Raises ModelError."""
+        """Load the vectors if not loaded yet. Raises ModelError."""
         vectors = self._vectors()
         return VectorFacts(fingerprint=vectors.fingerprint, words=len(vectors.words))
 
     def nearest(self, words: Sequence[str], k: int) -> dict[str, tuple[tuple[str, float], ...]]:
-        """Per word its K nearest (word, cosine). Raises ModelError."""
+        """The K nearest (word, cosine) of each word. Raises ModelError."""
         return self._vectors().nearest(words, k)
 
     def check(self) -> None:
-        """Rank the neighbours of a word that is there, which any working process can."""
+        """Health check: rank the neighbours of a known word."""
         self._vectors().check()
 
     def _vectors(self) -> GloveVectors:

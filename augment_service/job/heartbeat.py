@@ -1,7 +1,7 @@
 """The heartbeat of a run: a small file in the output, which `status` reads from any machine.
 
-A finishing run also uses heartbeats to tell whose half-written files may still be in use. They are not a lock: the
-commit protocol is what keeps two runs of one job from harming each other.
+A finishing run also uses heartbeats to determine which half-written files may still be in use. They are not a lock: the
+commit protocol keeps concurrent runs of one job from interfering.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ logger = logging.getLogger(__name__)
 FOLDER = "runs"
 PERIOD_SECONDS = 5.0
 SILENT_AFTER_SECONDS = 60.0
-"""A run that has been silent for this long counts as dead. The machines' clocks have to differ by less than this."""
+"""A run that has been silent for this long counts as dead. Clock skew between machines must be less than this."""
 
 
 @dataclass(slots=True)
 class Heartbeat:
-    """What a run reports about itself.
+    """The status that a run reports.
 
-    state: running, stopped (by a person or a signal) or failed. stalled_seconds: how long nothing has come of the work
-    in flight, or 0 while that is not unusually long.
+    state: running, stopped (by a person or a signal) or failed. stalled_seconds: how long the work in flight has made
+    no progress, 0 while that is not unusually long.
     """
 
     run: str
@@ -72,19 +72,19 @@ class Heartbeat:
             logger.warning("heartbeat_failed", extra={"fields": {"reason": str(error)}})
 
     def is_live(self, now: float) -> bool:
-        """Whether the run is alive, judging by its file and, on the same machine, by the process table."""
+        """Whether the run is alive, according to its file and, on the same machine, the process table."""
         if self.state != "running" or now - self.updated > SILENT_AFTER_SECONDS:
             return False
         return self.host != socket.gethostname() or Path(f"/proc/{self.pid}").exists() or not Path("/proc").exists()
 
 
 def new_run_name() -> str:
-    """A new name: the time, for readers, and random digits."""
+    """A unique name: the time, for readability, and random digits."""
     return time.strftime("%Y%m%dT%H%M%S", time.gmtime()) + "_" + uuid.uuid4().hex[:8]
 
 
 def read_heartbeats(store: Store) -> list[Heartbeat]:
-    """All heartbeats in an output, the latest last. Files that are not a valid heartbeat are skipped."""
+    """All heartbeats in an output, oldest first. Invalid files are skipped."""
     found: list[Heartbeat] = []
     for name in store.list(FOLDER):
         try:

@@ -1,4 +1,4 @@
-"""The `status` and `verify` commands: how much of an output is done, and whether it is intact. Work on any machine."""
+"""The `status` and `verify` commands: an output's progress and integrity. They run on any machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from shared.verify import verify_output
 
 
 def status_command(config: OutputConfig) -> CommandResult:
-    """Progress of a job: its commits, and what its runs last reported. Raises ManifestError, ShardError, StoreError."""
+    """Progress of a job: its commits and its runs' last heartbeats. Raises ManifestError, ShardError, StoreError."""
     store = open_store(config.out)
     planned = read_manifest(store).plan.shards
     totals = total(iter_commits(store))
@@ -55,7 +55,7 @@ def _run_text(run: Heartbeat, now: float) -> str:
 
 
 def verify_command(config: OutputConfig) -> CommandResult:
-    """Re-hash every shard, check counts and schema; exit code 1 if there is any fault."""
+    """Rehash every shard, check counts and schema; exit code 1 if there is any fault."""
     store = open_store(config.out)
     found = verify_output(store)
     faults, totals = found.faults, found.totals

@@ -1,6 +1,6 @@
-"""The metrics of a job and what each one means: one table for the code that counts, the dashboards and the docs.
+"""The metrics of a job and their meanings, in one table for the code, the dashboards and the docs.
 
-A job exports them through Ray: Ray's Prometheus endpoint on every node serves them with the prefix `ray_` (so
+A job exports them through Ray: Ray's Prometheus endpoint on every node serves them with the prefix `ray_` (as in
 `ray_augment_rows_total`) and adds its own labels, such as `NodeAddress` and `WorkerId`.
 """
 
@@ -16,7 +16,7 @@ SECONDS_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric. where: the kind of process that updates it; labels: those it has in addition to Ray's own."""
+    """One metric. where: the kind of process that updates it; labels: in addition to Ray's own."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""What actors report about the models they have loaded: the `models` entry of the manifest."""
+"""Facts that actors report about their loaded models: the `models` entry of the manifest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class MlmFacts:
     """The masked LM of an actor.
 
     fingerprint: sha256 of weights and vocabulary; arithmetic: version of the encoder's arithmetic; hardware: kind of
-    CPU or GPU; torch, transformers: versions. batch_tokens: tokens per model batch, as asked for or as this actor found
-    best; a job keeps those of its first actor.
+    CPU or GPU; torch, transformers: versions. batch_tokens: tokens per model batch, as configured or measured by this
+    actor; a job keeps its first actor's value.
     """
 
     fingerprint: str
@@ -27,12 +27,12 @@ class MlmFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorFacts:
-    """The word vectors of a node. fingerprint: sha256 of the vectors; words: how many there are."""
+    """The word vectors of a node. fingerprint: sha256 of the vectors; words: their number."""
 
     fingerprint: str
     words: int
 
 
 def models_facts(mlm: MlmFacts, vectors: VectorFacts) -> dict[str, Any]:
-    """Both, ready for JSON, as they go into the manifest."""
+    """Both, JSON-ready, as stored in the manifest."""
     return {"mlm": asdict(mlm), "glove": asdict(vectors)}

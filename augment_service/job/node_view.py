@@ -1,4 +1,4 @@
-"""What a node of the cluster can see: each actor checks it before it loads, so no shard goes to a wrong folder."""
+"""Checks of the files that a node can see. Each actor runs them before loading, so no shard goes to a wrong folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from shared.storage.objects import is_remote
 from shared.storage.store import open_store
 
 PATIENCE_SECONDS = 10.0
-"""A network file system may show a new file late."""
+"""A network file system may show a new file with a delay."""
 
 
 def check_output_seen(output: str, run: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """Raises OutputError, naming the node, if a local output here is not the driver's, which holds its heartbeat."""
+    """Raises OutputError, naming the node, if the local output here lacks the heartbeat of the driver's output."""
     if is_remote(output):
         return
     store, name = open_store(output), Heartbeat(run).name
@@ -31,7 +31,7 @@ def check_output_seen(output: str, run: str, patience_seconds: float = PATIENCE_
 
 
 def check_model_seen(option: str, path: str) -> None:
-    """Raises ModelError, naming the node, if a model or vectors that the driver found on its disk are not here."""
+    """Raises ModelError, naming the node, if a model or vectors on the driver's disk are missing here."""
     if os.path.isabs(path) and not os.path.exists(path):
         raise ModelError(
             f"node {socket.gethostname()} has no {path} ({option}): it must be on every node at the same path, or be "

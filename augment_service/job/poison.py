@@ -1,9 +1,9 @@
-"""Finding the rows that kill their process (pure): a shard is tried in ever smaller parts, on actors that may die.
+"""Finds the rows that kill their process (pure): a shard is tried in ever smaller parts, on actors that may die.
 
-A part that survives is cleared. A part that dies is cut into eight. A single row that dies three times is poison, if
-another part of the shard survived in the meantime: where everything dies, the rows are not to blame. Deaths with other
-causes (a node that is taken away, a chaos test) cost a few retries but convict no row, since one row takes only a
-moment. Eight parts rather than two, because a death costs an actor's start and a survivor only its compute time.
+A part that survives is cleared. A part that dies is split into eight. A single row that dies three times is poison if
+another part of the shard survived in the meantime: if everything dies, the rows are not to blame. Deaths with other
+causes (a preempted node, a chaos test) cost a few retries but convict no row, since one row takes only a moment. Eight
+parts rather than two, because a death costs an actor start and a survivor only its compute time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEATHS_OF_A_ROW = 3
 class PoisonHunt:
     """The search in one shard of `num_rows` rows.
 
-    Try what `next_part` returns and report `survived`, `died` or `put_back`; when `is_done`, `poison` has the indices.
+    Try each `next_part` and report `survived`, `died` or `put_back`; once `is_done`, `poison` has the indices.
     """
 
     num_rows: int
@@ -63,18 +63,18 @@ class PoisonHunt:
             self._todo.append(part)
 
     def put_back(self, part: range) -> None:
-        """The part was not tried after all: its actor died of something else."""
+        """The part was not tried after all: its actor died for another reason."""
         self._in_flight.discard(part)
         self._todo.appendleft(part)
 
     @property
     def has_parts(self) -> bool:
-        """Whether a part waits for an actor."""
+        """Whether a part is waiting for an actor."""
         return bool(self._todo)
 
     @property
     def is_done(self) -> bool:
-        """Whether every row was tried."""
+        """Whether every row has been tried."""
         return not self._todo and not self._in_flight
 
     def _cut(self, part: range) -> None:

@@ -1,4 +1,4 @@
-"""`--max-quarantine`: a run whose rows mostly end in quarantine has a fault that is not the rows'."""
+"""`--max-quarantine`: if most rows end up in quarantine, something other than the rows is wrong."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from shared.shards import Commit
 from shared.storage.store import Store
 
 MIN_ROWS = 100
-"""With fewer rows than this, no share says anything."""
+"""With fewer rows than this, the share is not meaningful."""
 SHOWN_REASONS = 3
 
 
 @dataclass(slots=True)
 class QuarantineBound:
-    """Counts the rows of commits. share: of the rows that may be in quarantine, 0 to 1."""
+    """Counts the rows of commits. share: largest allowed share of rows in quarantine, 0 to 1."""
 
     store: Store
     share: float

@@ -1,4 +1,4 @@
-"""The metrics of `augment_service.job.metrics` as Ray metrics; Ray serves them in Prometheus form on every node."""
+"""The metrics of `augment_service.job.metrics` as Ray metrics, which Ray exports to Prometheus on every node."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from augment_service.job.metrics import JOB_METRICS, SECONDS_BUCKETS
 
 
 class RayMetrics:
-    """The metrics that one process of a job updates; `where` is the kind of process."""
+    """The metrics updated by one process of a job; `where` is the kind of process."""
 
     def __init__(self, job: str, where: Literal["driver", "actor"]) -> None:
         from ray.util import metrics
@@ -24,7 +24,7 @@ class RayMetrics:
             self._metrics[one.name] = made.set_default_tags({"job": job})
 
     def add(self, name: str, amount: float, **labels: str) -> None:
-        """Increase a counter; does nothing for 0, which Ray refuses."""
+        """Increase a counter; does nothing for 0, which Ray rejects."""
         if amount > 0:
             self._metrics[name].inc(amount, tags=labels)
 

@@ -1,7 +1,7 @@
-"""Which shard goes to which actor (pure): bounded work in flight, retries, copies of the last shards, poison hunts.
+"""Assigns shards to actors (pure): bounded work in flight, retries, speculative copies, poison hunts.
 
-Only actors that have loaded get work, so a replacement that never finds room delays nothing. A shard may run twice: its
-first actor is slow, or was lost after committing. The first commit wins; both are identical.
+Only actors that have loaded get work, so a replacement that is never placed delays nothing. A shard may run twice if
+its first actor is slow or was lost after committing. The first commit wins; both are identical.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class ShardLike(Protocol):
 
     @property
     def num_rows(self) -> int:
-        """Rows for the engine; those already in quarantine are not counted."""
+        """Rows for the engine, not counting those already in quarantine."""
         ...
 
     def without(self, poison: set[int]) -> Self:
-        """The shard with these rows (by index) in quarantine."""
+        """The shard with these rows (by index) moved to quarantine."""
         ...
 
 
@@ -41,19 +41,19 @@ LOSSES_BEFORE_HUNT = 3
 MAX_HUNTS = 2
 MAX_COPIES = 2
 STALLED_FACTOR, FIRST_FACTOR = 20.0, 6.0
-"""A shard stalls when it takes this many times as long as the average or, until a first shard is done, as the least
-time after which a shard may stall."""
+"""A shard stalls when it takes this many times the average or, until a first shard is done, this many times the minimum
+stall time."""
 SLOW_FACTOR = 2.0
-"""An idle actor copies a shard that has run this many times longer than the average."""
+"""An idle actor copies a shard that has run this many times as long as the average."""
 
 
 @dataclass(eq=False, slots=True)
 class ShardState(Generic[Work]):
-    """What the scheduler knows about a shard that was read from the source.
+    """State of a shard that was read from the source.
 
-    No table holds the states: the queues and assignments that still need one refer to it, so a finished shard takes no
-    memory. `work` is the shard as it is to be done now: a hunt replaces it by one without the poison it found.
-    `copies` counts the assignments of this `work` that are in flight, `losses` the actors that died working on it.
+    No table holds the states: only queues and assignments refer to them, so a finished shard takes no memory. `work` is
+    the shard as it is to be computed now: a hunt replaces it with one without the poison rows. `copies` counts the
+    assignments of this `work` in flight, `losses` the actors that died working on it.
     """
 
     work: Work
@@ -68,7 +68,7 @@ class ShardState(Generic[Work]):
 class Assignment(Generic[Work]):
     """Work given to an actor: a whole shard to commit or, with `part`, a range of its rows to try without committing.
 
-    began: when the actor got to it, by the scheduler's clock. num_hunts: hunts in the shard at that time.
+    began: when the actor started on it, by the scheduler's clock. num_hunts: hunts in the shard up to then.
     """
 
     state: ShardState[Work]
@@ -79,15 +79,15 @@ class Assignment(Generic[Work]):
 
     @property
     def is_outdated(self) -> bool:
-        """Whether a hunt has taken the shard over since. The result still counts, but a failure needs no retry."""
+        """Whether a hunt has since taken over the shard. A result still counts, but a failure needs no retry."""
         return self.num_hunts != self.state.num_hunts
 
 
 class Scheduler(Generic[Work]):
-    """Hands out work lazily: `source` is read only when an actor has room, so the input is never held as a whole.
+    """Assigns work lazily: `source` is read only when an actor has room, so the whole input is never in memory.
 
     The cost of an event does not grow with the number of shards or actors, except at the end of a run, when idle actors
-    look for shards to copy. `retries` counts what was handed out again, by reason.
+    look for shards to copy. `retries` counts reassignments by reason.
     """
 
     def __init__(self, source: Iterator[Work], clock: Callable[[], float] = time.monotonic) -> None:
@@ -96,19 +96,19 @@ class Scheduler(Generic[Work]):
         self._again: deque[ShardState[Work]] = deque()
         self._hunted: list[ShardState[Work]] = []
         self._queues: dict[str, deque[Assignment[Work]]] = {}
-        # Actors that could take more, so that nobody has to look through all of them.
+        # Actors with room for more work; avoids a scan over all actors.
         self._roomy: dict[str, None] = {}
         self._num_done, self._seconds, self._next_look = 0, 0.0, 0.0
         self.retries: dict[str, int] = {}
 
     @property
     def in_flight(self) -> int:
-        """Number of assignments given out and not answered yet."""
+        """Number of unfinished assignments."""
         return sum(map(len, self._queues.values()))
 
     @property
     def is_dry(self) -> bool:
-        """Whether nothing can follow any more: the source has ended, and no work is in flight or waits."""
+        """Whether no more work can follow: the source is exhausted, and nothing is in flight or queued."""
         return self._source_is_exhausted and not (self._again or self._hunted or self.in_flight)
 
     def add_actor(self, actor: str) -> None:
@@ -117,7 +117,7 @@ class Scheduler(Generic[Work]):
         self._roomy[actor] = None
 
     def next_for(self, actor: str) -> Assignment[Work] | None:
-        """Work for an actor, or None when it has enough or nothing is left."""
+        """Work for an actor, or None if it has enough or nothing is left."""
         queue = self._queues[actor]
         if len(queue) >= IN_FLIGHT_PER_ACTOR or (queue and (queue[0].part or self._is_hunter(actor))):
             return None
@@ -133,16 +133,16 @@ class Scheduler(Generic[Work]):
         return given
 
     def assign_all(self) -> Iterator[tuple[str, Assignment[Work]]]:
-        """Work for every actor that could take more, as (actor, assignment)."""
+        """Work for every actor with room for more, as (actor, assignment)."""
         nothing_new = self._source_is_exhausted and not self._again and not self._hunted
         for actor in [one for one in self._roomy if not (nothing_new and self._queues[one])]:
             while (given := self.next_for(actor)) is not None:
                 yield actor, given
             if not self._queues[actor] and self._source_is_exhausted:
-                return  # nothing for this idle actor means nothing for the others
+                return  # if this idle actor gets nothing, neither do the others
 
     def done(self, actor: str, assignment: Assignment[Work]) -> bool:
-        """The work was done; True when it is the first commit of its shard."""
+        """The work has finished; True if it is the first commit of its shard."""
         self._leave(actor, assignment)
         state, now = assignment.state, self._clock()
         if assignment.part is not None:
@@ -156,18 +156,18 @@ class Scheduler(Generic[Work]):
         return is_first
 
     def put_back(self, actor: str, assignment: Assignment[Work], reason: str) -> None:
-        """The work failed through no fault of its own, for instance because vectors were lost: hand it out again."""
+        """The work failed for an external reason, such as lost vectors: queue it again."""
         self._leave(actor, assignment)
         self._return(assignment, reason)
 
     def stall_limit(self, at_least: float) -> float:
-        """Seconds after which a shard counts as stalled. at_least: never fewer than this."""
+        """Seconds after which a shard counts as stalled. at_least: lower bound."""
         if not self._num_done:
             return at_least * FIRST_FACTOR
         return max(at_least, self._seconds / self._num_done * STALLED_FACTOR)
 
     def longest(self) -> tuple[str, float] | None:
-        """The actor that has worked on a single shard or part for the longest time, and the seconds so far."""
+        """The actor that has worked longest on its current shard or part, and the seconds so far."""
         now = self._clock()
         running = [(now - queue[0].began, actor) for actor, queue in self._queues.items() if queue]
         if not running:
@@ -176,7 +176,7 @@ class Scheduler(Generic[Work]):
         return actor, seconds
 
     def lost(self, actor: str, reason: str, kind: str = "actor_lost") -> int:
-        """The actor died: hand out its work again; returns how much it had (0 for one that was never ready).
+        """The actor died: queue its work again; returns the number of its assignments (0 if it was never ready).
 
         kind: the reason under which `retries` counts it. Raises ClusterError when a shard keeps losing its actors
         although each of its rows alone is fine.
@@ -186,7 +186,7 @@ class Scheduler(Generic[Work]):
         for place, assignment in enumerate(queue):
             state = assignment.state
             self._release(assignment)
-            # Only the first in an actor's queue was being worked on when it died.
+            # Only the first in the actor's queue was in progress when it died.
             if place > 0 or state.is_finished:
                 self._return(assignment, kind)
             elif assignment.part is not None:
@@ -219,11 +219,11 @@ class Scheduler(Generic[Work]):
         return Assignment(state=state, work=state.work, num_hunts=state.num_hunts, began=self._clock(), part=part)
 
     def _is_hunter(self, actor: str) -> bool:
-        """The oldest actor empties its queue when parts wait: a part may kill its actor, so it is tried alone."""
+        """When parts are queued, the oldest actor drains its queue: a part may kill its actor, so it is tried alone."""
         return actor == next(iter(self._queues)) and any(_hunt_in(state).has_parts for state in self._hunted)
 
     def _copy_for(self, actor: str) -> Assignment[Work] | None:
-        """A copy of the shard that waits or runs the longest elsewhere, once nothing else is left."""
+        """A copy of the shard that has been queued or running longest elsewhere, once nothing else is left."""
         now, average = self._clock(), self._seconds / max(self._num_done, 1)
         if now < self._next_look:
             return None
@@ -232,13 +232,13 @@ class Scheduler(Generic[Work]):
             for place, one in enumerate(queue):
                 if other == actor or not _may_be_copied(one):
                     continue
-                # Copying what waits behind another shard always pays; what runs already must be slow.
+                # Copying a shard queued behind another always pays off; one already running must be slow.
                 waited = now - one.began + (average * SLOW_FACTOR if place else 0.0)
                 is_worth_it = place > 0 or (self._num_done and waited > average * SLOW_FACTOR)
                 if is_worth_it and (slowest is None or waited > longest):
                     longest, slowest = waited, one
         if slowest is None:
-            # Looking through everything in flight is expensive, and little changes in a tenth of a shard's time.
+            # Scanning everything in flight is expensive, and little changes in a tenth of a shard's time.
             self._next_look = now + average / 10
             return None
         self._count("speculative")
@@ -256,7 +256,7 @@ class Scheduler(Generic[Work]):
                 f"shard {state.work.shard} lost its actor again and again, though each of its rows alone went well; "
                 f"the last: {reason}. Less memory is needed with a smaller --batch-tokens or --shard-rows"
             )
-        # Copies that still run are outdated from here on: they count neither as copies nor as losses.
+        # Copies still running are outdated from here on: they count neither as copies nor as losses.
         state.copies = state.losses = 0
         state.num_hunts += 1
         state.hunt = PoisonHunt(state.work.num_rows)

@@ -1,4 +1,4 @@
-"""The rows of each shard: cut from the input by position alone, in order, and read only when they are needed."""
+"""The rows of each shard: split by position alone, in order, and read lazily."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.schema import candidates_schema, samples_schema
 
 @dataclass(eq=False, slots=True)
 class ShardWork:
-    """The usable and the quarantined rows of one shard. `shard_rows`: input rows per shard, of either kind."""
+    """The usable and the quarantined rows of one shard. `shard_rows`: input rows per shard, of both kinds."""
 
     shard: int
     shard_rows: int
@@ -43,7 +43,7 @@ def shard_schema(source: Source, emit: str) -> pa.Schema:
 
 
 def shard_work(source: Source, shard_rows: int, missing: set[int]) -> Iterator[ShardWork]:
-    """The work of the missing shards, in order; the input is read only as far as it is consumed."""
+    """The work of the missing shards, in order; reads the input lazily."""
     work: ShardWork | None = None
     for position, item in enumerate(source.rows()):
         shard = position // shard_rows

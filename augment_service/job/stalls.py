@@ -1,7 +1,7 @@
-"""Finds actors that hang: a process that is stopped, a device or a network file system that never answers.
+"""Finds actors that hang: a stopped process, a device or a network file system that never answers.
 
-Ray notices only processes that end. So a shard, or a part that a poison hunt tries, that takes far longer than all
-others costs its actor its life, and `status` says that the run stalls a good while before that.
+Ray notices only processes that exit. So an actor is killed if a shard, or a part in a poison hunt, takes far longer
+than all others; `status` reports the stall well before that.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from augment_service.job.scheduler import STALLED_FACTOR, Scheduler
 Load = TypeVar("Load")
 
 SHOWN_FROM = 1 / 3
-"""Share of the limit after which `status` says that the run stalls."""
+"""Share of the limit after which `status` reports a stall."""
 FIRST_LOAD_FACTOR = 3.0
-"""The first load of a run gets this many times as long: it may download the model."""
+"""The first load of a run gets this many times the limit: it may download the model."""
 LOOK_SECONDS, AWAY_SECONDS = 1.0, 10.0
-"""Time between two looks. After a longer one than the second, the driver itself was stopped, so answers may wait."""
+"""Time between checks. After a gap longer than the second, the driver itself was stopped, so results may be waiting."""
 
 
 class LoadWatch(Generic[Load]):
-    """Looks at actors that load. at_least: seconds that a load always gets, three times as long for the first one."""
+    """Watches loading actors. at_least: seconds that a load always gets, three times as many for the first one."""
 
     def __init__(self, at_least: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._at_least, self._clock = at_least, clock
@@ -32,18 +32,18 @@ class LoadWatch(Generic[Load]):
         self._last_look, self._not_before = clock(), 0.0
 
     def began(self, load: Load) -> None:
-        """A load began: its actor has a place. Waiting for room does not count."""
+        """A load began: its actor has been placed. Time spent pending does not count."""
         self._began[load] = self._clock()
 
     def ended(self, load: Load, *, is_done: bool) -> None:
-        """A load ended, well or with the end of its actor."""
+        """A load ended, with success or the death of its actor."""
         began = self._began.pop(load, None)
         if began is not None and is_done:
             self._num_done += 1
             self._seconds += self._clock() - began
 
     def look(self) -> list[tuple[Load, float]]:
-        """Loads that hang, and for how many seconds each has gone on."""
+        """Hanging loads, and the seconds that each has taken so far."""
         now = self._clock()
         if now - self._last_look > AWAY_SECONDS:
             self._not_before = now + AWAY_SECONDS
@@ -60,7 +60,7 @@ class LoadWatch(Generic[Load]):
 
 
 class StallWatch:
-    """Looks at the work in flight; call `progressed` for each answer. at_least: seconds that a shard always gets."""
+    """Watches the work in flight; call `progressed` for each result. at_least: seconds that a shard always gets."""
 
     def __init__(self, scheduler: Scheduler[Any], at_least: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._scheduler, self._at_least, self._clock = scheduler, at_least, clock
@@ -72,7 +72,7 @@ class StallWatch:
         self._last_progress = self._clock()
 
     def look(self) -> tuple[str, float] | None:
-        """An actor to replace, and how many seconds it has worked on one shard; None as long as nothing hangs."""
+        """An actor to replace, and its seconds on one shard; None if nothing hangs."""
         now = self._clock()
         if now - self._last_look < min(LOOK_SECONDS, self._at_least / 10):
             return None
@@ -87,7 +87,7 @@ class StallWatch:
         return longest if longest[1] > self._limit() and now >= self._not_before else None
 
     def stalled_seconds(self) -> float:
-        """How long nothing has come of work in flight, 0 while that is less than a third of the limit."""
+        """How long work in flight has made no progress; 0 while that is less than a third of the limit."""
         longest = self._scheduler.longest()
         if longest is None:
             return 0.0

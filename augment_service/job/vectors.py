@@ -1,4 +1,4 @@
-"""The actors that hold the word vectors: a group of `--glove-actors` on each node that has masked-LM actors."""
+"""The word-vector actors: a group of `--glove-actors` on each node that has masked-LM actors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_GROUP = -1
 
 @dataclass(slots=True)
 class _Group:
-    """The vector actors of one node. `number` is unique, so it tells a group from the one it replaced."""
+    """The vector actors of one node. `number` is unique, which distinguishes a group from the one it replaced."""
 
     number: int
     handles: list[Any]
@@ -22,7 +22,7 @@ class _Group:
 
 
 class VectorActors:
-    """Starts, finds and drops groups. `calls` has the node of each load call in progress, by Ray reference."""
+    """Starts, finds and drops groups. `calls`: Ray reference of each load call in progress -> its node."""
 
     def __init__(self, ray: Any, config: RunConfig) -> None:
         from augment_service.job.glove_actor import GloveWorker
@@ -39,7 +39,7 @@ class VectorActors:
         return [handle for group in self._groups.values() for handle in group.handles]
 
     def start(self, node: str) -> None:
-        """Start a group on the node unless it has one."""
+        """Start a group on the node if it has none."""
         if node in self._groups:
             return
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -59,12 +59,12 @@ class VectorActors:
         group.num_loading, group.facts = group.num_loading - 1, facts
 
     def facts_of(self, node: str) -> VectorFacts | None:
-        """What the node's group holds, once all of its actors have loaded."""
+        """Facts of the node's vectors, once all actors of its group have loaded."""
         group = self._groups.get(node)
         return group.facts if group and not group.num_loading else None
 
     def pick(self, node: str, number: int) -> Any:
-        """Handle for the masked-LM actor with this number; spreads them over the group."""
+        """Vector-actor handle for the masked-LM actor with this number; balances them over the group."""
         handles = self._groups[node].handles
         return handles[number % len(handles)]
 
@@ -79,7 +79,7 @@ class VectorActors:
         if group is None:
             return False
         for handle in group.handles:
-            # One that hangs would keep its memory.
+            # An actor that hangs would keep its memory.
             self._ray.kill(handle)
         self.calls = {reference: other for reference, other in self.calls.items() if other != node}
         return True

@@ -1,6 +1,6 @@
-"""One process of a plan's calibration: does what an actor of the job does, on a few rows, and takes the time.
+"""One process of a plan's calibration: runs an actor's work on a few rows and times it.
 
-Loads torch, so only the processes of the calibration use it.
+Loads torch, so only the calibration processes import it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BATCHES_PER_CALL = 4
 
 
 class _TimedMaskedLM(MaskedLM):
-    """A masked LM that adds up the time it takes to answer."""
+    """A masked LM that sums up its response time."""
 
     seconds = 0.0
 
@@ -44,7 +44,7 @@ class _TimedMaskedLM(MaskedLM):
 
 
 class _TimedVectors(GloveVectors):
-    """Word vectors that add up the time they take to answer."""
+    """Word vectors that sum up their response time."""
 
     seconds = 0.0
 
@@ -62,7 +62,7 @@ class _TimedVectors(GloveVectors):
 
 
 class VectorBench:
-    """Stands for the process that holds the word vectors during a run: all it does here is load them."""
+    """Simulates the word-vector process of a run: it only loads the vectors."""
 
     def load(self, path: str, limit: int | None) -> None:
         """Load the vectors. Raises ModelError."""
@@ -71,7 +71,7 @@ class VectorBench:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Clocks:
-    """Totals at one moment; the difference of two is what happened in between."""
+    """Running totals at one moment; subtract two to measure an interval."""
 
     seconds: float
     cpu_seconds: float
@@ -98,7 +98,7 @@ class Bench:
         return Loaded(cost=masked_lm.cost(), device=masked_lm.device, dtype=dtype)
 
     def count(self, shards: Sequence[Sequence[SourceRow]], seconds: float) -> list[Passes]:
-        """The model passes of each of these shards, of as many as can be counted in `seconds`, or of a minimum."""
+        """The model passes of each shard, for as many shards as can be counted in `seconds`, at least a minimum."""
         began, characters, counted = time.perf_counter(), 0, list[Passes]()
         for rows in shards:
             if is_counted_enough(characters, len(counted), time.perf_counter() - began, seconds):
@@ -108,14 +108,14 @@ class Bench:
         return counted
 
     def time_inputs(self, inputs: Sequence[TypicalInput], seconds: float) -> list[float]:
-        """Seconds of one model input of each kind, measured for `seconds` in all, or for one round of single batches.
+        """Seconds per model input of each kind, measured for `seconds` in total, at least one round of single batches.
 
-        The minimum of as many rounds as fit, because other processes on the machine only ever add time; what they add
-        shows in the blocks of `time_rows`.
+        Takes the minimum over as many rounds as fit, because other processes on the machine only ever add time; their
+        effect shows in the blocks of `time_rows`.
         """
         began = time.perf_counter()
         per_token = self._seconds_of(inputs[0], 1) / inputs[0].length
-        # Batches of about equal size, so that a round takes about as long as its number of batches says.
+        # Batches have about equal size, so the time of a round is proportional to its number of batches.
         round_seconds = per_token * self._batch_tokens * len(inputs) * BATCHES_PER_CALL
         batches = BATCHES_PER_CALL if time.perf_counter() - began + round_seconds < seconds else 1
         rounds: list[list[float]] = []
@@ -127,9 +127,9 @@ class Bench:
                 return [min(times) for times in zip(*rounds, strict=True)]
 
     def time_rows(self, rows: Sequence[SourceRow], schema: pa.Schema, seconds: float) -> list[Block]:
-        """Process rows for `seconds`, each block as the job would a shard; blocks grow as long as they fit.
+        """Process rows for `seconds`, each block as the job would process a shard; blocks grow as long as they fit.
 
-        The first block only warms up, and is left out unless it is the only one.
+        The first block is a warm-up and is dropped unless it is the only one.
         """
         blocks: list[Block] = []
         size, start = warm_up_rows([*map(_characters, rows)]), 0
@@ -141,7 +141,7 @@ class Bench:
         return blocks[1:] or blocks
 
     def _passes(self, rows: Sequence[SourceRow]) -> Passes:
-        """The model inputs of one shard of these rows, each text as it is."""
+        """The model inputs of one shard of these rows, from unmodified texts."""
         texts = [text for row in rows for text in (row.text_a, row.text_b) if text is not None]
         found: dict[int, Count] = {}
         inputs, words = self._engine.workload(texts)
@@ -184,7 +184,7 @@ class Bench:
         )
 
     def _seconds_of(self, typical: TypicalInput, num_batches: int) -> float:
-        """Seconds of one such input, in full batches of them."""
+        """Seconds per input of this kind, in full batches of them."""
         lexicon, length = self._masked_lm.lexicon, typical.length
         per_batch = max(self._batch_tokens // length, 1)
         ids = (lexicon.cls_id, *[lexicon.mask_id] * (length - 2), lexicon.sep_id)

@@ -1,7 +1,7 @@
 """The `plan` command: time and storage of a run, estimated before the run.
 
 Counts words and model inputs in some whole shards, runs a few rows through the models in as many processes as a run
-would have actors on this machine, and scales both up. Reads the whole input once, as the run does, to count its rows.
+would have actors on this machine, and extrapolates both. Reads the whole input once, as a run does, to count its rows.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from shared.inputs.sources import open_source
 MEASURED_BATCH_TOKENS = 1024
 """Largest batch of the measurement."""
 ASSUMED_ON_GPU = 16_384
-"""Tokens per batch of a GPU that will measure for itself which size is best."""
+"""Assumed tokens per batch on a GPU, where the run will measure the best size."""
 
 
 def run_command(config: PlanConfig) -> CommandResult:
@@ -39,7 +39,7 @@ def run_command(config: PlanConfig) -> CommandResult:
     gpu = find_gpu(config.gpu)
     options = from_config(config)
     config = config.with_n_a_of(options.task)
-    # The measurement is always one of this machine's CPUs, whatever device the run will use.
+    # Always measure on this machine's CPUs, whatever device the run will use.
     config = config.model_copy(update={"device": "cpu"})
     check_models_exist(config.mlm, config.glove)
     began = time.monotonic()
@@ -47,10 +47,10 @@ def run_command(config: PlanConfig) -> CommandResult:
     survey_seconds = time.monotonic() - began
     sample = draw_sample(source, config)
 
-    # Loads torch, which errors in the options or the input should not wait for.
+    # Imported late because it loads torch: errors in the options or the input should be reported at once.
     from augment_service.plan.measure import measure
 
-    # Above this a CPU's rate is flat, while one call with batches made for a GPU takes minutes.
+    # A CPU's throughput is flat above this, and one call with GPU-sized batches would take minutes.
     batch_tokens = config.batch_tokens or (ASSUMED_ON_GPU if gpu else MEASURED_BATCH_TOKENS)
     small = config.model_copy(update={"batch_tokens": min(batch_tokens, MEASURED_BATCH_TOKENS)})
     num_processes = 1 if gpu else _actors_per_node(config)
@@ -70,9 +70,9 @@ def _actors_per_node(config: PlanConfig) -> int:
 
 
 def _pace(config: PlanConfig, blocks: Sequence[Block]) -> float:
-    """Factor for measured seconds: on a busy machine a process waits for its core, which the job may not have to.
+    """Correction factor for measured seconds: on a busy machine a process waits for its core, unlike the job perhaps.
 
-    With several threads per actor, processor time says nothing about waiting, so seconds are taken as measured.
+    With several threads per actor, CPU time does not reveal waiting, so seconds are used as measured.
     """
     return core_share(blocks) if config.mlm_threads == 1 else 1.0
 
@@ -80,7 +80,7 @@ def _pace(config: PlanConfig, blocks: Sequence[Block]) -> float:
 def _plan(
     config: PlanConfig, gpu: Gpu | None, work: Work, measured: Measurement, survey_seconds: float, batch_tokens: int
 ) -> Plan:
-    """Spread the work over actors, on CPUs like this machine's or on GPUs."""
+    """Distribute the work over actors, on CPUs like this machine's or on GPUs."""
     utilisation = config.utilisation or UTILISATION
     if gpu:
         num_gpus = config.nodes * config.gpus_per_node
@@ -93,12 +93,12 @@ def _plan(
             layers=measured.loaded.cost.layers,
             batch_tokens=batch_tokens,
         )
-        # Actors that share a GPU wait for each other in the model, and overlap in everything else.
+        # Actors that share a GPU take turns in the model, and overlap in everything else.
         model_seconds *= max(actors / num_gpus, 1.0)
     else:
         actors = config.mlm_actors or config.nodes * _actors_per_node(config)
         model_seconds = work.cpu_model_seconds
-    # Each node has its own vectors, which look up every word once.
+    # Each node has its own vectors, so each word is looked up once per node.
     vector_seconds = work.vector_seconds * config.nodes
     start_seconds = survey_seconds + measured.start_seconds
     others = work.rest_seconds + vector_seconds

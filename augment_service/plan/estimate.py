@@ -1,8 +1,8 @@
-"""From what a calibration measured to what a whole job takes (pure arithmetic).
+"""Extrapolates calibration measurements to a whole job (pure arithmetic).
 
-The time of a job has two parts. Model passes: on CPUs as measured on this machine, by length; on a named GPU from their
-floating-point operations, the GPU's peak by data sheet and an assumed utilisation. Everything else (words, draws,
-Arrow, commits) runs on CPUs wherever the model runs, and is taken as measured on this machine.
+The time of a job has two parts. Model passes: on CPUs as measured on this machine, by length; on a named GPU from
+FLOPs, the GPU's data-sheet peak and an assumed utilisation. Everything else (words, draws, Arrow, commits) runs on CPUs
+wherever the model runs, and is taken as measured on this machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from augment_service.plan.gpus import KERNELS_PER_LAYER, SECONDS_PER_KERNEL, Gpu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count:
-    """Model inputs of one length, and the answers (masked positions) requested from them in total."""
+    """Number of model inputs of one length, and their total number of answers (masked positions)."""
 
     inputs: int
     answers: int
@@ -25,7 +25,7 @@ class Count:
 
 @dataclass(frozen=True, slots=True)
 class Passes:
-    """Distinct model inputs, counted by length in tokens; and the distinct words looked up among the vectors."""
+    """Distinct model inputs counted by length in tokens, and distinct words looked up in the vectors."""
 
     by_length: Mapping[int, Count]
     words: frozenset[str] = frozenset()
@@ -48,7 +48,7 @@ class Passes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TypicalInput:
-    """An input worth timing: its length in tokens, and the usual number of answers from one of this length."""
+    """A representative input: its length in tokens, and the typical number of answers at this length."""
 
     length: int
     answers: int
@@ -56,7 +56,7 @@ class TypicalInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A loaded masked LM: what one input costs, the device and the precision."""
+    """A loaded masked LM: cost per input, device and precision."""
 
     cost: ModelCost
     device: str
@@ -65,10 +65,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """Rows processed as the job does it, and the time that took.
+    """Rows processed as in the job, and the time taken.
 
-    cpu_seconds: processor time within `seconds`; model_inputs: inputs that went through the model; vector_words: words
-    looked up among the vectors for the first time, in vector_seconds; passes: what a count of these rows gives.
+    cpu_seconds: CPU time within `seconds`; model_inputs: inputs that went through the model; vector_words: words looked
+    up in the vectors for the first time, in vector_seconds; passes: the count of these rows.
     """
 
     rows: int
@@ -90,12 +90,12 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class SecondsByLength:
-    """Measured seconds of one model input by its length in tokens, ascending; in between, linear per token."""
+    """Measured seconds per model input by length in tokens, ascending; the time per token is interpolated linearly."""
 
     measured: Mapping[int, float]
 
     def of(self, passes: Passes) -> float:
-        """Seconds of one process for these inputs."""
+        """Seconds that one process takes for these inputs."""
         return sum(count.inputs * self._one(length) for length, count in passes.by_length.items())
 
     def _one(self, length: int) -> float:
@@ -111,11 +111,10 @@ class SecondsByLength:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """What the calibration found: passes counted in whole shards, and times from `num_processes` processes.
+    """Results of the calibration: passes counted in whole shards, and times from `num_processes` processes.
 
-    curve: None where no length was timed by itself, because a GPU will run the model; counted: per shard; counted_rows:
-    positions of the input that those shards take, quarantined rows included;
-    start_seconds: until models and Ray are ready.
+    curve: None if lengths were not timed separately, because a GPU will run the model; counted: per shard;
+    counted_rows: input rows in those shards, including quarantined ones; start_seconds: until models and Ray are ready.
     """
 
     loaded: Loaded
@@ -128,7 +127,7 @@ class Measurement:
 
 
 def merge(parts: Sequence[Passes]) -> Passes:
-    """All inputs of several shards."""
+    """The inputs of several shards combined."""
     total: dict[int, Count] = {}
     for part in parts:
         for length, count in part.by_length.items():
@@ -138,9 +137,9 @@ def merge(parts: Sequence[Passes]) -> Passes:
 
 
 def distinct_words(parts: Sequence[Passes], counted_rows: int, rows: int) -> float:
-    """Distinct words in `rows` rows, from parts that have `counted_rows` rows together.
+    """Estimate the distinct words in `rows` rows from parts with `counted_rows` rows in total.
 
-    They grow with a power of the number of rows (Heaps' law), which the first half of the parts and all of them give.
+    Their number grows as a power of the number of rows (Heaps' law), fitted to the first half of the parts and to all.
     """
     whole = len(merge(parts).words)
     half = len(merge(parts[: len(parts) // 2]).words)
@@ -151,8 +150,7 @@ def distinct_words(parts: Sequence[Passes], counted_rows: int, rows: int) -> flo
 
 
 def typical_lengths(passes: Passes, count: int = 6) -> list[TypicalInput]:
-    """Inputs worth timing, by ascending length: the shortest, the longest, and about `count` lengths that split all
-    tokens into equal parts."""
+    """Representative inputs by ascending length: the shortest, the longest, and `count` or so token quantiles."""
     lengths = sorted(passes.by_length)
     total = passes.tokens
     chosen, seen = {lengths[0], lengths[-1]}, 0
@@ -167,7 +165,7 @@ def typical_lengths(passes: Passes, count: int = 6) -> list[TypicalInput]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """A whole job: its rows and shards, what goes through the model, and the time of one process for all of it."""
+    """A whole job: its rows and shards, its model inputs, and the time that one process would take."""
 
     rows: int
     shard_rows: int
@@ -188,18 +186,18 @@ class Work:
 
 
 def core_share(blocks: Sequence[Block]) -> float:
-    """Share of a core that a process had: 1 on an idle machine, less when other processes compete for it."""
+    """Share of a core that a process got: 1 on an idle machine, less under contention."""
     return min(sum(block.cpu_seconds for block in blocks) / sum(block.seconds for block in blocks), 1.0)
 
 
 def whole_job(*, rows: int, shard_rows: int, measured: Measurement, pace: float) -> Work:
-    """Scale the count of some whole shards to all rows, corrected by what blocks of rows really took.
+    """Scale the count of some whole shards to all rows, corrected by the measured times of blocks of rows.
 
-    The blocks correct two things that a count cannot know: how many inputs a conditioning needs per word, and what
-    batches of mixed lengths cost compared with batches of one length. Measured seconds are multiplied by `pace`.
+    The blocks correct for two things that the count does not cover: the number of inputs per word under a conditioning,
+    and the cost of batches of mixed lengths relative to one length. Measured seconds are multiplied by `pace`.
     """
     blocks, cost = measured.blocks, measured.loaded.cost
-    # Without times by length, the blocks alone say how long a token takes.
+    # Without times by length, the time per token comes from the blocks alone.
     curve = measured.curve or SecondsByLength({1: 1.0})
     counted, scale = merge(measured.counted), rows / measured.counted_rows
     asked = sum(block.model_inputs for block in blocks) / max(sum(block.passes.inputs for block in blocks), 1)
@@ -229,7 +227,7 @@ def whole_job(*, rows: int, shard_rows: int, measured: Measurement, pace: float)
 def gpu_model_seconds(
     work: Work, gpu: Gpu, *, utilisation: float, in_bf16: bool, layers: int, batch_tokens: int
 ) -> float:
-    """Seconds of one GPU for all passes: operations at the assumed rate, plus launching every batch's kernels."""
+    """Seconds that one GPU takes for all passes: FLOPs at the assumed rate, plus kernel launches of every batch."""
     encoder = work.encoder_flops / ((gpu.bf16 if in_bf16 else gpu.fp32) * utilisation)
     head = work.head_flops / (gpu.fp32 * utilisation)
     launches = work.tokens / batch_tokens * layers * KERNELS_PER_LAYER * SECONDS_PER_KERNEL
@@ -237,6 +235,6 @@ def gpu_model_seconds(
 
 
 def wall_seconds(work: Work, actor_seconds: float, actors: int) -> float:
-    """Seconds until the last of `actors` equal actors has done its last shard. `actor_seconds`: all actors' total."""
+    """Seconds until the last of `actors` equal actors has finished. `actor_seconds`: total over all actors."""
     one_shard = actor_seconds * min(work.shard_rows, work.rows) / work.rows
     return math.ceil(work.shards / actors) * one_shard

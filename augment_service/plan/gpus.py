@@ -1,4 +1,4 @@
-"""GPUs that `plan --gpu` knows, with the peak rates of their data sheets. This project has measured none of them.
+"""GPUs known to `plan --gpu`, with their data-sheet peak rates. This project has not measured any of them.
 
 `bf16` is the dense bf16 tensor rate (half of the figure that data sheets give "with sparsity"), `fp32` the plain fp32
 rate, which the vocabulary head uses. Both are in FLOP/s. Other GPUs can be given as `--gpu BF16/FP32` in TFLOP/s.
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from shared.errors import UsageError
 
 UTILISATION = 0.3
-"""Assumed share of a GPU's peak that the engine reaches; `--utilisation` overrides it. On CPUs the engine reached 0.7
-to 0.8 of a measured peak. Short texts make it harder to keep a GPU busy, and no GPU was available to measure it."""
+"""Assumed utilisation: the share of a GPU's peak that the engine reaches; `--utilisation` overrides it. On CPUs the
+engine reached 0.7 to 0.8 of a measured peak. Short texts make it harder to keep a GPU busy, and no GPU was available to
+measure it."""
 
 KERNELS_PER_LAYER, SECONDS_PER_KERNEL = 16, 6e-6
 """Assumed cost of launching a layer's kernels, once per batch; it dominates for small batches on a fast GPU."""

@@ -1,4 +1,4 @@
-"""The measurements of a plan: sampled rows go through the models in as many processes as a node would have actors."""
+"""The measurements of a plan: runs sampled rows through the models in as many processes as a node would have actors."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from shared.schema import candidates_schema, samples_schema
 def measure(
     config: PlanConfig, source: Source, sample: Sample, num_processes: int, planning_since: float
 ) -> Measurement:
-    """Measure in `num_processes` processes at once, since actors share the machine's memory and caches, too.
+    """Measure in `num_processes` processes at once, because actors also share the machine's memory and caches.
 
-    planning_since: when the plan began, by `time.monotonic()`; `--calibrate-seconds` later it has to end.
+    planning_since: when the plan began, by `time.monotonic()`; it must end `--calibrate-seconds` later.
     Raises ModelError, InputError, ClusterError.
     """
 
@@ -42,7 +42,7 @@ def measure(
         if not is_for_gpu:
             start_seconds += _ray_start_seconds()
         counted, counted_rows = _count(sample, benches, left() * COUNT_SHARE)
-        # The time of a GPU follows from operations: how this machine's CPUs depend on the length says nothing about it.
+        # GPU time is derived from FLOPs; how CPU time depends on the length is irrelevant to it.
         curve = None if is_for_gpu else _time_lengths(counted, benches, left() * LENGTHS_SHARE)
         blocks = _time_rows(config, source, sample, benches, left())
     return Measurement(
@@ -57,7 +57,7 @@ def measure(
 
 
 def _load(config: PlanConfig, benches: Sequence[OwnProcess[Bench]]) -> list[Loaded]:
-    # A run has one more process, for the vectors. It starts at the same time and takes its share of the cores.
+    # A run has one more process, for the vectors. It starts at the same time and competes for the cores.
     with own_processes(1, VectorBench, config.mlm_threads) as (vectors,):
         vectors.start(VectorBench.load, config.glove, config.glove_limit)
         loaded = each(benches, Bench.load, [(config,)] * len(benches))
@@ -66,7 +66,7 @@ def _load(config: PlanConfig, benches: Sequence[OwnProcess[Bench]]) -> list[Load
 
 
 def _count(sample: Sample, benches: Sequence[OwnProcess[Bench]], seconds: float) -> tuple[list[Passes], int]:
-    """The passes of each shard that was counted, and the positions of the input that these shards take."""
+    """The passes of each counted shard, and the number of input rows in these shards."""
     mixed = random.Random(0).sample(range(len(sample.shards)), len(sample.shards))
     places = [mixed[number :: len(benches)] for number in range(len(benches))]
     parts = [([sample.shards[place] for place in mine], seconds) for mine in places if mine]
@@ -102,7 +102,7 @@ def _schema(config: PlanConfig, source: Source) -> pa.Schema:
 
 
 def _ray_start_seconds() -> float:
-    """Seconds that a local Ray takes to start, as a run on this machine would start one. Raises ClusterError."""
+    """Seconds to start a local Ray, as a run on this machine would. Raises ClusterError."""
     code = "import ray; ray.init(address='local', include_dashboard=False, log_to_driver=False, logging_level='ERROR')"
     began = time.monotonic()
     environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}

@@ -1,6 +1,6 @@
-"""Objects that live in processes of their own, one each, for measuring as many processes at once as a job would have.
+"""Objects that each live in a separate process, for measuring as many processes at once as a job would have.
 
-A `concurrent.futures` executor would need a global variable in its process to keep an object between two calls.
+A `concurrent.futures` executor would need a global variable in its process to keep an object between calls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Answer:
-    """What a call returned or raised."""
+    """The return value or exception of a call."""
 
     value: Any = None
     error: Exception | None = None
@@ -39,11 +39,11 @@ class OwnProcess(Generic[T]):
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(make, theirs), daemon=True)
         self._process.start()
-        # Only the process has its end of the pipe now, so reading fails as soon as the process has died.
+        # Now only the process holds its end of the pipe, so reading fails as soon as it dies.
         theirs.close()
 
     def start(self, method: Callable[Concatenate[T, ...], Any], *arguments: Any) -> None:
-        """Start a call of a method of the object, given as a function such as `Bench.load`."""
+        """Start a method call on the object; the method is given as a function such as `Bench.load`."""
         try:
             self._connection.send((method, arguments))
         except OSError as error:
@@ -69,7 +69,7 @@ class OwnProcess(Generic[T]):
 def each(
     processes: Sequence[OwnProcess[T]], method: Callable[Concatenate[T, ...], R], parts: Sequence[tuple[Any, ...]]
 ) -> list[R]:
-    """Call a method in every process at the same time, with arguments of its own; the results in order."""
+    """Call a method in all processes at once, with separate arguments for each; returns the results in order."""
     for process, part in zip(processes, parts, strict=True):
         process.start(method, *part)
     return [process.result() for process in processes]
@@ -77,7 +77,7 @@ def each(
 
 @contextmanager
 def own_processes(count: int, make: Callable[[], T], num_threads: int) -> Iterator[list[OwnProcess[T]]]:
-    """`count` processes with an object each, and OMP_NUM_THREADS set as Ray sets it for an actor."""
+    """`count` processes with one object each, and OMP_NUM_THREADS set as Ray does for an actor."""
     with ExitStack() as stack:
         with _environment("OMP_NUM_THREADS", str(num_threads)):
             processes = [OwnProcess(make) for _ in range(count)]
@@ -107,7 +107,7 @@ def _died() -> ClusterError:
 
 
 def _serve(make: Callable[[], Any], connection: Connection) -> None:
-    """Main function of the process: make the object, then run calls until the other end closes."""
+    """Main function of the process: create the object, then serve calls until the other end closes."""
     try:
         made = make()
         while True:

@@ -1,4 +1,4 @@
-"""The rows that a plan looks at: some whole shards of the input."""
+"""The sample that a plan measures: some whole shards of the input."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ COUNTED_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Some whole shards of the input: the usable rows of each, and how many positions it takes with the unusable."""
+    """Some whole shards of the input: the usable rows of each, and its number of rows including unusable ones."""
 
     shards: list[list[SourceRow]]
     positions_of: list[int]
 
     @property
     def positions(self) -> int:
-        """Rows of all these shards, unusable ones included."""
+        """Rows of all these shards, including unusable ones."""
         return sum(self.positions_of)
 
     @property

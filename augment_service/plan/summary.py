@@ -1,4 +1,4 @@
-"""A plan as the JSON of `--json` and as text for a person."""
+"""A plan as JSON for `--json` and as readable text."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ BUSY_BELOW = 0.9
 class Plan:
     """A run: its work, where it runs, and how long it takes.
 
-    seconds, start_seconds: on the clock; model_seconds, vector_seconds: of all actors together; utilisation: assumed,
-    used with a GPU only.
+    seconds, start_seconds: wall-clock time; model_seconds, vector_seconds: total over all actors; utilisation: assumed,
+    used only with a GPU.
     """
 
     work: Work
@@ -35,7 +35,7 @@ class Plan:
 
 
 def plan_summary(plan: Plan, sample: Sample, measured: Measurement) -> dict[str, Any]:
-    """What `--json` prints."""
+    """The output of `--json`."""
     work, gpu, loaded = plan.work, plan.gpu, measured.loaded
     curve = measured.curve.measured if measured.curve else {}
     summary: dict[str, Any] = {
@@ -83,7 +83,7 @@ def plan_summary(plan: Plan, sample: Sample, measured: Measurement) -> dict[str,
 
 
 def plan_text(summary: dict[str, Any]) -> str:
-    """The summary for a person."""
+    """The summary as readable text."""
     measured = summary["measured"]
     where = (
         f"{_plural(summary['nodes'], 'node')} with "
@@ -128,7 +128,7 @@ def plan_text(summary: dict[str, Any]) -> str:
 
 
 def _seconds(plan: Plan, block: Block) -> float:
-    """The seconds of a block that the plan scales up: with a GPU, none of those in the model."""
+    """The seconds of a block that the plan scales up: with a GPU, those outside the model."""
     return block.seconds - block.model_seconds if plan.gpu else block.seconds
 
 

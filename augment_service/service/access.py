@@ -1,4 +1,4 @@
-"""Access control: bearer tokens, compared in constant time, and the rule that only loopback may do without them."""
+"""Access control: bearer tokens, compared in constant time and optional only on a loopback address."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from shared.errors import UsageError
 
 
 class Access:
-    """The access tokens; without any, every request is let through. Use from one event loop."""
+    """The access tokens; without any, every request is accepted. Use from one event loop."""
 
     def __init__(self, tokens: Iterable[Token]) -> None:
         self._tokens: list[tuple[bytes, Token]] = []
@@ -26,20 +26,20 @@ class Access:
 
     @property
     def tokens(self) -> list[Token]:
-        """The tokens that are accepted, in their order."""
+        """The accepted tokens, in order."""
         return [token for _, token in self._tokens]
 
     def replace(self, tokens: Iterable[Token]) -> None:
-        """Accept these tokens from now on. A token that was there before keeps what it has in use."""
+        """Replace the accepted tokens. A token that was already accepted keeps its usage counts."""
         usages = {digest: token.usage for digest, token in self._tokens}
         found = [(_digest(token.secret.encode()), token) for token in tokens]
         self._tokens = [(digest, replace(token, usage=usages.get(digest, token.usage))) for digest, token in found]
 
     def find(self, authorization: bytes | None) -> Token | None:
-        """The token that an Authorization header holds. The time taken does not depend on the tokens."""
+        """The token in an Authorization header, looked up in constant time."""
         scheme, _, given = (authorization or b"").partition(b" ")
         digest = _digest(given.strip())
-        # All tokens are compared, so that timing reveals neither which one matched nor how much of it did.
+        # Compare all tokens, so that timing reveals neither which one matched nor how long a prefix did.
         matches = [token for one, token in self._tokens if hmac.compare_digest(digest, one)]
         return matches[0] if matches and scheme.lower() == b"bearer" else None
 
@@ -54,7 +54,7 @@ def check_binding(host: str, has_tokens: bool, allow_without_token: bool) -> Non
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or host name is a loopback one."""
+    """Whether an address or host name is loopback."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:

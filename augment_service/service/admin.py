@@ -1,6 +1,6 @@
 """A second listener for the operator: health, metrics and /info without tokens, on a port that users cannot reach.
 
-It runs on the event loop of the service, and stays until the last request of the service has been answered.
+It runs on the service's event loop and stays up until the service has answered its last request.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STOP_SECONDS = 1
 
 
 class AdminServer:
-    """Serves the state routes on a socket that is bound already."""
+    """Serves the state routes on an already bound socket."""
 
     def __init__(self, listener: socket.socket, state: State, metrics: ServiceMetrics) -> None:
         app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -58,5 +58,5 @@ class AdminServer:
 class _QuietServer(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the signals to the service."""
+        """Install no signal handlers: the service has its own."""
         yield

@@ -1,7 +1,7 @@
-"""What the requests in flight may hold at the same time: their number, and the bytes of their bodies and answers.
+"""Admission control: limits on the number of requests in flight and on the bytes of their bodies and answers.
 
-A request takes a slot when its body has arrived, so a client that sends slowly holds none, and reserves what its answer
-will take before any of it is computed.
+A request takes a slot once its body has arrived, so a slow client holds none, and reserves memory for its answer before
+any of it is computed.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from augment_service.service.turns import Turns
 from shared.errors import OverloadError
 
 SMALL_BODY_BYTES = 65_536
-"""A body up to this size is never refused for lack of memory: so much may wait on every open connection anyway."""
+"""A body up to this size is never refused for lack of memory: every open connection may buffer that much anyway."""
 _SHORT_BODY_BYTES = 8_192
-"""A body up to this size is parsed and measured in a tenth of a millisecond, and does not wait for a turn."""
+"""A body up to this size takes 0.1 ms to parse and measure, and does not wait for a turn."""
 _BODIES_SHARE = 4
-"""The longer bodies together take at most this fraction of the budget, so that they cannot displace the answers."""
+"""The budget divided by this is the limit for all longer bodies together, so that they cannot crowd out the answers."""
 _RETRY_SECONDS = 1.0
 
 
 @dataclass(slots=True)
 class Ledger:
-    """Bytes that are taken from a fixed number of bytes."""
+    """A fixed budget of bytes, and how many of them are taken."""
 
     max_bytes: int
     taken: int = 0
 
     def take(self, num_bytes: int) -> None:
-        """Raises OverloadError when fewer bytes are left."""
+        """Reserve bytes. Raises OverloadError when fewer are left."""
         if self.taken + num_bytes > self.max_bytes:
             raise OverloadError("the requests in flight take all the memory that is set aside for them", _RETRY_SECONDS)
         self.taken += num_bytes
@@ -39,7 +39,7 @@ class Ledger:
 class Gate:
     """Admits requests. Use from one event loop.
 
-    max_requests: requests with a slot. max_answer_bytes: of one request. memory_budget: bytes of all of them.
+    max_requests: requests with a slot. max_answer_bytes: per request. memory_budget: bytes over all requests.
     """
 
     max_requests: int
@@ -55,13 +55,13 @@ class Gate:
         self.answers = Ledger(self.memory_budget - self.bodies.max_bytes)
 
     def lease(self) -> Lease:
-        """What one request holds: nothing yet."""
+        """A new, empty lease for one request."""
         return Lease(self)
 
 
 @dataclass(slots=True)
 class Lease:
-    """What one request holds, until `release`. `body`: its body, once that has arrived."""
+    """The slot and bytes that one request holds until `release`. `body`: its body, once it has arrived."""
 
     gate: Gate
     body: bytes = b""
@@ -83,22 +83,22 @@ class Lease:
             self._has_turn = True
 
     def end_turn(self) -> None:
-        """The body is parsed and measured."""
+        """Give up the turn: the body has been parsed and measured."""
         if self._has_turn:
             self._has_turn = False
             self.gate.turns.end()
 
     def take_slot(self) -> None:
-        """Raises OverloadError when as many requests as allowed have one."""
+        """Take a slot. Raises OverloadError when all are taken."""
         if self.gate.num_admitted >= self.gate.max_requests:
             raise OverloadError(f"{self.gate.max_requests} requests are in flight; try again", _RETRY_SECONDS)
         self.gate.num_admitted += 1
         self.has_slot = True
 
     def reserve(self, *, answer_bytes: int, held_bytes: int) -> None:
-        """Reserve what the answer is estimated to take: `held_bytes` in memory, for `answer_bytes` that are sent.
+        """Reserve the estimated size of the answer: `held_bytes` in memory for `answer_bytes` sent.
 
-        Raises LimitError when the answer is too large for any request, OverloadError when it is too large for now.
+        Raises LimitError when the answer exceeds the limit of a request, OverloadError when memory is short right now.
         """
         gate = self.gate
         if answer_bytes > gate.max_answer_bytes:
@@ -122,7 +122,7 @@ class Lease:
             self.reserve(answer_bytes=num_bytes, held_bytes=num_bytes)
 
     def release(self) -> None:
-        """Give everything back."""
+        """Release the slot and all bytes."""
         self.end_turn()
         self.gate.num_admitted -= self.has_slot
         self.gate.bodies.taken -= self._body_bytes

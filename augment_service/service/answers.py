@@ -1,4 +1,4 @@
-"""Candidates from the engine -> their JSON form in a response. For samples, see `shared.rendering.render_rows`."""
+"""Candidates from the engine -> response JSON. For samples, see `shared.rendering.render_rows`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from augment_service.engine.proposer import Proposer, TextProposals
 
 
 def candidates_answer(proposer: Proposer, found: Sequence[TextProposals]) -> dict[str, Any]:
-    """Words and candidates of one text, or of both texts of a pair: the fields of `TextCandidateSets`."""
+    """Words and candidates of a text, or of both texts of a pair, as fields of `TextCandidateSets`."""
     columns = [_column(proposer, one) for one in found]
     return {"text_a": columns[0], "text_b": columns[1] if len(columns) > 1 else None}
 
 
 def candidates_json(proposer: Proposer, found: Sequence[TextProposals]) -> bytes:
-    """`candidates_answer` as JSON, written word by word."""
+    """`candidates_answer` as JSON, serialised word by word."""
     written = [
         b'{"text":%b,"words":[%b]}' % (orjson.dumps(one["text"]), b",".join(map(orjson.dumps, one["words"])))
         for one in (_column(proposer, text) for text in found)

@@ -41,13 +41,13 @@ DESCRIPTION = (
 
 
 SWITCH_SECONDS = 0.0005
-"""How long a thread that draws or ranks may keep the interpreter while the event loop waits for it. A small request
-needs it several times, and Python's default is 5 ms each."""
+"""Interpreter switch interval: how long a worker thread may hold the GIL while the event loop waits for it. A small
+request needs it several times, and Python's default is 5 ms each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppSettings:
-    """Everything that the operator chose, except for the models."""
+    """All of the operator's settings except the models."""
 
     access: Access
     token_file: str | None
@@ -63,7 +63,7 @@ class AppSettings:
     def of(
         cls, config: ServeConfig, access: Access, *, only_loopback_hosts: bool, sends_request_id: bool = True
     ) -> Self:
-        """The settings in the options of `augment_service serve`."""
+        """The settings from the options of `augment_service serve`."""
         return cls(
             access=access,
             token_file=config.token_file,
@@ -89,7 +89,7 @@ class AppSettings:
 
 
 def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
-    """The application. `load_models` runs in the background after the start, so that health checks answer at once."""
+    """The application. `load_models` runs in the background after startup, so that health checks answer at once."""
     state, metrics = State(), ServiceMetrics()
     watch = TokenWatch(settings.access, settings.token_file) if settings.token_file is not None else None
 

@@ -1,8 +1,8 @@
 """One text of a request -> its samples or candidates, through the engine's steps, the cache and the shared models.
 
 Short work runs on the event loop. Work that may take longer (long texts, many draws, many candidates, sequential
-conditioning) runs on a small thread pool, so that no request blocks the others. A text's answer leaves here as JSON: as
-objects it takes several times the memory, and only as many texts as the pool has threads are objects at the same time.
+conditioning) runs on a small thread pool, so that no request blocks the others. Answers are returned as JSON bytes: as
+objects they take several times the memory, so at most one text per pool thread exists as objects at any time.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from shared.sampling import draw_samples
 
 Found = TypeVar("Found")
 MAX_DRAWN_WORDS = 200_000
-"""Limit of replaceable words x N_a for one text; it bounds the memory that its draws take."""
+"""Limit of replaceable words x N_a for one text; bounds the memory of its draws."""
 _INLINE_CHARACTERS = 400
 """Texts up to this length are handled on the event loop."""
 _INLINE_DRAWN_WORDS = 2_000
 _INLINE_ANSWER_CHARACTERS = 20 * _INLINE_CHARACTERS
 _INLINE_CANDIDATES = 20_000
-"""Characters x K; a word has five characters or so."""
+"""Limit of characters x K for work on the event loop; a word has about five characters."""
 _LONG_TEXTS_AT_ONCE = 16
-"""Number of long texts, over all requests, whose model inputs may be in memory at the same time."""
+"""Limit, over all requests, of long texts whose model inputs are in memory at the same time."""
 _POOL_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """Cached candidates of one text or pair: as proposed, and in the forms that are drawn from (source id 0)."""
+    """Cached candidates of one text or pair: as proposed, and in the form used for draws (source id 0)."""
 
     proposals: tuple[TextProposals, ...]
     row: RowCandidates
@@ -57,7 +57,7 @@ class _Entry:
 
 
 class Ticket:
-    """Admits a request to the models once: its later texts wait in the queue and are not refused."""
+    """Admits a request to the models once: its later texts are queued, never refused."""
 
     def __init__(self, models: Models) -> None:
         self._models, self._is_admitted, self._lock = models, False, asyncio.Lock()
@@ -66,7 +66,7 @@ class Ticket:
         """Raises OverloadError when the queue is too long and the request was not admitted before."""
         if self._is_admitted:
             return
-        # The texts of a request arrive here together; the first one asks for all of them.
+        # The texts of a request arrive here together; the first one requests admission for all of them.
         async with self._lock:
             if not self._is_admitted:
                 await self._models.admit()
@@ -76,7 +76,7 @@ class Ticket:
 class Augmenter:
     """Computes samples and candidates of single texts. Use from one event loop.
 
-    max_tokens: limit of the model tokens that one text may need. cache_bytes: size of the cache of candidates.
+    max_tokens: limit of model tokens per text. cache_bytes: size of the candidate cache.
     """
 
     def __init__(self, models: Models, *, cache_bytes: int, max_tokens: int, metrics: ServiceMetrics) -> None:
@@ -87,7 +87,7 @@ class Augmenter:
         metrics.watch_cache(self._cache)
 
     def ticket(self) -> Ticket:
-        """A new ticket; a request needs one for all of its texts."""
+        """A new ticket; one per request, shared by all of its texts."""
         return Ticket(self.models)
 
     async def samples(self, text: str | Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket) -> bytes:
@@ -184,7 +184,7 @@ class _Done:
 
 
 def _advance(steps: Steps[Any], answer: Answer | None) -> Ask | _Done:
-    """The next question of the steps, or their result: StopIteration cannot be raised through a future."""
+    """The next Ask of the steps, or their result: StopIteration cannot be raised through a future."""
     try:
         return next(steps) if answer is None else steps.send(answer)
     except StopIteration as end:
@@ -208,12 +208,12 @@ def _draw(entry: _Entry, source_id: int, params: AugmentParams) -> tuple[bytes, 
 
 def _samples_json(row: RowCandidates, samples: Samples) -> bytes:
     (rendered,) = render_rows([row], samples)
-    # One sample at a time: within one call of orjson no other thread runs, the event loop's included.
+    # One sample at a time: orjson holds the GIL during a call and would block the event loop.
     return b'{"id":%d,"samples":[%b]}' % (row.source_id, b",".join(map(orjson.dumps, rendered)))
 
 
 def _size_of(proposals: Sequence[TextProposals], row: RowCandidates) -> int:
-    """Estimated bytes of an entry, on the high side: every string and number counts as an object of its own."""
+    """Estimated bytes of an entry, an overestimate: every string and number counts as a separate object."""
     candidates = sum(len(word) + 146 for site in row.sites for word in site.candidates)
     words = sum(320 + 36 * len(word.piece_ids) + len(word.text) for one in proposals for word in one.words)
     return 2_500 + candidates + words + 440 * len(row.sites) + 8 * sum(len(one.text) for one in proposals)

@@ -1,9 +1,9 @@
 """Model inputs of many requests -> shared passes on one model thread.
 
-Each pass takes inputs from the waiting requests in turn, up to a token budget. A request that fits into one pass is
+Each pass takes inputs round-robin from the waiting requests, up to a token budget. A request that fits into one pass is
 done on its first turn. A larger request gets part of a pass and returns to the end of the queue, so it never starves
 the others. The masked LM is batch-invariant (decision 0013): an input's result does not depend on what else is in the
-pass, so concurrent requests never change each other's samples. Where that does not hold, requests share no pass.
+pass, so concurrent requests never change each other's samples. Where that does not hold, passes are not shared.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from augment_service.engine.masked_lm import MaskedLM
 from shared.errors import OverloadError
 
 _TURNS_PER_PASS = 4
-"""While others wait, a request larger than a pass takes at most this fraction of one per turn."""
+"""While others wait, a request larger than a pass gets at most 1 / this of a pass per turn."""
 _RATE_MEMORY = 0.5
-"""Weight of the previous estimate when the throughput is updated."""
+"""Weight of the previous estimate when the throughput estimate is updated."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class _Waiting:
-    """One request: its inputs, how many of them were taken into passes, and the answers so far."""
+    """One request: its inputs, how many of them have been put into passes, and the answers so far."""
 
     inputs: Sequence[ModelInput]
     num_ranked: int
@@ -40,7 +40,7 @@ class _Waiting:
     num_answered: int = 0
 
     def is_taken(self) -> bool:
-        """Whether every input is in a pass, or was withdrawn."""
+        """Whether every input is in a pass or was withdrawn."""
         return self.next_input == len(self.inputs)
 
     def answer(self, number: int, ranking: Ranking) -> None:
@@ -63,15 +63,15 @@ class PassReport:
 
 
 def ignore_report(_: PassReport) -> None:
-    """Report nothing."""
+    """Discard the report."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PassBatcher:
     """Collects inputs into passes and runs the passes one after another on a thread. Use from one event loop.
 
-    max_wait_seconds: how long a pass that is not full waits for more inputs. queue_seconds: estimated waiting time from
-    which on new requests are refused. shares_passes: whether a pass may hold inputs of several requests.
+    max_wait_seconds: how long a pass that is not full waits for more inputs. queue_seconds: new requests are refused
+    above this estimated queueing time. shares_passes: whether a pass may hold inputs of several requests.
     """
 
     masked_lm: MaskedLM
@@ -90,7 +90,7 @@ class PassBatcher:
     def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> asyncio.Future[list[Ranking]]:
         """One Ranking per input. Cancelling the future removes its inputs from the queue.
 
-        The inputs are queued when this returns, not only when the result is awaited, so that `admit` counts them for
+        The inputs are queued by the time this returns, before the result is awaited, so that `admit` counts them for
         requests that arrive at the same moment.
         """
         loop = asyncio.get_running_loop()
@@ -115,12 +115,12 @@ class PassBatcher:
         return one.done
 
     def _withdraw(self, one: _Waiting) -> None:
-        # Inputs that are in no pass yet will never be.
+        # Drop the inputs that are not in a pass yet.
         self.queued_tokens -= sum(map(len, one.inputs[one.next_input :]))
         one.next_input = len(one.inputs)
 
     def admit(self) -> None:
-        """Raises OverloadError when the queue already keeps the model busy for longer than `queue_seconds`."""
+        """Raises OverloadError when the backlog would keep the model busy for longer than `queue_seconds`."""
         wait = self.queued_tokens / self.tokens_per_second
         if wait > self.queue_seconds:
             raise OverloadError(f"the model is busy for another {wait:.1f} s; try again later", max(wait / 2, 1.0))
@@ -142,7 +142,7 @@ class PassBatcher:
                 await self._pass(taken)
 
     async def _wait_for_inputs(self) -> None:
-        """Until the queue fills a pass, or its first request has waited `max_wait_seconds`."""
+        """Wait until the queue fills a pass, or its first request has waited `max_wait_seconds`."""
         while not self._queue:
             self._wake.clear()
             await self._wake.wait()
@@ -155,7 +155,7 @@ class PassBatcher:
                 return
 
     def _take(self) -> list[tuple[_Waiting, int]]:
-        """(request, input number) of the next pass, from the requests in turn."""
+        """(request, input number) pairs of the next pass, taken round-robin from the requests."""
         taken: list[tuple[_Waiting, int]] = []
         tokens, first, skipped = 0, None, deque[_Waiting]()
         while self._queue and tokens < self.batch_tokens:
@@ -203,7 +203,7 @@ class PassBatcher:
             one.answer(number, rankings[index])
         seconds = max(time.monotonic() - began, 1e-6)
         tokens = len(plan.unique.ids)
-        # Fixed costs dominate small passes, which therefore say little about the throughput of a full one.
+        # Fixed costs dominate small passes, so they are a poor estimate of the throughput of a full one.
         if tokens * 4 >= self.batch_tokens:
             self.tokens_per_second += (1 - _RATE_MEMORY) * (tokens / seconds - self.tokens_per_second)
         self.report(

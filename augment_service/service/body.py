@@ -15,7 +15,7 @@ Found = TypeVar("Found")
 
 
 class BodyError(ExpectedError):
-    """A body that is too large (413) or has another media type (415)."""
+    """A body that is too large (413) or has an unsupported media type (415)."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message, status)
@@ -27,7 +27,7 @@ class ClientGoneError(Exception):
 
 
 async def read_body(scope: Any, receive: Any, max_bytes: int, lease: Lease) -> bytes:
-    """The JSON body, not yet parsed, accounted for in `lease`. Raises BodyError, OverloadError, ClientGoneError."""
+    """The unparsed JSON body, accounted for in `lease`. Raises BodyError, OverloadError, ClientGoneError."""
     headers = dict(scope["headers"])
     if headers.get(b"content-type", b"").partition(b";")[0].strip().lower() != b"application/json":
         raise BodyError("the body must be JSON, sent with Content-Type: application/json", 415)
@@ -53,7 +53,7 @@ async def read_body(scope: Any, receive: Any, max_bytes: int, lease: Lease) -> b
 async def while_connected(request: Request, work: Awaitable[Found]) -> Found:
     """The result of `work`, which is cancelled when the client disconnects. Raises ClientGoneError."""
     task = asyncio.ensure_future(work)
-    # Work that needs no model finishes within one turn of the event loop, so it needs no watcher.
+    # Work that needs no model finishes within one iteration of the event loop, so it needs no watcher.
     await asyncio.sleep(0)
     if task.done():
         return task.result()

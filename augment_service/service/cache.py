@@ -1,6 +1,6 @@
 """A least-recently-used cache of candidates, limited in bytes.
 
-Candidates do not depend on seed, N_a or P_t, so a text that was seen before needs no model pass for any of them.
+Candidates do not depend on seed, N_a or P_t, so a cached text needs no model pass whatever their values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ByteLru(Generic[Value]):
         return len(self._entries)
 
     def get(self, key: object) -> Value | None:
-        """The value, which becomes the most recently used one; None when the key is unknown."""
+        """The value, marked as most recently used; None on a miss."""
         found = self._entries.get(key)
         if found is None:
             return None
@@ -32,7 +32,7 @@ class ByteLru(Generic[Value]):
         return found[0]
 
     def put(self, key: object, value: Value, num_bytes: int) -> None:
-        """Store a value of about `num_bytes`, and drop the least recently used ones until all fit."""
+        """Store a value of about `num_bytes`, evicting the least recently used ones until all fit."""
         if num_bytes > self.max_bytes:
             return
         old = self._entries.pop(key, None)

@@ -18,8 +18,8 @@ __all__ = ["AsyncClient", "Client", "ServiceError"]
 class Client:
     """Blocking client; use it as a context manager.
 
-    max_tries: tries per request. timeout_seconds: time limit of one try. `options` go to httpx.Client. Keyword
-    arguments of the methods are the fields of the HTTP request, such as n_a, k, seed.
+    max_tries: attempts per request. timeout_seconds: timeout of one attempt. `options` are passed to httpx.Client. The
+    methods' keyword arguments are the fields of the HTTP request, such as n_a, k, seed.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The part of the Python client that does no I/O: bodies, retry decisions, parsing of answers and streams.
 
-`Client` and `AsyncClient` drive a Call: they send its body, hand it every answer or connection error, and sleep as long
-as it says.
+`Client` and `AsyncClient` drive a Call: they send its body, pass it every response or connection error, and sleep for
+the time that it returns.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ FIRST_WAIT_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 30.0
 _RETRIED_STATUSES = (429, 503)
 _MAX_TIMEOUTS = 2
-"""Tries that may end at our own time limit: the same work would most likely take as long again."""
+"""Attempts that may hit our own timeout: the same work would most likely take as long again."""
 
 
 class ServiceError(Exception):
-    """The service refused a request or could not be reached. `problem`: its problem document, if it sent one."""
+    """The service refused a request or could not be reached. `problem`: the problem document, if it sent one."""
 
     def __init__(self, message: str, status: int | None = None, problem: Problem | None = None) -> None:
         super().__init__(message, status, problem)
@@ -36,12 +36,12 @@ class ServiceError(Exception):
 
 
 class Call:
-    """One request and its tries.
+    """One request and its retries.
 
-    Responses are pure functions of the request, so a request without a response (429, 503, a broken connection) can be
-    sent again: after Retry-After seconds if the service sends that header, otherwise after a doubling delay. A request
-    that reaches our own time limit is sent again once; one that reaches the service's (504) is not, because the same
-    work would take as long again.
+    Requests are idempotent, because responses are pure functions of them. A request that was refused or lost (429, 503,
+    a broken connection) is retried: after Retry-After seconds if the service sends that header, otherwise with
+    exponential backoff. A request that hits our own timeout is retried once; one that hits the service's (504) is not,
+    because the same work would take as long again.
     """
 
     augment_path: ClassVar[str] = "/v1/augment"
@@ -61,11 +61,11 @@ class Call:
         return cls("/v1/candidates", _body(CandidatesRequest(texts=_plain(texts), **parameters)), max_tries)
 
     def wait_after_refusal(self, response: httpx.Response) -> float:
-        """Seconds to wait before the next try. Raises ServiceError when the request is not worth another one."""
+        """Seconds to wait before the next attempt. Raises ServiceError when a retry is pointless."""
         problem = None
         with contextlib.suppress(ValueError):
             problem = Problem.model_validate_json(response.content)
-        # A 5xx without a problem document comes from a proxy that lost its replica: another one may answer.
+        # A 5xx without a problem document comes from a proxy that lost its replica; another replica may answer.
         is_lost = problem is None and response.status_code >= 500
         may_retry = self._tries < self._max_tries
         if (response.status_code in _RETRIED_STATUSES or is_lost) and may_retry:
@@ -76,7 +76,7 @@ class Call:
         raise ServiceError(f"{problem.status} {problem.code}: {problem.detail}", problem.status, problem)
 
     def wait_after_error(self, error: httpx.TransportError) -> float:
-        """Seconds to wait before the next try. Raises ServiceError after the last one."""
+        """Seconds to wait before the next attempt. Raises ServiceError after the last one."""
         self._num_timeouts += isinstance(error, httpx.ReadTimeout)
         if self._tries >= self._max_tries or self._num_timeouts >= _MAX_TIMEOUTS:
             raise ServiceError(f"the service could not be reached in {self._tries} tries: {error!r}") from error
@@ -86,7 +86,7 @@ class Call:
         self._tries += 1
         if retry_after_seconds is not None:
             return min(retry_after_seconds, LONGEST_WAIT_SECONDS)
-        # Randomised, so that clients that were refused at the same time do not all come back at the same time.
+        # Jitter, so that clients that were refused at the same time do not all retry at the same time.
         return min(FIRST_WAIT_SECONDS * 2.0 ** (self._tries - 2), LONGEST_WAIT_SECONDS) * random.uniform(0.5, 1.0)
 
 
@@ -100,7 +100,7 @@ class StreamCall(Call):
         self._lines, self._num_done = LineBuffer(), 0
 
     def results(self, chunk: bytes) -> Iterator[TextSamples]:
-        """The results that the next chunk completes. Raises ServiceError when the service ended the stream early."""
+        """The results completed by this chunk. Raises ServiceError when the service ended the stream early."""
         for line in self._lines.add(chunk):
             if line.startswith(b'{"type":'):
                 problem = Problem.model_validate_json(line)
@@ -109,8 +109,8 @@ class StreamCall(Call):
             yield TextSamples.model_validate_json(line)
 
     def wait_after_error(self, error: httpx.TransportError) -> float:
-        """Seconds to wait before the next try. Raises ServiceError after the last one, or after the first result."""
-        # Results already handed out cannot be taken back, so only a stream without any is retried.
+        """Seconds to wait before the next attempt. Raises ServiceError after the last one or after a result."""
+        # Results already yielded cannot be taken back, so a stream is retried only before its first one.
         if self._num_done:
             raise ServiceError(f"the stream broke off after {self._num_done} texts: {error!r}") from error
         self._lines = LineBuffer()
@@ -118,13 +118,13 @@ class StreamCall(Call):
 
 
 class LineBuffer:
-    """Chunks of bytes -> lines. Only a line feed ends a line; httpx would also split at U+2028, which texts hold."""
+    """Chunks of bytes -> lines. Only a line feed ends a line; httpx would also split at U+2028, which texts contain."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def add(self, chunk: bytes) -> list[bytes]:
-        """The lines that the chunk completes, without their line feeds."""
+        """The lines completed by the chunk, without their line feeds."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         return lines
 

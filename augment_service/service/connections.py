@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with limits on what one connection may cost before and after a request is answered.
+"""uvicorn's HTTP protocol with limits on the time and memory that one connection may take.
 
 uvicorn waits indefinitely for the first request on a connection, for the rest of its headers, and for a client that
-does not read its response, and it collects headers of any size. Here all of that is bounded, and every refusal is a
+does not read its response, and it buffers headers of any size. Here all of that is bounded, and every refusal is a
 problem document that also reaches a client that is still sending.
 """
 
@@ -22,18 +22,18 @@ from augment_service.service.turns import Turns
 FIRST_REQUEST_SECONDS = 10.0
 UNREAD_ANSWER_SECONDS = 30.0
 MAX_HEAD_BYTES = 65_536
-"""Bytes of request line and headers, or of chunk extensions and trailers between two parts of a body."""
+"""Limit of the request line and headers, or of chunk extensions and trailers between two parts of a body."""
 MAX_HEADERS = 200
 MAX_PIPELINED = 32
-"""Requests that a client may send ahead of the answers; each takes memory from then on."""
+"""Limit of pipelined requests: those sent before the previous answer. Each takes memory as soon as it arrives."""
 LINGER_SECONDS = 2.0
-"""How long a client that is still sending has to read the refusal. Closing at once would reset its connection."""
+"""How long a client that is still sending has to read a refusal. Closing at once would reset its connection."""
 MAX_LINGERING = 64
-"""Connections beyond the limit that are given that time."""
+"""Connections beyond the limit that may linger for that time."""
 MAX_UNNOTICED = 64
-"""Connections beyond the limit while requests wait to be parsed: so many others may already have ended."""
+"""Connections beyond the limit while requests wait to be parsed: about this many others may have closed unnoticed."""
 MIN_WAIT_SECONDS = 1.0
-"""When too many connections are open, one that has sent no whole request for so long makes room for a new one."""
+"""At the connection limit, a connection that has sent no whole request for this long is closed to admit a new one."""
 _SLICE_BYTES = 16_384
 
 
@@ -54,11 +54,11 @@ class GuardedConfig(uvicorn.Config):
         self.count_refusal = count_refusal or (lambda code: None)
         self.turns = turns
         self.waiting: OrderedDict[GuardedProtocol, float] = OrderedDict()
-        """Connections without a whole request, and since when, the oldest first."""
+        """Connections without a whole request and the time each began to wait, oldest first."""
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection of a server that was configured with GuardedConfig."""
+    """One connection of a server configured with GuardedConfig."""
 
     def __init__(self, config: uvicorn.Config, *arguments: Any, **named: Any) -> None:
         super().__init__(config, *arguments, **named)
@@ -71,7 +71,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reader_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """Accept the connection. When too many are open, close one that only waits, or else this one, with a 503."""
+        """Accept the connection. When too many are open, close an idle one, or else this one, with a 503."""
         super().connection_made(_Transport(transport, self._close))  # type: ignore[arg-type]
         self._raw_transport = transport
         self._guard = self._wait_for_request()
@@ -95,7 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse the next bytes; refuse what is not HTTP, and headers beyond the limits."""
+        """Parse the next bytes; refuse anything that is not HTTP, and headers beyond the limits."""
         if len(data) <= _SLICE_BYTES:
             self._feed(data)
             return
@@ -103,7 +103,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._feed(data[start : start + _SLICE_BYTES])
 
     def on_headers_complete(self) -> None:
-        """Cancel the timer: from here on the application's own time limits apply."""
+        """Cancel the timer: from here on the application's own timeouts apply."""
         self._guard.cancel()
         self._has_progress = True
         if len(self.pipeline) >= MAX_PIPELINED:
@@ -111,14 +111,14 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_begin(self) -> None:
-        """Restart the timer: after the first bytes of a request its headers must arrive in time."""
+        """Restart the timer: once a request has begun, its headers must arrive in time."""
         self._guard.cancel()
         self._guard = self._wait_for_request()
         self._num_headers = 0
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Collect a header, up to a number of them. Trailers are headers too, but are not used."""
+        """Collect a header, up to a maximum number. Trailers also arrive here, but are ignored."""
         self._num_headers += 1
         if self._num_headers > MAX_HEADERS:
             raise _TooManyHeadersError
@@ -130,13 +130,13 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Note that the request has arrived as a whole."""
+        """Record that the whole request has arrived."""
         self._waiting.pop(self, None)
         self._has_progress = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Limit how long the client may take to read the response, and do not wait for the rest of a request."""
+        """Start the read timeout of the response, and do not wait for the rest of a request."""
         super().on_response_complete()
         if self.transport.is_closing():
             return
@@ -150,12 +150,12 @@ class GuardedProtocol(HttpToolsProtocol):
             self._guard = self.loop.call_later(UNREAD_ANSWER_SECONDS, self._abort_unread)
 
     def pause_writing(self) -> None:
-        """Let the application wait, and give the client a deadline for reading some of what was sent."""
+        """Back-pressure: pause the application, and give the client a deadline for reading some of the response."""
         super().pause_writing()
         self._watch_reader()
 
     def resume_writing(self) -> None:
-        """Let the application go on."""
+        """Resume the application."""
         if self._reader_timer is not None:
             self._reader_timer.cancel()
             self._reader_timer = None
@@ -169,7 +169,7 @@ class GuardedProtocol(HttpToolsProtocol):
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            return  # no other protocol is offered: the request is answered as HTTP
+            return  # no protocol upgrade is offered: the request is answered as HTTP
         except httptools.HttpParserError as error:
             if isinstance(error.__context__, _TooManyHeadersError):
                 self._count_refusal("headers-too-large")
@@ -178,14 +178,14 @@ class GuardedProtocol(HttpToolsProtocol):
                 self._count_refusal("not-http")
                 self._refuse(problem_message(400, "the request is not valid HTTP", "not-http"))
             return
-        # Only here is memory taken before the application sees anything: bytes that complete no part of a request.
+        # The only memory taken before the application sees anything: bytes that complete no part of a request.
         self._bare_bytes = 0 if self._has_progress else self._bare_bytes + len(data)
         if self._bare_bytes > MAX_HEAD_BYTES:
             self._count_refusal("headers-too-large")
             self._refuse(problem_message(431, f"the headers are longer than {MAX_HEAD_BYTES} bytes"))
 
     def _refuse(self, message: bytes) -> None:
-        """Send a refusal in place of an answer, and close. An answer that is already under way is finished first."""
+        """Send a refusal instead of an answer, and close. An answer already in progress is finished first."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._discards = True
             self.cycle.keep_alive = False
@@ -193,7 +193,7 @@ class GuardedProtocol(HttpToolsProtocol):
                 return
             if not self.cycle.response_started:
                 self._raw_transport.write(message)
-            self.cycle.disconnected = True  # its body will never be whole
+            self.cycle.disconnected = True  # its body will never be complete
             self.cycle.message_event.set()
             self._linger()
             return
@@ -201,8 +201,8 @@ class GuardedProtocol(HttpToolsProtocol):
         self._linger()
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for a whole request, if that is long enough; or refuse a large
-        request that waits to be parsed."""
+        """Evict the connection that has waited longest for a whole request, if it has waited long enough, or refuse a
+        large request that waits to be parsed."""
         oldest = next(iter(self._waiting), None)
         if oldest is None or self._waiting[oldest] + MIN_WAIT_SECONDS > self.loop.time():
             return self._turns is not None and self._make_room_of_turns(self._turns)
@@ -211,14 +211,14 @@ class GuardedProtocol(HttpToolsProtocol):
         return True
 
     def _make_room_of_turns(self, turns: Turns) -> bool:
-        # Clients that were refused come again before the end of their old connections is noticed. If each of them took
-        # the place of another one, a crowd would do nothing but that.
+        # Refused clients reconnect before their old connections are seen to be closed. If each reconnect evicted
+        # another client, a crowd would cause nothing but evictions.
         if len(self.connections) <= self._max_connections + MAX_UNNOTICED and turns.num_waiting:
             return True
         return turns.refuse_newest()
 
     def give_way(self) -> None:
-        """Close this connection for another one; a client that has begun a request is told so."""
+        """Close this connection to make room for another; a client that has begun a request gets a refusal."""
         has_begun = self.cycle is not None and not self.cycle.response_complete
         if has_begun and not self.cycle.response_started and not self.transport.is_closing():
             self._count_refusal("connections")
@@ -228,7 +228,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._close_raw()
 
     def _close(self) -> None:
-        """Close the connection, at once unless the client is still sending: then after what it sends was discarded."""
+        """Close the connection at once or, if the client is still sending, after its data has been discarded."""
         if self.cycle is not None and self.cycle.more_body:
             self._linger()
         else:
@@ -267,7 +267,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self._reader_timer = self.loop.call_later(UNREAD_ANSWER_SECONDS, self._check_reader, left)
 
     def _check_reader(self, left: int) -> None:
-        # Nothing is written while writing is paused, so a client that reads makes the buffer smaller.
+        # Nothing is written while writing is paused, so the buffer shrinks if the client reads.
         if self._raw_transport.get_write_buffer_size() < left:
             self._watch_reader()
         else:
@@ -287,7 +287,7 @@ class _TooManyRequestsError(Exception):
 
 
 class _Transport:
-    """A transport whose `close` is the connection's own, and which counts as closing from then on."""
+    """A transport whose `close` calls the connection's own, and which counts as closing from then on."""
 
     def __init__(self, transport: Any, close: Callable[[], None]) -> None:
         self._transport, self._is_closing = transport, False
@@ -297,7 +297,7 @@ class _Transport:
         self.pause_reading, self.resume_reading = transport.pause_reading, transport.resume_reading
 
     def stop(self) -> None:
-        """Count as closing, and send nothing more; the connection closes the transport itself."""
+        """Mark as closing, and send nothing more; the connection closes the transport itself."""
         self._is_closing, self.write = True, lambda _: None
 
     def is_closing(self) -> bool:

@@ -1,4 +1,4 @@
-"""Cross-origin requests: which web pages of other origins may call the service from a browser."""
+"""CORS: which other origins may call the service from a browser."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _EXPOSED = (b"access-control-expose-headers", b"retry-after, x-request-id")
 
 
 class Cors:
-    """The origins that the operator listed. Without any, no header is ever added."""
+    """The allowed origins. Without any, no headers are added."""
 
     def __init__(self, origins: Iterable[str]) -> None:
         self._origins = frozenset(one.encode() for one in origins)
 
     def headers(self, scope: Any) -> list[tuple[bytes, bytes]]:
-        """Headers of every answer, refusals included: without them a page could not read why it was refused."""
+        """Headers of every response, including refusals: without them a page could not read the reason."""
         if not self._origins:
             return []
         varies = (b"vary", b"origin")
@@ -31,7 +31,7 @@ class Cors:
         return [varies, (b"access-control-allow-origin", origin), _EXPOSED]
 
     def is_preflight(self, scope: Any) -> bool:
-        """Whether a browser asks if a page of a listed origin may send its request. It never sends a token then."""
+        """Whether this is a preflight request from an allowed origin. Browsers send it without a token."""
         if scope["method"] != "OPTIONS" or not self._origins:
             return False
         return _header(scope, b"origin") in self._origins and bool(_header(scope, b"access-control-request-method"))

@@ -1,7 +1,7 @@
 """Time limits of one request: until its body has arrived, then until its answer begins.
 
-While an answer is sent the connection watches that its client reads. When the time for shutting down is over, every
-request ends.
+While an answer is being sent, the connection checks that the client reads it. At the end of the drain period, every
+request is ended.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import Self
 
 
 class Deadlines:
-    """The limits of all requests in flight. Use from one event loop."""
+    """The deadlines of all requests in flight. Use from one event loop."""
 
     def __init__(self) -> None:
         self.are_over = False
         self._active: set[Deadline] = set()
 
     def new(self) -> Deadline:
-        """A limit that is not yet set."""
+        """A deadline that is not yet set."""
         return Deadline(self, self._active)
 
     def end(self) -> None:
-        """End every request now, those that are yet to come included."""
+        """End every request now, including future ones."""
         self.are_over = True
         for one in self._active:
             one.allow(None)
 
 
 class Deadline:
-    """An asynchronous context that ends with TimeoutError when the limit passes."""
+    """An asynchronous context manager that raises TimeoutError at the deadline."""
 
     def __init__(self, all_deadlines: Deadlines, active: set[Deadline]) -> None:
         self._all, self._active, self._timeout = all_deadlines, active, asyncio.timeout(None)
 
     def allow(self, seconds: float | None) -> None:
-        """Allow `seconds` from now; None: as many as it takes. Does nothing outside the context."""
+        """Set the deadline to `seconds` from now; None: no deadline. Does nothing outside the context."""
         if self not in self._active or self._timeout.expired():
             return
         now = asyncio.get_running_loop().time()

@@ -1,9 +1,8 @@
 """The service on Ray Serve: masked LM and vectors as separate deployments, the application as their ingress.
 
-`serve run deploy/serve/serve.yaml` starts it. `build` takes those options of `augment_service serve` that apply here,
-as arguments or from AUGMENT_SERVICE_* in the environment of the cluster.
-Replicas may die: a call that a replica did not answer is repeated on another one, which is safe because answers are
-pure functions.
+`serve run deploy/serve/serve.yaml` starts it. `build` takes the options of `augment_service serve` that apply here, as
+arguments or from AUGMENT_SERVICE_* in the environment of the cluster.
+Replicas may die: an unanswered call is retried on another replica, which is safe because calls are idempotent.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from shared.errors import ClusterError, ExpectedError, OverloadError
 TRIES = 5
 FIRST_WAIT_SECONDS = 0.2
 _PASSES_PER_CALL = 4
-"""A text's inputs are sent to the masked LM in calls of this many passes, so that replicas share a long text."""
+"""A text's inputs are sent to the masked LM in calls of this many passes, which spreads a long text over replicas."""
 
 
 @serve.deployment(max_ongoing_requests=256, max_queued_requests=512, health_check_period_s=5)
@@ -56,7 +55,7 @@ class MaskedLM:
         RayExport(metrics.registry).start()
 
     async def lexicon(self) -> Lexicon:
-        """What the ingress needs to know about the model."""
+        """The lexicon, which is all that the ingress needs of the model."""
         lexicon = self._batcher.masked_lm.lexicon
         return Lexicon(lexicon.tokenizer, lexicon.cls_id, lexicon.sep_id, lexicon.mask_id, lexicon.max_length)
 
@@ -69,7 +68,7 @@ class MaskedLM:
         self._batcher.admit()
 
     async def rank(self, inputs: Sequence[ModelInput], num_ranked: int, whole_words: bool) -> list[Ranking]:
-        """One Ranking per input. An admitted request is never refused here, whatever arrived after it."""
+        """One Ranking per input. An admitted request is never refused here, whatever has arrived since."""
         return await self._batcher.rank(inputs, num_ranked, whole_words)
 
 
@@ -95,7 +94,7 @@ class Glove:
         self._neighbours.admit()
 
     async def nearest(self, words: tuple[str, ...], k: int) -> Nearest:
-        """Per word its K nearest (word, cosine)."""
+        """The K nearest (word, cosine) of each word."""
         return await self._neighbours.nearest(words, k)
 
 
@@ -121,8 +120,8 @@ class Ingress:
             return models
 
         access = Access(read_tokens(config.token_file))
-        # Which address Ray's proxy listens on is unknown here, so that the Host header decides. The proxy adds the id
-        # of each request to its answer, and to the request, where the application finds it.
+        # The address that Ray's proxy listens on is unknown here, so the Host header decides. The proxy adds a request
+        # id to both the response and the request, where the application finds it.
         only_loopback = not access.needs_token and not config.allow_without_token
         settings = AppSettings.of(config, access, only_loopback_hosts=only_loopback, sends_request_id=False)
         app = create_app(load, settings)
@@ -148,14 +147,14 @@ class RemoteModels:
         return Answer([one for part in rankings for one in part], found)
 
     async def admit(self) -> None:
-        """Ask a replica of each model, as Ray Serve's router picks it: one with a short queue of calls.
+        """Check admission at one replica of each model; Ray Serve's router picks one with a short queue of calls.
 
-        Raises OverloadError, ClusterError. Once for a request: its later texts are not refused halfway.
+        Called once per request, so that its later texts are not refused halfway. Raises OverloadError, ClusterError.
         """
         await asyncio.gather(_ask(lambda: self._masked_lm.admit.remote()), _ask(lambda: self._glove.admit.remote()))
 
     async def close(self) -> None:
-        """Nothing to stop here: Ray Serve stops the deployments."""
+        """Does nothing: Ray Serve stops the deployments."""
 
     async def _rank(self, inputs: Sequence[ModelInput], ask: Ask) -> Any:
         return await _ask(lambda: self._masked_lm.rank.remote(inputs, ask.num_ranked, ask.whole_words))
@@ -168,9 +167,9 @@ def build(args: dict[str, Any]) -> serve.Application:
     """The application of a Serve configuration. `args`: options of `augment_service serve`, such as `mlm: embedded`."""
     config = over_environment(ServeConfig, args, {})
     read_tokens(config.token_file)
-    # The decorators turned the classes into deployments, which their types do not show.
+    # The decorators turn the classes into deployments, which their types do not show.
     ingress, masked_lm, glove = (_deployment(one) for one in (Ingress, MaskedLM, Glove))
-    # A replica that Serve stops finishes its requests first. Models are asked until the last request is answered.
+    # A replica drains its requests before Serve stops it. Models are needed until the last request is answered.
     ingress = ingress.options(graceful_shutdown_timeout_s=config.drain_seconds)
     return ingress.bind(config, masked_lm.bind(config), glove.bind(config))
 
@@ -181,7 +180,7 @@ def _deployment(decorated: Any) -> serve.Deployment:
 
 
 def split_inputs(inputs: Sequence[ModelInput], max_tokens: int) -> list[Sequence[ModelInput]]:
-    """Consecutive parts of at most `max_tokens` tokens each; an input that is longer becomes a part by itself."""
+    """Consecutive parts of at most `max_tokens` tokens each; a longer input becomes a part by itself."""
     parts: list[Sequence[ModelInput]] = []
     first, tokens = 0, 0
     for place, one in enumerate(inputs):

@@ -1,4 +1,4 @@
-"""File descriptors: every connection takes one, and a server that has none left can neither accept nor refuse."""
+"""File descriptors: every connection takes one, and a server that runs out can neither accept nor refuse."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import resource
 logger = logging.getLogger(__name__)
 
 RESERVED_DESCRIPTORS = 256
-"""For files, threads, and connections that are just being refused."""
+"""Descriptors reserved for files, threads, and connections that are being refused."""
 
 
 def usable_connections(wanted: int) -> int:
-    """Raise the soft limit to the hard one, and return how many of the `wanted` connections fit below it."""
+    """Raise the soft limit to the hard limit, and return how many of the `wanted` connections fit below it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     target = max(soft, wanted + RESERVED_DESCRIPTORS) if hard == resource.RLIM_INFINITY else hard
     if soft != resource.RLIM_INFINITY and target > soft:
@@ -22,7 +22,7 @@ def usable_connections(wanted: int) -> int:
             soft = target
     if soft == resource.RLIM_INFINITY or soft >= wanted + RESERVED_DESCRIPTORS:
         return wanted
-    # A limit below twice the reserve leaves half of it for connections.
+    # If the limit is below twice the reserve, connections get half of it.
     usable = max(soft - RESERVED_DESCRIPTORS, soft // 2, 1)
     if usable >= wanted:
         return wanted

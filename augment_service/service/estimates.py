@@ -1,7 +1,7 @@
-"""How many bytes a request's answer will take, from its texts and parameters alone: before any model is asked.
+"""Estimates the bytes of a request's answer from its texts and parameters alone, before any model runs.
 
-Words are counted on the high side, so most answers turn out smaller. Those of unusually long candidates can turn out
-larger, which is accounted for when it happens.
+Word counts are overestimates, so most answers turn out smaller. Answers with unusually long candidates can turn out
+larger; the excess is accounted for when it occurs.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ TEXTS_AT_ONCE = 8
 """Number of texts of one request that are processed concurrently."""
 _SPACE, _LETTER, _SINGLE = range(3)
 _FIRST_SINGLE = 0x2E80
-"""From here on (CJK), every character is a word of its own, as punctuation is."""
+"""From this code point on (CJK), every character is a separate word, like punctuation."""
 _WIDE_SPACE = 0x3000
 _WORD = re.compile("[^\\W_\u2e80-\U0010ffff]+|[^\\s]")
 _SHORT = 500
-"""Up to so many characters, a regular expression is faster than a dozen calls of numpy."""
+"""Up to this many characters, a regular expression is faster than a dozen numpy calls."""
 _ANSWER_BYTES, _TEXT_BYTES, _SAMPLE_BYTES, _REPLACED_BYTES, _WORD_BYTES, _CANDIDATE_BYTES = 16, 64, 64, 105, 90, 31
-"""JSON around, and of, each of them: names of fields, numbers, a word of average length."""
+"""JSON bytes of each, including field names, numbers and a word of average length."""
 _PROPOSED_BYTES, _SITE_BYTES = 60, 600
-"""In memory: a proposed candidate with its score, and a word with its model input."""
+"""Bytes in memory of a proposed candidate with its score, and of a word with its model input."""
 _DRAWN_BYTES, _RENDERED_BYTES = 24, 600
-"""In memory: a drawn word, and a replaced one before it is written as JSON."""
+"""Bytes in memory of a drawn word, and of a replaced one before it is serialised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """answer_bytes: JSON that is in memory at one time. held_bytes: that, and the work on the texts."""
+    """answer_bytes: JSON held in memory at one time. held_bytes: the same plus the working memory of the texts."""
 
     answer_bytes: int
     held_bytes: int
 
 
 def estimate(request: CandidatesRequest, *, is_stream: bool) -> Estimate:
-    """An upper estimate for ordinary texts. A stream holds the answers of a few texts, other requests all of them."""
+    """An upper estimate for ordinary texts. A stream holds the answers of a few texts, other requests those of all."""
     columns = [as_columns(text) for text in request.texts]
     words = iter(count_words([column for text in columns for column in text]).tolist())
     answers, works = [], []
@@ -65,10 +65,10 @@ def estimate(request: CandidatesRequest, *, is_stream: bool) -> Estimate:
 
 
 def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Number of basic words of each text, or more: runs of letters and digits, and single other characters.
+    """Upper bound of the basic words of each text: runs of letters and digits, and single other characters.
 
-    A crowd that sends the largest requests is refused by this count, so a microsecond is enough for 1,000 characters of
-    ASCII, or for 200 others. Returns int64 [len(texts)].
+    Under overload the largest requests are refused by this count, so it must be fast: a microsecond per 1,000
+    characters of ASCII, or per 200 others. Returns int64 [len(texts)].
     """
     joined = "\n".join(texts) + "\n"
     if len(joined) < _SHORT:
@@ -90,7 +90,7 @@ def count_words(texts: Sequence[str]) -> NDArray[np.int64]:
 
 @cache
 def _kinds() -> NDArray[np.uint8]:
-    """Per code point below _FIRST_SINGLE whether it is a space, a letter or digit, or another character."""
+    """For each code point below _FIRST_SINGLE: whether it is a space, a letter or digit, or another character."""
     letter = re.compile(r"[^\W_]")
     kinds = [
         _SPACE if one.isspace() else _LETTER if letter.match(one) else _SINGLE for one in map(chr, range(_FIRST_SINGLE))

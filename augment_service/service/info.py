@@ -1,4 +1,4 @@
-"""What /info tells: version, models and limits. Enough to know that a service gives the samples of a batch job."""
+"""Contents of /info: version, models and limits. Enough to tell whether a service and a job give the same samples."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from augment_service.engine.masked_lm import MaskedLM
 from augment_service.service.limits import STREAM_FACTOR, Limits
 
 _DTYPES = {"float32": "fp32", "bfloat16": "bf16"}
-"""As the option --dtype writes them."""
+"""Names as in the option --dtype."""
 PACKAGE = "tinybert-augment-distill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """One model. name: as the operator gave it, a path shortened to its last part; fingerprint: as in a manifest."""
+    """One model. name: as configured, a path shortened to its last part; fingerprint: as in a manifest."""
 
     name: str
     fingerprint: str
@@ -29,7 +29,7 @@ class ModelInfo:
 
 
 def of_masked_lm(config: ServeConfig, masked_lm: MaskedLM, batch_tokens: int) -> ModelInfo:
-    """Facts of the masked LM. It hashes the weights: about a second per 500 MB."""
+    """Facts of the masked LM. Hashes the weights, which takes about a second per 500 MB."""
     dtype = str(masked_lm.dtype).removeprefix("torch.")
     details: dict[str, str | int] = {
         "dtype": _DTYPES.get(dtype, dtype),
@@ -46,14 +46,14 @@ def of_vectors(config: ServeConfig, vectors: GloveVectors) -> ModelInfo:
 
 
 def build_info() -> dict[str, str]:
-    """Versions of what runs."""
+    """Versions of the running software."""
     return {"version": version(PACKAGE), "python": platform.python_version()}
 
 
 def info(
     models: Mapping[str, ModelInfo] | None, limits: Limits, max_answer_bytes: int, needs_token: bool
 ) -> dict[str, Any]:
-    """The answer of /info. models: None while they are loading."""
+    """The response of /info. models: None while they are loading."""
     shown = {}
     for kind, one in (models or {}).items():
         shown[kind] = {"name": one.name, "fingerprint": one.fingerprint, **one.details}
@@ -62,5 +62,5 @@ def info(
 
 
 def _name(given: str) -> str:
-    # A path may tell how the operator's machine is organised; OWNER/NAME of a hub has no such parts.
+    # A path may reveal the layout of the operator's machine; a hub's OWNER/NAME does not.
     return PurePath(given).name if given.startswith((".", "/", "~")) or given.count("/") > 1 else given

@@ -1,4 +1,4 @@
-"""Answers that are sent part by part, as fast as the client reads them, compressed where the client accepts it."""
+"""Responses sent in parts, as fast as the client reads them, and compressed if the client accepts it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 from fastapi.responses import Response
 
 _SENT_BYTES = 65_536
-"""Part of an answer that is handed to the connection at once."""
+"""Bytes passed to the connection at a time."""
 _SMALLEST_COMPRESSED = 2_048
-"""A shorter answer fits into few packets anyway."""
+"""A shorter response fits into a few packets anyway."""
 _LEVEL = 1
-"""Fast: a part takes half a millisecond of the event loop. Higher levels take three times as long for 15% less."""
+"""Fast: a part takes 0.5 ms of the event loop. Higher levels take three times as long and save 15% more."""
 _GZIP = 31
 
 
 class JsonParts(Response):
-    """`{"results": [...]}` of parts that are JSON already; sent part by part, each of which is freed then."""
+    """`{"results": [...]}` from parts that are already JSON; each part is freed once it is sent."""
 
     media_type = "application/json"
 
@@ -35,7 +35,7 @@ class JsonParts(Response):
             self.headers["content-length"] = str(size)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Send the answer. Waits whenever the client has not read what was sent before."""
+        """Send the response. Waits whenever the client has not read the previous part."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, _GZIP) if self._compresses else None
         body = b""

@@ -9,11 +9,11 @@ from augment_service.service.requests import AugmentRequest, CandidatesRequest, 
 from shared.errors import ExpectedError
 
 STREAM_FACTOR = 16
-"""A streamed request may have this many times as many texts."""
+"""A streamed request may contain this many times as many texts."""
 
 
 class LimitError(ExpectedError):
-    """A request exceeds a limit of this service. `pointer`: JSON pointer to the part of the body that does."""
+    """A request exceeds a limit of this service. `pointer`: JSON pointer to the offending part of the body."""
 
     http_status = 422
 
@@ -24,7 +24,7 @@ class LimitError(ExpectedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Maxima for one request; the names are those of the options of `augment_service serve`."""
+    """Maxima for one request, named like the options of `augment_service serve`."""
 
     max_texts: int = 64
     max_text_characters: int = 10_000

@@ -1,4 +1,4 @@
-"""Loading the models of a server: what cannot work fails at once, what may pass is tried again a few times."""
+"""Loading the models of a server: permanent errors fail at once, transient ones are retried a few times."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ FIRST_WAIT_SECONDS = 1.0
 
 
 def check_paths(config: ServeConfig) -> None:
-    """Raises ModelError when a model is named by a path where nothing is. A hub id can only be tried."""
+    """Raises ModelError when a model is given as a path that does not exist. A hub id is only checked when loaded."""
     check_models_exist(config.mlm, config.glove)
 
 
 def is_path(name: str) -> bool:
-    """Whether a model's name can only be a path: a hub id is NAME or OWNER/NAME."""
+    """Whether a model's name must be a path: a hub id is NAME or OWNER/NAME."""
     return name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
 
 
@@ -50,7 +50,7 @@ async def load_local_models(config: ServeConfig, metrics: ServiceMetrics) -> Loc
 
 
 async def with_retries(load: Callable[[], Loaded], mlm: str) -> Loaded:
-    """What `load` returns, run on a thread. A hub that fails is asked again; a local model fails at once."""
+    """The result of `load`, run on a thread. Hub errors are retried; a local model fails at once."""
     for tried in range(1, LOAD_TRIES):
         try:
             return await asyncio.to_thread(load)

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the service, in a registry of their own: those of the application, and those of each model."""
+"""Prometheus metrics of the application and of each model, in a separate registry."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 
 
 class _Metrics:
-    """Makes metrics in a registry."""
+    """Creates metrics in a registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
@@ -55,7 +55,7 @@ class PassMetrics(_Metrics):
         self._wait_seconds.observe(report.waited_seconds)
 
     def watch(self, batcher: PassBatcher) -> None:
-        """Export the length of the queue, the throughput, and whether requests share passes."""
+        """Export the queue length, the throughput, and whether requests share passes."""
         self._gauge("queue_tokens", "Tokens waiting for a model pass.").set_function(lambda: batcher.queued_tokens)
         rate = self._gauge("tokens_per_second", "Throughput of recent full passes.")
         rate.set_function(lambda: batcher.tokens_per_second)
@@ -67,14 +67,14 @@ class WordMetrics(_Metrics):
     """Metrics of the word vectors, in the process that holds them."""
 
     def watch(self, neighbours: NeighbourBatcher) -> None:
-        """Export the length of the queue and the throughput."""
+        """Export the queue length and the throughput."""
         self._gauge("queue_words", "Words waiting for the word vectors.").set_function(lambda: neighbours.queued_words)
         rate = self._gauge("words_per_second", "Throughput of the word vectors.")
         rate.set_function(lambda: neighbours.words_per_second)
 
 
 class ServiceMetrics(_Metrics):
-    """Metrics of the application. Label values come from small fixed sets, and nothing of a client's is among them."""
+    """Metrics of the application. Label values come from small fixed sets, never from clients."""
 
     def __init__(self) -> None:
         super().__init__(CollectorRegistry())
@@ -107,11 +107,11 @@ class ServiceMetrics(_Metrics):
         self._rejected.labels(code).inc()
 
     def slow(self, route: str) -> None:
-        """Count one request that took long."""
+        """Count one slow request."""
         self._slow.labels(route).inc()
 
     def used_token(self, name: str) -> None:
-        """Count one request of a token; names are the operator's."""
+        """Count one request of a token; the operator chose its name."""
         self._tokens.labels(name).inc()
 
     def show_models(self, models: Mapping[str, ModelInfo]) -> None:
@@ -130,7 +130,7 @@ class ServiceMetrics(_Metrics):
         self._gauge("cache_entries", "Texts with cached candidates.").set_function(lambda: len(cache))
 
     def watch_memory(self, reserved_bytes: Callable[[], int]) -> None:
-        """Export what the requests in flight hold of the memory budget."""
+        """Export how much of the memory budget the requests in flight hold."""
         self._gauge("reserved_bytes", "Bytes of the memory budget held by requests.").set_function(reserved_bytes)
 
 

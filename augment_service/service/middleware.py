@@ -1,4 +1,4 @@
-"""Middleware for every request: host and token, its body, concurrency and time limits, metrics, errors -> problems."""
+"""Middleware for every request: host and token checks, body, admission, time limits, metrics, errors -> problems."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ SECURITY_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MiddlewareSettings:
-    """Limits that hold before a request is understood.
+    """Limits that apply before a request is parsed.
 
-    body_seconds: for the body to arrive. request_seconds: from then until the answer begins; a stream has no such
-    limit. slow_seconds: log and count requests that take longer, except for streams. access_log: one log line per
-    request, without texts or tokens. root_path: the path under which a proxy publishes the service; it is removed from
-    requests that still have it. only_loopback_hosts: reject every Host header but a loopback name (DNS-rebinding
-    protection). sends_request_id: add X-Request-Id to answers, unless the server in front of the application does.
+    body_seconds: for the body to arrive. request_seconds: from then until the answer begins; streams are exempt.
+    slow_seconds: log and count requests that take longer, except for streams. access_log: one log line per request,
+    without texts or tokens. root_path: the path under which a proxy publishes the service, stripped from requests that
+    still have it. only_loopback_hosts: reject every Host header but a loopback name (DNS-rebinding protection).
+    sends_request_id: add X-Request-Id to responses; False if the server in front of the application does so.
     """
 
     max_body_bytes: int
@@ -127,7 +127,7 @@ class Middleware:
             await self._refuse(problems.of_validation(error), scope, receive, watched)
         except Exception as error:
             if not isinstance(error, (ExpectedError, TimeoutError)):
-                # The message of an unexpected error may contain text of the request: log its type and location only.
+                # The message of an unexpected error may contain request text: log only its type and location.
                 logger.error("request_failed", extra={"fields": _place(error, path) | {"id": request_id.decode()}})
             if not status:
                 await self._refuse(self._problem(error, lease), scope, receive, watched)
@@ -144,7 +144,7 @@ class Middleware:
             self._note(_Served(scope["method"], route, status, time.perf_counter() - began, request_id, token))
 
     def _note(self, served: _Served) -> None:
-        """Count a request, and log it where that was asked for."""
+        """Count a request, and log it if enabled."""
         self._metrics.answered(served.route, served.status, served.seconds)
         if served.token is not None:
             self._metrics.used_token(served.token.name)
@@ -155,7 +155,7 @@ class Middleware:
             logger.info("request", extra={"fields": served.fields()})
 
     def _without_root(self, scope: Any) -> str:
-        """The path without the part that a proxy may have left in front of it."""
+        """The path without the prefix that a proxy may have left on it."""
         root, path = self._settings.root_path, str(scope["path"])
         if root and (path == root or path.startswith(f"{root}/")):
             path = path.removeprefix(root) or "/"
@@ -187,7 +187,7 @@ class Middleware:
         deadline.allow(settings.request_seconds)
         await lease.take_turn()
         lease.take_slot()
-        # A stream has no time limit: the number of its texts is limited, and each of them waits in the queue.
+        # A stream has no time limit: the number of its texts is limited, and each of them is queued.
         if scope["path"] == STREAM_PATH:
             deadline.allow(None)
         scope["lease"] = lease
@@ -206,14 +206,14 @@ class Middleware:
     async def _refuse(self, response: Any, scope: Any, receive: Any, send: Any) -> None:
         self._metrics.rejected(_code_of(response))
         if response.status_code in (401, 408, 413, 415, 429):
-            # The body may be unread, and the rest of it must not be parsed as the next request.
+            # The body may not have been read, and the rest of it must not be parsed as the next request.
             response.headers["Connection"] = "close"
         await response(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """A request that is over; nothing of its content."""
+    """A finished request, without any of its content."""
 
     method: str
     route: str
@@ -223,7 +223,7 @@ class _Served:
     token: Token | None
 
     def fields(self) -> dict[str, Any]:
-        """For a log line."""
+        """Fields of a log line."""
         named = {"token": self.token.name} if self.token is not None else {}
         fields = {"method": self.method, "route": self.route, "status": self.status, "seconds": self.seconds}
         return fields | {"id": self.request_id.decode()} | named
@@ -240,7 +240,7 @@ def _code_of(response: Any) -> str:
 
 
 def _request_id(scope: Any) -> bytes:
-    """The id that the client or a proxy chose, if it is a harmless one, or a new one."""
+    """The request id sent by the client or a proxy if it is safe to log, else a new one."""
     for name, value in scope["headers"]:
         if name == REQUEST_ID_HEADER and _REQUEST_ID.fullmatch(value):
             return bytes(value)

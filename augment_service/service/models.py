@@ -28,7 +28,7 @@ WARM_UP_RANKED = 16
 
 
 class Models(Protocol):
-    """Answers what the engine asks of the models: in this process, or through Ray Serve deployments."""
+    """Answers the engine's model queries: in this process, or through Ray Serve deployments."""
 
     lexicon: Lexicon
     info: dict[str, ModelInfo]
@@ -65,7 +65,7 @@ class LocalModels:
         return Answer(rankings, nearest)
 
     async def admit(self) -> None:
-        """Raises OverloadError when one of the queues is too long. Never waits."""
+        """Raises OverloadError when one of the queues is too long. Never blocks."""
         self.batcher.admit()
         self.neighbours.admit()
 
@@ -107,7 +107,7 @@ def load_neighbours(config: ServeConfig) -> NeighbourBatcher:
 
 
 def is_batch_invariant(masked_lm: MaskedLM, batch_tokens: int) -> bool:
-    """Whether inputs give the same bits alone and in a batch, tried on random ones. It also warms the model up."""
+    """Whether random inputs give the same bits alone and in a batch. Also warms up the model."""
     rng = np.random.default_rng(0)
     lexicon = masked_lm.lexicon
     inputs = []
@@ -119,7 +119,7 @@ def is_batch_invariant(masked_lm: MaskedLM, batch_tokens: int) -> bool:
 
 
 def _words_per_second(vectors: GloveVectors) -> float:
-    """Measured on rare words, in a block as they are asked for; the block before it reads the file."""
+    """Throughput on a block of rare words, sized as in a real lookup; the block before it reads the file."""
     words = [str(word) for word in vectors.words[-2 * BLOCK_WORDS :]]
     vectors.nearest(words[:BLOCK_WORDS], WARM_UP_RANKED)
     timed = words[BLOCK_WORDS:] or words

@@ -1,8 +1,8 @@
 """Words of many requests -> their nearest words, in small blocks on one thread.
 
-Ranking a word takes about a millisecond, and a text can have a thousand of them. So a block takes a few words from each
-waiting request in turn: a request with few words waits for a block or two, and what a cancelled request still waits for
-is never computed. Neighbours of a word do not depend on the other words of its block.
+Ranking a word takes about a millisecond, and a text can have a thousand words. So a block takes a few words from each
+waiting request in turn: a request with few words waits for a block or two, and the remaining words of a cancelled
+request are never computed. A word's neighbours do not depend on the other words of its block.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from shared.errors import OverloadError
 
 BLOCK_WORDS = 16
 _TURN_WORDS = 4
-"""While others wait, a request with more words than a block takes at most so many per turn."""
+"""While others wait, a request with more words than a block gets at most this many per turn."""
 _RATE_MEMORY = 0.5
-"""Weight of the previous estimate when the throughput is updated."""
+"""Weight of the previous estimate when the throughput estimate is updated."""
 _MAX_SEEN = 100_000
-"""Words that are remembered as seen, which is as many as the vectors keep answers for."""
+"""Words remembered as seen: as many as the vectors cache answers for."""
 
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """One request: its words, how many of them were taken into blocks, and the answers so far."""
+    """One request: its words, how many of them have been put into blocks, and the answers so far."""
 
     words: tuple[str, ...]
     k: int
@@ -36,7 +36,7 @@ class _Waiting:
     next_word: int = 0
 
     def num_left(self) -> int:
-        """Words that are in no block yet and were not withdrawn."""
+        """Words that are not in a block yet and were not withdrawn."""
         return len(self.words) - self.next_word
 
 
@@ -44,8 +44,8 @@ class _Waiting:
 class NeighbourBatcher:
     """Looks up the words of many requests. Use from one event loop.
 
-    queue_seconds: estimated waiting time from which on new requests are refused. words_per_second: throughput, as
-    measured at the start; it is kept up to date.
+    queue_seconds: new requests are refused above this estimated queueing time. words_per_second: initial throughput,
+    as measured at startup; it is kept up to date.
     """
 
     vectors: Neighbours
@@ -58,9 +58,9 @@ class NeighbourBatcher:
     _seen: set[tuple[str, int]] = field(default_factory=set)
 
     def nearest(self, words: tuple[str, ...], k: int) -> asyncio.Future[Nearest]:
-        """Per word its K nearest (word, cosine). Cancelling the future removes its words from the queue.
+        """The K nearest (word, cosine) of each word. Cancelling the future removes its words from the queue.
 
-        The words are queued when this returns, so that `admit` counts them for requests that arrive at the same moment.
+        The words are queued by the time this returns, so `admit` counts them for requests that arrive at the same time.
         """
         loop = asyncio.get_running_loop()
         one = _Waiting(tuple(dict.fromkeys(words)), k, loop.create_future())
@@ -75,7 +75,7 @@ class NeighbourBatcher:
         return one.done
 
     def admit(self) -> None:
-        """Raises OverloadError when the queue already takes longer than `queue_seconds`."""
+        """Raises OverloadError when the backlog would take longer than `queue_seconds`."""
         wait = self.queued_words / self.words_per_second
         if wait > self.queue_seconds:
             raise OverloadError(
@@ -115,7 +115,7 @@ class NeighbourBatcher:
                     one.done.set_result(one.found)
 
     def _take(self) -> list[tuple[_Waiting, tuple[str, ...]]]:
-        """The words of the next block, from the requests in turn. A block has a single K."""
+        """The words of the next block, taken round-robin from the requests. A block has a single K."""
         taken: dict[int, tuple[_Waiting, tuple[str, ...]]] = {}
         k, room, skipped = None, BLOCK_WORDS, deque[_Waiting]()
         while self._queue and room:
@@ -139,7 +139,7 @@ class NeighbourBatcher:
         return list(taken.values())
 
     def _measure(self, words: list[str], k: int, seconds: float) -> None:
-        # Words that were asked for before are answered from memory, and say nothing about the others.
+        # Words looked up before are answered from the cache, so they are left out of the throughput estimate.
         new = {(word, k) for word in words} - self._seen
         if 2 * len(new) >= BLOCK_WORDS:
             self.words_per_second += (1 - _RATE_MEMORY) * (len(new) / seconds - self.words_per_second)

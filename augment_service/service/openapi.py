@@ -114,7 +114,7 @@ _BODIES: dict[str, tuple[type[CandidatesRequest], bool, dict[str, Any]]] = {
 
 
 def describe(app: FastAPI, limits: Limits, needs_token: bool) -> None:
-    """Complete the document that FastAPI generates from the routes."""
+    """Extend the document that FastAPI generates from the routes."""
     make = app.openapi
 
     def openapi() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The web page at `/`: the files in `page/`, served from memory. No other file can be reached."""
+"""The web page at `/`: the files in `page/`, served from memory. No other files are exposed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _POLICY = (
 
 
 def add_page(app: FastAPI) -> None:
-    """Add the page's routes. Its content security policy forbids it to load anything from another host."""
+    """Add the page's routes. Its content security policy forbids loading anything from another host."""
     for path, (name, media_type) in PAGE_FILES.items():
         _add_file(app, path, (files("augment_service.service.page") / name).read_bytes(), media_type)
 

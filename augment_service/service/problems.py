@@ -67,7 +67,7 @@ def problem_bytes(
 
 
 def problem_message(status: int, detail: str, code: str | None = None, headers: dict[str, str] | None = None) -> bytes:
-    """A whole HTTP/1.1 response with a problem document, for refusals that no application sees. It closes."""
+    """A raw HTTP/1.1 response with a problem document and `Connection: close`, for refusals outside the application."""
     body = problem_bytes(status, detail, code)
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"Content-Type: {PROBLEM_TYPE}"]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
@@ -86,7 +86,7 @@ def of_error(error: Exception) -> Response:
     if isinstance(error, LimitError):
         return problem(422, f"{error.pointer}: {error}", "limit", [{"pointer": error.pointer, "detail": str(error)}])
     if isinstance(error, TimeoutError):
-        # Without Retry-After: the same work would take as long again.
+        # No Retry-After: the same work would take as long again.
         return problem(504, "the request exceeded its time limit; send fewer texts at once, or use the stream")
     if isinstance(error, ExpectedError):
         headers = {"Retry-After": "5"} if error.http_status == 503 else {}
@@ -95,7 +95,7 @@ def of_error(error: Exception) -> Response:
 
 
 async def http_problem(request: Request, error: Exception) -> Response:
-    """The response for an unknown path or method: an exception handler."""
+    """Exception handler: the response for an unknown path or method."""
     assert isinstance(error, HTTPException)
     details = {404: "no route matches this path", 405: "this path does not support this method"}
     headers = dict(error.headers) if error.headers else {}
@@ -103,7 +103,7 @@ async def http_problem(request: Request, error: Exception) -> Response:
 
 
 def of_validation(error: ValidationError) -> Response:
-    """The validation errors of a body, each with its JSON pointer. The body itself is not repeated."""
+    """The validation errors of a body, each with its JSON pointer. The body itself is not echoed."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
     if faults[0]["type"] == "json_invalid":
         return problem(400, f"the body is not valid JSON: {faults[0]['msg'].removeprefix('Invalid JSON: ')}")
@@ -115,5 +115,5 @@ def of_validation(error: ValidationError) -> Response:
 
 
 def _step(part: str | int) -> str:
-    # The client chose these names, so their length is limited.
+    # These names come from the client, so their length is limited.
     return str(part)[:80].replace("~", "~0").replace("/", "~1")

@@ -1,7 +1,7 @@
-"""The metrics of a Ray Serve replica as Ray metrics; Ray serves them in Prometheus form on every node, without a token.
+"""The metrics of a Ray Serve replica as Ray metrics; Ray exports them to Prometheus on every node, without a token.
 
-A request to /metrics reaches one replica of the application, and no replica of a model. Here all of them are visible:
-with the names of /metrics, the prefix `ray_` that Ray adds, and the labels application, deployment and replica.
+A request to /metrics reaches one replica of the application, and never a replica of a model. Here all of them are
+visible, under the names of /metrics with Ray's prefix `ray_` and the labels application, deployment and replica.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ray import serve
 from ray.util.metrics import Gauge
 
 EXPORT_SECONDS = 5.0
-"""Ray forgets a gauge that is not set for a while, and with it the replicas that are gone."""
+"""Ray expires a gauge that is not set for a while, and so drops replicas that are gone."""
 
 
 class RayExport:
-    """Copies a registry to Ray. Make it in a replica.
+    """Copies a registry to Ray. Create it in a replica.
 
-    Every sample becomes a gauge, because Ray's own counters and histograms cannot be set to a value. PromQL takes them
-    for what their names say: `rate` and `histogram_quantile` work.
+    Every sample becomes a gauge, because Ray's own counters and histograms cannot be set to a value. PromQL goes by
+    their names, so `rate` and `histogram_quantile` work.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -31,15 +31,15 @@ class RayExport:
         self._replica["replica"] = context.replica_tag
 
     def start(self) -> None:
-        """Copy now and then, on a thread that ends with the process."""
+        """Copy periodically, on a daemon thread."""
         threading.Thread(target=self._run, name="metrics", daemon=True).start()
 
     def copy(self) -> None:
-        """Copy every sample of the service; Ray shows the memory and processor time of its processes itself."""
+        """Copy every sample of the service; Ray itself reports the memory and CPU time of its processes."""
         for family in self._registry.collect():
             for sample in family.samples:
                 if sample.name.startswith("augment_service_") and not sample.name.endswith("_created"):
-                    # Models differ in the labels that describe them: a gauge has those of all.
+                    # Models differ in their labels; a gauge needs the union.
                     labels = {name for one in family.samples if one.name == sample.name for name in one.labels}
                     gauge, names = self._gauge(sample.name, family.documentation, labels)
                     values = {name: sample.labels.get(name, "") for name in names}

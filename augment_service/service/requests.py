@@ -1,6 +1,6 @@
-"""Bodies of requests. They are validated by pydantic directly from their bytes. The Python client uses them too.
+"""Request bodies, validated by pydantic directly from bytes. The Python client uses them too.
 
-The operator's own limits are checked after that: see limits.py.
+The operator's limits are checked afterwards, see limits.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Text = StrictStr | Annotated[list[StrictStr], Field(min_length=2, max_length=2)]
 
 
 def _as_whole(value: Any) -> Any:
-    # JSON Schema counts 3.0 as an integer, but neither "3" nor true.
+    # JSON Schema accepts 3.0 as an integer, but not "3" or true.
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -35,7 +35,7 @@ _CASE_OF_NORMALISED: dict[str, Any] = {
     "required": ["case", "text"],
     "properties": {"case": {"const": "match"}, "text": {"const": "reference"}},
 }
-"""What the schema excludes: normalised words have no case to match."""
+"""The combination that the schema excludes: normalised words have no case to match."""
 
 
 class CandidatesRequest(BaseModel):

@@ -1,4 +1,4 @@
-"""Bodies of responses, for the OpenAPI document and the Python client; the service writes them with orjson."""
+"""Response bodies, for the OpenAPI document and the Python client; the service writes them with orjson."""
 
 from __future__ import annotations
 

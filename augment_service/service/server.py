@@ -1,7 +1,7 @@
 """`augment_service serve`: the application under uvicorn, with the models in this process.
 
-On SIGTERM or Ctrl-C the service stops accepting connections, finishes the requests in flight within a time limit, and
-exits with code 0. When its models cannot be loaded it exits with code 1, so that whoever started it notices.
+On SIGTERM or Ctrl-C the service stops accepting connections, drains the requests in flight within a time limit, and
+exits with code 0. If its models cannot be loaded it exits with code 1, so that its supervisor notices.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from shared.errors import ModelError, UsageError
 logger = logging.getLogger(__name__)
 
 BACKLOG = 65_535
-"""Connections that wait to be accepted: as many as the system allows (net.core.somaxconn)."""
+"""Listen backlog: as many connections as the system allows (net.core.somaxconn)."""
 ACCEPTED_AT_ONCE = 32
-"""uvloop accepts one connection per listening socket each time it has looked at all connections, so that a crowd that
-reconnects would keep others in the backlog for most of a minute. Each of these is the same socket."""
+"""How many times the socket is registered as a listener. uvloop accepts one connection per listener and iteration of
+the event loop, so with one of them a crowd that reconnects would keep others in the backlog for most of a minute."""
 _LAST_RESORT_SECONDS = 5.0
-"""After the time for draining, until connections are cut whose refusal nobody reads."""
+"""Time after the drain period until connections are cut whose clients do not read the refusal."""
 
 
 def run_command(config: ServeConfig) -> CommandResult:
@@ -53,7 +53,7 @@ def run_command(config: ServeConfig) -> CommandResult:
     check_paths(config)
     keep_freed_memory()
     # OpenBLAS threads busy-wait for each other on the cores that the masked LM needs: with two of them, lookups that
-    # take a tenth of a millisecond used seconds of processor time under load.
+    # take 0.1 ms used seconds of CPU time under load.
     threadpoolctl.threadpool_limits(1, user_api="blas")
     listener = _listen(config.host, config.port)
     logger.info("listening", extra={"fields": {"url": _url(listener), "tokens": len(tokens)}})
@@ -119,10 +119,10 @@ def _listen(host: str, port: int, option: str = "") -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with a drain in two steps, and an exit code of its own (uvicorn raises the signal again).
+    """uvicorn's server with a two-step drain and its own exit code (uvicorn would raise the signal again).
 
-    After a signal /readyz answers 503. `drain_delay` seconds later the listener closes, and the requests in flight have
-    `drain_seconds` more; those that are not answered by then are answered 503. A second signal skips the delay.
+    After a signal /readyz returns 503. `drain_delay` seconds later the listener closes, and the requests in flight have
+    `drain_seconds` more; those still unanswered then get a 503. A second signal skips the delay.
     """
 
     def __init__(self, config: GuardedConfig, state: State, *, drain_delay: float, drain_seconds: float) -> None:

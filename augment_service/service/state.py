@@ -1,4 +1,4 @@
-"""State that the request handlers share: the loaded models, the reason why loading failed, and whether it drains."""
+"""State shared by the request handlers: the loaded models, why loading failed, and whether the service is draining."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LoadFailed = Callable[[str], None]
 
 
 class State:
-    """One per application. Use from one event loop."""
+    """State of one application. Use from one event loop."""
 
     def __init__(self) -> None:
         self.augmenter: Augmenter | None = None
@@ -32,13 +32,13 @@ class State:
         self.describe: Callable[[], dict[str, Any]] = dict
 
     def ready(self) -> Augmenter:
-        """The augmenter. Raises ModelError while the models are loading and when loading failed."""
+        """The augmenter. Raises ModelError while the models are loading or if loading failed."""
         if self.augmenter is None:
             raise ModelError(self.failure or "the models are still loading; try again in a moment")
         return self.augmenter
 
     def models_info(self) -> dict[str, ModelInfo] | None:
-        """Facts of the models by their kind; None until they are loaded."""
+        """Facts of the models by kind; None until they are loaded."""
         return self.augmenter.models.info if self.augmenter is not None else None
 
     def drain(self) -> None:
@@ -51,7 +51,7 @@ class State:
         """Load the models. A failure is logged, kept in `failure` for /readyz, and passed to `on_load_failure`."""
         try:
             models = await load_models(metrics)
-            # Computed once here; otherwise the first request would wait for them.
+            # Cached properties: computed here so that the first request does not wait for them.
             await asyncio.to_thread(lambda: (models.lexicon.vocabulary.is_whole_word, models.lexicon.splitter))
             self.augmenter = Augmenter(models, cache_bytes=cache_bytes, max_tokens=max_tokens, metrics=metrics)
             metrics.show_models(models.info)

@@ -1,7 +1,7 @@
-"""Routes that work on texts: /v1/augment, /v1/candidates and /v1/augment/stream.
+"""Routes for texts: /v1/augment, /v1/candidates and /v1/augment/stream.
 
-The middleware has read the body and given the request its slot. Answers are written as JSON text by text, and are sent
-as fast as the client reads them.
+The middleware has already read the body and given the request its slot. Answers are serialised text by text and sent as
+fast as the client reads them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Job = Coroutine[Any, Any, bytes]
 
 
 class _PlainRoute(APIRoute):
-    """A route whose function gets the request and nothing else: a tenth less time for a cached text."""
+    """A route whose function gets only the request, which saves a tenth of the time for a cached text."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function itself, without FastAPI's dependencies."""
@@ -78,7 +78,7 @@ def add_text_routes(app: FastAPI, state: State, limits: Limits, *, gzip: bool) -
     @router.post("/v1/augment/stream", **STREAM)
     async def augment_stream(request: Request) -> Response:
         body, _ = parse(request, AugmentRequest, is_stream=True)
-        # Once the first byte is sent, the status can no longer say that the service is overloaded.
+        # Checked now: once the first byte is sent, the status can no longer report overload.
         await state.ready().models.admit()
         return StreamingResponse(_lines(_sample_jobs(state.ready(), body)), media_type="application/x-ndjson")
 
@@ -122,7 +122,7 @@ async def _lines(jobs: list[Job]) -> AsyncIterator[bytes]:
 
 
 async def _in_order(jobs: list[Job]) -> AsyncGenerator[bytes, None]:
-    """Results in the order of the jobs, a few of which run at once. Closing the generator cancels the running ones."""
+    """Results in job order, with a few jobs running at once. Closing the generator cancels the running ones."""
     waiting = iter(jobs)
     running: deque[asyncio.Task[bytes]] = deque()
     try:

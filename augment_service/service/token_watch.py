@@ -1,6 +1,6 @@
-"""The token file, read again when it changes: by a look at it every few seconds, or at once on SIGHUP.
+"""Reloads the token file when it changes: polled every few seconds, or at once on SIGHUP.
 
-Each process looks by itself, so the replicas of Ray Serve, which get no signals, accept new tokens too.
+Each process polls by itself, so Ray Serve replicas, which get no signals, accept new tokens too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOOK_SECONDS = 2.0
 
 
 class TokenWatch:
-    """Replaces the tokens of `access` by those in the file. Use from one event loop."""
+    """Replaces the tokens of `access` with those in the file. Use from one event loop."""
 
     def __init__(self, access: Access, token_file: str) -> None:
         self._access, self._token_file = access, token_file
@@ -26,22 +26,22 @@ class TokenWatch:
         self._error = ""
 
     def read(self) -> None:
-        """Accept the tokens that the file contains now. A file that cannot be used changes nothing, and is logged."""
+        """Reload the file now. An unusable file is logged and changes nothing."""
         try:
             self._accept(read_tokens(self._token_file))
         except UsageError as error:
             self._refuse(str(error))
 
     async def run(self) -> None:
-        """Look at the file until cancelled. A file that cannot be used is logged once, not at every look."""
+        """Poll the file until cancelled. An unusable file is logged once, not at every poll."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             await self.look()
 
     async def look(self) -> None:
-        """Accept other tokens than before when two looks in a row find them: the first may see half a file."""
+        """Accept changed tokens once two polls in a row find them: the first may see a half-written file."""
         try:
-            # On a thread, because the file may be on a slow disk of the network.
+            # On a thread, because the file may be on a slow network disk.
             tokens = await asyncio.to_thread(read_tokens, self._token_file)
         except UsageError as error:
             self._seen = None

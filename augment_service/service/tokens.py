@@ -1,4 +1,4 @@
-"""Access tokens: their file, their names, and what each of them may do."""
+"""Access tokens: their file, names and limits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LIMIT = re.compile(r"(max-requests|per-minute)=([1-9][0-9]{0,8})")
 
 
 class TokenLimitError(ExpectedError):
-    """A token has used what it may use (429); carries seconds for Retry-After."""
+    """A token has reached one of its limits (429); carries the seconds for Retry-After."""
 
     http_status = 429
 
@@ -30,7 +30,7 @@ class TokenLimitError(ExpectedError):
 
 @dataclass(slots=True)
 class Usage:
-    """What a token has in use. It stays the same when the file is read again."""
+    """Usage counts of a token. They survive a reload of the file."""
 
     num_running: int = 0
     allowance: float = math.inf
@@ -39,7 +39,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """name: shown in logs and metrics. max_requests: at a time; per_minute: in a minute; None: no limit of its own."""
+    """name: shown in logs and metrics. max_requests: concurrent requests; per_minute: request rate; None: unlimited."""
 
     secret: str = field(repr=False)
     name: str
@@ -48,7 +48,7 @@ class Token:
     usage: Usage = field(default_factory=Usage, compare=False)
 
     def begin(self) -> None:
-        """Count a request that starts. Raises TokenLimitError."""
+        """Count the start of a request. Raises TokenLimitError."""
         if self.max_requests is not None and self.usage.num_running >= self.max_requests:
             raise TokenLimitError(f"this token may have {self.max_requests} requests in progress", 1.0)
         if self.per_minute is not None:
@@ -56,11 +56,11 @@ class Token:
         self.usage.num_running += 1
 
     def end(self) -> None:
-        """Count a request that ends."""
+        """Count the end of a request."""
         self.usage.num_running -= 1
 
     def _spend(self, per_minute: int, now: float) -> None:
-        # The allowance refills evenly, so a minute's worth may be used at once, and then one every 60/N seconds.
+        # A token bucket: a minute's allowance may be used at once, and then refills by one every 60/N seconds.
         earned = (now - self.usage.counted_at) * per_minute / 60
         self.usage.allowance = min(self.usage.allowance + earned, float(per_minute))
         self.usage.counted_at = now
@@ -84,7 +84,7 @@ def read_tokens(token_file: str | None) -> list[Token]:
 
 def _from_file(token_file: str, before: int) -> list[Token]:
     try:
-        # Editors on Windows begin a file with a byte order mark, which does not belong to the first token.
+        # Editors on Windows may write a byte order mark, which must not become part of the first token.
         lines = Path(token_file).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a UTF-8 text file"
@@ -100,7 +100,7 @@ def _from_file(token_file: str, before: int) -> list[Token]:
 
 
 def _token(line: str, place: str, number: int) -> Token:
-    """`TOKEN`, or `NAME: TOKEN`, each with limits behind it."""
+    """Parse `TOKEN` or `NAME: TOKEN`, each optionally followed by limits."""
     name, separator, rest = line.partition(": ")
     words = (rest if separator else line).split()
     if separator and not _NAME.fullmatch(name):

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces: one span per request, a child of the caller's. They hold no texts, tokens or addresses."""
+"""OpenTelemetry traces: one span per request, a child of the caller's. Spans contain no texts, tokens or addresses."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _CARRIED = (b"traceparent", b"tracestate")
 
 
 class Tracer(Protocol):
-    """What the middleware needs of a tracer."""
+    """The interface that the middleware uses."""
 
     def request(self, method: str, route: str, scope: Any) -> Any:
-        """A context manager that gives a function, to be called with the status of the answer."""
+        """A context manager that yields a function to be called with the response status."""
         ...
 
 
 class NoTracer:
-    """Traces nothing."""
+    """Records no traces."""
 
     @contextmanager
     def request(self, method: str, route: str, scope: Any) -> Iterator[Any]:
-        """Nothing is recorded."""
+        """Records nothing."""
         yield lambda status: None
 
 
@@ -41,11 +41,11 @@ class OpenTelemetryTracer:
 
     @contextmanager
     def request(self, method: str, route: str, scope: Any) -> Iterator[Any]:
-        """The span of one request, until the last byte of its answer."""
+        """The span of one request, up to the last byte of its response."""
         carrier = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _CARRIED}
         attributes = {"http.request.method": method, "http.route": route}
         context = self._extract(carrier)
-        # An exception's message may hold text of the request.
+        # An exception's message may contain request text.
         with self._tracer.start_as_current_span(
             f"{method} {route}",
             context=context,
@@ -64,7 +64,7 @@ class OpenTelemetryTracer:
 
 
 def make_tracer(is_wanted: bool) -> Tracer:
-    """A tracer that exports with OTLP, as the OTEL_* variables say. Raises UsageError without the packages."""
+    """A tracer that exports via OTLP, configured by the OTEL_* variables. Raises UsageError without the packages."""
     if not is_wanted:
         return NoTracer()
     try:

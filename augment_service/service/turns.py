@@ -1,7 +1,7 @@
-"""Turns of requests with longer bodies: one at a time is parsed and measured.
+"""Serialises requests with longer bodies: one at a time is parsed and measured.
 
-After it the event loop looks at all connections, so that a small request passes a crowd of large ones instead of
-waiting until each of them was judged.
+In between, the event loop polls all connections, so a small request overtakes a crowd of large ones instead of waiting
+until all of them have been parsed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from shared.errors import OverloadError
 
 
 class Turns:
-    """Requests that wait, the oldest first. Use from one event loop."""
+    """Waiting requests, oldest first. Use from one event loop."""
 
     def __init__(self) -> None:
         self._is_taken = False
@@ -21,11 +21,11 @@ class Turns:
 
     @property
     def num_waiting(self) -> int:
-        """How many requests wait, those whose clients have just gone included."""
+        """Number of waiting requests, including those whose clients have just disconnected."""
         return len(self._waiting)
 
     async def take(self) -> None:
-        """Wait for the turn. Raises OverloadError when the request was refused to make room."""
+        """Wait for a turn. Raises OverloadError when the request is refused to make room."""
         if not self._is_taken:
             self._is_taken = True
             return
@@ -39,11 +39,11 @@ class Turns:
             raise
 
     def end(self) -> None:
-        """The next one follows after the event loop has looked at all connections."""
+        """End the turn; the next one begins after the event loop has polled all connections."""
         asyncio.get_running_loop().call_soon(self._pass_on)
 
     def refuse_newest(self) -> bool:
-        """Refuse the request that came last of those that wait; False if none waits."""
+        """Refuse the newest waiting request; False if there is none."""
         while self._waiting:
             turn = self._waiting.pop()
             if not turn.done():

@@ -1,8 +1,7 @@
 """Services that do not share model passes, for benchmarks/serve.py: the same model behind FastAPI.
 
-They answer one request after another. `one-pass` pads the masked words of a request into one batch and runs
-transformers in fp32, with the head at every position. `nlpaug` is nlpaug's contextual substitution, in its own
-virtualenv.
+They handle one request at a time. `one-pass` pads the masked words of a request into one batch and runs transformers in
+fp32, with the head at every position. `nlpaug` is nlpaug's contextual substitution, in its own virtualenv.
 """
 
 import sys

@@ -11,7 +11,7 @@ from augment_service.engine.words import WordSplitter, may_replace
 
 
 class BatchOneLoop:
-    """Candidates of a sentence's single-piece words."""
+    """Candidates of a sentence's single-token words."""
 
     def __init__(self, model: Path, k: int) -> None:
         self._tokenizer = transformers.AutoTokenizer.from_pretrained(model)

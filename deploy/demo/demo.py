@@ -1,7 +1,7 @@
 """`make demo`: `trainer distill` on real film-review sentences with the embedded models, within 8 minutes on 2 cores.
 
-It makes a student of 3,000 sentences, scores it on 2,000 others, shows what the augmentation did to some sentences, and
-has the student classify three new ones. Every command is printed; running the demo again reuses its results.
+It trains a student on 3,000 sentences, scores it on 2,000 others, shows augmented samples of some sentences, and has
+the student classify three new ones. Every command is printed; running the demo again reuses its results.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from shared.storage.store import open_store
 USAGE = 2
 SLOW_BUDGET = "20m"
 TEST_ROWS = 2000
-"""A score on fewer rows would say little: with 300, chance alone moves it by more than two points."""
+"""A score on fewer rows would be too noisy: with 300, chance alone moves it by more than two points."""
 NUM_SHOWN = 4
 SAMPLES_SHOWN = 3
 NEW_SENTENCES = (
@@ -36,7 +36,7 @@ NEW_SENTENCES = (
 
 
 def main() -> int:
-    """Run the demo; exit code 0, or that of what failed, with one line on stderr."""
+    """Run the demo; returns 0 or the exit code of the failed command, with one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/demo"))
     parser.add_argument("--rows", type=int, default=3000, help="Sentences to use, of 10,605.")
@@ -45,7 +45,7 @@ def main() -> int:
     try:
         return tell_story(options.output, options.budget, options.rows)
     except BrokenPipeError:
-        # The reader of our output closed the pipe (`| head`).
+        # The reader of stdout closed the pipe (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:

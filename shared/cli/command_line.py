@@ -1,4 +1,4 @@
-"""What both command lines share: parse, validate, call one function, map its outcome to an exit code.
+"""Shared by both command lines: parse, validate, call one function, map its outcome to an exit code.
 
 Exit codes: 0 done, 1 failed with a one-line message, 2 wrong usage, 130 interrupted. Results go to stdout, everything
 else to stderr. A command's code is imported only when the command runs, so that `--help` stays instant.
@@ -65,7 +65,7 @@ def main(program: str, description: str, commands: Sequence[Command], argv: Sequ
         print(f"{program}: interrupted; everything committed so far is kept", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
     except BrokenPipeError:
-        # The reader of our stdout has gone (`| head`). That is not an error, but nothing more can be written there.
+        # The reader of stdout has closed the pipe (`| head`). Not an error, but nothing more can be written there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ImportError as error:

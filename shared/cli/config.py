@@ -24,7 +24,7 @@ def identity(default: Any, description: str, **options: Any) -> Any:
 
 
 def runtime(default: Any, description: str, **options: Any) -> Any:
-    """A field that decides only how the work is done, never its result."""
+    """A field that affects only how the work is done, never its result."""
     return _field("runtime", default, description, options)
 
 
@@ -42,7 +42,7 @@ class CommandConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, protected_namespaces=())
     group: ClassVar[str] = "Common options"
     environment_prefix: ClassVar[str] = ""
-    """Commands with a prefix also take their options from environment variables of this prefix."""
+    """If set, options are also read from environment variables with this prefix."""
 
     debug: bool = runtime(False, "Also print the traceback when the command fails.")
     as_json: bool = runtime(False, "Print the final summary as one JSON object on stdout.")
@@ -68,7 +68,7 @@ class CommandConfig(BaseModel):
 
 
 def kind_of(field: FieldInfo) -> str:
-    """`identity` or `runtime`. A field declared without the two helpers above counts as `identity`, the safe choice."""
+    """`identity` or `runtime`. A field declared without either helper counts as `identity`, the safe choice."""
     return str(extra_of(field).get("kind", "identity"))
 
 
@@ -78,12 +78,12 @@ def flag_of(name: str) -> str:
 
 
 def extra_of(field: FieldInfo) -> dict[str, Any]:
-    """What the field tells the parser: `kind`, `positional`, `metavar`."""
+    """The field's settings for the parser: `kind`, `positional`, `metavar`."""
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
 def _first_problem(model: type[CommandConfig], error: ValidationError) -> str:
-    # A misspelt option is the likeliest reason for a missing one, so report it first.
+    # A misspelt option is the likeliest cause of a missing one, so report it first.
     problem = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     name = str(problem["loc"][0]) if problem["loc"] else ""
     if problem["type"] == "extra_forbidden":

@@ -1,7 +1,7 @@
 """Options of a command from environment variables: PREFIX_NAME for the option --name.
 
-Kubernetes sets variables of the same form for every Service: one called `augment` gives AUGMENT_SERVICE_HOST and
-AUGMENT_SERVICE_PORT. Those describe the Service, so they are ignored.
+Kubernetes sets variables of the same form for every Service: one named `augment` yields AUGMENT_SERVICE_HOST and
+AUGMENT_SERVICE_PORT. They describe the Service, so they are ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def variable_of(model: type[CommandConfig], name: str) -> str:
 def unknown_variables(
     model: type[CommandConfig], environment: Mapping[str, str], also_known: tuple[str, ...]
 ) -> list[str]:
-    """Names with the prefix that belong to no option, most likely misspelt ones. Values are never returned."""
+    """Names with the prefix that match no option and are most likely misspelt. Values are never returned."""
     prefix = model.environment_prefix
     known = {variable_of(model, name) for name in model.model_fields if name not in _ONLY_FLAGS} | set(also_known)
     found = sorted(one for one in environment if one.startswith(prefix) and one not in known)

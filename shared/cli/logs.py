@@ -48,7 +48,7 @@ def _plain(value: Any) -> str:
 
 
 def configure_logs(log_format: str = "text", level: str = "info") -> None:
-    """Send the log lines of our packages to stderr, and those of libraries from warnings up. May be called again."""
+    """Send log lines of our packages, and warnings and above of libraries, to stderr. May be called again."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()

@@ -1,7 +1,7 @@
 """The options of a configuration: grouped, described, and as arguments of a parser.
 
-Required options come first in `--help`, then one group per class that declares them, then the options that every
-command has. argparse itself requires no flag, because a YAML file may supply it: validation reports what is missing.
+Required options come first in `--help`, then one group per class that declares them, then the options common to every
+command. argparse itself requires no flags, because a YAML file may supply them: validation reports what is missing.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser, model: type[CommandConfig]) -
 
 
 def value_type(field: FieldInfo) -> Any:
-    """Type of the field without `| None`, and of one element where the field takes several values."""
+    """Type of the field without `| None`; the element type if the field takes several values."""
     annotation = _without_none(field.annotation)
     return typing.get_args(annotation)[0] if takes_several(field) else annotation
 
@@ -97,7 +97,7 @@ def default_text(field: FieldInfo) -> str:
 
 
 def range_text(field: FieldInfo) -> str:
-    """Bounds of a number, such as `1 to 100`, `1 or more`, `above 0`; empty where there are none."""
+    """Bounds of a number, such as `1 to 100`, `1 or more`, `above 0`; empty if unbounded."""
     bounds = {
         name: getattr(one, name)
         for one in field.metadata

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT end a command in the same way: KeyboardInterrupt in the main thread, and exit code 130."""
+"""SIGTERM and SIGINT both end a command with KeyboardInterrupt in the main thread and exit code 130."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _num_received = 0
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """While the block runs, both signals raise KeyboardInterrupt; afterwards they do what they did before.
+    """While the block runs, both signals raise KeyboardInterrupt; afterwards the previous handlers are restored.
 
     A signal that the process was started to ignore (a shell's background jobs ignore SIGINT) stays ignored. Blocks may
     be nested. Outside the main thread, where Python allows no handlers, nothing changes.
@@ -41,7 +41,7 @@ def install() -> None:
 
 
 def num_received() -> int:
-    """Signals received so far: a library may have swallowed the exception of one."""
+    """Signals received so far, because a library may swallow the exception."""
     return _num_received
 
 

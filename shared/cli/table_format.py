@@ -1,4 +1,4 @@
-"""The options that say how TSV and CSV files are written, for every command that reads tables."""
+"""Options for the format of TSV and CSV files, for every command that reads tables."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ ONE_LABEL: dict[str, Any] = {
     "n_a_per_label": [],
     "n_a_unlabelled": None,
 }
-"""The options about labels in outputs and runs that do not record them."""
+"""Label options assumed for outputs and runs that do not record them."""
 
 DETECTED: dict[str, Any] = dict.fromkeys(("delimiter", "quoting", "escape", "encoding", "header"), "auto")
-"""The options as outputs and runs of version 0.1.0, which do not record them, are taken to have them."""
+"""Options assumed for outputs and runs of version 0.1.0, which do not record them."""

@@ -39,7 +39,7 @@ def over_environment(model: type[Config], chosen: Mapping[str, Any], defaults: M
 
 
 def _from_file(model: type[CommandConfig], path: str) -> dict[str, Any]:
-    """The file's options. One value is accepted where a list is expected, and any scalar where text is: as written."""
+    """The file's options. A single value is accepted as a list, and any scalar as text, exactly as written."""
     values, texts = read_yaml(path)
     for name, value in values.items():
         field = model.model_fields.get(name)

@@ -8,9 +8,9 @@ from shared.errors import UsageError
 
 
 def read_yaml(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options in a YAML file by field name: their values, and the same with every scalar as its text in the file.
+    """The options in a YAML file by field name: once with parsed values, once with every scalar as its literal text.
 
-    The text matters for options that take text: `1.10` or `no` would otherwise arrive as 1.1 or False.
+    The latter is for options that take text: `1.10` or `no` would otherwise be parsed as 1.1 or False.
     Raises UsageError when the file cannot be read or does not contain a mapping.
     """
     import yaml

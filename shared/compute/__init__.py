@@ -1,1 +1,1 @@
-"""The resources that a process computes with: devices, precision, memory, Ray."""
+"""Compute resources of a process: devices, precision, memory, Ray."""

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 UNFUSED_LENGTH = 256
-"""Longer sequences use the fused kernel: the scores of all pairs would take too much memory."""
+"""Longer sequences use the fused kernel, because the full score matrix would take too much memory."""
 
 
 def products_are_faster(query: Tensor) -> bool:

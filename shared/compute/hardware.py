@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")
 _BELOW_AVX512 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2")
 _BELOW_BF16 = (*_BELOW_AVX512, "AVX512_CORE", "AVX512_CORE_VNNI")
-"""Values of ONEDNN_MAX_CPU_ISA that keep oneDNN from instructions that the processor has. PyTorch does not look at it,
-and would compute bf16 without them."""
+"""Values of ONEDNN_MAX_CPU_ISA that disable oneDNN's bf16 instructions. PyTorch ignores the variable and would run bf16
+without them."""
 
 
 def resolve_device(device: str) -> str:
@@ -70,7 +70,7 @@ def _bf16_flags() -> list[str]:
 
 
 def has_bf16_kernels() -> bool:
-    """Whether oneDNN can compute in bf16 on this CPU, if only with AVX-512 and no bf16 instructions."""
+    """Whether oneDNN can compute in bf16 on this CPU, even if only with AVX-512 and without bf16 instructions."""
     import torch
 
     if _is_capped(_BELOW_AVX512):

@@ -1,10 +1,10 @@
-"""Linear layers of models that only answer, with weights stored in oneDNN's own layout.
+"""Inference-only linear layers, with weights stored in oneDNN's own layout.
 
 `functional.linear` on a CPU reorders a bf16 weight matrix on every call. oneDNN accepts a matrix that was reordered
 once, and fuses GELU into the product (2 cores with AVX512-BF16, 768 rows, 768 -> 2304: 421 GFLOP/s compared with 351).
 In fp32, PyTorch calls MKL, which reaches only half the speed on AMD processors (1 core, 1,024 rows, 768 -> 3072: 102
-GFLOP/s compared with oneDNN's 233). The two operators used here are those that PyTorch's own compiler emits. Where they
-are missing, plain PyTorch computes the same.
+GFLOP/s compared with oneDNN's 233). The two operators used here are those that PyTorch's own compiler emits; plain
+PyTorch is the fallback.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Linear:
     """y = activation(x W^T + b) for x (T, in), in one precision; `activation` is None or a function of a tensor."""
 
     def __init__(self, parts: tuple[nn.Linear, ...], dtype: torch.dtype, activation: Any = None) -> None:
-        # A single part is not copied, because a head shares its weights with the embeddings.
+        # A single part is not copied, because the head shares its weights with the embeddings.
         self._weight = (torch.cat([p.weight.data for p in parts]) if parts[1:] else parts[0].weight.data).to(dtype)
         self._bias = (torch.cat([p.bias.data for p in parts]) if parts[1:] else parts[0].bias.data).to(dtype)
         self._activation = activation
@@ -53,7 +53,7 @@ class Linear:
 
 
 def _lay_out(weight: Tensor) -> Tensor | None:
-    """The weight in oneDNN's layout, or None where that is of no use or not available."""
+    """The weight in oneDNN's layout, or None if that is not useful or not available."""
     if weight.device.type != "cpu" or weight.dtype not in (torch.bfloat16, torch.float32):
         return None
     try:

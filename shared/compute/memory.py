@@ -28,7 +28,7 @@ def keep_freed_memory() -> bool:
 
 
 def release_freed_memory() -> None:
-    """Return the memory that glibc keeps to the kernel, for when memory has run out."""
+    """Return the memory held by glibc to the kernel, after memory has run out."""
     if sys.platform.startswith("linux"):
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).malloc_trim(0)

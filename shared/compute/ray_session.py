@@ -1,4 +1,4 @@
-"""A Ray connection for one command: joins the named cluster or starts a private Ray; a refusal is one clear line."""
+"""A Ray connection for one command: joins the named cluster or starts a private Ray; errors are one clear line."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def ray_session(address: str, namespace: str | None = None) -> Iterator[tuple[An
             _connect(ray, address, namespace)
             yield ray, address == "local"
         finally:
-            # Also after half a start: processes of a private Ray must not outlive the command.
+            # Also after a partial start: processes of a private Ray must not outlive the command.
             ray.shutdown()
 
 
 def is_private(address: str) -> bool:
-    """Whether a session with this address starts a Ray of its own on this machine."""
+    """Whether a session with this address starts a private Ray on this machine."""
     return _resolved(address) == "local"
 
 
@@ -47,10 +47,10 @@ def _resolved(address: str) -> str:
 
 
 def _connect(ray: Any, address: str, namespace: str | None) -> None:
-    """`ray.init`, which a signal interrupts like anything else. Raises ClusterError, KeyboardInterrupt."""
+    """`ray.init`, interruptible by signals. Raises ClusterError, KeyboardInterrupt."""
     received = num_received()
     if ":" in address and not _listens(address):
-        # Ray itself would try for minutes.
+        # Ray itself would keep trying for minutes.
         raise ClusterError(_NOTHING_ANSWERS.format(address=address))
     try:
         ray.init(
@@ -62,7 +62,7 @@ def _connect(ray: Any, address: str, namespace: str | None) -> None:
             configure_logging=True,
         )
     except SystemExit as error:
-        # While it starts, Ray installs a handler for SIGTERM that exits at once.
+        # During its start, Ray installs a SIGTERM handler that exits at once.
         raise KeyboardInterrupt from error
     except Exception as error:
         if num_received() > received:
@@ -79,7 +79,7 @@ def ray_job_of(ray: Any) -> str:
 
 
 def _refused(address: str, error: Exception) -> ClusterError:
-    """One line for the user. For a wrong token, Ray itself only says that it could not connect."""
+    """The error as one line for the user. For a wrong token, Ray only reports that it could not connect."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else type(error).__name__
     is_about_token = "token" in str(error).lower() and "auth" in str(error).lower()

@@ -1,8 +1,7 @@
-"""The general student that ships with us: a small BERT that has learned from the packaged encoder on plain text.
+"""The packaged general student: a small BERT distilled from the packaged encoder on plain text.
 
 One file holds the encoder's weights and the projections W_h and W_e in fp16, and in its metadata the model's
-configuration and a digest of the vocabulary. A task puts a new classifier on it. STUDENT_CARD.md says how it was
-trained.
+configuration and a digest of the vocabulary. A task adds a new classifier. STUDENT_CARD.md describes its training.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ STUDENT_SHA256 = "46459ed133b207c23b1dc16f33130731ab8f16908c4155ba4bb0a0723ede4e
 FORMAT = "general-student-1"
 PROJECTIONS_PREFIX, ENCODER_PREFIX = "projections.", "bert."
 LEFT_OUT = "bert.pooler."
-"""General distillation does not train the pooler; a task starts with a new one."""
+"""Weights that are not stored: general distillation does not train the pooler; a task starts with a new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddedStudent:
-    """What the file holds. weights, projections: fp32, named as in `BertForSequenceClassification` and `Projections`;
+    """Contents of the file. weights, projections: fp32, named as in `BertForSequenceClassification` and `Projections`;
     config: fields of a `BertConfig`; vocabulary_sha256: see `vocabulary_digest`."""
 
     weights: Mapping[str, Tensor]
@@ -39,8 +38,8 @@ class EmbeddedStudent:
     vocabulary_sha256: str
 
     def new_classifier(self, num_labels: int, **options: Any) -> Any:
-        """A `BertForSequenceClassification` with this encoder; pooler and classifier are new and take their values from
-        torch's global random state. options: more fields of `BertConfig`. Raises ModelError."""
+        """A `BertForSequenceClassification` with this encoder; pooler and classifier are initialised from torch's
+        global random state. options: more fields of `BertConfig`. Raises ModelError."""
         from transformers import BertConfig, BertForSequenceClassification
 
         model = BertForSequenceClassification(BertConfig(**(dict(self.config) | options | {"num_labels": num_labels})))
@@ -54,7 +53,7 @@ _REINSTALL = "reinstall the package"
 
 
 def embedded_student() -> EmbeddedStudent:
-    """The student that ships. Raises ModelError when its file is missing or differs from the released one by a bit."""
+    """The packaged student. Raises ModelError when its file is missing or not identical to the released one."""
     return read_student(STUDENT_PATH, STUDENT_SHA256)
 
 
@@ -109,7 +108,7 @@ def write_student(path: Path, model: Any, projections: Mapping[str, Tensor], tok
 
 
 def vocabulary_digest(vocabulary: Mapping[str, int]) -> str:
-    """sha256 of the tokens in the order of their ids: equal digests mean that ids stand for the same tokens."""
+    """sha256 of the tokens in id order: equal digests mean that ids stand for the same tokens."""
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)
     return hashlib.sha256("\n".join(tokens).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Where pip installed the encoder and the word vectors; a clear error if they are missing or not the expected ones."""
+"""Locates the pip-installed encoder and word vectors; a clear error if they are missing or not the expected ones."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Input files to source rows."""
+"""Input files -> source rows."""

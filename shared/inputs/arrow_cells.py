@@ -1,4 +1,4 @@
-"""Cells of columns that are only copied: they stay Arrow from file to shard, so every value stays exact."""
+"""Cells of pass-through columns: they stay Arrow from file to shard, so every value stays exact."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pyarrow as pa
 from shared.errors import InputError
 
 BLOCK_ROWS = 256
-"""Rows whose cells are kept together: small, because a block is sent to a worker as a whole."""
+"""Rows per block of cells: small, because a block is sent to a worker as a whole."""
 
 
 class ArrowBlock:
-    """Consecutive cells of one column, apart from the file's memory. digest: of their content."""
+    """Consecutive cells of one column, independent of the file's memory. digest: of their content."""
 
     __slots__ = ("array", "digest")
 
@@ -34,7 +34,7 @@ class ArrowBlock:
 
 
 class ArrowCell:
-    """A cell: its block, and its place there."""
+    """A cell: its block and its index in it."""
 
     __slots__ = ("block", "index")
 
@@ -48,12 +48,12 @@ class ArrowCell:
             return f"<{self.block.array.type}>"
 
     def identity(self) -> tuple[bytes, int]:
-        """Equal for equal cells of two readings of the same file."""
+        """A key that is equal for equal cells in two passes over the same file."""
         return self.block.digest, self.index
 
 
 def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """The cells of a column, Arrow cells and Python values, as one array of the type."""
+    """The cells of a column, Arrow cells or Python values, as one array of the type."""
     parts: list[pa.Array] = []
     start = 0
     while start < len(values):
@@ -71,7 +71,7 @@ def to_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
 
 
 def bytes_of_cell(value: Any) -> int:
-    """About the bytes of a cell, Arrow cell or Python value, in an array of its own."""
+    """Approximate bytes of a cell, an Arrow cell or a Python value, in a separate array."""
     if isinstance(value, ArrowCell):
         return int(value.block.array.slice(value.index, 1).nbytes)
     if isinstance(value, (list, tuple)):
@@ -82,12 +82,12 @@ def bytes_of_cell(value: Any) -> int:
 
 
 def has_32_bit_offsets(kind: pa.DataType) -> bool:
-    """Whether an array of a type that can be copied counts bytes in 32 bits, which 2 GiB exceed."""
+    """Whether arrays of this (copyable) type have 32-bit offsets, which overflow at 2 GiB."""
     return bool(pa.types.is_string(kind) or pa.types.is_binary(kind))
 
 
 def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
-    """The values as another type, also from encodings that Arrow's `cast` does not know. Raises pa.ArrowException."""
+    """The values as another type, including encodings that Arrow's `cast` lacks. Raises pa.ArrowException."""
     if array.type == kind:
         return array
     if pa.types.is_dictionary(array.type) and not pa.types.is_dictionary(kind):
@@ -99,7 +99,7 @@ def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def take(array: pa.Array, index: pa.Array) -> pa.Array:
-    """The cells at these places, also of types that Arrow's `take` does not know."""
+    """The cells at these indices, including types that Arrow's `take` lacks."""
     try:
         return array.take(index)
     except pa.ArrowNotImplementedError:
@@ -107,7 +107,7 @@ def take(array: pa.Array, index: pa.Array) -> pa.Array:
 
 
 def python_values(column: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:
-    """The cells for a text file; those that Python has no value for, such as far dates, as text. Raises InputError."""
+    """The cells for a text file; values that Python cannot represent, such as far dates, as text. Raises InputError."""
     try:
         return list(column.to_pylist())
     except (ValueError, OverflowError, pa.ArrowException):
@@ -122,7 +122,7 @@ def python_values(column: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:
 
 
 def parquet_error(error: pa.ArrowException, schema: pa.Schema) -> InputError:
-    """A type or value that Parquet cannot hold, naming the columns that are not of everyday types."""
+    """The error for a type or value that Parquet cannot hold, naming the columns of uncommon types."""
     plain = (
         pa.types.is_integer,
         pa.types.is_floating,

@@ -1,4 +1,4 @@
-"""Parquet and Arrow files -> records. Columns that are only copied stay Arrow, so every value stays exact."""
+"""Parquet and Arrow files -> records. Pass-through columns stay Arrow, so every value stays exact."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
     """Record batches of a Parquet file, or of an Arrow file or stream. Raises InputError."""
     try:
         for batch in _batches(path, kind):
-            _ = batch.schema.names  # names that are not UTF-8 are an error here, not where they are used
+            _ = batch.schema.names  # fails here, not where they are used, on names that are not UTF-8
             yield batch
     except (MemoryError, OverflowError) as error:
         raise InputError(f"{path}: damaged, or it needs more memory than there is: {error}") from error
@@ -57,7 +57,7 @@ def _batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
 def arrow_records(
     path: str, kind: str, columns: Sequence[str], types: Sequence[pa.DataType], copied: Collection[str] = ()
 ) -> Iterator[Record]:
-    """Every row, with one cell a column; null in the columns that the file lacks. Raises InputError.
+    """Every row, with one cell per column, null for columns that the file lacks. Raises InputError.
 
     Cells of the `copied` columns are Arrow cells, all others Python values.
     """
@@ -80,14 +80,14 @@ def arrow_records(
 
 
 def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
-    """The names of the integers of a column of ClassLabels, or of lists of them.
+    """The class names of a column of ClassLabel integers, or of lists of them.
 
-    The `datasets` library writes them into the schema's metadata.
+    The `datasets` library stores them in the schema's metadata.
     """
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         feature = features[column]
-        # Lists were written in two ways.
+        # Lists have been serialised in two ways.
         feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
         names = feature["names"]
     except (KeyError, TypeError, ValueError, IndexError, AttributeError):
@@ -96,7 +96,7 @@ def class_names(schema: pa.Schema, column: str) -> tuple[str, ...]:
 
 
 def _cells(column: pa.Array, wanted: pa.DataType, is_copied: bool) -> Sequence[Any]:
-    """The cells of a column; _Unreadable where one is damaged, or does not fit the wanted type."""
+    """The cells of a column; _Unreadable for a damaged cell, or one that does not fit the wanted type."""
     try:
         column.validate(full=True)
         if not is_copied:

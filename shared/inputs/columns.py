@@ -1,4 +1,4 @@
-"""The columns of the input: which are the texts, the label and the source id, and which are copied along."""
+"""Roles of the input's columns: texts, label, source id, and pass-through columns."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from shared.inputs.options import SEPARATOR, InputOptions
 from shared.inputs.table_files import file_kind
 
 RESERVED = {"source_id", "n", "text_a", "text_b", "label", "replaced", "base_a", "base_b", "sites_a", "sites_b"}
-"""Columns of a shard that are the job's own: an input column of such a name is copied as `NAME_input`."""
+"""The job's own columns of a shard: an input column with such a name is copied as `NAME_input`."""
 
 _HUB_TEXTS = {"MNLI": ("premise", "hypothesis"), "MRPC": ("sentence1", "sentence2")}
-"""Texts of the `glue` data set of the hub, where they are called otherwise than in the TSV files."""
+"""Text columns of the hub's `glue` data set whose names differ from those in the TSV files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Columns:
     """Roles of the input's columns, by index. `rest_fields`: output fields of the columns that have no role.
 
-    label_names: the names of an integer label's classes, where the files have them. label_set: columns of 0 and 1, one
-    per label, instead of `label`. has_lists: --multi-label names the one column of `label`. not_texts: the label and
+    label_names: the names of an integer label's classes, if the files have them. label_set: columns of 0 and 1, one per
+    label, instead of `label`. has_lists: --multi-label names the one column of `label`. not_texts: the label and
     `rest`.
     """
 
@@ -43,17 +43,17 @@ class Columns:
 
     @property
     def has_label(self) -> bool:
-        """Whether rows have a label, or several."""
+        """Whether rows have one or more labels."""
         return self.label is not None or bool(self.label_set)
 
     @property
     def label_set_names(self) -> tuple[str, ...]:
-        """The labels that have a column each."""
+        """The labels that have one column each."""
         return tuple(self.names[index] for index in self.label_set)
 
 
 def find_columns(header: Header, options: InputOptions, first_path: str) -> Columns:
-    """Assign the roles that the options or the task give. Raises InputError, UsageError naming flag and column."""
+    """Assign roles from the options or the task. Raises InputError, UsageError naming flag and column."""
     names, task = header.names, options.task
     texts = tuple(_index(name, header, "--text-column") for name in options.text_column)
     label = _index(options.label_column, header, "--label-column") if options.label_column is not None else None
@@ -105,7 +105,7 @@ def _check_one_role(label_set: Sequence[int], others: Sequence[int | None], name
 
 
 def _rest_fields(header: Header, rest: Sequence[int]) -> tuple[pa.Field, ...]:
-    """Output fields of the columns without a role: no two columns of a shard have the same name. Raises InputError."""
+    """Output fields of the columns without a role, with unique names. Raises InputError."""
     taken = [*RESERVED, *(header.names[index] for index in rest)]
     fields = []
     for index in rest:
@@ -134,7 +134,7 @@ def _index(name: str, header: Header, flag: str) -> int:
     if name.isdigit() and int(name) < len(names):
         return int(name)
     more = f" and {len(header.layouts) - 1} more" if len(header.layouts) > 1 else ""
-    # Blanks at the ends of a name are not seen without quotes.
+    # Leading and trailing blanks of a name are invisible without quotes.
     shown = ", ".join(one if one == one.strip() and one else repr(one) for one in names)
     raise InputError(
         f"{header.layouts[0].path}{more}: {flag} {name}: the input has the columns {shown} (0 to {len(names) - 1})"
@@ -142,7 +142,7 @@ def _index(name: str, header: Header, flag: str) -> int:
 
 
 def _columns_of_task(header: Header, path: str, task: Task) -> tuple[tuple[int, ...], int | None]:
-    """Indices of a task's texts and label: in GLUE's own TSV files, or in tables with the names of the hub's."""
+    """Indices of a task's texts and label, in GLUE's own TSV files or in tables with the hub's column names."""
     names, wanted = header.names, _HUB_TEXTS.get(task.name, task.text_names)
     if file_kind(path) == "tsv" or not set(wanted) <= set(names):
         if file_kind(path) != "tsv":

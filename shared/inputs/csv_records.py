@@ -1,7 +1,7 @@
-"""CSV with quotes -> records, where one misplaced quote costs one line.
+"""CSV with quotes -> records. A misplaced quote costs only one line.
 
-A quoted cell may contain delimiters and line breaks. A quote that is never closed, or that is followed by more text,
-would swallow the rows after it: only that line is rejected, and reading continues with the next one.
+A quoted cell may contain delimiters and line breaks. A quote that is never closed, or whose closing quote is followed
+by more text, would swallow the following rows: instead only that line is rejected, and parsing resumes with the next.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 MAX_RECORD_CHARACTERS = 10_000_000
-"""A longer record is taken for one with an unclosed quote."""
+"""A longer record is assumed to have an unclosed quote."""
 
 
 _RETURN = "\udc0d"
-"""No decoder gives this lone surrogate."""
+"""A lone surrogate that no decoder produces."""
 
 
 class CsvRecord(NamedTuple):
@@ -43,7 +43,7 @@ def read_csv(
 ) -> Iterator[CsvRecord]:
     """The records in `lines`, which keep their line ends. Empty lines are skipped, or are records without cells.
 
-    padded: blanks after a delimiter do not belong to the cell, which may be quoted after them.
+    padded: blanks after a delimiter are not part of the cell; an opening quote may follow them.
     """
     csv.field_size_limit(2**31 - 1)
     source = iter(lines)
@@ -87,7 +87,7 @@ def read_csv(
 
 
 def _take(source: Iterator[str], again: deque[str], taken: list[str]) -> Iterator[str]:
-    """Lines to read again, then new ones; each is appended to `taken`."""
+    """Lines to reread, then new ones; each is appended to `taken`."""
     size = 0
     while (line := again.popleft() if again else next(source, None)) is not None:
         size = len(line) + (size if taken else 0)
@@ -98,6 +98,6 @@ def _take(source: Iterator[str], again: deque[str], taken: list[str]) -> Iterato
 
 
 def _hide_returns(line: str) -> str:
-    """The line with other letters for the carriage returns within it, which the csv module takes for ends of lines."""
+    """The line with its inner carriage returns replaced, which the csv module would treat as line ends."""
     body = line.removesuffix("\n").removesuffix("\r")
     return line if "\r" not in body else body.replace("\r", _RETURN) + line[len(body) :]

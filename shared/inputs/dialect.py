@@ -1,7 +1,7 @@
-"""How a file of delimited text is written: delimiter, quoting, escapes, encoding and header, given or detected.
+"""The dialect of a delimited text file: delimiter, quoting, escapes, encoding and header, given or detected.
 
-Whatever is not given is decided from the first `SAMPLE_BYTES` of each file, and nothing is guessed from the texts'
-meaning. What was decided is logged, because a wrong decision changes the rows.
+Settings that are not given are detected from the first `SAMPLE_BYTES` of each file, never from the meaning of texts.
+The result is logged, because a wrong guess changes the rows.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _MARKS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """delimiter: one character. escape: backslash or none. newline: the end of a line, of `open()`'s meaning.
+    """delimiter: one character. escape: backslash or none. newline: the line end, as in `open()`.
 
-    padded: blanks follow each delimiter, and belong to no cell. quote: the mark around quoted cells. names_delimiter:
-    the first line is `sep=;`, as Excel reads and writes it, and no row.
+    padded: blanks follow each delimiter and are not part of a cell. quote: the quote character. names_delimiter: the
+    first line is `sep=;`, as Excel reads and writes it, not a row.
     """
 
     delimiter: str
@@ -100,7 +100,7 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     if quoting and options.quoting == "auto" and options.escape == "auto":
         plain, escaped = (_count_bad(text, delimiter, one, newline, quote) for one in (None, "\\"))
         escape = "\\" if escaped < plain and f"\\{quote}" in text else None
-        # Without one cell that quoting explains, quotes that do not match are part of the text.
+        # If quoting explains no cell, unmatched quotes are part of the text.
         quoting = quote == "'" or not (
             file_kind(path) == "tsv" and min(plain, escaped) and not _has_quoted_cells(text, delimiter, newline)
         )
@@ -120,7 +120,7 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
 
 
 def _padded_mark(text: str, newline: str) -> str:
-    """The comma or semicolon that has a blank after it, throughout the header and in each row; empty if none has."""
+    """The comma or semicolon that is always followed by a blank, in the header and in each row; empty if neither is."""
     head, _, rest = text.partition(newline)
     mark = max(",;", key=head.count)
     lines = [line for line in rest.split(newline)[:1000] if line.strip()]
@@ -134,7 +134,7 @@ def _padded_mark(text: str, newline: str) -> str:
 
 
 def text_encoding(path: str, sample: bytes, wanted: str) -> str:
-    """The codec of a text file: --encoding, what a mark says, or UTF-8. sample: its first START_BYTES bytes or more.
+    """The codec of a text file: from --encoding, its byte order mark, or UTF-8. sample: its first START_BYTES or more.
 
     Raises UsageError, InputError.
     """
@@ -155,7 +155,7 @@ def text_encoding(path: str, sample: bytes, wanted: str) -> str:
 
 
 def _is_json(text: str) -> bool:
-    """Whether a text begins with a JSON object that is a line, or the first one of an array."""
+    """Whether a text begins with a JSON object that is a whole line or the first element of an array."""
     body = text.lstrip("\ufeff \t\r\n")
     begins_array = body.startswith("[")
     body = body.removeprefix("[").lstrip()
@@ -206,15 +206,16 @@ def _count_bad(text: str, delimiter: str, escape: str | None, newline: str, quot
 
 
 def _has_single_quotes(text: str, delimiter: str, newline: str) -> bool:
-    """Whether single quotes explain what double ones do not.
+    """Whether the quote character is the single quote.
 
-    With them, every row has the header's cells; without them, one has not, or all cells of a column or the header are.
+    With it, every row has as many cells as the header; without it, some row does not, or all cells of a column or of
+    the header are in single quotes.
     """
     if text.count("'") < 2:
         return False
     for escape in (None, "\\"):
         rows = [one.cells for one in _sample_rows(text, delimiter, escape, newline, quote="'")]
-        # The last one of a large sample may be cut.
+        # The last row of a large sample may be truncated.
         rows = rows[:-1] if len(rows) > 20 else rows
         if len(rows) > 1 and rows[0] and all(row is not None and len(row) == len(rows[0]) for row in rows):
             plain = [one.cells or () for one in _sample_rows(text, delimiter, None, newline)]
@@ -229,7 +230,7 @@ def _is_quoted(cell: str) -> bool:
 
 
 def _has_quoted_cells(text: str, delimiter: str, newline: str) -> bool:
-    """Whether a cell is quoted that could not be written without quotes, or the header is."""
+    """Whether some quoted cell needs its quotes, or the header is quoted."""
     rows = [one for one in _sample_rows(text, delimiter, None, newline) if one.cells]
     if rows and rows[0].raw.startswith('"'):
         return True
@@ -241,9 +242,10 @@ def _has_quoted_cells(text: str, delimiter: str, newline: str) -> bool:
 
 
 def _find_delimiter(text: str, default: str, newline: str, options: InputOptions) -> str:
-    """The one that gives the header the columns that are asked for by name.
+    """The delimiter with which the header contains the columns requested by name.
 
-    Else the format's own delimiter if the header has it; else the one that gives nearly all rows the header's width.
+    Else the format's own delimiter if the header has it; else the one with which nearly all rows have the header's
+    width.
     """
     asked = {*options.text_column, options.label_column, options.id_column} - {None}
     best, share_of_best = default, 0.0
@@ -277,7 +279,7 @@ def _has_header(rows: Sequence[CsvRecord], options: InputOptions, task: Task | N
 
 
 def _looks_like_data(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
-    """Whether the first row has what its columns have: numbers in columns of numbers, or a value that recurs."""
+    """Whether the first row looks like the rest: numbers in columns of numbers, or a value that recurs."""
     numbered = [cell for cell in first if cell]
     if not others or numbered == [str(index) for index in range(len(numbered))]:
         return False

@@ -1,4 +1,4 @@
-"""Digests of an input's rows, a shard at a time: what is read for a shard must be what the first pass saw."""
+"""Digests of an input's rows per shard, to check that the second pass reads the same rows as the first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RowDigests:
         self._group_rows, self._rows = group_rows, list[object]()
 
     def add(self, row: SourceRow | QuarantinedRow) -> bytes | None:
-        """Take the next row; returns the digest of the group that it completes, if any."""
+        """Add the next row; returns the digest of the group that it completes, if any."""
         if isinstance(row, SourceRow):
             rest = [cell.identity() if isinstance(cell, ArrowCell) else cell for cell in row.rest] if row.rest else None
             self._rows.append((row.source_id, row.text_a, row.text_b, row.label, rest))

@@ -22,12 +22,12 @@ from shared.storage.foreign_files import START_BYTES
 logger = logging.getLogger(__name__)
 
 WIDTH_ROWS = 1000
-"""Rows whose number of cells is compared with that of the header."""
+"""Rows whose number of cells is compared with the header's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How one file is read. names: its columns, in its order. schema: of Parquet and Arrow files. encoding: of JSON."""
+    """How one file is read. names: its columns, in file order. schema: Parquet and Arrow only. encoding: JSON only."""
 
     path: str
     kind: str
@@ -45,7 +45,7 @@ class Layout:
         return f"{'JSON' if self.kind == 'jsonl' else self.kind}, columns {','.join(self.names)}"
 
     def columns(self) -> str:
-        """Its columns, with their types if it has them."""
+        """The file's columns, with types if it has them."""
         if self.schema is None:
             return ", ".join(self.names)
         return ", ".join(f"{one.name} ({one.type})" for one in self.schema)
@@ -55,7 +55,7 @@ class Layout:
 class Header:
     """Columns of all files together. is_typed: every file is Parquet or Arrow. layouts: of the files with rows.
 
-    mixed: JSON columns whose values have no common type, which become JSON text when they are copied.
+    mixed: JSON columns whose values have no common type; they are copied as JSON text.
     """
 
     names: tuple[str, ...]
@@ -65,7 +65,7 @@ class Header:
     mixed: frozenset[str] = frozenset()
 
     def require(self, names: Iterable[str]) -> None:
-        """Check that each file has these columns. Raises InputError naming the file that has not."""
+        """Raises InputError naming the first file that lacks one of these columns."""
         wanted = set(names)
         first = next((one for one in self.layouts if wanted <= set(one.names)), self.layouts[0])
         for layout in self.layouts:
@@ -73,7 +73,7 @@ class Header:
                 raise InputError(f"{layout.path}: columns {layout.columns()}; {first.path} has {first.columns()}")
 
     def class_names(self, column: str) -> tuple[str, ...]:
-        """The names of a ClassLabel column's integers; empty if it is not one. Raises InputError if files differ."""
+        """The class names of a ClassLabel column; empty for other columns. Raises InputError if files differ."""
         found = {one.path: class_names(one.schema, column) for one in self.layouts if one.schema is not None}
         if len(set(found.values())) > 1:
             raise InputError(f"column {column}: the files name its classes differently; read one of them alone")
@@ -81,8 +81,7 @@ class Header:
 
 
 def read_header(paths: Sequence[str], options: InputOptions) -> Header:
-    """The columns of all files that have rows. Raises InputError if types differ, a file cannot be read, or all are
-    empty."""
+    """The columns of all files with rows. Raises InputError if types differ, a file is unreadable, or all are empty."""
     found = [(path, _layout_of(path, options)) for path in paths]
     layouts = [layout for _, layout in found if layout is not None]
     if not layouts:
@@ -152,7 +151,7 @@ def _types(layouts: Sequence[Layout], kinds: Mapping[str, set[str]]) -> dict[str
 def _merged(
     schemas: Sequence[pa.Schema], layouts: Sequence[Layout], simplify: Callable[[pa.DataType], pa.DataType]
 ) -> pa.Schema:
-    """A type for each column that holds the values of all files. Raises InputError."""
+    """For each column, a type that can hold the values of all files. Raises InputError."""
     merged = pa.schema([])
     for schema, layout in zip(schemas, layouts, strict=True):
         schema = pa.schema([pa.field(one.name, simplify(one.type)) for one in schema])
@@ -167,7 +166,7 @@ def _merged(
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
-    """The type of the values, whatever their encoding in a file: dictionaries and views."""
+    """The plain type of the values, without encodings such as dictionaries and views."""
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
         return _plain(kind.value_type)
     if pa.types.is_string_view(kind):
@@ -196,7 +195,7 @@ def _layout_of(path: str, options: InputOptions) -> Layout | None:
 
 
 def _check_widths(path: str, dialect: Dialect, width: int) -> None:
-    """Raises InputError if the rows after the first one are of one width, and it is another."""
+    """Raises InputError if nearly all rows after the first share a width that is not the first row's `width`."""
     records = islice(text_records(path, replace(dialect, header=False), None), 1, WIDTH_ROWS)
     widths = [len(record.cells) for record in records if record.cells is not None]
     if len(widths) < 2:

@@ -1,4 +1,4 @@
-"""A JSON file that is one object: a table by columns, as pandas writes it, or with a list of its rows."""
+"""A JSON file that is one object: a table by columns, as written by pandas, or an object with a list of rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ MAX_DOCUMENT_BYTES = 1 << 28
 
 
 def document_rows(path: str, encoding: str = "utf-8") -> list[Any] | None:
-    """The rows of a file that is one object; None for lines of objects. Raises InputError for a document too large.
+    """The rows of a file that is one object; None for one object per line. Raises InputError if it is too large.
 
     By columns: {"text": {"0": ..., "1": ...}, ...} or {"text": [..., ...], ...}. By rows: one member is a list of
-    objects, and all others are neither lists nor objects. Any other object is a row of its own.
+    objects, and all others are neither lists nor objects. Any other object is a single row.
     """
     with open_as_utf8(path, encoding) as file:
         first = file.readline(MAX_DOCUMENT_BYTES).removeprefix(codecs.BOM_UTF8)

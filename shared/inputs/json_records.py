@@ -1,5 +1,5 @@
-"""JSON -> records: an object a line, or objects with any line breaks, in one array or one after another, as `jq` writes
-them. Values keep their types."""
+"""JSON -> records: one object per line, or objects with any line breaks, in an array or concatenated as by `jq`. Values
+keep their types."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SPACE = " \t\r\n"
 
 
 def json_records(path: str, columns: Sequence[str] | None, encoding: str = "utf-8") -> Iterator[Record]:
-    """Every row of a file. cells: its values of `columns`, or one cell with the whole object. Raises InputError."""
+    """Every row of a file. cells: the values of `columns`, or one cell with the whole object. Raises InputError."""
     place, values = _values(path, encoding)
     for number, loaded, raw in values:
         if isinstance(loaded, _Broken):
@@ -43,7 +43,7 @@ def json_types(path: str, encoding: str = "utf-8") -> dict[str, set[str]]:
 
 
 def json_type(kinds: set[str]) -> pa.DataType:
-    """The type of a column with values of these kinds: string, where they have nothing else in common."""
+    """The type of a column with values of these kinds: string if they have nothing else in common."""
     for type_, members in (
         (pa.bool_(), {"bool"}),
         (pa.int64(), {"int", "long"}),
@@ -55,7 +55,7 @@ def json_type(kinds: set[str]) -> pa.DataType:
 
 
 def as_type(value: Any, kind: pa.DataType) -> Any:
-    """A JSON value for a column of this type: whatever is not text becomes JSON text in a column of strings."""
+    """A JSON value for a column of this type; in a string column, non-text values become JSON text."""
     if value is None or not pa.types.is_string(kind) or isinstance(value, (str, ArrowCell)):
         return value
     return json.dumps(value, ensure_ascii=False)
@@ -81,7 +81,7 @@ class _Broken:
 
 
 def _values(path: str, encoding: str) -> tuple[str, Iterator[tuple[int, Any, bytes | str | None]]]:
-    """What its numbers count, and each value with its number and its source."""
+    """The unit that numbers count, and each value with its number and source text."""
     if _is_array(path, encoding):
         return "row", _array(path, encoding)
     rows = document_rows(path, encoding)
@@ -101,7 +101,7 @@ def _is_array(path: str, encoding: str) -> bool:
 
 
 def _is_stream(path: str, encoding: str) -> bool:
-    """Whether the first object is not a line of its own, and another follows it."""
+    """Whether the first object is not on a separate line, and another follows it."""
     with open_as_utf8(path, encoding) as file:
         text = file.read(_BLOCK).removeprefix(codecs.BOM_UTF8).decode("utf-8", "replace").lstrip()
     try:
@@ -128,7 +128,7 @@ def _lines(path: str, encoding: str) -> Iterator[tuple[int, Any, bytes]]:
 
 
 def _array(path: str, encoding: str, *, is_stream: bool = False) -> Iterator[tuple[int, Any, str]]:
-    """The elements of an array, or of a stream: values one after another.
+    """The elements of an array, or of a stream of concatenated values.
 
     After invalid JSON the next element cannot be found: raises InputError.
     """
@@ -159,7 +159,7 @@ def _array(path: str, encoding: str, *, is_stream: bool = False) -> Iterator[tup
                 while True:
                     try:
                         value, end = decoder.raw_decode(text, at)
-                        # A number or a word may go on in the next block.
+                        # A number or a word may continue in the next block.
                         if end < len(text) or at_end:
                             break
                     except ValueError:

@@ -1,7 +1,7 @@
 """Several labels per row (multi-label): a list, a text that names them, or one column of 0 and 1 for each label.
 
-A row without any label is a valid row: an empty list, an empty text, or 0 in every column. A missing value (null, NaN)
-is not: nobody has said what its labels are.
+A row without any label is valid: an empty list, an empty text, or 0 in every column. A missing value (null, NaN) is
+not, because its labels are unknown.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class LabelSetError(ValueError):
 
 
 def labels_of_cell(cell: Any, names: Sequence[str], separator: str) -> list[str]:
-    """The labels of a cell that is a list, or a text that holds one or names labels with a separator between them.
+    """The labels of a cell: a list, a text that contains a list, or label names separated by `separator`.
 
     names: the names of integer labels, if the file has them. Raises LabelSetError.
     """
@@ -39,7 +39,7 @@ def labels_of_cell(cell: Any, names: Sequence[str], separator: str) -> list[str]
 
 
 def labels_of_columns(cells: Sequence[Any], names: Sequence[str]) -> list[str]:
-    """The names of the columns whose cell is 1, true or yes. Raises LabelSetError for other cells than these and 0."""
+    """The names of the columns whose cell is 1, true or yes. Raises LabelSetError for any other cell except 0."""
     found = []
     for cell, name in zip(cells, names, strict=True):
         if is_missing(cell):
@@ -53,11 +53,11 @@ def labels_of_columns(cells: Sequence[Any], names: Sequence[str]) -> list[str]:
 
 
 def _list_in(text: str, separator: str) -> Sequence[Any]:
-    """The list that a text is, in JSON or as Python prints it, else its parts. Raises LabelSetError."""
+    """The list in a text, in JSON or as printed by Python, else its separated parts. Raises LabelSetError."""
     text = text.strip()
     if not (text.startswith("[") and text.endswith("]")):
         return [part.strip() for part in text.split(separator) if part.strip()]
-    # Python reads two strings without a comma, as numpy prints them, as a single one.
+    # Python would join two strings without a comma, as printed by numpy, into one.
     if not _RUN_TOGETHER.search(text):
         for read in (json.loads, ast.literal_eval):
             try:

@@ -1,7 +1,7 @@
-"""Labels and ids keep what they are: a cell is its text, unless every cell is the plain spelling of its number.
+"""Types of labels and ids: a cell stays text unless every cell is the canonical spelling of a number.
 
-"01", "1" and "001" are three labels, and so are "5E3" and "5000". Whole numbers that are written as floats, as pandas
-writes a column of integers with gaps ("1.0", 1.0), are these integers.
+"01", "1" and "001" are three labels, and so are "5E3" and "5000". Whole numbers written as floats, as in a pandas
+column of integers with gaps ("1.0", 1.0), are integers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def is_missing(cell: Any) -> bool:
 
 
 def whole_number(cell: Any) -> int | None:
-    """The int64 that a cell is, or is the plain spelling of; else None."""
+    """The int64 value of a cell that is an integer or its canonical spelling, else None."""
     if isinstance(cell, str) and len(cell) == 1 and "0" <= cell <= "9":
         return int(cell)
     if isinstance(cell, bool):
@@ -55,7 +55,7 @@ def is_number(text: str) -> bool:
 
 
 def _is_plain_float(text: str) -> bool:
-    """Whether a text has the digits of its number's shortest spelling, in any notation that writers of numbers use."""
+    """Whether a text has the digits of its number's shortest spelling, in any common notation."""
     match = _FLOAT.fullmatch(text)
     if match is None or (match["point"] is None and match["exponent"] is None):
         return False
@@ -66,7 +66,7 @@ def _is_plain_float(text: str) -> bool:
 
 
 def kind_of_label(label: Any, is_score: bool) -> str | None:
-    """What one label is; None for None. is_score: every spelling of a number is that number, as in STS-B."""
+    """The kind of one label; None for None. is_score: every spelling of a number is that number, as in STS-B."""
     if label is None:
         return None
     if isinstance(label, list):
@@ -82,7 +82,7 @@ def kind_of_label(label: Any, is_score: bool) -> str | None:
 
 
 def common_type(kinds: set[str | None]) -> pa.DataType:
-    """The type in which labels of all these kinds, of which SEVERAL excludes the others, keep what they are."""
+    """The type that holds labels of all these kinds without loss. SEVERAL excludes the others."""
     if SEVERAL in kinds:
         return pa.list_(pa.string())
     if TEXT in kinds or {LONG, FLOAT} <= kinds:
@@ -106,7 +106,7 @@ def convert_label(label: Any, label_type: pa.DataType) -> Any:
 
 
 def label_text(label: Any) -> str:
-    """A label as text: that of its whole number if it is one."""
+    """A label as text: the integer's digits if it is a whole number."""
     number = whole_number(label)
     if number is not None:
         return str(number)

@@ -1,4 +1,4 @@
-"""The options of a command that select its input and how it is read."""
+"""The options that select a command's input and how it is read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ class InputOptions:
     input: files, folders or globs.
     task: the GLUE task whose layout the files have, if any.
     text_column, label_column, id_column: columns by name or 0-based index.
-    multi_label, label_separator: where the labels are if rows have several, see `LabelSets`.
+    multi_label, label_separator: where several labels per row are, see `LabelSets`.
     missing_labels: whether a row without a label is quarantined, or kept with a null label.
-    delimiter, quoting, escape, encoding, header: how TSV and CSV files are written, see `TableFormat`.
+    delimiter, quoting, escape, encoding, header: format of TSV and CSV files, see `TableFormat`.
     max_characters: a row with a longer text is quarantined.
-    limit: read only that many rows.
-    shard_rows: rows that are checked together for having changed since the first pass.
+    limit: read only this many rows.
+    shard_rows: rows per group that is checked for changes since the first pass.
     """
 
     input: tuple[str, ...]

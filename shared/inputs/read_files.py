@@ -13,7 +13,7 @@ from shared.inputs.records import Record, text_records
 def read_records(header: Header, copied: Collection[str]) -> Iterator[Record]:
     """The records of all files; a column that a file lacks is null. Raises InputError for an unreadable file.
 
-    copied: columns that are only copied.
+    copied: pass-through columns.
     """
     for layout in header.layouts:
         yield from _records(layout, header, copied)
@@ -29,7 +29,7 @@ def _records(layout: Layout, header: Header, copied: Collection[str]) -> Iterato
 
 
 def _placed(records: Iterator[Record], layout: Layout, header: Header) -> Iterator[Record]:
-    """The same records, their cells in the order of all files' columns."""
+    """The same records, with cells in the order of the header's columns."""
     places = [layout.names.index(name) if name in layout.names else None for name in header.names]
     for record in records:
         cells = record.cells

@@ -20,7 +20,7 @@ Cells = Sequence[Any]
 
 
 def read_row(position: int, record: Record, columns: Columns, options: InputOptions) -> SourceRow | QuarantinedRow:
-    """The row of a record, its label as it is in the file. `position`: 0-based, among all rows of the input."""
+    """The row of a record, with its label as in the file. `position`: 0-based, among all rows of the input."""
     cells = record.cells
     reason = record.reason if cells is None else _problem(record, cells, columns, options)
     if cells is None or reason:
@@ -58,7 +58,7 @@ def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptio
 
 
 def _problem_of_label(record: Record, cells: Cells, columns: Columns, options: InputOptions) -> str:
-    """Why a row's label, or labels, cannot be used; empty if they can. Raises InputError for a column of objects."""
+    """Why a row's labels cannot be used; empty if they can. Raises InputError for a column of objects."""
     if columns.label is not None:
         name, cell = columns.names[columns.label], cells[columns.label]
         if isinstance(cell, dict):
@@ -82,9 +82,9 @@ def _problem_of_label(record: Record, cells: Cells, columns: Columns, options: I
 
 
 def _label(cells: Cells, columns: Columns, options: InputOptions) -> Any:
-    """A row's label as it is in the file, or the name of its class; a list of texts where rows have several labels.
+    """A row's label as in the file, or its class name; a list of texts if rows have several labels.
 
-    None for a number that no class has, such as -1, and for a missing label that is kept. Raises LabelSetError.
+    None for a number without a class, such as -1, and for a missing label that is kept. Raises LabelSetError.
     """
     if columns.label_set:
         return labels_of_columns([cells[index] for index in columns.label_set], columns.label_set_names)
@@ -119,7 +119,7 @@ def _text_problem(text: Any, max_characters: int) -> str:
 
 
 def _has_surrogate(value: str | list[Any] | dict[str, Any]) -> bool:
-    """Whether a text, or a text within lists and objects, is not valid Unicode."""
+    """Whether a text, or any text within lists and objects, contains lone surrogates."""
     if not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False)
     return not value.isascii() and any(0xD800 <= ord(letter) <= 0xDFFF for letter in value)

@@ -1,4 +1,4 @@
-"""Files of each kind -> records in order: the cells as they are in the file, or why a record cannot be read."""
+"""Files of each kind -> records in order: the cells as in the file, or why a record cannot be read."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Record(NamedTuple):
         return f"{self.path} {self.place} {self.number}"
 
     def shown(self) -> str:
-        """The start of the record as text; invalid UTF-8 as \\xNN."""
+        """The start of the record as text, with invalid UTF-8 as \\xNN."""
         raw = str(self.cells) if self.raw is None else self.raw
         raw = raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else raw
         return raw[:SHOWN_RAW].decode("utf-8", "backslashreplace").rstrip("\r\n")

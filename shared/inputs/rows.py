@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """One input example. source_id: its 0-based position among the data rows, or its value of --id-column."""
+    """One input example. source_id: its 0-based position among the data rows, or its --id-column value."""
 
     source_id: int
     text_a: str
@@ -19,7 +19,7 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A row that was left out: its position, the reason, and its raw content (invalid UTF-8 as \\xNN)."""
+    """A rejected row: its position, the reason, and its raw content (invalid UTF-8 as \\xNN)."""
 
     position: int
     where: str

@@ -1,4 +1,4 @@
-"""Input files -> rows in order, or quarantine records: two passes over files that are never held in memory as a whole.
+"""Input files -> rows in order, or quarantine records, in two streaming passes that never hold a whole file in memory.
 
 The first pass counts rows, hashes the files and determines the label's type; the second streams the rows. The position
 of a row decides its source id and its shard.
@@ -28,15 +28,15 @@ from shared.storage.input_files import InputFile, expand
 logger = logging.getLogger(__name__)
 
 MAX_LABELS = 10_000
-"""Different labels that are remembered."""
+"""Limit of distinct labels that are remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """An input after the first pass: its files, columns and label type, and how many rows it has.
 
-    digests: of each group of `options.shard_rows` rows. labels: all that occur, as in the file; None if they are more
-    than MAX_LABELS.
+    digests: of each group of `options.shard_rows` rows. labels: all distinct labels, as in the file; None if there are
+    more than MAX_LABELS.
     """
 
     options: InputOptions
@@ -50,13 +50,13 @@ class Source:
 
     @property
     def rest_fields(self) -> tuple[pa.Field, ...]:
-        """Output fields of the columns that are copied along."""
+        """Output fields of the pass-through columns."""
         return self.columns.rest_fields
 
     def rows(self) -> Iterator[SourceRow | QuarantinedRow]:
         """Second pass: one item per row, in order, up to --limit. Raises InputError, StoreError.
 
-        The item after the last one of a group is given out only if the group's rows are those of the first pass.
+        Iteration continues past a group only if its rows are the same as in the first pass.
         """
         digests, expected = RowDigests(self.options.shard_rows), iter(self.digests)
         count = 0
@@ -114,7 +114,7 @@ def open_source(options: InputOptions) -> Source:
 
 
 def _typed_label(declared: pa.DataType, found: pa.DataType) -> pa.DataType:
-    """The type of a label whose column has a type: floats that are all whole numbers are integers."""
+    """The label type of a typed column: floats that are all whole numbers become integers."""
     if pa.types.is_dictionary(declared):
         declared = declared.value_type
     if pa.types.is_floating(declared):
@@ -125,7 +125,7 @@ def _typed_label(declared: pa.DataType, found: pa.DataType) -> pa.DataType:
 def _survey(
     header: Header, columns: Columns, options: InputOptions
 ) -> tuple[pa.DataType, int, tuple[bytes, ...], frozenset[Any] | None]:
-    """The type that fits every label, the number of rows, their digests, and the labels that occur if they are few.
+    """The common type of all labels, the number of rows, their digests, and the distinct labels if there are few.
 
     Raises InputError if no row is usable.
     """
@@ -169,7 +169,7 @@ def _survey(
 
 
 def _rows_as_written(header: Header, columns: Columns, options: InputOptions) -> Iterator[SourceRow | QuarantinedRow]:
-    """One item per row, in order, up to --limit; labels as they are in the file."""
+    """One item per row, in order, up to --limit; labels as in the file."""
     records = read_records(header, {columns.names[index] for index in columns.rest})
     for position, record in enumerate(records):
         if options.limit is not None and position >= options.limit:

@@ -1,4 +1,4 @@
-"""Table files: their kind by name, whatever the suffix's case; their decompressed bytes, whatever the name."""
+"""Table files: kind detected by suffix, ignoring case; compression detected by content, not by name."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ KINDS = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     **dict.fromkeys((".arrow", ".arrows", ".feather", ".ipc"), "arrow"),
 }
-"""Suffix -> how a file is read."""
+"""Suffix -> kind of file."""
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 SUFFIXES = (*KINDS, *(f"{kind}{one}" for kind in KINDS for one in COMPRESSED), ".zip")
-"""Endings of the files that are taken from a folder."""
+"""Suffixes of the files that are read from a folder."""
 _ADVICE = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), " (save the sheet as CSV, in UTF-8)"),
     **dict.fromkeys((".txt", ".dat", ""), " (give it the suffix .csv or .tsv if it is a table)"),
@@ -55,7 +55,7 @@ def file_kind(path: str) -> str:
 
 
 def open_table(path: str) -> IO[bytes]:
-    """The bytes of a table, decompressed as its content says. Raises InputError, StoreError."""
+    """The decompressed bytes of a table. Raises InputError, StoreError."""
     raw: Any = open_binary(path)
     suffix = _compression(path, raw)
     if not suffix:
@@ -73,7 +73,7 @@ def open_table(path: str) -> IO[bytes]:
 
 
 def open_seekable(path: str) -> IO[bytes]:
-    """The same for formats that are read from their end: a compressed file is unpacked to a temporary one."""
+    """As `open_table` but seekable, for formats with a footer: a compressed file is unpacked to a temporary one."""
     raw = open_binary(path)
     if not _compression(path, raw):
         return raw
@@ -87,13 +87,13 @@ def open_seekable(path: str) -> IO[bytes]:
 
 
 def check_is_table(path: str, start: bytes) -> None:
-    """Raises InputError for a file whose content is not what its name says. start: of its decompressed bytes."""
+    """Raises InputError if the content does not match the name. start: first decompressed bytes of the file."""
     if (kind := what_it_is(start[:START_BYTES])) is not None:
         raise InputError(f"{path} is {kind}")
 
 
 def _compression(path: str, raw: Any) -> str:
-    """The suffix for how an open file is compressed; empty if it is not. Raises InputError, with the file closed."""
+    """The suffix of an open file's compression; empty if uncompressed. Raises InputError after closing the file."""
     named = PurePosixPath(path).suffix.lower()
     if named == ".zip":
         return named
@@ -102,7 +102,7 @@ def _compression(path: str, raw: Any) -> str:
         found = compression_of(start)
         if found is None and named in COMPRESSED and start:
             check_is_table(path, start)
-            # A cut or damaged file is left to the decompressor, whose error says more.
+            # A truncated or damaged file is left to the decompressor, whose error is more informative.
             if not any(byte < 9 for byte in start[:START_BYTES]):
                 raise InputError(f"{path} is not compressed: leave out {named} in its name")
             return named
@@ -128,7 +128,7 @@ def _decompressor(suffix: str, raw: Any, member: str) -> Any:
 
 
 def _member(path: str) -> str:
-    """The one table in a zip file. Raises InputError."""
+    """The only table in a zip file. Raises InputError."""
     try:
         with open_binary(path) as raw, zipfile.ZipFile(raw) as archive:
             names = [name for name in archive.namelist() if PurePosixPath(name).suffix.lower() in KINDS]
@@ -145,13 +145,13 @@ def _member(path: str) -> str:
 
 
 def open_as_utf8(path: str, encoding: str) -> IO[bytes]:
-    """The bytes of a table as UTF-8, whatever its encoding. Raises InputError, StoreError; while reading, too."""
+    """The bytes of a table transcoded to UTF-8. Raises InputError, StoreError, also while reading."""
     file = open_table(path)
     return file if encoding.startswith("utf-8") else io.BufferedReader(_Recoded(path, encoding, file), 1 << 20)
 
 
 class _Recoded(io.RawIOBase):
-    """A file's text as UTF-8. Raises InputError for bytes that are not of its encoding."""
+    """A file transcoded to UTF-8. Raises InputError for bytes that are invalid in its encoding."""
 
     def __init__(self, path: str, encoding: str, file: IO[bytes]) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class _Recoded(io.RawIOBase):
         while not self._ready:
             block = self._file.read(1 << 20)
             try:
-                # A lone surrogate stays one, and is refused where it is used.
+                # A lone surrogate is kept here and rejected where it is used.
                 self._ready = self._decode(block, not block).encode("utf-8", "surrogatepass")
             except UnicodeError as error:
                 raise InputError(f"{self._path}: it is not {self._encoding}: {error}") from error
@@ -179,14 +179,14 @@ class _Recoded(io.RawIOBase):
         return size
 
     def close(self) -> None:
-        """Close the file, too."""
+        """Also close the underlying file."""
         if not self.closed:
             self._file.close()
             super().close()
 
 
 class _Decompressed(io.RawIOBase):
-    """A decompressor's bytes, whose errors name the file."""
+    """A decompressor's bytes, with errors that name the file."""
 
     def __init__(self, path: str, inner: Any, raw: Any) -> None:
         super().__init__()
@@ -206,7 +206,7 @@ class _Decompressed(io.RawIOBase):
         return len(content)
 
     def close(self) -> None:
-        """Close the decompressor, and the compressed file, which it leaves open."""
+        """Close the decompressor and the compressed file, which the decompressor leaves open."""
         if not self.closed:
             try:
                 self._inner.close()

@@ -1,6 +1,6 @@
-"""Files that are not what their names say: an unfetched LFS pointer, a web page, an archive, a table of another format.
+"""Detects files that are not what their names say: an unfetched LFS pointer, a web page, an archive, another format.
 
-Read as text, they would give garbage, or an error about something else.
+Read as text, they would give garbage or a misleading error.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ import codecs
 import re
 
 START_BYTES = 2048
-"""Bytes from the start of a file that tell what it is."""
+"""Leading bytes of a file that identify its type."""
 COMPRESSIONS = (
     (re.compile(rb"\x1f\x8b\x08"), ".gz"),
     (re.compile(rb"BZh[1-9](1AY&SY|\x17rE8P\x90)"), ".bz2"),
     (re.compile(rb"\xfd7zXZ\x00"), ".xz"),
     (re.compile(rb"\x28\xb5\x2f\xfd"), ".zst"),
 )
-"""How the content of a compressed file begins, and the suffix of such files."""
+"""Magic bytes of compressed files -> their suffix."""
 _OFFICE = "an Excel workbook or another Office document: save the sheet as CSV (UTF-8)"
 _MEMBERS_OF_OFFICE = (b"[Content_Types].xml", b"docProps/", b"_rels/", b"xl/", b"vnd.oasis.opendocument")
 _PAGE = re.compile(rb"<(!doctype\s+html|html)\b", re.IGNORECASE)
@@ -34,11 +34,11 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 
 
 def what_came_instead(start: bytes) -> str | None:
-    """What was stored in place of any kind of file that begins like this, and what to do about it; None for others."""
+    """What was stored in place of the file, judging by its start, and what to do about it; None if nothing is wrong."""
     if start.startswith(_POINTER):
         return "a Git LFS pointer, not the file itself: fetch that with `git lfs pull`"
     text = start.removeprefix(codecs.BOM_UTF8).lstrip()
-    # A text of a TSV file without header may be a page of its own.
+    # In a TSV file without a header, a text may itself be a web page.
     if _PAGE.match(text) and b"\t" not in text.partition(b"\n")[0]:
         return (
             "an HTML page, such as one for signing in or about an error, in place of the file: open it in a browser, "
@@ -50,7 +50,7 @@ def what_came_instead(start: bytes) -> str | None:
 
 
 def what_it_is(start: bytes) -> str | None:
-    """The same for what is not a table: other kinds of files, too; None for text and for what is not known.
+    """As `what_came_instead`, plus other kinds of files that are not tables; None for text and unknown content.
 
     start: its first START_BYTES bytes, or all if there are fewer.
     """
@@ -72,5 +72,5 @@ def what_it_is(start: bytes) -> str | None:
 
 
 def compression_of(start: bytes) -> str | None:
-    """The suffix of files that are compressed as this one is; None for one that is not."""
+    """The suffix for this file's compression; None if it is not compressed."""
     return next((suffix for mark, suffix in COMPRESSIONS if mark.match(start)), None)

@@ -1,6 +1,6 @@
 """Input files by path or URI: the files that an `--input` names, and the bytes of a file on disk or in an object store.
 
-An object is read in blocks, and each block is retried on its own, so that a fault in the middle of an input of many
+An object is read in blocks, and each block is retried separately, so that a fault in the middle of an input of many
 gigabytes does not end the job.
 """
 
@@ -31,7 +31,7 @@ BLOCK_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InputFile:
-    """An input file: its path or URI, which the manifest calls `file`, and the hex digest of its bytes."""
+    """An input file: its path or URI (`file` in the manifest), and the hex digest of its bytes."""
 
     path: Annotated[str, Field(alias="file")]
     sha256: str
@@ -43,7 +43,7 @@ class InputFile:
 
 
 def expand(inputs: Sequence[str], suffixes: Collection[str]) -> list[str]:
-    """Files, folders and globs -> files, in order; of a folder, its files with a known suffix. Raises InputError."""
+    """Files, folders and globs -> files, in order; of a folder, the files with a known suffix. Raises InputError."""
     paths: list[str] = []
     for one in inputs:
         one = one.removeprefix("file://")
@@ -72,13 +72,13 @@ def open_binary(path: str | Path) -> io.BufferedReader:
 
 
 def sha256_of(path: str | Path) -> str:
-    """Hex digest of a file's bytes, which are never held in memory as a whole. Raises InputError, StoreError."""
+    """Hex digest of a file's bytes, computed by streaming. Raises InputError, StoreError."""
     with open_binary(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _RemoteFile(io.RawIOBase):
-    """An object as a seekable raw file; every read is a request of its own, with retries. Raises StoreError."""
+    """An object as a seekable raw file; every read is a separate request, with retries. Raises StoreError."""
 
     def __init__(self, uri: str) -> None:
         super().__init__()
@@ -139,13 +139,13 @@ class _RemoteFile(io.RawIOBase):
 
 
 def _is_data(path: str, suffixes: Collection[str]) -> bool:
-    """Whether a file of a folder is read: a known suffix in any case, and not hidden."""
+    """Whether a folder's file is read: it has a known suffix, ignoring case, and is not hidden."""
     name = PurePosixPath(path).name
     return not name.startswith(".") and name.lower().endswith(tuple(suffixes))
 
 
 def _of_folder(folder: str, names: Sequence[str], suffixes: Collection[str]) -> list[str]:
-    """The names of a folder's files with data. Raises InputError for a folder of several splits."""
+    """The names of a folder's data files. Raises InputError for a folder with several splits."""
     if "dataset_dict.json" in names:
         try:
             with open_binary(f"{folder}/dataset_dict.json") as file:
@@ -175,18 +175,18 @@ def _expand_local(one: str, suffixes: Collection[str]) -> list[str]:
     found = _files_matching(one)
     if not found:
         raise InputError(f"--input {one}: no such file")
-    # A pattern that names no suffix means the data among what it matches.
+    # A pattern without a suffix selects the data files among its matches.
     return found if _is_data(one, suffixes) else [name for name in found if _is_data(name, suffixes)]
 
 
 def _files_matching(pattern: str) -> list[str]:
-    """Files named by a glob. `glob` answers `a.csv/**` with `a.csv/` where that is a file: such a name is left out."""
+    """Files matching a glob. For `a.csv/**`, `glob` returns `a.csv/` even if that is a file; such names are dropped."""
     found = glob.glob(pattern, recursive=True)
     return sorted(name for name in found if not name.endswith(os.sep) and Path(name).is_file())
 
 
 def _expand_remote(uri: str, suffixes: Collection[str]) -> list[str]:
-    """Files named by a key, a prefix (as a folder) or a glob in the parts of a key."""
+    """Files named by a key, a prefix (as a folder) or a glob over the segments of a key."""
     root, key = split_uri(uri)
     parts = key.split("/")
     magic = next((index for index, part in enumerate(parts) if glob.has_magic(part)), None)
@@ -204,7 +204,7 @@ def _expand_remote(uri: str, suffixes: Collection[str]) -> list[str]:
 
 
 def _keys(root: str, base: str, is_deep: bool) -> list[str]:
-    """Keys of the objects in a folder, sorted; is_deep: in the folders below it, too. Raises StoreError."""
+    """Keys of the objects in a folder, sorted; is_deep: including subfolders. Raises StoreError."""
     import obstore
 
     client = client_of(root)
@@ -219,9 +219,9 @@ def _keys(root: str, base: str, is_deep: bool) -> list[str]:
 
 
 def matches(key: str, pattern: str) -> bool:
-    """Whether a glob names a key, as it would a file on disk: `*` stays within a part, `**` is any number of parts.
+    """Whether a glob matches a key as it would a file on disk: `*` stays within a segment, `**` spans any number.
 
-    Hidden folders and files are found only by a part that begins with a dot.
+    Hidden folders and files match only a segment that begins with a dot.
     """
     return _match(key.split("/"), pattern.split("/"))
 

@@ -6,7 +6,7 @@ import os
 
 
 def absolute(path: str) -> str:
-    """The path without `~`, `..` and file://, from the working directory; URIs and `-` stay as they are."""
+    """The absolute path without `~`, `..` and file://; URIs and `-` are unchanged."""
     path = path.removeprefix("file://")
     if "://" in path or path in ("", "-"):
         return path
@@ -14,6 +14,6 @@ def absolute(path: str) -> str:
 
 
 def absolute_model(name: str) -> str:
-    """As `absolute` for what exists on this machine; anything else (`embedded`, a hub id) stays as it is."""
+    """As `absolute` for paths that exist on this machine; anything else (`embedded`, a hub id) is unchanged."""
     path = os.path.expanduser(name)
     return os.path.abspath(path) if os.path.exists(path) and name != "embedded" else path

@@ -1,8 +1,8 @@
 """An output folder in an object store: s3://bucket/prefix, gs://bucket/prefix or az://container/prefix.
 
-An object is visible as a whole or not at all. Commits and the manifest are created by conditional puts. Up to
-`LARGEST_PUT` an object is one request, so that a killed writer leaves nothing behind; what it leaves of a larger one is
-hidden, and removed by the bucket's own rule for unfinished uploads.
+Objects appear atomically. Commits and the manifest are created by conditional puts. Up to `LARGEST_PUT` an object is
+one request, so a killed writer leaves nothing behind; the parts of a larger, unfinished upload are hidden, and removed
+by the bucket's lifecycle rule.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class ObjectStore:
     def put_if_absent(self, name: str, content: bytes) -> bool:
         """Create an object; returns False and changes nothing if one of that name exists.
 
-        If a response is lost, the retry may find the object that the first try created, and returns False: callers
+        If a response is lost, the retry may find the object created by the first attempt and return False: callers
         compare the existing content with what they intended to write.
         """
         import obstore
@@ -137,7 +137,7 @@ class ObjectStore:
         return sorted([*files, *(f"{one.removeprefix(prefix)}/" for one in found["common_prefixes"])])
 
     def remove_partials(self, live_writers: frozenset[str], older_than_seconds: float) -> int:
-        """Nothing to remove: an object is visible as a whole or not at all."""
+        """Nothing to remove: objects appear atomically."""
         return 0
 
     def _list(self, folder: str) -> Any:

@@ -3,8 +3,8 @@
     s3://bucket/key    gs://bucket/key    az://container/key    abfs[s]://container@account.dfs.core.windows.net/key
 
 Everything else comes from the environment variables that the stores' own tools use: credentials, region, endpoint.
-obstore repeats a request that failed a few times within seconds. `with_retries` continues after that, because a job of
-many hours should survive longer faults.
+obstore retries a failed request a few times within seconds. `with_retries` continues after that, because a job of many
+hours should survive longer outages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EXAMPLES = "s3://bucket/prefix, gs://bucket/prefix or az://container/prefix"
 MAX_TRIES = 6
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.3, 8.0
 SHORT_SECONDS, LONG_SECONDS = 60, 3600
-"""Time limits of a request: for small ones, and for uploads of more than a block."""
+"""Request timeouts: for small requests, and for uploads of more than a block."""
 BLOCK_BYTES = 16 << 20
 LARGEST_PUT = 4 << 30
 """Up to this many bytes an object is written in one request."""
@@ -47,7 +47,7 @@ _PERMANENT = (
     "status code: 501",
     "ExpiredToken",
 )
-"""Parts of messages that mean a retry cannot help."""
+"""Message fragments of permanent errors, which are not retried."""
 _PERMANENT_KINDS = (
     "PermissionDeniedError",
     "UnauthenticatedError",
@@ -72,7 +72,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def client_of(root: str, *, patient: bool = False) -> Any:
-    """This process's connection to a bucket or container. patient: with time for large uploads. Raises UsageError."""
+    """This process's client of a bucket or container. patient: with timeouts for large uploads. Raises UsageError."""
     # A forked child must not use the threads of its parent.
     return _client_of(root, LONG_SECONDS if patient else SHORT_SECONDS, os.getpid())
 
@@ -131,9 +131,9 @@ def client_options(root: str, seconds: int = SHORT_SECONDS) -> tuple[str, dict[s
 
 
 def aws_credentials() -> Any:
-    """boto3's credentials where only AWS's own files have them (profiles, single sign-on); None otherwise.
+    """boto3's credentials if they are only in AWS's own files (profiles, single sign-on); None otherwise.
 
-    Keys in the environment and roles of a machine, pod or task are found by obstore itself.
+    obstore itself finds keys in the environment and roles of a machine, pod or task.
     """
     if _environment("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE"):
         return None
@@ -173,7 +173,7 @@ def upload(path: Path, uri: str) -> None:
 def with_retries(action: str, work: Callable[[], T]) -> T:
     """The result of `work()`, retried after transient errors.
 
-    Raises StoreError; FileNotFoundError, where the bucket exists, and obstore's AlreadyExistsError are not retried.
+    Raises StoreError. FileNotFoundError (if the bucket exists) and obstore's AlreadyExistsError are not retried.
     """
     for attempt in range(1, MAX_TRIES + 1):
         try:
@@ -207,7 +207,7 @@ def is_store_error(error: Exception) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """An error of obstore in one line, without the dump of its structures; says what helps without credentials."""
+    """An obstore error in one line, without the dump of its structures; with a hint if credentials are missing."""
     reason = " ".join(str(error).partition("Debug source:")[0].split())[:300]
     if "169.254.169.254" in reason or "metadata.google.internal" in reason or "/metadata/identity" in reason:
         reason += " (no credentials were found in the environment, and this machine has no role)"

@@ -1,6 +1,6 @@
 """A model folder in an object store -> a copy on this machine's disk, made once for each version of its files.
 
-What was given up: the copies are never removed; each may be deleted at any time.
+Trade-off: copies are never removed automatically, but may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ STATE_FOLDERS = ("run-state/", "tensorboard/")
 def fetched_model(uri: str, option: str) -> str:
     """The local copy of a model, or of the model of a finished run; the same one for the rest of this process.
 
-    Raises ModelError where there is none, StoreError.
+    Raises ModelError if there is no model, StoreError.
     """
     uri = uri.rstrip("/")
     objects = _objects(uri)
@@ -56,7 +56,7 @@ def fetched_model(uri: str, option: str) -> str:
                 _download(f"{uri}/{name}", whole / name)
             if _facts(uri, _objects(uri)) != facts:
                 raise StoreError(f"{option} {uri} was replaced while it was being read; run the command again")
-            # Another process may have been faster; its copy has the same content.
+            # Another process may have won the race; its copy has the same content.
             if not folder.is_dir():
                 whole.rename(folder)
     except OSError as error:
@@ -72,7 +72,7 @@ def _facts(uri: str, objects: Mapping[str, Mapping[str, Any]]) -> list[Any]:
 
 
 def _objects(uri: str) -> dict[str, Mapping[str, Any]]:
-    """Name under the URI -> size and e_tag of an object; those of a run's state are left out. Raises StoreError."""
+    """Name under the URI -> size and e_tag of an object, without a run's state files. Raises StoreError."""
     import obstore
 
     root, prefix = split_uri(uri)
@@ -91,7 +91,7 @@ def _objects(uri: str) -> dict[str, Mapping[str, Any]]:
 
 
 def _is_run(uri: str) -> bool:
-    """Whether a configuration is that of a training command, rather than a model's."""
+    """Whether a configuration belongs to a training command rather than to a model."""
     with open_binary(uri) as file:
         try:
             options = json.load(file)

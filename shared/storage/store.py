@@ -21,7 +21,7 @@ from shared.output_names import PARTIAL, partial_name, writer_of_partial
 from shared.storage.objects import EXAMPLES, SCHEMES, is_remote
 
 STALE_CLAIM_SECONDS = 30.0
-"""A writer that died between two system calls keeps others waiting for this long."""
+"""A claim older than this is stale: its writer died between two system calls."""
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _TRANSIENT = {errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT, errno.ESTALE, errno.EBUSY}
 
@@ -72,7 +72,7 @@ class Store(Protocol):
 
 
 class LocalStore:
-    """A folder on a disk with atomic rename. `writer`: put into the names of half-written files."""
+    """A folder on a disk with atomic rename. `writer`: part of the names of half-written files."""
 
     def __init__(self, root: str, writer: str = "none") -> None:
         self.root = Path(root)
@@ -123,7 +123,7 @@ class LocalStore:
         try:
             os.link(temporary, self.root / name)
         except FileExistsError:
-            # If NFS loses its first response, it may report that the link exists although this very call created it.
+            # If NFS loses its first response, it may report that the link exists although this call created it.
             return temporary.stat().st_nlink == 2
         except OSError as error:
             if error.errno not in _NO_LINKS:
@@ -135,7 +135,7 @@ class LocalStore:
         return True
 
     def _rename_if_absent(self, name: str, temporary: Path) -> bool:
-        """`put_if_absent` on a disk without hard links (exFAT, gcsfuse): whoever creates a second file may rename."""
+        """`put_if_absent` without hard links (exFAT, gcsfuse): creating a claim file gives the right to rename."""
         path = self.root / name
         claim = path.with_name(partial_name(path.name, "none", hashlib.md5(name.encode()).hexdigest()))
         try:

@@ -1,6 +1,6 @@
-"""Output files that are there as a whole or not at all, on a local disk or in an object store.
+"""Output files that appear atomically, on a local disk or in an object store.
 
-What was given up: several files become visible one after the other, the one that matters last.
+Trade-off: several files appear one after another, the most important last.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from shared.storage.store import local_path, open_store
 
 
 def check_target(uri: str, option: str) -> None:
-    """Find out before any work whether a file could be written there; nothing is changed.
+    """Check before any work whether a file could be written there, without changing anything.
 
-    Raises UsageError for what is neither a path nor in a store, or names no file; StoreError for a bucket that does not
-    exist or cannot be reached.
+    Raises UsageError for a URI that is neither a path nor in a store, or names no file; StoreError for a bucket that
+    does not exist or cannot be reached.
     """
     if not is_remote(uri):
         if Path(local_path(uri)).is_dir():
@@ -36,9 +36,9 @@ def check_target(uri: str, option: str) -> None:
 
 @contextlib.contextmanager
 def whole_file(uri: str) -> Iterator[Path]:
-    """A path to write to; what was written there becomes the file `uri` if the block ends without an error.
+    """A path to write to; its content becomes the file `uri` if the block ends without an error.
 
-    Raises what `whole_files` does.
+    Raises as `whole_files` does.
     """
     with whole_files(uri) as (path,):
         yield path
@@ -46,11 +46,11 @@ def whole_file(uri: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_files(*uris: str) -> Iterator[Sequence[Path]]:
-    """Paths to write to; what was written there becomes the files `uris`, in this order, if the block ends well.
+    """Paths to write to; their contents become the files `uris`, in this order, if the block ends without an error.
 
-    An older file whose path was left empty is removed. uris: files of one folder or prefix, the most important last.
-    Raises StoreError, also for an OSError of the block, and then says where the files are if only the upload failed;
-    UsageError for a URI that is neither a path nor in a store.
+    If nothing was written to a path, an older file at its URI is removed. uris: files of one folder or prefix, the most
+    important last. Raises StoreError, also for an OSError of the block; if only the upload failed, it names the folder
+    that keeps the files. Raises UsageError for a URI that is neither a path nor in a store.
     """
     target = uris[-1]
     if is_remote(target):
@@ -62,7 +62,7 @@ def whole_files(*uris: str) -> Iterator[Sequence[Path]]:
                 yield paths
             _upload(paths, uris)
         except _UploadError as error:
-            # Perhaps the work of hours.
+            # It may be hours of work.
             raise StoreError(f"{error}; what was to be written is kept in {folder}") from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
@@ -86,7 +86,7 @@ def whole_files(*uris: str) -> Iterator[Sequence[Path]]:
 
 
 class _UploadError(StoreError):
-    """The block has ended, and its files could not be uploaded."""
+    """The block succeeded, but its files could not be uploaded."""
 
 
 def _upload(paths: Sequence[Path], uris: Sequence[str]) -> None:
