@@ -17,7 +17,7 @@ EmbeddingInit = Literal["projected", "weighted", "random"]
 ProjectionInit = Literal["random", "fitted"]
 AttentionLoss = Literal["auto", "scores", "grouped", "relations", "none"]
 LayerInit = Literal["random", "teacher"]
-SelectBy = Literal["mean", "first"]
+SelectBy = Literal["mean", "first", "late"]
 LearningRate = Literal["linear", "constant"]
 AnswerForm = Literal["auto", "probabilities", "logits", "labels", "number"]
 
@@ -171,7 +171,7 @@ class ScoredConfig(LoopConfig, TableConfig):
         None, "Labelled file that the finished model is scored on, once. It never influences the choice."
     )
     select_by: SelectBy = identity(
-        "mean", "Score that chooses the best checkpoint: the mean of the task's metrics, or the first of them."
+        "mean", "Checkpoint: the best mean of all metrics, the best first metric, or the latest near the best mean."
     )
     evaluations: int = identity(4, "Evaluations per epoch.", ge=1)
 

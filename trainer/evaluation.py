@@ -18,7 +18,7 @@ from trainer.config import EvaluateConfig
 from trainer.data.batches import Batch, Pieces, Window, tokenize
 from trainer.data.tasks import Table, TaskSpec, read_table, sequence_length
 from trainer.finite import check_answers
-from trainer.metrics import baselines, label_scores, score, selection_score, weakness
+from trainer.metrics import baselines, label_scores, score, selection_noise, selection_score, weakness
 from trainer.models import fitting_length, load_classifier, load_tokenizer, teacher_spec
 from trainer.recipe import Scores
 from trainer.scores import classify
@@ -30,7 +30,7 @@ EVALUATION_BATCH_ROWS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevSet:
-    """Labelled rows, tokenized for scoring. labels: as in Examples; select_by: `mean` or `first` metric."""
+    """Labelled rows, tokenized for scoring. labels: as in Examples; select_by: as in `selection_score`."""
 
     spec: TaskSpec
     pieces: Pieces
@@ -59,7 +59,9 @@ class DevSet:
     def scores(self, model: Any, device: str) -> Scores:
         """The metrics for the training loop, with the score that selects the best weights."""
         metrics = self.metrics(model, device)
-        return Scores(name="dev", values=metrics, selection=selection_score(self.spec, metrics, self.select_by))
+        selection = selection_score(self.spec, metrics, self.select_by)
+        noise = selection_noise(selection, len(self.labels), self.select_by)
+        return Scores(name="dev", values=metrics, selection=selection, noise=noise)
 
 
 def score_teacher(dev: DevSet, teacher: Any, device: str, name: str = "teacher_dev") -> dict[str, float]:

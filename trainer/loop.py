@@ -124,7 +124,7 @@ def _run_stage(
             fetch_losses(run)
             scores = _between_steps(run, optimizer, interruption, lambda: _score(stage))
             state.evaluations_done = due
-            _keep_scores(run, stage, recorder, scores)
+            keep_scores(run, stage, recorder, scores)
         terms = take_step(run, stage, optimizer, step)
         state.count(step, terms)
         interruption.is_requested = interruption.is_requested or run.is_stopping
@@ -152,7 +152,7 @@ def _run_stage(
     if stage.evaluation:
         # A run that is extended from here does not score the same weights again.
         state.evaluations_done = stage.evaluation.num_due(stage.budget.total, state.cursor.tokens)
-    _keep_scores(run, stage, recorder, scores)
+    keep_scores(run, stage, recorder, scores)
 
 
 def _between_steps(
@@ -174,13 +174,23 @@ def _score(stage: Stage[Any]) -> Scores | None:
     return None if stage.evaluation is None else stage.evaluation.scores()
 
 
-def _keep_scores(run: Run, stage: Stage[Any], recorder: Recorder, scores: Scores | None) -> None:
-    """Record scores; keeps the weights when they are the best so far."""
+def keep_scores(run: Run, stage: Stage[Any], recorder: Recorder, scores: Scores | None) -> None:
+    """Record scores; keeps the weights if they are the best so far, or later and as good within the noise."""
     if scores is None:
         return
     state = run.state
     recorder.scores(stage, scores)
     state.scores = dict(scores.values)
-    if scores.selection is not None and (state.best is None or scores.selection > state.best.score):
-        state.best = Best(score=scores.selection, step=state.step, stage=stage.name, metrics=dict(scores.values))
+    found = scores.selection
+    if found is None:
+        return
+    highest = found if state.best is None else state.best.to_beat
+    if state.best is None or found > highest or (scores.noise and found >= highest - scores.noise):
+        state.best = Best(
+            score=found,
+            step=state.step,
+            stage=stage.name,
+            metrics=dict(scores.values),
+            highest=highest if highest > found else None,
+        )
         write_best(run)

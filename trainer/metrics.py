@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -69,14 +70,26 @@ def agreement(spec: TaskSpec, logits: Floats, answers: Floats) -> float:
 
 
 def selection_score(spec: TaskSpec, metrics: Mapping[str, float], by: str = "mean") -> float:
-    """The score that selects the best checkpoint: the mean of the task's metrics, or the first of them."""
+    """The score that selects the checkpoint: the mean of the task's metrics (`mean`, `late`), or the first of them."""
     if by == "first" or len(spec.metrics) == 1:
         return metrics[spec.metrics[0]]
     return sum(metrics[name] for name in spec.metrics) / len(spec.metrics)
 
 
+def selection_noise(score: float, num_rows: int, by: str) -> float:
+    """How far below the best score a later checkpoint may be and still replace it.
+
+    For `late` one standard error of a share of `num_rows` answers, which is close enough for F1 and correlations: with
+    few rows, the best of many checkpoints is the luckiest one. 0 for other choices.
+    """
+    share = min(max(score, 0.0), 1.0)
+    return math.sqrt(share * (1.0 - share) / num_rows) if by == "late" else 0.0
+
+
 def selection_name(spec: TaskSpec, by: str) -> str:
     """Name of `selection_score`: `accuracy`, or `the mean of f1 and accuracy`."""
+    if by == "late":
+        return f"{selection_name(spec, 'mean')} (the last checkpoint within a standard error of the best)"
     if by == "first" or len(spec.metrics) == 1:
         return spec.metrics[0]
     return f"the mean of {' and '.join(spec.metrics)}"

@@ -47,11 +47,15 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """Outcome of an evaluation. name: its key in metrics.jsonl; selection: what the best weights maximise, or None."""
+    """Outcome of an evaluation. name: its key in metrics.jsonl; selection: what the best weights maximise, or None.
+
+    noise: later weights replace the best ones unless their selection is lower by more than this.
+    """
 
     name: str
     values: Mapping[str, Any]
     selection: float | None = None
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,12 +33,18 @@ class Worker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The best score on dev so far."""
+    """The weights that are kept so far, with their scores on dev. highest: the highest score, if others had it."""
 
     score: float
     step: int
     stage: str
     metrics: dict[str, float]
+    highest: float | None = None
+
+    @property
+    def to_beat(self) -> float:
+        """The highest score so far."""
+        return self.score if self.highest is None else self.highest
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from trainer.pipeline.place import Place
 from trainer.pipeline.preparation import Prepared
 from trainer.pipeline.students import FIRST, student_seeds
 
-STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4")
+STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4", "--select-by", "late")
 FIRST_CLOSING = 100
 """Group of the first step after all students."""
 

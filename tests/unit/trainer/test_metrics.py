@@ -10,7 +10,7 @@ import pytest
 from shared.errors import InputError
 from shared.glue import TASKS
 from trainer.data.tasks import TaskSpec, glue_spec, own_spec
-from trainer.metrics import baselines, score, scores_text, selection_name, selection_score
+from trainer.metrics import baselines, score, scores_text, selection_name, selection_noise, selection_score
 
 CLASSES = np.asarray([[2, 1], [0, 3], [1, 0], [0, 1], [0, 5]], np.float32)  # predicted 0, 1, 0, 1, 1
 LABELS = np.asarray([0, 1, 1, 1, 0], np.float32)
@@ -25,8 +25,17 @@ def test_classification_scores() -> None:
     assert selection_score(glue_spec("MRPC"), mrpc, "first") == pytest.approx(2 / 3)
     assert selection_name(glue_spec("MRPC"), "mean") == "the mean of f1 and accuracy"
     assert selection_name(glue_spec("MRPC"), "first") == "f1"
+    assert selection_score(glue_spec("MRPC"), mrpc, "late") == selection_score(glue_spec("MRPC"), mrpc)
+    assert selection_name(glue_spec("MRPC"), "late").startswith("the mean of f1 and accuracy (the last checkpoint")
     matthews = (2 * 1 - 1 * 1) / math.sqrt(3 * 3 * 2 * 2)
     assert score(glue_spec("CoLA"), CLASSES, LABELS) == pytest.approx({"matthews": matthews})
+
+
+def test_noise_is_a_standard_error_and_shrinks_with_the_rows() -> None:
+    assert selection_noise(0.8, 400, "late") == pytest.approx(0.02)
+    assert selection_noise(0.8, 40_000, "late") == pytest.approx(0.002)
+    assert selection_noise(-0.1, 400, "late") == selection_noise(1.0, 400, "late") == 0.0
+    assert selection_noise(0.8, 400, "mean") == selection_noise(0.8, 400, "first") == 0.0
 
 
 @pytest.mark.parametrize("name", [name for name, task in TASKS.items() if task.labels])
