@@ -73,7 +73,7 @@ def _time_group(runs: Sequence[Run], config: ReportConfig, device: str) -> Timin
             theirs, own = (make_inputs(one, config, batch_size, length, device) for one in contenders)
             turns = [_turn(model, inputs, device) for model, inputs in zip(models, (theirs, own), strict=True)]
             seconds = alternate(turns, config.alternations, len(own.batches))
-            measurements.append(_measurement(dtype, batch_size, own, seconds))
+            measurements.append(measurement_of(dtype, batch_size, own, seconds))
     return Timing(
         teacher=str(folders[0].shape),
         student=str(folders[1].shape),
@@ -150,7 +150,8 @@ def _turn(model: Any, inputs: Inputs, device: str) -> Callable[[], None]:
     return turn
 
 
-def _measurement(dtype: str, batch_size: int, inputs: Inputs, seconds: Sequence[Sequence[float]]) -> Measurement:
+def measurement_of(dtype: str, batch_size: int, inputs: Inputs, seconds: Sequence[Sequence[float]]) -> Measurement:
+    """seconds: per batch and alternation, of the teacher and of the student."""
     teacher, student = (statistics.median(one) for one in seconds)
     low, middle, high = statistics.quantiles([a / b for a, b in zip(*seconds, strict=True)], n=4, method="inclusive")
     return Measurement(
