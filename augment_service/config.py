@@ -237,7 +237,7 @@ class CandidatesConfig(ModelChoice, WordFiles):
 
 
 def _refuse_json(config: Config, reason: str) -> Config:
-    """Reject --json, because there is no summary to print: a flag works or is an error."""
+    """Reject --json, because the command prints no summary. A flag either works or is an error."""
     if config.as_json:
         raise ValueError(f"--json has no effect here: {reason}")
     return config

@@ -85,14 +85,17 @@ def _integer_dtype(file: Path) -> str | None:
         return None
     try:
         with file.open("rb") as opened:
-            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+            length = int.from_bytes(opened.read(8), "little")
+            header = json.loads(opened.read(length)) if length <= _MAX_HEADER_BYTES else {}
         dtypes = {one["dtype"] for one in header.values() if len(one.get("shape", ())) > 1}
-    except (OSError, ValueError, OverflowError, MemoryError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         # Whoever reads it says why it cannot.
         return None
     return next((name for code, name in _QUANTISED.items() if code in dtypes), None)
 
 
+_MAX_HEADER_BYTES = 100_000_000
+"""The limit of the safetensors library; the length of a damaged file may be anything."""
 _QUANTISED = {"I8": "int8", "F8_E4M3": "fp8", "F8_E5M2": "fp8"}
 
 

@@ -46,7 +46,7 @@ class TaskTeacher:
     tokenizer_identity: fingerprints of the classifier that gives the logits. converted: whether `states` was converted
     from a classifier of another architecture and shares its weights. answers: the classifier that gives the logits if
     it is not `states`; path: its --teacher.
-    given: the column of answers, if there is no classifier; parameters is None then.
+    given: the column of answers, if it replaces a classifier; parameters is None then.
     """
 
     states: Any

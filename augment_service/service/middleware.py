@@ -22,6 +22,7 @@ from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.page_routes import PAGE_FILES
 from augment_service.service.tokens import Token
 from augment_service.service.traces import NoTracer, Tracer
+from augment_service.service.turns import GaveWayError
 from shared.errors import ExpectedError
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,8 @@ class Middleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                # A client that does not read its refusal must not keep the turn.
+                lease.end_turn()
                 ids = [(REQUEST_ID_HEADER, request_id)] if self._settings.sends_request_id else []
                 message["headers"] = [*message["headers"], *SECURITY_HEADERS, *ids, *cors_headers]
                 deadline.allow(None)
@@ -193,12 +196,16 @@ class Middleware:
         scope["lease"] = lease
 
     def _problem(self, error: Exception, lease: Lease) -> Any:
+        if isinstance(error, GaveWayError):
+            response = problems.of_error(error)
+            response.headers["Connection"] = "close"
+            return response
         if not isinstance(error, TimeoutError):
             return problems.of_error(error)
         if self._deadlines.are_over:
             detail = "the service is shutting down, and its time for finishing requests is over"
             return problems.problem(503, detail, headers={"Retry-After": "1"})
-        if not lease.has_slot:
+        if not lease.body and not lease.has_slot:
             detail = f"the body did not arrive within {self._settings.body_seconds:g} seconds"
             return problems.problem(408, detail)
         return problems.of_error(error)

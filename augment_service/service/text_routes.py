@@ -36,7 +36,7 @@ Job = Coroutine[Any, Any, bytes]
 
 
 class _PlainRoute(APIRoute):
-    """A route whose function gets only the request, which saves a tenth of the time for a cached text."""
+    """A route whose function gets only the request."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The function itself, without FastAPI's dependencies."""

@@ -12,6 +12,10 @@ from collections import deque
 from shared.errors import OverloadError
 
 
+class GaveWayError(OverloadError):
+    """A queued request was refused to make room for another connection, so its own has to close."""
+
+
 class Turns:
     """Waiting requests, oldest first. Use from one event loop."""
 
@@ -47,7 +51,7 @@ class Turns:
         while self._waiting:
             turn = self._waiting.pop()
             if not turn.done():
-                turn.set_exception(OverloadError("too many large requests wait to be read; try again", 1.0))
+                turn.set_exception(GaveWayError("too many large requests wait to be read; try again"))
                 return True
         return False
 

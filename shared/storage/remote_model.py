@@ -32,7 +32,7 @@ STATE_FOLDERS = ("run-state/", "tensorboard/")
 def fetched_model(uri: str, option: str) -> str:
     """The local copy of a model, or of the model of a finished run; the same one for the rest of this process.
 
-    Raises ModelError if there is no model, StoreError.
+    Raises ModelError if the model is missing, StoreError.
     """
     uri = uri.rstrip("/")
     objects = _objects(uri)

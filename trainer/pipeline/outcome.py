@@ -31,7 +31,7 @@ class Outcome:
     """The figures of a finished distillation. Scores are on the test rows; kept: student's score / teacher's score.
 
     faster: batch size -> how many times faster than the teacher (fp32). onnx_bytes: file name -> size. teacher_column:
-    the column of answers to learn, if there is no teacher model; `teacher_metrics` are then the scores of these
+    the column of answers to learn, if they replace a teacher model; `teacher_metrics` are then the scores of these
     answers; agreement: share of test rows where the student predicts the same class, or the correlation for regression.
     students: folder -> test scores of each student, if several seeds were trained.
     """
@@ -57,7 +57,7 @@ class Outcome:
             theirs = self.teacher_metrics.get(name)
             kept = f"   {self.kept[name]:.1%} kept" if name in self.kept else ""
             lines.append(f"{name:<22}{f'{theirs:.4f}' if theirs is not None else '–':>12}{value:>12.4f}{kept}")
-            if len(self.students) > 1:
+            if self.students:
                 scores = [one[name] for one in self.students.values()]
                 spread = f"{statistics.mean(scores):.4f} ± {statistics.stdev(scores):.4f}"
                 lines.append(f"{f'  all {len(scores)} students':<22}{'':>12}{spread:>24}")

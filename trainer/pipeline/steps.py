@@ -14,8 +14,6 @@ from trainer.pipeline.preparation import Prepared
 from trainer.pipeline.students import FIRST, student_seeds
 
 STUDENT_RECIPE = ("--dropout", "0", "--window-shards", "4", "--select-by", "late")
-FIRST_CLOSING = 100
-"""Group of the first step after all students."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +40,11 @@ class Step:
         return f"python -m {self.program} {shlex.join(self.arguments)}"
 
 
-def plan_steps(
-    config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, chosen: str = FIRST
-) -> list[Step]:
-    """All steps, in order. chosen: which of several students is exported and reported."""
+def plan_steps(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices) -> list[Step]:
+    """All steps, in order. Of several students the first is shown as the one that is exported and reported."""
     return [
         *training_steps(config, place, prepared, choices),
-        *closing_steps(config, place, prepared, choices, chosen),
+        *closing_steps(config, place, prepared, choices, FIRST),
     ]
 
 
@@ -156,13 +152,13 @@ def training_steps(config: DistillConfig, place: Place, prepared: Prepared, choi
 
 
 def closing_steps(config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, chosen: str) -> list[Step]:
-    """The steps after the students."""
+    """The steps after the students, with groups of their own. chosen: the student that is exported and reported."""
     student, steps = place.path(chosen), list[Step]()
     for kind, name in (("onnx", "model"), ("int8", "model-int8")) if config.onnx else ():
         steps.append(
             Step(
                 name=f"export {kind}",
-                group=FIRST_CLOSING if kind == "onnx" else FIRST_CLOSING + 1,
+                group=0 if kind == "onnx" else 1,
                 program="trainer",
                 arguments=(
                     *("export", "--model", student, "--format", kind, "--data", prepared.dev),
@@ -178,7 +174,7 @@ def closing_steps(config: DistillConfig, place: Place, prepared: Prepared, choic
     steps.append(
         Step(
             name="report",
-            group=FIRST_CLOSING + 2,
+            group=2,
             program="trainer",
             arguments=(
                 *("report", "--runs", *runs, student, "--data", prepared.test),

@@ -9,8 +9,9 @@ from shared.errors import OutputError
 from trainer.pipeline.config import DistillConfig
 from trainer.pipeline.place import Place
 from trainer.result import RunResult, parse_result
+from trainer.run_folder import RESULT
 
-FIRST, RESULT = "student", "result.json"
+FIRST = "student"
 
 
 def student_seeds(config: DistillConfig) -> Mapping[str, int]:

@@ -21,4 +21,8 @@ ANY_TEXT = st.one_of(st.text(), st.text("ab_ 1,\u00e9\u3000\u4e2d\x1f\x85\u200b\
 @example(["", "ab", "", "c d"])
 @example(["", "\u00e9b", ""])
 def test_words_are_counted_as_a_regular_expression_counts_them(texts: list[str]) -> None:
-    assert count_words(texts).tolist() == [len(WORD.findall(text)) for text in texts]
+    """Alone, and next to texts that are long enough to be counted with numpy, of ASCII and of other characters."""
+    wanted = [len(WORD.findall(text)) for text in texts]
+    assert count_words(texts).tolist() == wanted
+    assert count_words([*texts, "a " * 300]).tolist() == [*wanted, 300]
+    assert count_words(["\u00e9 " * 300, *texts]).tolist() == [300, *wanted]
