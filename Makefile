@@ -24,7 +24,7 @@ help:  ## list the targets
 demo: setup  ## `trainer distill` on real reviews: teacher, augmentation, student, report (about 8 minutes)
 	$(BIN)/python deploy/demo/demo.py --output $(DEMO)
 
-test: setup  ## the fast tests (about 10 minutes on 2 cores)
+test: setup  ## the fast tests (about 9 minutes on 2 cores of an AMD EPYC)
 	$(PYTEST) -m "not slow"
 
 test-slow: setup  ## the slow tests
