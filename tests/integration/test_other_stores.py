@@ -1,4 +1,4 @@
-"""Outputs in Azure Blob Storage, against Azurite if it is installed, and Google Cloud Storage, against a translating proxy.
+"""Outputs in Azure Blob Storage, against Azurite if it is installed, and in Google Cloud Storage, against a proxy.
 
 The S3 tests cover the rest: everything above `shared.storage.objects` is the same for all stores.
 """
