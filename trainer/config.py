@@ -362,8 +362,8 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig, 
     )
     prune_vocabulary: str = identity(
         "none",
-        "Tokens that the student keeps: auto (those seen at least twice in the samples, within 3.0 M parameters), N for "
-        "the N most frequent, or none to keep all. Waits for the augmentation job to finish.",
+        "Tokens that the student keeps: auto (those seen at least twice in the samples, within 3.0 M parameters), N "
+        "for the N most frequent, or none to keep all. Waits for the augmentation job to finish.",
     )
     window_shards: int = identity(8, "Shards whose rows are shuffled together.", ge=1)
     follow_timeout: float = runtime(600.0, "Give up after this many seconds without a new shard.", ge=0)
