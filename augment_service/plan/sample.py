@@ -46,6 +46,6 @@ def draw_sample(source: Source, config: PlanConfig) -> Sample:
                 shards[place].append(item)
     if not any(shards):
         raise InputError(
-            f"all of the {sum(positions_of)} rows that were sampled are unusable; `run` would quarantine them"
+            f"none of the {sum(positions_of)} sampled rows can be used; `run` would quarantine all of them"
         )
     return Sample(shards=shards, positions_of=positions_of)
