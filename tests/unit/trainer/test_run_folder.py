@@ -40,7 +40,7 @@ def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     open_run(str(tmp_path), "task", {"lr": 0.1, "seed": 0})
     with pytest.raises(ManifestError, match=r"a different lr \(0.1, now 0.2\)"):
         open_run(str(tmp_path), "task", {"lr": 0.2, "seed": 0})
-    with pytest.raises(ManifestError, match="another command"):
+    with pytest.raises(ManifestError, match="a different command"):
         open_run(str(tmp_path), "teacher", {"lr": 0.1, "seed": 0})
 
 
