@@ -30,13 +30,13 @@ COMMANDS = (
     ),
     Command(
         "plan",
-        "Estimate time and storage.",
+        "Estimate the time and storage of a run.",
         f"{_CONFIG}:PlanConfig",
         "augment_service.plan.command:run_command",
     ),
     Command(
         "verify",
-        "Check every shard of a run; exits with 1 if there is any fault.",
+        "Check every shard of a run; exits with 1 if any check fails.",
         f"{_CONFIG}:OutputConfig",
         "augment_service.job.inspect_output:verify_command",
     ),

@@ -34,15 +34,15 @@ class ModelChoice(CommandConfig):
     )
     glove: str = identity(
         "embedded",
-        "Word vectors: embedded; GloVe, word2vec or fastText vectors as text or .bin, also compressed or as "
-        "ARCHIVE.zip/MEMBER; or a folder with .npy.",
+        "Word vectors: embedded; a GloVe, word2vec or fastText file (text or .bin, optionally compressed, or "
+        "ARCHIVE.zip/MEMBER); or a folder with an .npy file and its index.",
     )
     glove_limit: int | None = identity(None, "Use only the first N vectors (the reference uses 100000).", ge=1)
     device: Device = identity("auto", "Device to run the masked LM on.")
     dtype: Dtype = identity("auto", "Precision of the encoder; auto uses bf16 if the hardware supports it.")
     batch_tokens: BatchTokens = identity(
         None,
-        "Tokens per model batch (default: auto, 1024 on a CPU, measured on a GPU when the model is loaded).",
+        "Tokens per model batch (default: auto, which is 1024 on a CPU and measured at load time on a GPU).",
         ge=8,
         metavar="N|auto",
     )
@@ -83,10 +83,11 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
 
     input: tuple[str, ...] = identity(
         ...,
-        "Input files, folders or globs, local, s3://, gs://, az:// or hf://; tables of all kinds, also compressed.",
+        "Input files, folders or globs (local, s3://, gs://, az:// or hf://): tables of any supported format, "
+        "optionally compressed.",
         min_length=1,
     )
-    output: str = runtime(..., "Output folder, local, s3://, gs:// or az://; an interrupted run resumes from it.")
+    output: str = runtime(..., "Output folder (local, s3://, gs:// or az://). An interrupted run resumes from it.")
     task: str | None = identity(None, "GLUE task; sets the text columns, labels and N_a.")
     text_column: tuple[str, ...] = identity(
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
@@ -97,13 +98,13 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
     )
     n_a_per_label: tuple[str, ...] = identity(
         (),
-        "N_a of rows with these labels, in place of --n-a: more samples of rare classes, fewer of common ones. With "
-        "several labels per row, the largest number counts.",
+        "N_a for rows with these labels, instead of --n-a: more samples for rare classes, fewer for common ones. If a "
+        "row has several labels, the largest number counts.",
         metavar="LABEL=N",
     )
     n_a_unlabelled: int | None = identity(
         None,
-        f"N_a of rows without a label, with --missing-labels keep (default: --n-a; 0 to {LARGEST:,}).",
+        "N_a for rows without a label; needs --missing-labels keep (default: --n-a).",
         ge=0,
         le=LARGEST,
     )
@@ -113,16 +114,18 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
     limit: int | None = identity(None, "Use only the first N rows.", ge=1)
     emit: Literal["samples", "candidates"] = identity("samples", "Write samples, or the candidate sets of each text.")
     mlm_threads: int = identity(
-        1, "CPU threads per masked-LM actor; fixed for a job, because it can change the last digits.", ge=1
+        1, "CPU threads per masked-LM actor; must match on resume, because it can change the last digits.", ge=1
     )
     mlm_actors: int | None = runtime(
-        None, "Number of masked-LM actors (default: as many as fit on the cluster, also after it grows).", ge=1
+        None,
+        "Number of masked-LM actors (default: as many as fit on the cluster, including nodes that join later).",
+        ge=1,
     )
     mlm_gpus: float = runtime(1.0, "GPUs per masked-LM actor; with a fraction, several actors share a GPU.", gt=0)
     workers_per_gpu: str = runtime(
         "auto",
         "Processes per masked-LM actor that prepare its inputs and assemble shards while it runs the model: N, or auto "
-        "(a GPU: its share of the CPUs, at most 8; a CPU: 0, the actor does all itself).",
+        "(on a GPU, its share of the CPUs, at most 8; on a CPU, 0: the actor does everything itself).",
         pattern="^(auto|[0-9]{1,3})$",
         metavar="auto|N",
     )
@@ -132,17 +135,17 @@ class RunConfig(ModelConfig, TableFormat, LabelSets):
         "checksums", "How committed shards are checked before a run resumes; damaged shards are recomputed."
     )
     max_quarantine: float = runtime(
-        0.5, "End the run when more than this share of the rows (of 100 or more) is in quarantine.", ge=0, le=1
+        0.5, "Stop the run if more than this share of the rows is quarantined; not checked below 100 rows.", ge=0, le=1
     )
     stall_seconds: float = runtime(
         600.0,
-        "Replace an actor whose shard or model load takes longer than this and 20 times as long as the average.",
+        "Replace an actor whose shard or model load takes longer than this and more than 20 times the average.",
         gt=0,
     )
     no_room_seconds: float = runtime(
-        3600.0, "End the run when no actor could start for this long, for instance for lack of room.", gt=0
+        3600.0, "Stop the run if no actor can start for this long, for example because the cluster is full.", gt=0
     )
-    resume: bool = runtime(True, "Continue an interrupted run; --no-resume rejects an output with a run in it.")
+    resume: bool = runtime(True, "Continue an interrupted run; --no-resume rejects an output that contains one.")
 
     def with_absolute_paths(self) -> RunConfig:
         """The same options with absolute paths, which mean the same in every process."""
@@ -188,7 +191,7 @@ class PlanConfig(RunConfig):
     output: str = runtime("", "Accepted so that the options of `run` can be reused; nothing is written.")
     nodes: int = runtime(1, "Number of machines.", ge=1)
     gpu: str = runtime(
-        "none", "GPU model, such as A100; none for CPUs like this machine's; or its peak BF16/FP32 in TFLOP/s."
+        "none", "GPU model such as A100, or its peak rates BF16/FP32 in TFLOP/s; none: CPUs like this machine's."
     )
     gpus_per_node: int = runtime(1, "GPUs per node; --mlm-gpus says how actors share them.", ge=1)
     utilisation: float | None = runtime(
@@ -196,7 +199,7 @@ class PlanConfig(RunConfig):
     )
     calibrate_seconds: float = runtime(
         10.0,
-        "Seconds that the plan takes in all. Loading the models and a minimum of rows may take longer.",
+        "Target duration of this command, in seconds. Loading the models and timing a few rows may take longer.",
         ge=1,
     )
 
@@ -221,8 +224,8 @@ class CandidatesConfig(ModelChoice, WordFiles):
     threads: int | None = identity(None, "CPU threads (default: all cores).", ge=1)
     protect: Protect = identity(
         (),
-        "Show no candidates for words in these: urls, emails, html, mentions, numbers, separated by commas, or a "
-        "regular expression (default: none).",
+        "Show no candidates for words inside these: any of urls, emails, html, mentions, numbers, separated by commas, "
+        "or a regular expression (default: none).",
         metavar="KINDS",
     )
 
@@ -265,12 +268,12 @@ class ServeConfig(ModelChoice):
     environment_prefix: ClassVar[str] = "AUGMENT_SERVICE_"
 
     threads: int | None = runtime(None, "CPU threads of the model (default: all cores).", ge=1)
-    host: str = runtime("127.0.0.1", "Address to listen on; all but loopback addresses require bearer tokens.")
-    port: int = runtime(8000, "Port to listen on; 0 picks a free one and logs it in the first line.", ge=0, le=65535)
+    host: str = runtime("127.0.0.1", "Address to listen on; any but a loopback address requires bearer tokens.")
+    port: int = runtime(8000, "Port to listen on; 0 picks a free one, shown in the first log line.", ge=0, le=65535)
     token_file: str | None = runtime(
         None,
-        "File with one bearer token per line, perhaps with a name and limits; read again when it changes. "
-        "AUGMENT_SERVICE_TOKENS adds comma-separated ones.",
+        "File with one bearer token per line, optionally with a name and limits; reloaded when it changes. "
+        "AUGMENT_SERVICE_TOKENS adds more tokens, separated by commas.",
     )
     allow_without_token: bool = runtime(
         False,
@@ -285,28 +288,29 @@ class ServeConfig(ModelChoice):
     max_requests: int = runtime(256, "Maximum concurrent requests; further ones get a 503.", ge=1)
     max_answer_bytes: int = runtime(
         64_000_000,
-        "Maximum size of an answer, estimated beforehand (streams: texts in progress).",
+        "Maximum size of a response, estimated in advance (for streams: of the texts in progress).",
         ge=10_000,
     )
     memory_budget: int = runtime(
-        1_000_000_000, "Bytes that all requests in progress may take together; further ones get a 503.", ge=100_000
+        1_000_000_000, "Memory for all requests in progress, in bytes; further ones get a 503.", ge=100_000
     )
     max_connections: int = runtime(
         2_000,
-        "Maximum open connections, capped by file descriptors; idle ones make room, else new ones get a 503.",
+        "Maximum open connections, capped by the limit on open files. Beyond it, a new one replaces an idle one "
+        "or gets a 503.",
         ge=1,
     )
     queue_seconds: float = runtime(2.0, "A request that would wait longer than this for the model gets a 503.", gt=0)
     max_wait_ms: float = runtime(2.0, "Maximum wait for more requests before a batch runs.", ge=0)
-    body_seconds: float = runtime(30.0, "Time limit for the body of a request to arrive.", gt=0)
+    body_seconds: float = runtime(30.0, "Time limit for receiving a request body.", gt=0)
     request_seconds: float = runtime(
-        60.0, "Time limit of one request, until its answer begins; after that it gets a 504.", gt=0
+        60.0, "Time limit from receiving a request to the start of its response; then it gets a 504.", gt=0
     )
     slow_seconds: float = runtime(5.0, "Count and log requests that take longer than this; streams are exempt.", gt=0)
     drain_delay: float = runtime(
-        0.0, "Time that new connections are still accepted after SIGTERM, while /readyz returns 503.", ge=0
+        0.0, "How long new connections are still accepted after SIGTERM, while /readyz returns 503.", ge=0
     )
-    drain_seconds: float = runtime(30.0, "Time that requests in flight then get to finish.", ge=0)
+    drain_seconds: float = runtime(30.0, "How long requests in flight then have to finish.", ge=0)
     access_log: bool = runtime(
         False, "Log every request: method, route, status, seconds and X-Request-Id; never texts or tokens."
     )
@@ -324,9 +328,9 @@ class ServeConfig(ModelChoice):
         "Origins whose pages may call the service from a browser, such as https://app.example.org.",
         metavar="ORIGIN",
     )
-    gzip: bool = runtime(True, "Compress answers of 2 kB and more for clients that accept it; streams never.")
+    gzip: bool = runtime(True, "Compress responses of 2 kB or more, except streams, for clients that accept it.")
     traces: bool = runtime(
-        False, "Send OpenTelemetry traces to where OTEL_EXPORTER_OTLP_ENDPOINT says (pip install '.[traces]')."
+        False, "Send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT (needs pip install '.[traces]')."
     )
 
     @model_validator(mode="after")

@@ -48,17 +48,18 @@ class AugmentParams(BaseModel):
     n_a: int = identity(20, "N_a: samples per source text.", ge=0, le=10_000)
     k: int = identity(15, "K: candidates per word.", ge=1, le=1_000)
     p_t: float = identity(0.4, "P_t: a word is replaced when its random number p <= P_t.", ge=0.0, le=1.0)
-    seed: int = identity(0, "Seed of the random draws.", ge=0, lt=2**63)
+    seed: int = identity(0, "Seed for the random draws.", ge=0, lt=2**63)
     conditioning: Conditioning = identity(
         "original",
-        "Candidates come from the original text, or from the sample as replaced so far (Algorithm 1 as printed).",
+        "Propose candidates from the original text, or from the sample with its replacements so far (Algorithm 1 as "
+        "printed).",
     )
     context: Context = identity(
         "single", "Masked LM input: the masked text; a pair of masked and original text; or the unmasked text (fast)."
     )
     words: Words = identity(
         "reference",
-        "Words that may be replaced: [a-z]+ outside the stop list; words of letters only; all but punctuation.",
+        "Words that may be replaced: [a-z]+ outside the stop list; words of letters only; everything but punctuation.",
     )
     text: TextForm = identity(
         "preserve", "Form of samples: replace words in the original string, or join normalised words by spaces."
@@ -68,8 +69,8 @@ class AugmentParams(BaseModel):
     )
     pairs: Pairs = identity(
         "both",
-        "Text pairs: every sample may change both texts; samples change one text each, in turn; or both, with the same "
-        "new word wherever a word occurs in both.",
+        "For text pairs: every sample may change both texts; samples change one text each, in turn; or both change, "
+        "and a word that occurs in both gets the same replacement.",
     )
     case: Case = identity(
         "match",
@@ -78,12 +79,12 @@ class AugmentParams(BaseModel):
     )
     protect: Protect = identity(
         PROTECT_BY_DEFAULT,
-        "Never replace words in these: urls, emails, html, mentions, numbers, separated by commas, or a regular "
-        "expression; or none (default: urls,emails,html with --text preserve, otherwise none).",
+        "Never replace words inside these: any of urls, emails, html, mentions, numbers, separated by commas, or a "
+        "regular expression; or none (default: urls,emails,html with --text preserve, otherwise none).",
         metavar="KINDS",
     )
     protect_words: WordList = identity(
-        (), "Files of words that are never replaced, one word or phrase per line, in any case.", metavar="FILE"
+        (), "Files of words that are never replaced, one word or phrase per line; case is ignored.", metavar="FILE"
     )
     stop_words: StopWords = identity(
         STOP_WORDS_OF_MODE,

@@ -10,7 +10,7 @@ from shared.cli.command_line import main as run_command_line
 COMMANDS = (
     Command(
         "distill",
-        "From a file of labelled text to a small model that serves: all of the steps below, in one command.",
+        "Turn a file of labelled text into a small model ready to deploy: all the steps below in one command.",
         "trainer.pipeline.config:DistillConfig",
         "trainer.pipeline.command:run_command",
     ),
@@ -47,7 +47,7 @@ COMMANDS = (
     ),
     Command(
         "predict",
-        "Labels and probabilities of a model for the rows of a table.",
+        "Predict labels and probabilities for the rows of a table.",
         "trainer.predict.config:PredictConfig",
         "trainer.predict.command:run_command",
     ),
@@ -59,7 +59,7 @@ COMMANDS = (
     ),
     Command(
         "report",
-        "Write one page that compares students with their teachers: size, speed and score.",
+        "Compare students with their teachers on one page: size, speed and scores.",
         "trainer.report.config:ReportConfig",
         "trainer.report.command:run_command",
     ),

@@ -24,7 +24,7 @@ AnswerForm = Literal["auto", "probabilities", "logits", "labels", "number"]
 CHECKPOINT_SECONDS = 300.0
 GROWING = ("epochs", "prediction_epochs", "max_tokens")
 """Options that extend a run when the same command is given larger ones."""
-SCHEDULE = "linear rises in the warm-up and then falls to zero; constant is the peak in every step, without warm-up."
+SCHEDULE = "linear warms up and then decays to zero; constant stays at the peak, without warm-up."
 
 
 class ComputeConfig(CommandConfig):
@@ -32,9 +32,9 @@ class ComputeConfig(CommandConfig):
 
     group: ClassVar[str] = "Compute"
 
-    device: Device = identity("auto", "Where to compute: auto takes CUDA if available.")
-    dtype: Dtype = identity("auto", "Precision of matrix products: auto is bf16 if the hardware supports it.")
-    threads: int | None = identity(None, "CPU threads of one worker (default: all cores).", ge=1)
+    device: Device = identity("auto", "Device to compute on; auto uses CUDA if available.")
+    dtype: Dtype = identity("auto", "Precision of matrix products; auto uses bf16 if the hardware supports it.")
+    threads: int | None = identity(None, "CPU threads per worker (default: all cores).", ge=1)
 
 
 class TableConfig(ComputeConfig, TableFormat, LabelSets):
@@ -47,7 +47,7 @@ class TableConfig(ComputeConfig, TableFormat, LabelSets):
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
     )
     label_column: str | None = identity(None, "Label column, by name or 0-based index.")
-    max_length: int | None = identity(None, "Longest input in tokens (default 64, for pairs 128).", ge=8, le=4096)
+    max_length: int | None = identity(None, "Maximum tokens per input (default 64, or 128 for pairs).", ge=8, le=4096)
 
     @model_validator(mode="after")
     def _columns(self) -> TableConfig:
@@ -64,23 +64,23 @@ class LoopConfig(ComputeConfig):
 
     output: str = runtime(
         ...,
-        "Folder for checkpoints, metrics and the model, local, s3://, gs:// or az://; an interrupted run resumes "
+        "Folder for checkpoints, metrics and the model (local, s3://, gs:// or az://). An interrupted run resumes "
         "from it.",
     )
     epochs: float = identity(3.0, "Passes over the training data.", gt=0)
-    batch_size: int = identity(32, "Examples per step, over all workers.", ge=1)
+    batch_size: int = identity(32, "Examples per step, across all workers.", ge=1)
     accumulate: int = identity(
-        1, "Parts that a worker splits its share of a batch into, computed one after the other to save memory.", ge=1
+        1, "Gradient accumulation: parts per batch and worker, computed one after another to save memory.", ge=1
     )
     lr: float = identity(5e-5, "Peak learning rate.", gt=0)
-    warm_up_share: float = identity(0.1, "Share of training in which the learning rate rises.", ge=0, lt=1)
-    weight_decay: float = identity(0.01, "AdamW weight decay of matrices.", ge=0)
-    seed: int = identity(0, "Seed of sample order, dropout and new weights.", ge=0, lt=2**63)
+    warm_up_share: float = identity(0.1, "Share of training spent warming up the learning rate.", ge=0, lt=1)
+    weight_decay: float = identity(0.01, "AdamW weight decay, for matrices only.", ge=0)
+    seed: int = identity(0, "Seed for sample order, dropout and new weights.", ge=0, lt=2**63)
     loader_workers: int = runtime(
-        1, "Processes that read, sample and tokenize ahead; 0 does so between training steps.", ge=0
+        1, "Processes that read, sample and tokenize ahead; with 0, that happens between training steps.", ge=0
     )
-    workers: int = runtime(1, "Training workers, through Ray Train; each batch is split over them.", ge=1)
-    address: str = runtime("auto", "Ray for --workers: auto (RAY_ADDRESS, else local), local, or its address.")
+    workers: int = runtime(1, "Training workers, run by Ray Train; each batch is split across them.", ge=1)
+    address: str = runtime("auto", "Ray cluster for --workers: its address, local, or auto (RAY_ADDRESS, else local).")
     checkpoint_seconds: float = runtime(CHECKPOINT_SECONDS, "Seconds between checkpoints.", gt=0)
     name: str = runtime("", "Name of this run in the report.")
 
@@ -92,13 +92,13 @@ class TokenCacheConfig(CommandConfig):
 
     token_cache: str | None = runtime(
         None,
-        "Folder on local disk for tokenized shards and corpora, which later epochs, workers and runs read instead "
-        "(default: tinybert-tokens in TRAINER_CACHE, AUGMENT_SERVICE_CACHE, XDG_CACHE_HOME or ~/.cache).",
+        "Local folder that caches tokenized shards and corpora for later epochs, workers and runs (default: "
+        "tinybert-tokens in TRAINER_CACHE, AUGMENT_SERVICE_CACHE, XDG_CACHE_HOME or ~/.cache).",
     )
     token_cache_gib: float = runtime(
         10.0,
-        "Largest size of that folder, in GiB; what was not used for longest is removed. 0 keeps nothing. A corpus that "
-        "is in use is kept however large it is, at 4 bytes per token.",
+        "Maximum size of that folder, in GiB; the least recently used files are removed first, and 0 keeps nothing. A "
+        "corpus in use is kept whatever its size, at 4 bytes per token.",
         ge=0,
     )
 
@@ -115,24 +115,24 @@ class CorpusConfig(LoopConfig, TokenCacheConfig):
 
     corpus: tuple[str, ...] = identity(
         ...,
-        "Text files, one passage per line, or tables: JSONL and Parquet, and CSV and TSV with --text-column. All of "
-        "them may be compressed.",
+        "Text files with one passage per line, or tables: JSONL and Parquet, or CSV and TSV with --text-column. All "
+        "may be compressed.",
         min_length=1,
     )
     text_column: str | None = identity(
         None, "Column of a --corpus table that holds the texts (default: text in JSONL and Parquet)."
     )
     encoding: str = identity(
-        "auto", "Encoding of the corpus files, such as cp1252; auto is UTF-8, or what a mark says."
+        "auto", "Encoding of the corpus files, such as cp1252; auto follows a byte order mark, else UTF-8."
     )
     corpus_weights: tuple[float, ...] = identity(
-        (), "Passes over each corpus file in one epoch, in --corpus order; fractions sample a part (default 1 each)."
+        (), "Passes over each corpus file per epoch, in --corpus order; a fraction samples a part (default 1 each)."
     )
-    max_length: int = identity(128, "Longest training sequence, in tokens.", ge=8, le=512)
-    max_tokens: int | None = identity(None, "Stop after this many training tokens, if sooner than --epochs.", ge=1)
+    max_length: int = identity(128, "Maximum training sequence length in tokens.", ge=8, le=512)
+    max_tokens: int | None = identity(None, "Stop after this many training tokens, if before --epochs.", ge=1)
     epochs: float = identity(1.0, "Passes over the weighted corpus.", gt=0)
     batch_size: int = identity(
-        32, "Sequences of --max-length per step, over all workers; more if they are shorter.", ge=1
+        32, "Sequences of --max-length tokens per step, across all workers; more if they are shorter.", ge=1
     )
 
     @model_validator(mode="after")
@@ -157,21 +157,21 @@ class ScoredConfig(LoopConfig, TableConfig):
 
     dev: str | None = identity(
         None,
-        "Labelled file that the best checkpoint is chosen on (default: a validation part of the training rows, which "
-        "is then not trained on).",
+        "Labelled validation file, on which the best checkpoint is chosen (default: part of the training rows, which "
+        "is held out).",
     )
     validation_share: float = identity(
         0.1,
-        "Without --dev: share of the training rows in the validation part, at most 4,000 of them, by a hash of the "
-        "text and the same from each class.",
+        "Without --dev: share of the training rows to hold out for validation, at most 4,000, chosen by a hash of the "
+        "text, with the same share from each class.",
         gt=0,
         lt=1,
     )
     test: str | None = identity(
-        None, "Labelled file that the finished model is scored on, once. It never influences the choice."
+        None, "Labelled file on which the finished model is scored once; it never influences the choice."
     )
     select_by: SelectBy = identity(
-        "mean", "Checkpoint: the best mean of all metrics, the best first metric, or the latest near the best mean."
+        "mean", "Checkpoint to keep: best mean of all metrics, best first metric, or the latest near the best mean."
     )
     evaluations: int = identity(4, "Evaluations per epoch.", ge=1)
 
@@ -183,7 +183,7 @@ class LabelsConfig(CommandConfig):
 
     label_map: str | None = identity(
         None,
-        "Labels of the model's classes, where its own names do not match them: NAME=LABEL,NAME=LABEL, such as "
+        "Maps the model's class names to the labels of the data, where they differ: NAME=LABEL,NAME=LABEL, such as "
         "LABEL_0=entailment,LABEL_1=not_entailment.",
     )
 
@@ -194,10 +194,10 @@ class TeacherConfig(ScoredConfig):
     group: ClassVar[str] = "Teacher"
 
     train: str = identity(..., "Training file: TSV, CSV, JSONL, Parquet or Arrow.")
-    encoder: str = identity("embedded", "BERT to fine-tune: embedded, a folder or a hub id.")
+    encoder: str = identity("embedded", "BERT model to fine-tune: embedded, a folder or a hub id.")
     lr: float = identity(6e-5, "Peak learning rate.", gt=0)
-    schedule: LearningRate = identity("linear", f"Learning rate: {SCHEDULE}")
-    regression: bool = identity(False, "The label is a number to predict (without --task).")
+    schedule: LearningRate = identity("linear", f"Learning rate schedule: {SCHEDULE}")
+    regression: bool = identity(False, "Predict a number instead of a class (not with --task).")
 
 
 class StudentConfig(CommandConfig):
@@ -207,30 +207,30 @@ class StudentConfig(CommandConfig):
 
     student: str = identity(
         "tinybert4",
-        "Size: tinybert4, tinybert6, or M,d',FFN,heads; or a student to initialise from: embedded, or a folder of "
+        "Size (tinybert4, tinybert6 or M,d',FFN,heads), or a student to start from: embedded, or an output folder of "
         "`trainer general`.",
     )
     embedding_init: EmbeddingInit = identity(
         "projected",
-        "Embeddings of a new student: principal components of the teacher's, the same weighted by how often each token "
-        "occurs in the corpus (only in `trainer general`), or random.",
+        "Initial embeddings of a new student: principal components of the teacher's, the same weighted by token "
+        "frequency in the corpus (only in `trainer general`), or random.",
     )
     layer_init: LayerInit = identity(
-        "random", "Layers of a new student: random, or copies of the teacher's mapped ones."
+        "random", "Initial layers of a new student: random, or copies of the teacher layers they map to."
     )
     dropout: float = identity(0.1, "Dropout of the student during training.", ge=0, lt=1)
-    mapping: str = identity("uniform", "g(m): uniform, top, bottom, or a list of teacher layers such as 3,6,9,12.")
-    projection: Projection = identity("shared", "W_h: one for all layers and the embeddings, or one per layer.")
+    mapping: str = identity("uniform", "Mapping g(m): uniform, top, bottom, or teacher layers such as 3,6,9,12.")
+    projection: Projection = identity("shared", "W_h: one shared by all layers and the embeddings, or one per layer.")
     attention_loss: AttentionLoss = identity(
         "auto",
-        "Attention term: scores (equal numbers of heads), grouped (teacher heads averaged to the student's number), "
-        "relations (MiniLMv2, last layers, any number of heads), none, or auto: scores if the numbers are equal, else "
-        "none.",
+        "Attention loss: scores (equal numbers of heads), grouped (teacher heads averaged down to the student's "
+        "number), relations (MiniLMv2: last layers, any number of heads), none, or auto (scores if the numbers of "
+        "heads are equal, otherwise none).",
     )
     loss_weights: tuple[str, ...] = identity(
         (),
-        "Weights of the intermediate losses, such as attention=0.1 pooled=1 (default: 1 each, 0 for pooled, which "
-        "compares the mean state of each text).",
+        "Weights of the intermediate losses, such as attention=0.1 pooled=1 (default: 1 each, but 0 for pooled, which "
+        "compares the mean hidden state of each text).",
     )
 
 
@@ -241,24 +241,24 @@ class GeneralConfig(CorpusConfig, StudentConfig):
 
     teacher: str = identity("embedded", "Encoder to learn from, not fine-tuned: embedded, a folder or a hub id.")
     lr: float = identity(3e-4, "Peak learning rate.", gt=0)
-    schedule: LearningRate = identity("linear", f"Learning rate: {SCHEDULE}")
+    schedule: LearningRate = identity("linear", f"Learning rate schedule: {SCHEDULE}")
     decay_share: float | None = identity(
         None,
-        "Share of the training, at the end, in which the learning rate falls to zero; it is constant between that and "
-        "the warm-up (default: it falls linearly from the warm-up on).",
+        "Share of training, at the end, in which the learning rate decays to zero; it is constant between warm-up and "
+        "decay (default: the decay starts right after warm-up).",
         ge=0,
         le=1,
     )
     pairs: float = identity(
-        0.0, "Share of the text that is read as pairs of segments; 0 reads single passages.", ge=0, le=1
+        0.0, "Share of the text to read as pairs of segments; 0 reads single passages only.", ge=0, le=1
     )
     projection_init: ProjectionInit = identity(
         "random",
-        "First W_h and W_e of a new student: random, or fitted to the teacher by least squares.",
+        "Initial W_h and W_e of a new student: random, or fitted to the teacher by least squares.",
     )
     held_out: float = identity(
         0.0,
-        "Share of lines, chosen by hash, that is not trained on but shows how much of its teacher a student explains.",
+        "Share of lines, chosen by hash, to hold out and measure how much of its teacher the student misses.",
         ge=0,
         lt=0.5,
     )
@@ -271,7 +271,7 @@ class GeneralConfig(CorpusConfig, StudentConfig):
         return self
 
 
-HARD_LABELS = "Weight of the rows' own labels in the prediction loss, next to the teacher's answers (0: answers alone)"
+HARD_LABELS = "Weight w of the rows' own labels in the prediction loss; the teacher's answers have weight 1 - w"
 
 
 class AnnotateConfig(ComputeConfig):
@@ -281,10 +281,10 @@ class AnnotateConfig(ComputeConfig):
 
     augmented: str = identity(..., "Output folder of `augment_service run`, which may still be running.")
     teacher: str = identity(..., "Fine-tuned teacher: a folder, a run's output or a hub id.")
-    max_length: int | None = identity(None, "Longest input in tokens (default 64, for pairs 128).", ge=8, le=4096)
-    n_a: int | None = identity(None, "Samples per source row to annotate (default: the job's).", ge=0)
+    max_length: int | None = identity(None, "Maximum tokens per input (default 64, or 128 for pairs).", ge=8, le=4096)
+    n_a: int | None = identity(None, "Samples per source row to annotate (default: the job's N_a).", ge=0)
     batch_size: int = runtime(64, "Texts per model batch.", ge=1)
-    follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
+    follow_timeout: float = runtime(600.0, "Give up after this many seconds without a new shard.", ge=0)
 
 
 class GivenAnswersConfig(CommandConfig):
@@ -294,9 +294,9 @@ class GivenAnswersConfig(CommandConfig):
 
     teacher_column: str | None = identity(
         None,
-        "Column with a teacher's answers, such as an LLM's, in place of a teacher: lists of probabilities or logits "
-        "(in text files as JSON), classes, or numbers; with several labels per text, one number per label or lists of "
-        "labels.",
+        "Column with a teacher's answers, such as an LLM's, instead of a teacher model: lists of probabilities or "
+        "logits (JSON in text files), classes, or numbers; with several labels per text, one number per label or lists "
+        "of labels.",
     )
     teacher_classes: tuple[str, ...] = identity(
         (), "Classes in the order of the numbers in --teacher-column (default: the labels, sorted)."
@@ -304,7 +304,7 @@ class GivenAnswersConfig(CommandConfig):
     teacher_form: AnswerForm = identity(
         "auto",
         "What --teacher-column holds: probabilities (each row sums to 1, unless a text has several labels), logits, "
-        "labels or number; auto tells the first three apart.",
+        "labels or number; auto detects the first three.",
     )
 
     @model_validator(mode="after")
@@ -335,38 +335,38 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig, 
 
     augmented: str = identity(..., "Output folder of `augment_service run`, which may still be running.")
     teacher: str | None = identity(
-        None, "Fine-tuned teacher: a folder, a run's output or a hub id (or the answers of --teacher-column)."
+        None, "Fine-tuned teacher: a folder, a run's output or a hub id. Not with --teacher-column."
     )
-    stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages, in order.", min_length=1)
-    epochs: float = identity(10.0, "Passes of the intermediate stage over the shards.", gt=0)
+    stages: tuple[Stage, ...] = identity(("intermediate", "prediction"), "Stages to run, in order.", min_length=1)
+    epochs: float = identity(10.0, "Passes over the shards in the intermediate stage.", gt=0)
     lr: float = identity(5e-5, "Peak learning rate of the intermediate stage.", gt=0)
-    schedule: LearningRate = identity("linear", f"Learning rate of the intermediate stage: {SCHEDULE}")
-    prediction_epochs: float = identity(3.0, "Passes of the prediction stage over the shards.", gt=0)
+    schedule: LearningRate = identity("linear", f"Learning rate schedule of the intermediate stage: {SCHEDULE}")
+    prediction_epochs: float = identity(3.0, "Passes over the shards in the prediction stage.", gt=0)
     prediction_lr: float = identity(3e-5, "Peak learning rate of the prediction stage.", gt=0)
-    prediction_schedule: LearningRate = identity("linear", "The same for the prediction stage.")
+    prediction_schedule: LearningRate = identity("linear", "Schedule of the prediction stage; see --schedule.")
     prediction_batch_size: int | None = identity(
         None, "Examples per step of the prediction stage (default: --batch-size).", ge=1
     )
-    temperature: float = identity(1.0, "t of the prediction loss.", gt=0)
+    temperature: float = identity(1.0, "Temperature t of the prediction loss.", gt=0)
     hard_label_weight: float = identity(0.0, f"{HARD_LABELS}.", ge=0, le=1)
     annotated: bool = identity(
         False, "Use the logits that `trainer annotate` stored alongside the shards instead of running the teacher."
     )
     balance: bool = identity(
-        False, "With --annotated, repeat and leave out samples until the answers have the shares they have on the rows."
+        False, "With --annotated, repeat or drop samples until the answers are distributed as on the source rows."
     )
     n_a: int | None = identity(
         None,
-        "Samples per source row and epoch (default: the job's), drawn from candidate shards or the first of samples.",
+        "Samples per source row and epoch, drawn from candidates or the first ones stored (default: the job's N_a).",
         ge=0,
     )
     prune_vocabulary: str = identity(
         "none",
-        "Tokens that the student keeps: auto (those that occur twice in the samples, within 3.0 M parameters), a "
-        "number of the most frequent, or none to keep all. Waits for the augmentation job to finish.",
+        "Tokens that the student keeps: auto (those seen at least twice in the samples, within 3.0 M parameters), N "
+        "for the N most frequent, or none to keep all. Waits for the augmentation job to finish.",
     )
     window_shards: int = identity(8, "Shards whose rows are shuffled together.", ge=1)
-    follow_timeout: float = runtime(600.0, "Seconds without a new shard after which the job counts as dead.", ge=0)
+    follow_timeout: float = runtime(600.0, "Give up after this many seconds without a new shard.", ge=0)
     ablation: str = runtime("full", "Name of this run in the report's ablation table, such as no-general.")
 
     @model_validator(mode="after")

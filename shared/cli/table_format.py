@@ -12,7 +12,7 @@ class TableFormat(CommandConfig):
 
     group: ClassVar[str] = "Table format"
 
-    delimiter: str = identity("auto", "What separates cells: a character, tab, comma, semicolon or bar.")
+    delimiter: str = identity("auto", "Cell separator: a character, tab, comma, semicolon or bar.")
     quoting: Literal["auto", "csv", "none"] = identity(
         "auto", "csv: cells may be quoted. none: quotes are text, as in GLUE's files."
     )
@@ -20,10 +20,10 @@ class TableFormat(CommandConfig):
         "auto", "Whether a backslash escapes quotes, as Spark and MySQL write them."
     )
     encoding: str = identity(
-        "auto", "Encoding of TSV, CSV and JSON files, such as cp1252; auto is UTF-8, or what a mark says."
+        "auto", "Encoding of TSV, CSV and JSON files, such as cp1252; auto follows a byte order mark, else UTF-8."
     )
     header: Literal["auto", "yes", "no"] = identity(
-        "auto", "Whether the first row has names; without one, columns are named by index."
+        "auto", "Whether the first row contains column names; if not, refer to columns by index."
     )
 
 
@@ -34,10 +34,10 @@ class LabelSets(CommandConfig):
 
     multi_label: tuple[str, ...] = identity(
         (),
-        "Instead of --label-column, where a row has several labels: columns of 0 and 1, one per label, or one column "
+        "Instead of --label-column, if a row can have several labels: columns of 0 and 1, one per label, or one column "
         "of lists or of texts that name the labels.",
     )
-    label_separator: str = identity(",", "What separates the labels in such a text.", min_length=1)
+    label_separator: str = identity(",", "Separator between the labels in such a text.", min_length=1)
 
 
 ONE_LABEL: dict[str, Any] = {

@@ -48,6 +48,13 @@ _PERMANENT = (
     "ExpiredToken",
 )
 """Message fragments of permanent errors, which are not retried."""
+_GOOGLE_CREDENTIALS = (
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_PATH",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "GOOGLE_BEARER_TOKEN",
+)
 _PERMANENT_KINDS = (
     "PermissionDeniedError",
     "UnauthenticatedError",
@@ -107,9 +114,13 @@ def client_options(root: str, seconds: int = SHORT_SECONDS) -> tuple[str, dict[s
     elif scheme == "gs":
         kind = "GCSStore"
         options |= {"bucket": name}
-        if endpoint := _environment("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"):
+        emulator = _environment("STORAGE_EMULATOR_HOST")
+        if endpoint := _environment("GOOGLE_BASE_URL") or emulator:
             endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
             options["base_url"] = endpoint.rstrip("/")
+        if emulator and not _environment(*_GOOGLE_CREDENTIALS):
+            # An emulator accepts any token. Without one, writes would ask the metadata server of Google's machines.
+            options["bearer_token"] = "emulator"
     else:
         kind = "AzureStore"
         container, _, host = name.partition("@")

@@ -100,7 +100,7 @@ class FaultyProxy:
                 try:
                     dropped = ("expect", "transfer-encoding", "content-length")
                     headers = {name: value for name, value in self.headers.items() if name.lower() not in dropped}
-                    connection.request(self.command, self.path, body, headers)
+                    connection.request(self.command, self.path, body, proxy.translate(headers))
                     answer = connection.getresponse()
                     content = answer.read()
                 finally:
@@ -162,6 +162,10 @@ class FaultyProxy:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def translate(self, headers: dict[str, str]) -> dict[str, str]:
+        """The headers of a request as `upstream` expects them."""
+        return headers
 
     def draw(self, command: str, size: int) -> str:
         """The fault for a request; empty for none."""

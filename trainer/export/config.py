@@ -16,9 +16,9 @@ class TextsConfig(TableFormat):
     group: ClassVar[str] = "Input texts"
 
     data: str | None = identity(
-        None, "Texts to use instead of random tokens: a file of lines (.txt, .gz, .xz), or a table."
+        None, "Texts to use instead of random tokens: a text file with one per line (.txt, .gz, .xz), or a table."
     )
-    task: str | None = identity(None, "GLUE task whose layout the table in --data has.")
+    task: str | None = identity(None, "GLUE task that defines the layout of the table in --data.")
     text_column: tuple[str, ...] = identity(
         (), "Text column of the table in --data, by name or 0-based index; two for text pairs.", max_length=2
     )
@@ -41,6 +41,6 @@ class ExportConfig(TextsConfig):
     )
     output: str = runtime(..., "File to write; the results of the check are written next to it as .json.")
     opset: int = identity(18, "ONNX operator set.", ge=18, le=23)
-    max_length: int | None = identity(None, "Longest input in tokens (default: the model's limit).", ge=8)
+    max_length: int | None = identity(None, "Maximum tokens per input (default: the model's limit).", ge=8)
     rows: int = identity(256, "Inputs to compare predictions on.", ge=1)
-    seed: int = identity(0, "Seed of the random tokens.", ge=0, lt=2**63)
+    seed: int = identity(0, "Seed for the random tokens.", ge=0, lt=2**63)

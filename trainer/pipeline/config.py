@@ -26,38 +26,40 @@ class ChoicesConfig(CommandConfig):
 
     group: ClassVar[str] = "Training"
 
-    n_a: int | None = identity(None, "N_a: samples per source text (default: by the number of rows).", ge=0)
+    n_a: int | None = identity(None, "N_a: samples per source text (default: chosen by the number of rows).", ge=0)
     n_a_per_label: tuple[str, ...] = identity(
         (),
-        "N_a of rows with these labels, LABEL=N each; or balance: more samples of rarer labels, up to "
-        f"{MOST_SAMPLES_OF_A_ROW} for a row, so that all labels have as many as the most frequent one.",
+        "N_a for rows with these labels, each as LABEL=N; or balance: more samples for rarer labels, up to "
+        f"{MOST_SAMPLES_OF_A_ROW} per row, so that every label has as many as the most frequent one.",
         metavar="LABEL=N",
     )
     pairs: Pairs = _PAIRS
     mined_pairs: int | None = identity(
         None,
-        "New pairs for each row of text pairs: its first text with second texts of other rows that share rare words, "
-        "answered by the teacher (default: by the number of rows).",
+        "For text pairs, new pairs per row: its first text with second texts of other rows that share rare words. The "
+        "teacher labels them (default: chosen by the number of rows).",
         ge=0,
         le=100,
     )
     balance: bool = identity(
         False,
-        "Repeat and leave out samples, so that the teacher's answers have the shares that they have on the rows "
+        "Repeat or drop samples, so that the teacher's answers have the same class distribution as on the rows "
         "themselves.",
     )
     augment_rows: int | None = identity(
-        None, "Rows that are augmented and trained on by the student (default: all, or what --budget allows).", ge=1
+        None, "Rows to augment and train the student on (default: all, or as many as --budget allows).", ge=1
     )
     teacher_epochs: float | None = identity(
-        None, "Passes of the teacher's fine-tuning (default 3, up to 6 for small data).", gt=0
+        None, "Epochs of fine-tuning the teacher (default 3, up to 6 for small data).", gt=0
     )
-    epochs: float | None = identity(None, "Passes of the student's intermediate stage (default: by the rows).", gt=0)
+    epochs: float | None = identity(None, "Epochs of the student's intermediate stage (default: by data size).", gt=0)
     prediction_epochs: float | None = identity(
-        None, "Passes of the student's prediction stage (default: by the rows).", gt=0
+        None, "Epochs of the student's prediction stage (default: by data size).", gt=0
     )
     budget: str | None = identity(
-        None, "Time for everything, such as 20m or 2h: chooses rows, samples and epochs that fit.", metavar="TIME"
+        None,
+        "Time budget for everything, such as 20m or 2h; sets rows, samples and epochs to fit.",
+        metavar="TIME",
     )
     batch_size: int = identity(32, "Examples per training step.", ge=1)
     teacher_lr: float = identity(6e-5, "Peak learning rate of the teacher.", gt=0)
@@ -65,12 +67,12 @@ class ChoicesConfig(CommandConfig):
     prediction_lr: float = identity(5e-4, "Peak learning rate of the student's prediction stage.", gt=0)
     hard_label_weight: float = identity(0.0, f"{HARD_LABELS}.", ge=0, le=1)
     max_length: int | None = identity(
-        None, "Longest input in tokens (default: what holds 98% of the texts).", ge=8, le=512
+        None, "Maximum tokens per input (default: enough for 98% of the texts).", ge=8, le=512
     )
-    seed: int = identity(0, "Seed of samples, sample order, dropout and new weights.", ge=0, lt=2**63)
+    seed: int = identity(0, "Seed for samples, sample order, dropout and new weights.", ge=0, lt=2**63)
     seeds: int = identity(
         1,
-        "Students to train, with --seed and the seeds after it; the one with the best validation score is handed on.",
+        "Number of students to train, with seeds from --seed upwards; the one with the best validation score is kept.",
         ge=1,
         le=20,
     )
@@ -96,9 +98,7 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     group: ClassVar[str] = "Distillation"
 
     data: str = identity(..., "Labelled file: TSV, CSV, JSONL, Parquet or Arrow.")
-    output: str = runtime(
-        ..., "Folder, or s3://, gs:// or az:// prefix, for everything that is made; an interrupted run resumes from it."
-    )
+    output: str = runtime(..., "Output folder, or s3://, gs:// or az:// prefix. An interrupted run resumes from it.")
     text_column: tuple[str, ...] = identity(
         (),
         "Text column, by name or 0-based index; two for text pairs (default: guessed from the names, if unambiguous).",
@@ -107,31 +107,31 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     label_column: str | None = identity(
         None, "Label column, by name or 0-based index (default: guessed from the names, if unambiguous)."
     )
-    regression: bool = identity(False, "The label is a number to predict.")
-    dev: str | None = identity(None, "File that the best checkpoints are chosen on (default: a tenth of the rows).")
-    test: str | None = identity(None, "File for the final scores (default: a tenth of the rows).")
+    regression: bool = identity(False, "Predict a number instead of a class.")
+    dev: str | None = identity(None, "Validation file, on which checkpoints are chosen (default: a tenth of the rows).")
+    test: str | None = identity(None, "Test file for the final scores (default: a tenth of the rows).")
     unlabelled: tuple[str, ...] = identity(
         (),
-        "Files of text without labels, with the text columns of --data: augmented and answered by the teacher like the "
-        "rest, for the student to learn from.",
+        "Files of unlabelled text, with the text columns of --data. They are augmented and labelled by the teacher "
+        "like the rest, and the student learns from them.",
     )
     teacher: str | None = identity(None, "Fine-tuned teacher: a folder or a hub id (default: fine-tune --encoder).")
-    encoder: str = identity("embedded", "BERT to fine-tune as the teacher: embedded, a folder or a hub id.")
+    encoder: str = identity("embedded", "BERT model to fine-tune as the teacher: embedded, a folder or a hub id.")
     student: str = identity(
         "auto",
-        "Student: embedded, a folder, or a size M,d',FFN,heads (default auto: embedded where the teacher reads its "
-        "vocabulary, else a new one of 3 layers).",
+        "Student: embedded, a folder, or a size M,d',FFN,heads (default auto: embedded if the teacher has the same "
+        "vocabulary, otherwise a new one of 3 layers).",
     )
     mlm: str = identity("embedded", "Masked LM of the augmentation job: embedded, a folder or a hub id.")
     glove: str = identity("embedded", "Word vectors of the augmentation job: embedded, a file or a folder.")
-    drop_rare: bool = identity(False, "Leave out rows of classes that have too few, instead of refusing the file.")
-    truncate: bool = identity(False, "Accept that most texts are longer than the models can read.")
-    any_language: bool = identity(False, "Accept text that the teacher's vocabulary hardly knows.")
-    address: str = runtime("auto", "Ray cluster of the augmentation job: auto (RAY_ADDRESS, else local), or local.")
+    drop_rare: bool = identity(False, "Drop rows of classes that have too few, instead of rejecting the file.")
+    truncate: bool = identity(False, "Continue even if most texts are too long for the models and get truncated.")
+    any_language: bool = identity(False, "Continue even if the teacher's vocabulary hardly covers the text.")
+    address: str = runtime("auto", "Ray cluster of the augmentation job: local, or auto (RAY_ADDRESS, else local).")
     onnx: bool = runtime(True, "Export the student to ONNX, fp32 and int8.")
     report: bool = runtime(True, "Write the report, and time the student against its teacher.")
-    dry_run: bool = runtime(False, "Print what would be done, and the estimate, and stop.")
-    estimate: bool = runtime(True, "Measure this machine for some seconds and print minutes per step.")
+    dry_run: bool = runtime(False, "Print the plan and the estimate, then stop.")
+    estimate: bool = runtime(True, "Benchmark this machine for a few seconds and print minutes per step.")
 
     @model_validator(mode="after")
     def _every_student_has_a_seed(self) -> DistillConfig:

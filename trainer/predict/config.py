@@ -24,23 +24,23 @@ class PredictConfig(ComputeConfig, TableFormat):
     text_column: tuple[str, ...] = identity(
         (), "Text column, by name or 0-based index; two for text pairs.", max_length=2
     )
-    task: str | None = identity(None, "GLUE task whose layout the files have.")
+    task: str | None = identity(None, "GLUE task that defines the layout of the files.")
     submission: bool = identity(
-        False, "Write a GLUE submission (index and prediction, as .tsv) instead: needs --task, and answers every row."
+        False, "Write a GLUE submission instead: a .tsv with index and prediction of every row. Needs --task."
     )
-    prefix: str = identity("", "Put before the names of the new columns, should the input have the same.")
+    prefix: str = identity("", "Prefix for the names of the new columns, if the input already uses them.")
     threshold: float = identity(
-        0.5, "Least probability of the labels of a text, for a model that gives several.", gt=0, lt=1
+        0.5, "Minimum probability of a predicted label, for models that predict several per text.", gt=0, lt=1
     )
     tokenizer: str | None = identity(
-        None, "Folder of the tokenizer of an .onnx file (default: next to it, else the model it was exported from)."
+        None, "Tokenizer folder of an .onnx file (default: next to it, or the model it was exported from)."
     )
     max_length: int | None = identity(
-        None, "Longest input in tokens (default: that of the run, else 64, for pairs 128).", ge=8, le=4096
+        None, "Maximum tokens per input (default: the run's, otherwise 64, or 128 for pairs).", ge=8, le=4096
     )
-    max_characters: int = identity(1_000_000, "Set rows with a longer text aside.", ge=1)
+    max_characters: int = identity(1_000_000, "Set aside rows with a text longer than this.", ge=1)
     batch_size: int = runtime(64, "Texts per model batch.", ge=1)
-    chunk_rows: int = runtime(8192, "Rows that are held in memory and sorted by length together.", ge=1)
+    chunk_rows: int = runtime(8192, "Rows to hold in memory and sort by length at a time.", ge=1)
 
     @model_validator(mode="after")
     def _columns(self) -> PredictConfig:

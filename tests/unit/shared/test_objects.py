@@ -76,6 +76,13 @@ def test_other_uris_and_half_uris_are_refused_as_outputs() -> None:
             "gs://b",
             {"STORAGE_EMULATOR_HOST": "localhost:4443"},
             "GCSStore",
+            {"bucket": "b", "base_url": "http://localhost:4443", "bearer_token": "emulator"},
+            True,
+        ),
+        (
+            "gs://b",
+            {"STORAGE_EMULATOR_HOST": "localhost:4443", "GOOGLE_BEARER_TOKEN": "mine"},
+            "GCSStore",
             {"bucket": "b", "base_url": "http://localhost:4443"},
             True,
         ),

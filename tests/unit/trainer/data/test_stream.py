@@ -186,7 +186,7 @@ def test_balanced_samples_have_the_answers_of_the_rows(tmp_path: Path, teacher: 
 def test_answers_that_nobody_counted_cannot_be_balanced(tmp_path: Path, teacher: Path) -> None:
     Output(tmp_path).finish()
     stream = stream_of(tmp_path, teacher, annotations=annotated(tmp_path, counts=False), balances=True)
-    with pytest.raises(ManifestError, match="does not say how often the teacher gave each class"):
+    with pytest.raises(ManifestError, match="did not record how often the teacher predicted each"):
         stream.prepare(0, 0)
 
 
