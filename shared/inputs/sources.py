@@ -156,7 +156,7 @@ def _survey(
         raise InputError(f"{names}: no rows")
     if not num_usable and first_problem:
         problem = f"{first_problem.where}: {first_problem.reason}"
-        raise InputError(f"{names}: none of the {num_rows} rows can be used; {problem}")
+        raise InputError(f"{names}: none of {num_rows} rows can be used; {problem}")
     if (digest := groups.finish()) is not None:
         digests.append(digest)
     if SEVERAL in label_kinds and label_kinds - {None} != {SEVERAL}:

@@ -34,7 +34,11 @@ ROWS = "".join(f"a film no. {number},{number % 2}\n" for number in range(30))
             "{'text': 'a'}\n{'text': 'b'}\n",
             "line 1: not valid JSON: Expecting property name",
         ),
-        ("x.csv", "Export of 2026\n\ntext,label\n" + ROWS, "first line has 1 column, but most others have 2. Remove any lines above the header"),
+        (
+            "x.csv",
+            "Export of 2026\n\ntext,label\n" + ROWS,
+            "first line has 1 column, but most others have 2. Remove any lines above the header",
+        ),
         ("x.csv", "text,label\n" + ROWS.replace("film", "film,x,"), "first line has 2 columns, but most others have 4"),
         ("x.tsv", "text\tlabel\n" + "1\ta film\t0\n" * 30, "first line has 2 columns, but most others have 3"),
     ],

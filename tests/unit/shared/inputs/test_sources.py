@@ -116,7 +116,7 @@ def test_several_files_form_one_input(tmp_path: Path) -> None:
     [
         ("x.tsv", b"", {}, "is empty"),
         ("x.tsv", b"text\n", {}, "no rows"),
-        ("x.tsv", b"text\n\xff\n", {}, "none of the 1 rows can be used"),
+        ("x.tsv", b"text\n\xff\n", {}, "none of 1 rows can be used"),
         ("x.tsv", b"sentence\nx\n", {}, "--text-column text: no such column; the input has the columns sentence"),
         (
             "x.tsv",

@@ -60,7 +60,7 @@ def answered() -> Rows:
         (lambda: [{**row, "label": i / 7} for i, row in enumerate(labelled())], (), 2, "add --regression to predict"),
         (labelled, ("--regression",), 1, "is not a number; leave out --regression"),
         (long_texts, (), 1, "of the texts are longer than the"),
-        (lambda: [{**row, "text": ""} for row in labelled()], (), 1, "none of the 160 rows can be used"),
+        (lambda: [{**row, "text": ""} for row in labelled()], (), 1, "none of 160 rows can be used"),
         # Refused after the calibration, which runs the models.
         pytest.param(labelled, ("--budget", "1s"), 2, "--budget 1s is too small", marks=pytest.mark.slow),
         (labelled, ("--budget", "soon"), 2, "write 20m or 2h"),
