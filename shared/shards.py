@@ -231,9 +231,9 @@ def read_shard(store: Store, commit: Commit) -> pa.Table:
     if hashlib.sha256(content).hexdigest() != commit.sha256:
         raise ShardError(
             f"{store.uri}/{commit.file} is damaged: its checksum differs from the one in its commit. Run the same job "
-            "again: it recomputes the shard"
+            "again to recompute the shard"
         )
     table = pa.ipc.open_file(content).read_all()
     if table.num_rows != commit.rows:
-        raise ShardError(f"{store.uri}/{commit.file} has {table.num_rows} rows, its commit says {commit.rows}")
+        raise ShardError(f"{store.uri}/{commit.file} has {table.num_rows} rows, but its commit says {commit.rows}")
     return table

@@ -84,7 +84,9 @@ def run_command(config: AnnotateConfig) -> CommandResult:
     if teacher.classes and shares is not None:
         rows, all_samples = (dict(zip(teacher.classes, of.round(4).tolist(), strict=True)) for of in shares)
         summary |= {"answers_to_rows": rows, "answers_to_samples": all_samples}
-        listed = ", ".join(f"{name} {rows[name]:.0%} of the rows, {all_samples[name]:.0%} of all" for name in rows)
+        listed = ", ".join(
+            f"{name} {rows[name]:.0%} of the source rows, {all_samples[name]:.0%} of all samples" for name in rows
+        )
         text += f"\nthe teacher's answers: {listed}"
     return CommandResult(summary | {"output": uri}, text)
 
@@ -162,7 +164,7 @@ def _committed(target: Store, n_a: int) -> list[Commit]:
     fewer = [one for one in commits if one.statistics.get("n_a", n_a) < n_a]
     if fewer:
         raise UsageError(
-            f"{target.uri} holds logits of {fewer[0].statistics['n_a']:.0f} samples per row, --n-a asks for {n_a}: "
+            f"{target.uri} holds logits for {fewer[0].statistics['n_a']:.0f} samples per row, but --n-a is {n_a}: "
             "remove that folder to annotate again"
         )
     return commits

@@ -67,7 +67,7 @@ def load_any_classifier(
         config = AutoConfig.from_pretrained(folder)
         if not any("SequenceClassification" in name for name in config.architectures or ()):
             raise ModelError(
-                f"{option} {path} is {', '.join(config.architectures or ['a model without a named architecture'])}, "
+                f"{option} {path} is {', '.join(config.architectures or ['a model of unknown architecture'])}, "
                 "not a sequence classification model"
             )
         model, problems = AutoModelForSequenceClassification.from_pretrained(

@@ -118,7 +118,7 @@ def _load_learned(module: nn.Module, weights: Weights, path: Path) -> None:
         raise ManifestError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from error
     missing = learned_weights(module).keys() - weights.keys()
     if unknown or missing:
-        raise ManifestError(f"{path} does not fit the model: it differs in {sorted([*unknown, *missing])[0]}")
+        raise ManifestError(f"{path} does not fit the model: they differ in {sorted([*unknown, *missing])[0]}")
 
 
 def write_best(run: Run) -> None:

@@ -18,6 +18,6 @@ def check_answers(logits: NDArray[np.float32], texts: Sequence[str], model: str)
     bad = np.flatnonzero(~np.isfinite(logits).all(-1))
     if len(bad):
         raise ModelError(
-            f"{model} gives answers that are not finite, such as for {texts[bad[0]][:60]!r}: its weights are damaged, "
-            "or --dtype fp32 is needed"
+            f"{model} returns logits that are not finite, for example for {texts[bad[0]][:60]!r}: its weights are "
+            "damaged, or it needs --dtype fp32"
         )

@@ -51,7 +51,7 @@ def run_command(config: GeneralConfig) -> CommandResult:
     with start_run("general", config) as run:
         result = run_to_result(_work, config, run)
     text = (
-        f"student of {result.parameters:,} parameters after {result.samples:,} passages in "
+        f"student with {result.parameters:,} parameters, trained on {result.samples:,} passages in "
         f"{format_seconds(result.seconds)}\n{run.model}"
     )
     return CommandResult(result.to_json(), text)
@@ -65,7 +65,7 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     kind = read_config(path, "--teacher").model_type
     if config.pairs and kind in WITH_OFFSET:
         raise UsageError(
-            f"--pairs: {config.teacher} is a {kind}, which separates the texts of a pair otherwise than its student; "
+            f"--pairs: {config.teacher} is a {kind}, which separates the texts of a pair differently from its student; "
             "leave out --pairs"
         )
     teacher = load_encoder(path, tokenizer)
@@ -83,8 +83,8 @@ def _work(config: GeneralConfig, worker: Worker) -> None:
     student = make_student(config, teacher, UNTRAINED_CLASSES, tokenizer, frequencies=frequencies)
     if student.vocabulary is not None:
         raise UsageError(
-            f"--student {config.student} has a pruned vocabulary: general distillation starts from a student that "
-            "reads all of its teacher's tokens; `trainer task --prune-vocabulary` prunes it afterwards"
+            f"--student {config.student} has a pruned vocabulary, but general distillation needs a student with its "
+            "teacher's full vocabulary; prune it afterwards with `trainer task --prune-vocabulary`"
         )
     fitting_length(config.max_length, config.max_length, student.model.config, tokenizer, config.student)
     freeze(teacher)

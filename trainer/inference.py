@@ -141,7 +141,7 @@ def load_student(
     if (run := _run_options(path)) is not None:
         path = path / "model"
         if not path.is_dir():
-            raise ModelError(f"{path}: no such folder; the run has not finished, or trains no classifier")
+            raise ModelError(f"{path}: no such folder; the run has not finished, or does not train a classifier")
     else:
         run = _run_options(path.parent)
     return Classifier(path, device, dtype, max_length or (run or {}).get("max_length"))
@@ -174,7 +174,7 @@ def evaluate(
     """
     columns = (text_column,) if isinstance(text_column, str | int) else tuple(text_column)
     if task is None and not (columns and (label_column is not None or multi_label)):
-        raise UsageError("evaluate needs task, or text_column and label_column")
+        raise UsageError("evaluate needs task, or both text_column and label_column")
     config = EvaluateConfig.build(
         {
             "model": str(model.folder if isinstance(model, Classifier) else model),
@@ -231,7 +231,7 @@ def _split_pairs(texts: Sequence[Text]) -> tuple[list[str], list[str] | None]:
         raise UsageError(f"texts must be a list of strings or of pairs, not a {type(texts).__name__}")
     pairs = [number for number, text in enumerate(texts) if isinstance(text, tuple)]
     if pairs and len(pairs) < len(texts):
-        raise InputError(f"texts[{pairs[0]}] is a pair, others are single texts: give either all pairs or none")
+        raise InputError(f"texts[{pairs[0]}] is a pair, but others are single texts; pass only one kind")
     for number, text in enumerate(texts):
         parts = text if isinstance(text, tuple) else (text,)
         if len(parts) != (2 if pairs else 1) or not all(isinstance(part, str) for part in parts):

@@ -50,7 +50,9 @@ def parse_label_map(text: str | None) -> dict[str, str]:
     for part in (text or "").split(",") if text else ():
         name, separator, label = (one.strip() for one in part.rpartition("="))
         if not (name and separator and label):
-            raise UsageError(f"--label-map {text}: write NAME=LABEL,NAME=LABEL, the model's names first")
+            raise UsageError(
+                f"--label-map {text}: write NAME=LABEL,NAME=LABEL with the model's class name before each ="
+            )
         if normal(name) in found:
             raise UsageError(f"--label-map {text}: {name} occurs twice")
         found[normal(name)] = label
@@ -74,7 +76,7 @@ def renamed(outputs: Sequence[str], label_map: str | None, model: str) -> tuple[
                 f"{model}: two of its classes have the same name: {', '.join(names)[:200]}; change id2label in its "
                 "config.json"
             )
-        raise UsageError(f"--label-map {label_map}: two classes of the model would be the same label")
+        raise UsageError(f"--label-map {label_map}: two classes of the model would get the same label")
     return names
 
 
@@ -96,8 +98,8 @@ def match_outputs(task: str, outputs: Sequence[str], labels: Sequence[str], wher
             return matched
     example = ",".join(f"{name}={label}" for name, label in zip(outputs, labels, strict=False))
     raise ModelError(
-        f"{where} has the classes {', '.join(outputs)[:200]}; those of {task} are {', '.join(labels)}, and the names "
-        f"do not say which is which. Say it with --label-map, such as {example[:200]} if that is the order"
+        f"{where} has the classes {', '.join(outputs)[:200]}, and {task} has {', '.join(labels)}: the names do not "
+        f"show which is which. Map them with --label-map, such as {example[:200]} if that is the order"
     )
 
 

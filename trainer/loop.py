@@ -147,7 +147,7 @@ def _run_stage(
         recorder.losses(stage, optimizer.param_groups[0]["lr"])
     progress.close()
     if state.cursor.step == 0:
-        raise TrainingError(f"stage {stage.name}: the training data has no rows; nothing was learned and nothing saved")
+        raise TrainingError(f"stage {stage.name}: the training data has no rows; nothing was trained or saved")
     scores = _between_steps(run, optimizer, interruption, lambda: _score(stage))
     if stage.evaluation:
         # A run that is extended from here does not score the same weights again.

@@ -29,8 +29,8 @@ def attention_loss(student_scores: Sequence[Tensor], teacher_scores: Sequence[Te
     for student, teacher in zip(student_scores, teacher_scores, strict=True):
         if student.shape[1] != teacher.shape[1]:
             raise UsageError(
-                f"the student has {student.shape[1]} attention heads, the teacher {teacher.shape[1]}: equation 7 needs "
-                "equal numbers; choose the student's heads with --student M,d',FFN,heads"
+                f"the student has {student.shape[1]} attention heads and the teacher {teacher.shape[1]}, but equation "
+                "7 needs equal numbers; set the student's heads with --student M,d',FFN,heads"
             )
         total = total + _masked_mean(student, teacher, pairs, student.shape[1])
     return total

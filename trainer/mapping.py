@@ -15,8 +15,8 @@ def map_layers(strategy: str, num_student: int, num_teacher: int) -> tuple[int, 
     """
     if num_student > num_teacher and strategy in STRATEGIES:
         raise UsageError(
-            f"--mapping {strategy}: a student of {num_student} layers is deeper than its teacher ({num_teacher}); "
-            "list a teacher layer for each of them"
+            f"--mapping {strategy}: the student has {num_student} layers, more than its teacher ({num_teacher}); list "
+            "one teacher layer for each student layer"
         )
     if strategy == "uniform":
         return tuple((2 * m * num_teacher + num_student) // (2 * num_student) for m in range(1, num_student + 1))
@@ -29,7 +29,7 @@ def map_layers(strategy: str, num_student: int, num_teacher: int) -> tuple[int, 
     except ValueError:
         raise UsageError(f"--mapping {strategy}: use {', '.join(STRATEGIES)}, or layers such as 3,6,9,12") from None
     if len(listed) != num_student:
-        raise UsageError(f"--mapping {strategy} names {len(listed)} layers; the student has {num_student}")
+        raise UsageError(f"--mapping {strategy} lists {len(listed)} layers, but the student has {num_student}")
     if any(not 1 <= layer <= num_teacher for layer in listed) or list(listed) != sorted(listed):
-        raise UsageError(f"--mapping {strategy}: layers must increase and be in 1..{num_teacher}, those of the teacher")
+        raise UsageError(f"--mapping {strategy}: list teacher layers from 1 to {num_teacher} in ascending order")
     return listed

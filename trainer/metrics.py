@@ -30,7 +30,7 @@ def score(spec: TaskSpec, logits: Floats, labels: Floats) -> dict[str, float]:
     if not len(labels):
         raise InputError("no rows to score")
     if np.isnan(labels).any():
-        raise InputError("rows without a label cannot be scored: name the label's column with --label-column")
+        raise InputError("rows without a label cannot be scored: name the label column with --label-column")
     if spec.multi_label:
         return {name: _MULTI_LABEL[name](logits > 0, labels > 0) for name in spec.metrics}
     predicted = logits[:, 0] if spec.labels is None else logits.argmax(-1)
@@ -139,14 +139,14 @@ def weakness(spec: TaskSpec, logits: Floats, labels: Floats) -> str:
         return f"its Pearson correlation is {value:.3f}" if value < WEAK_CORRELATION else ""
     if spec.multi_label:
         value, chance = score(spec, logits, labels)["f1_micro"], baselines(spec, labels)["chance"]["f1_micro"]
-        return f"its micro F1 {value:.3f} is below that of a coin, {chance:.3f}" if value < chance else ""
+        return f"its micro F1 {value:.3f} is below chance, {chance:.3f}" if value < chance else ""
     accuracy = float((logits.argmax(-1) == labels).mean())
     majority = float(np.bincount(labels.astype(np.int64)).max() / len(labels))
     chance = 1 / len(spec.labels)
     if accuracy < majority:
-        return f"its accuracy {accuracy:.3f} is below that of always answering the largest class, {majority:.3f}"
+        return f"its accuracy {accuracy:.3f} is below that of always predicting the largest class, {majority:.3f}"
     if accuracy < chance + CHANCE_MARGIN:
-        return f"its accuracy {accuracy:.3f} is near that of chance, {chance:.3f}; check the order of its labels"
+        return f"its accuracy {accuracy:.3f} is close to chance, {chance:.3f}; check the order of its labels"
     return ""
 
 

@@ -60,8 +60,8 @@ def load_classifier(path: str, num_labels: int | None = None, option: str = "--t
     architectures = config.architectures or []
     if num_labels is None and not any("SequenceClassification" in name for name in architectures):
         raise ModelError(
-            f"{option} {path} is {', '.join(architectures) or 'a model without a named architecture'}, not a sequence "
-            "classification model; make one with `python -m trainer teacher`"
+            f"{option} {path} is {', '.join(architectures) or 'a model of unknown architecture'}, not a sequence "
+            "classification model; train one with `python -m trainer teacher`"
         )
     # check_weights reports weights of another shape.
     options: dict[str, Any] = {
@@ -138,8 +138,8 @@ def fitting_length(requested: int | None, default: int, config: Any, tokenizer: 
     missing = [name for name in ("cls_token", "sep_token", "pad_token") if getattr(tokenizer, name) is None]
     if missing:
         raise ModelError(
-            f"model {path}: its tokenizer has no {missing[0]}, so it does not belong to a BERT model; put the one "
-            "that the model was trained with into the folder"
+            f"model {path}: its tokenizer has no {missing[0]}, so it does not belong to a BERT model; put the "
+            "tokenizer that the model was trained with into the folder"
         )
     positions = int(config.max_position_embeddings)
     if requested is not None and requested > positions:
@@ -169,10 +169,10 @@ def teacher_spec(
         return TaskSpec(name="classification", labels=names, metrics=CLASSIFICATION_METRICS)
     known = get_task(task)
     if multi_label:
-        raise ModelError(f"{option} {path} gives several labels per text, --task {known.name} has one")
+        raise ModelError(f"{option} {path} predicts several labels per text, but --task {known.name} has one")
     if (known.labels is None) != is_regression or (known.labels and len(known.labels) != config.num_labels):
         wanted = "one number (regression)" if known.labels is None else f"{len(known.labels)} classes"
-        raise ModelError(f"{option} {path} has {config.num_labels} outputs, --task {known.name} needs {wanted}")
+        raise ModelError(f"{option} {path} has {config.num_labels} outputs, but --task {known.name} needs {wanted}")
     labels = None
     if names is not None and known.labels is not None:
         # The order of the model's outputs decides.

@@ -36,7 +36,7 @@ def prune_to_samples(
     if wanted is None:
         return student
     if student.vocabulary is not None:
-        raise UsageError(f"--prune-vocabulary {option}: this student is pruned already; use none")
+        raise UsageError(f"--prune-vocabulary {option}: the student's vocabulary is already pruned; use none")
     model = student.model
     counts = count_tokens(student.tokenizer, sample_texts(augmented, n_a, follow_timeout))
     table = model.bert.embeddings.word_embeddings.weight

@@ -87,13 +87,13 @@ def make_objective(kind: AttentionLoss, weights: Sequence[str], student_heads: i
         kind = "scores" if student_heads == teacher_heads else "none"
     if kind == "scores" and student_heads != teacher_heads:
         raise UsageError(
-            f"the student has {student_heads} attention heads, the teacher {teacher_heads}: --attention-loss scores "
-            "needs equal numbers; use grouped, relations or none"
+            f"the student has {student_heads} attention heads and the teacher {teacher_heads}, but --attention-loss "
+            "scores needs equal numbers; use grouped, relations or none"
         )
     if kind == "grouped" and teacher_heads % student_heads:
         raise UsageError(
-            f"--attention-loss grouped: the teacher's {teacher_heads} attention heads cannot be split evenly into "
-            f"{student_heads}, the student's; use relations or none"
+            f"--attention-loss grouped: the teacher's {teacher_heads} attention heads cannot be divided evenly among "
+            f"the student's {student_heads}; use relations or none"
         )
     return Objective(attention=kind, weights=parse_weights(weights))
 
@@ -112,7 +112,8 @@ def parse_weights(weights: Sequence[str]) -> dict[str, float]:
             number = -1.0
         if name not in parsed or not 0 <= number < math.inf:
             raise UsageError(
-                f"--loss-weights {part}: write TERM=NUMBER with a number of at least 0 and one of {', '.join(parsed)}"
+                f"--loss-weights {part}: write TERM=NUMBER, where the number is 0 or more and the term is one of "
+                f"{', '.join(parsed)}"
             )
         parsed[name] = number
     return parsed

@@ -88,7 +88,9 @@ class RemoteRun:
             _lock(self._lock, lock_seconds)
         except BlockingIOError as error:
             self._lock.close()
-            raise UsageError(f"--output {uri}: another process of this machine is running it; wait for it") from error
+            raise UsageError(
+                f"--output {uri}: another process on this machine is using it; wait until it ends"
+            ) from error
         except OSError as error:
             raise StoreError(f"{self.path}: {error.strerror or error}") from error
 
@@ -112,8 +114,8 @@ class RemoteRun:
         if not self._store.exists(CONFIG):
             if has_state:
                 raise ManifestError(
-                    f"{self.uri} holds the state of a run whose {CONFIG} is missing; use another --output, or remove "
-                    "it all"
+                    f"{self.uri} holds the state of a run whose {CONFIG} is missing; use another --output, or delete "
+                    "everything under this one"
                 )
             self._keep_local(frozenset())
         agree_on_options(self._store, self.path, command, identity, runtime, growing)
@@ -150,8 +152,8 @@ class RemoteRun:
             files[name] = StoredFile(object=target, bytes=size, sha256=digest)
         if not self._commit(number, files):
             raise StoreError(
-                f"--output {self.uri}: another process has taken this run over; this one ends. What was published "
-                "before is kept"
+                f"--output {self.uri}: another process has taken over this run, so this one stops. What it had "
+                "published is kept"
             )
         logger.info("published", extra={"fields": {"commit": number, "files": len(files)}})
 
@@ -179,7 +181,7 @@ class RemoteRun:
             number, files = newest_state(self._store, self.uri)
             if self._commit(number + 1, files):
                 return
-        raise StoreError(f"--output {self.uri}: other processes keep taking this run over; run one command at a time")
+        raise StoreError(f"--output {self.uri}: other processes keep taking over this run; run one command at a time")
 
     def _commit(self, number: int, files: Mapping[str, StoredFile]) -> bool:
         """Create a commit; False when another process has done so. Then remove objects that are no longer needed."""
@@ -212,7 +214,9 @@ class RemoteRun:
             write_atomically(path, lambda file, where=where: _copy(where, file))  # type: ignore[misc]
             if sha256_of(path) != stored.sha256:
                 path.unlink()
-                raise StoreError(f"{where} is damaged: its content is not what was published; use another --output")
+                raise StoreError(
+                    f"{where} is damaged: its content differs from what was published; use another --output"
+                )
         if self._files:
             logger.info("fetched", extra={"fields": {"commit": self._number, "files": len(self._files)}})
 
@@ -304,7 +308,7 @@ def _copy(uri: str, file: Any) -> None:
             shutil.copyfileobj(source, file, COPY_BYTES)
     except InputError as error:
         raise StoreError(
-            f"{uri} is missing, or was replaced; if no other process uses this run, start again"
+            f"{uri} is missing or was replaced; if no other process is using this run, run the command again"
         ) from error
 
 

@@ -80,7 +80,7 @@ def open_run(
     for name in wanted:
         if before.get(name) != wanted.get(name) and name not in grown:
             raise ManifestError(
-                f"{called} holds a run with another {name.replace('_', '-')} ({_short(before.get(name))}, now "
+                f"{called} holds a run with a different {name.replace('_', '-')} ({_short(before.get(name))}, now "
                 f"{_short(wanted.get(name))}); use another --output, or remove the folder"
             )
     if grown:

@@ -25,7 +25,7 @@ from trainer.result import FinalScores
 
 logger = logging.getLogger(__name__)
 
-DEV_FILE, VALIDATION_PART = "the dev file", "a validation part of the training data"
+DEV_FILE, VALIDATION_PART = "the dev file", "a validation set split from the training data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

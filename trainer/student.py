@@ -157,7 +157,7 @@ def new_student(
     )
     student = BertForSequenceClassification(own)
     if config.embedding_init == "weighted" and frequencies is None:
-        raise UsageError("--embedding-init weighted counts the tokens of a corpus: it works in `trainer general` only")
+        raise UsageError("--embedding-init weighted needs the tokens of a corpus: it works only in `trainer general`")
     if config.embedding_init != "random":
         _project_embeddings(student.bert, teacher, frequencies if config.embedding_init == "weighted" else None)
     if config.layer_init == "teacher":
@@ -172,7 +172,7 @@ def student_folder(student: str) -> str:
     """The folder of a saved student. Raises UsageError for a name of another kind, ModelError."""
     if not is_remote(student) and not Path(student).is_dir():
         raise UsageError(
-            f"--student {student}: neither a size (tinybert4, tinybert6, M,d',FFN,heads), embedded, nor a folder"
+            f"--student {student}: not a size (tinybert4, tinybert6, M,d',FFN,heads), embedded or an existing folder"
         )
     return model_folder(student, "--student")
 
@@ -197,8 +197,8 @@ def check_embedded_vocabulary(student: EmbeddedStudent, tokenizer: Any) -> None:
     """Raises ModelError unless the embedded student's ids mean the same to the teacher's tokenizer."""
     if vocabulary_digest(tokenizer.get_vocab()) != student.vocabulary_sha256:
         raise ModelError(
-            "--student embedded reads the vocabulary of bert-base-uncased and the embedded encoder; this teacher has "
-            "another one, so it needs a student of its own: run `python -m trainer general --teacher ...` for it"
+            "--student embedded uses the vocabulary of bert-base-uncased and the embedded encoder, but this teacher "
+            "has a different one; train a student for it with `python -m trainer general --teacher ...`"
         )
 
 

@@ -64,7 +64,7 @@ def run_command(config: TaskConfig) -> CommandResult:
     if result.test is not None:
         scores += f"; test: {scores_text(result.test.scores, result.test.baselines)}"
     text = (
-        f"student of {result.parameters:,} parameters after {result.samples:,} samples in "
+        f"student with {result.parameters:,} parameters, trained on {result.samples:,} samples in "
         f"{format_seconds(result.seconds)}: {scores}\n{run.model}"
     )
     return CommandResult(result.to_json(), text)
@@ -96,15 +96,15 @@ def _work(config: TaskConfig, worker: Worker) -> None:
     teacher = load_teacher(config, augmented)
     spec = teacher.spec
     if config.balance and (spec.labels is None or spec.multi_label):
-        raise UsageError("--balance is about classes, one for each row: this task has none")
+        raise UsageError("--balance needs a task with one class per row; leave it out for this task")
     carried = None if teacher.given is None else carried_name(teacher.given.column)
     selection = select_from_shards(config, augmented, spec, config.follow_timeout, carried)
     table = selection.dev
     if augmented.has_pairs not in (None, table.has_pairs):
         kinds = {True: "text pairs", False: "single texts"}
         raise InputError(
-            f"--augmented {config.augmented} holds {kinds[not table.has_pairs]}, --dev {config.dev} "
-            f"{kinds[table.has_pairs]}: name the columns of both with --text-column, or give both the same --task"
+            f"--augmented {config.augmented} holds {kinds[not table.has_pairs]}, but --dev {config.dev} holds "
+            f"{kinds[table.has_pairs]}: name the columns of both with --text-column, or use the same --task for both"
         )
     max_length, teacher_length = teacher.input_length(config.max_length, table.has_pairs)
     student = make_student(

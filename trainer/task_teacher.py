@@ -152,7 +152,7 @@ def _given_teacher(config: TaskConfig, augmented: Augmented) -> TaskTeacher:
     cells = first.cells(name)
     if cells is None:
         raise InputError(
-            f"{config.augmented} has no column {name}: --teacher-column names a column of the augmentation job's "
+            f"{config.augmented} has no column {name}: --teacher-column must name a column of the augmentation job's "
             "--input, which the job copies into its shards"
         )
     labels = read_table(config.dev, config) if config.dev else source_table(augmented, timeout)
@@ -193,7 +193,7 @@ def check_answers(config: TaskConfig) -> None:
         return
     if (why := why_no_states(config.teacher, config.student)) is not None:
         raise UsageError(
-            f"--teacher {config.teacher} does not run with the student, because {why}. Store its "
-            f"answers first (python -m trainer annotate --augmented {config.augmented} --teacher {config.teacher}), "
-            "then add --annotated"
+            f"--teacher {config.teacher} cannot run alongside the student, because {why}. Store its logits first "
+            f"(python -m trainer annotate --augmented {config.augmented} --teacher {config.teacher}), then add "
+            "--annotated"
         )

@@ -67,7 +67,7 @@ def run_command(config: TeacherConfig) -> CommandResult:
     if result.test is not None:
         scores += f"; test: {scores_text(result.test.scores, result.test.baselines)}"
     took = format_seconds(result.seconds)
-    text = f"teacher after {result.samples:,} examples in {took}: {scores}\n{run.model}"
+    text = f"teacher trained on {result.samples:,} examples in {took}: {scores}\n{run.model}"
     return CommandResult(result.to_json(), text)
 
 

@@ -35,7 +35,7 @@ def why_no_states(teacher: str, student: str, option: str = "--teacher") -> str 
     if settings.model_type == "bert":
         return None
     if not is_like_bert(settings):
-        return "it is not built like a BERT"
+        return "its architecture differs from BERT's"
     tokenizer = load_tokenizer(teacher, option)
     if (size := parse_size(student)) is not None:
         # A new student gets its teacher's vocabulary.
@@ -52,7 +52,7 @@ def why_no_states(teacher: str, student: str, option: str = "--teacher") -> str 
         # Rejected when the student is created.
         return None
     if not reads_same:
-        return "the student reads other tokens"
+        return "the student has a different vocabulary"
     return "the student has more layers" if depth > int(settings.num_hidden_layers) else None
 
 

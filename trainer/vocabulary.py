@@ -55,8 +55,8 @@ def shared_vocabulary(
         example = foreign[0] if foreign else next(token for token in theirs if own.get(token) != theirs[token])
         raise ModelError(
             f"the student {student} and the teacher {teacher} have different vocabularies ({len(own)} and "
-            f"{len(theirs)} tokens; they differ at {example!r}): a student must use its teacher's vocabulary or a part "
-            "of it"
+            f"{len(theirs)} tokens; they differ at {example!r}): a student must use its teacher's vocabulary or a "
+            "subset of it"
         )
     return PrunedVocabulary(torch.tensor([theirs[token] for token in sorted(own, key=own.__getitem__)]))
 
@@ -106,8 +106,8 @@ def choose_tokens(
     always |= set(tokenizer.all_special_ids)
     if wanted and wanted < len(always):
         raise UsageError(
-            f"--prune-vocabulary {wanted}: special tokens and single characters are {len(always)} already; without "
-            "them some texts could not be read"
+            f"--prune-vocabulary {wanted} is too small: special tokens and single characters already make up "
+            f"{len(always)}, and some texts cannot be tokenized without them"
         )
     limit = wanted or max((MAX_PARAMETERS - other_parameters) // hidden, len(always))
     least = 1 if wanted else MIN_OCCURRENCES

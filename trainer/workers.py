@@ -216,16 +216,17 @@ def _expected_cause(error: BaseException, num_workers: int) -> ExpectedError:
         lost |= {rank: _is_death(failure) for rank, failure in failures.items()}
         pending += [one.__cause__, getattr(one, "cause", None), *failures.values()]
     dead = sorted(rank for rank, is_dead in lost.items() if is_dead)
-    again = "run the same command again: it continues from the last checkpoint"
+    again = "run the same command again to resume from the last checkpoint"
     if dead:
         ranks = ", ".join(str(rank) for rank in dead)
         return ClusterError(
-            f"worker {ranks} of {num_workers}, counted from 0, died: killed, out of memory, or with its node; {again}"
+            f"worker {ranks} of {num_workers} (counting from 0) died: it was killed, ran out of memory, or its node "
+            f"failed; {again}"
         )
     lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     last = lines[-1] if lines else type(error).__name__
     if any(sign in last for sign in _LOST_CONNECTION):
-        return ClusterError(f"a worker lost its connection to another one, which has probably died; {again}")
+        return ClusterError(f"a worker lost its connection to another one, which probably died; {again}")
     return ClusterError(f"a training worker failed: {last}")
 
 

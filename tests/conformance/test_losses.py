@@ -241,5 +241,5 @@ def test_the_last_layer_of_one_token_has_the_gradients_of_all_tokens(teacher_dir
 
 
 def test_head_counts_must_match() -> None:
-    with pytest.raises(UsageError, match="4 attention heads, the teacher 2"):
+    with pytest.raises(UsageError, match="4 attention heads and the teacher 2"):
         attention_loss([torch.zeros(1, 4, 2, 2)], [torch.zeros(1, 2, 2, 2)], torch.ones(1, 2, dtype=torch.bool))

@@ -96,7 +96,7 @@ def test_the_objective_depends_on_the_heads() -> None:
     assert make_objective("grouped", ("attention=0.1",), 4, 12).weights["attention"] == 0.1
     with pytest.raises(UsageError, match="needs equal numbers"):
         make_objective("scores", (), 4, 12)
-    with pytest.raises(UsageError, match="cannot be split evenly into 5"):
+    with pytest.raises(UsageError, match="cannot be divided evenly among the student's 5"):
         make_objective("grouped", (), 5, 12)
 
 

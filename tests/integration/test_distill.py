@@ -83,7 +83,7 @@ def test_the_same_command_again_does_nothing_and_another_one_is_refused(
     assert "student: done earlier" in finished.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     other = run_command(*workshop.arguments(reviews, undisturbed, "--seed", "7"))
-    assert (other.returncode, "holds a run with another seed (0, now 7)" in other.stderr) == (1, True)
+    assert (other.returncode, "holds a run with a different seed (0, now 7)" in other.stderr) == (1, True)
 
 
 # The teacher and the export are killed in a run into a bucket (test_remote_distill.py), by the same code.
@@ -187,7 +187,7 @@ def test_a_teacher_of_another_architecture(workshop: Workshop, reviews: Path, tm
     command = workshop.arguments(reviews, output, "--no-onnx", "--teacher", str(teacher), "--student", "embedded")
     finished = run_command(*command)
     assert finished.returncode == 0, finished.stderr
-    assert "the student reads other tokens: the student learns its answers" in finished.stderr
+    assert "the student has a different vocabulary: the student learns its answers" in finished.stderr
     result = json.loads((output / "result.json").read_text())
     assert {"annotate", "student"} <= set(result["minutes"])
     assert result["teacher_metrics"]

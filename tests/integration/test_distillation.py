@@ -113,7 +113,7 @@ def test_running_again_answers_from_the_result(story: Story, undisturbed: Path) 
     assert (undisturbed / "metrics.jsonl").read_bytes() == before
     other = call_main(*story.arguments(undisturbed, "--seed", "3"), program="trainer")
     assert other.returncode == 1
-    assert "holds a run with another seed (0, now 3)" in other.stderr
+    assert "holds a run with a different seed (0, now 3)" in other.stderr
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def test_annotated_shards_need_no_teacher_in_the_prediction_stage(story: Story, 
     again = call_main(*annotate, "--n-a", "2", "--json", program="trainer")
     assert json.loads(again.stdout)["annotated_rows"] == 0
     more = call_main(*annotate, program="trainer")
-    assert (more.returncode, "holds logits of 2 samples per row, --n-a asks for 3" in more.stderr) == (2, True)
+    assert (more.returncode, "holds logits for 2 samples per row, but --n-a is 3" in more.stderr) == (2, True)
     losses = []
     for name, options in (("teacher", ()), ("annotated", ("--annotated",))):
         common = ("--stages", "prediction", "--dtype", "fp32", "--dropout", "0", "--n-a", "1")
@@ -220,7 +220,7 @@ def test_a_teacher_of_another_architecture_answers_and_the_embedded_encoder_give
     ]
     refused = call_main(*task, program="trainer")
     assert refused.returncode == 2
-    assert "Store its answers first (python -m trainer annotate --augmented" in refused.stderr
+    assert "Store its logits first (python -m trainer annotate --augmented" in refused.stderr
     assert not (tmp_path / "student").exists()
     train("annotate", "--augmented", str(augmented), "--teacher", str(teacher), "--dtype", "fp32", "--threads", "1")
     train(*task, "--annotated", "--hard-label-weight", "0.3")
@@ -308,11 +308,11 @@ def test_a_damaged_result_is_one_clear_line(story: Story, undisturbed: Path, tmp
     ("more", "code", "message"),
     [
         (("--student", "2,15,32,4"), 2, "not a multiple of 4 heads"),
-        (("--student", "2,16,32,2", "--attention-loss", "scores"), 2, "2 attention heads, the teacher 4"),
-        (("--student", "tiny"), 2, "neither a size"),
-        (("--mapping", "9"), 2, "names 1 layers; the student has 2"),
+        (("--student", "2,16,32,2", "--attention-loss", "scores"), 2, "2 attention heads and the teacher 4"),
+        (("--student", "tiny"), 2, "--student tiny: not a size"),
+        (("--mapping", "9"), 2, "lists 1 layers, but the student has 2"),
         (("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
-        (("--task", "MNLI"), 1, "has 2 outputs, --task MNLI needs 3 classes"),
+        (("--task", "MNLI"), 1, "has 2 outputs, but --task MNLI needs 3 classes"),
         (("--stages", "both"), 2, "--stages"),
         (("--follow-timeout", "0", "--augmented", "/nowhere"), 1, "no augmentation job started"),
         (("--dev", "/nowhere.tsv"), 1, "/nowhere.tsv"),

@@ -113,7 +113,7 @@ def test_fewer_epochs_are_refused_and_equal_ones_print_the_result(story: Story) 
     assert (story.folder / "fixed" / "model" / "model.safetensors").stat().st_mtime_ns == made
     finished = call_main(*story.task("fixed", "1", "1"), program="trainer")
     assert finished.returncode == 1
-    assert "holds a run with another epochs (2.0, now 1.0)" in finished.stderr
+    assert "holds a run with a different epochs (2.0, now 1.0)" in finished.stderr
 
 
 def test_a_run_without_the_end_of_its_stages_is_not_extended(story: Story) -> None:

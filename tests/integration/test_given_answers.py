@@ -130,7 +130,7 @@ def test_a_student_of_given_answers(setting: Setting, tmp_path: Path) -> None:
     again = call_main(*arguments, program="trainer")
     assert again.returncode == 0, again.stderr
     other = call_main(*arguments, "--teacher-form", "logits", program="trainer")
-    assert (other.returncode, "holds a run with another teacher-form" in other.stderr) == (1, True)
+    assert (other.returncode, "holds a run with a different teacher-form" in other.stderr) == (1, True)
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_rows_to_choose_on_come_from_the_shards_and_the_test_file_may_lack_answe
 @pytest.mark.parametrize(
     ("column", "more", "code", "message"),
     [
-        ("gpt", (), 1, "has no column gpt: --teacher-column names a column of the augmentation job's --input"),
+        ("gpt", (), 1, "has no column gpt: --teacher-column must name a column of the augmentation job's --input"),
         ("llm", ("--teacher", "t"), 2, "give one of the two"),
         ("llm", ("--teacher-form", "labels"), 1, "not one of the classes 0, 1"),
         ("llm", ("--teacher-classes", "0", "1", "2"), 1, "has 2 numbers for 3 classes (0, 1, 2)"),

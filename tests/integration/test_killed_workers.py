@@ -121,7 +121,7 @@ def test_a_killed_worker_ends_the_command_with_one_line(command: list[str], undi
         own = [one for one in errors.splitlines() if not one.startswith(("(PlacementGroupCleaner", "(raylet)"))]
         assert not [one for one in own if "Traceback" in one]
         (line,) = [one for one in own if one.startswith("trainer: error:")]
-        assert line.endswith("run the same command again: it continues from the last checkpoint")
+        assert line.endswith("run the same command again to resume from the last checkpoint")
         wait_until_gone(processes, 60)
 
 

@@ -287,7 +287,7 @@ def test_answers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     score = ("evaluate", "--model", str(folder), "--data", str(labelled), *columns)
     finished = call_main(*score, program="trainer")
     assert finished.returncode == 1
-    assert f"--model {folder} gives answers that are not finite, such as for" in finished.stderr.splitlines()[-1]
+    assert f"--model {folder} returns logits that are not finite, for example for" in finished.stderr.splitlines()[-1]
     with torch.no_grad():
         model.classifier.bias[0] = float("nan")
     model.save_pretrained(folder)

@@ -58,7 +58,7 @@ def test_lost_machines_are_continued_from_the_bucket_to_the_same_weights(
     left = [path for path in (tmp_path / "last" / "tinybert-runs").rglob("*") if path.is_file()]
     assert all(path.suffix == ".lock" or path.name == ".lock" for path in left), left
     other = run([*arguments, "--seed", "7"], server, tmp_path / "last")
-    assert (other.returncode, "holds a run with another seed (0, now 7)" in other.stderr) == (1, True)
+    assert (other.returncode, "holds a run with a different seed (0, now 7)" in other.stderr) == (1, True)
     check_predicts(workshop, server, local, tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_a_prefix_with_anything_else_in_it_is_refused(
     assert "s3://bucket/foreign is not empty and holds no run of `trainer distill`" in refused.stderr.splitlines()[-1]
     refused = run(workshop.arguments(reviews, "s3://bucket/other"), server, tmp_path)
     assert refused.returncode == 1
-    assert 's3://bucket/other holds a run with another command ("teacher", now "distill")' in refused.stderr
+    assert 's3://bucket/other holds a run with a different command ("teacher", now "distill")' in refused.stderr
     refused = run(workshop.arguments(reviews, "s3://missing/run"), server, tmp_path)
     assert refused.returncode == 1
     assert "NoSuchBucket" in refused.stderr.splitlines()[-1]

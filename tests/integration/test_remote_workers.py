@@ -113,5 +113,5 @@ def test_the_run_of_another_command_is_refused_before_ray_starts(
     s3_client(server).put_object(Bucket="bucket", Key="other/run/config.json", Body=b'{"command": "distill"}')
     refused = run([*command, "--output", "s3://bucket/other/run"], server, tmp_path)
     assert refused.returncode == 1
-    assert 's3://bucket/other/run holds a run with another command ("distill", now "teacher")' in refused.stderr
+    assert 's3://bucket/other/run holds a run with a different command ("distill", now "teacher")' in refused.stderr
     assert names_of(server, "other/run/") == {"config.json"}

@@ -60,7 +60,7 @@ def test_without_dev_teacher_and_student_choose_on_the_same_rows_and_train_on_no
     assert second.samples == 2 * 4 * len(kept.rows)
     assert second.teacher_dev == pytest.approx(first.dev)
     for result in (first, second):
-        assert result.selected_on == "a validation part of the training data"
+        assert result.selected_on == "a validation set split from the training data"
         assert result.test is not None
         assert result.test.rows == 16
         assert result.test.baselines == {"majority": {"accuracy": 0.5}, "chance": {"accuracy": 0.5}}
@@ -163,7 +163,7 @@ def test_changed_or_too_few_rows_are_one_clear_line(tmp_path: Path) -> None:
     arguments = ["teacher", "--task", "SST-2", "--train", str(train), "--encoder", str(encoder), *COMMON]
     finished = call_main(*arguments, "--output", str(tmp_path / "few"), program="trainer")
     assert finished.returncode == 1
-    assert "are too few to cut a validation part from" in finished.stderr.splitlines()[-1]
+    assert "are too few to split off a validation set" in finished.stderr.splitlines()[-1]
     dev = save_dev(tmp_path / "dev.tsv", 16)
     arguments += ["--dev", str(dev), "--output", str(tmp_path / "changed")]
     assert call_main(*arguments, program="trainer").returncode == 0

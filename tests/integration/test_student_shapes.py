@@ -105,7 +105,7 @@ def test_a_pruned_student_can_be_distilled_further_but_not_pruned_twice(folder: 
     assert sizes[0] == sizes[1]
     again = call_main(*task(folder, folder / "again", *second, "--prune-vocabulary", "auto"), program="trainer")
     assert again.returncode == 2
-    assert "is pruned already" in again.stderr
+    assert "is already pruned" in again.stderr
     pruned = call_main(*general(folder, folder / "no", "--student", str(first / "model")), program="trainer")
     assert pruned.returncode == 2
     assert "has a pruned vocabulary" in pruned.stderr
@@ -118,7 +118,7 @@ def test_options_that_do_not_fit_are_refused(folder: Path, general_run: Path) ->
     weighted = ("--student", "2,16,32,4", "--embedding-init", "weighted")
     finished = call_main(*task(folder, folder / "weighted", *weighted), program="trainer")
     assert finished.returncode == 2
-    assert "works in `trainer general` only" in finished.stderr
+    assert "works only in `trainer general`" in finished.stderr
 
 
 def test_the_embedded_student_learns_a_task_and_is_pruned_to_3_million_parameters(folder: Path) -> None:
@@ -136,4 +136,4 @@ def test_the_embedded_student_learns_a_task_and_is_pruned_to_3_million_parameter
     assert (config.hidden_size, config.num_hidden_layers, config.num_attention_heads) == (144, 3, 4)
     other = call_main(*task(folder, folder / "other-vocabulary", "--student", "embedded"), program="trainer")
     assert other.returncode == 1
-    assert "this teacher has another one" in other.stderr
+    assert "this teacher has a different one" in other.stderr

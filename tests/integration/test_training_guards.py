@@ -102,7 +102,7 @@ def test_a_teacher_s_own_label_order_is_kept_and_unknown_names_need_a_map(story:
     assert scores["swapped"] == scores["swapped-map"] == pytest.approx(1 - scores["plain"])
     unknown = changed(story.teacher, tmp_path / "unknown", names("bad", "good"))
     refused(*evaluate, "--model", str(unknown), message="--label-map, such as bad=0,good=1")
-    refused(*story.arguments(tmp_path / "out", teacher=unknown), message="do not say which is which")
+    refused(*story.arguments(tmp_path / "out", teacher=unknown), message="do not show which is which")
 
 
 def test_evaluate_fails_when_most_rows_cannot_be_used_or_have_no_label(story: Story, tmp_path: Path) -> None:
@@ -149,7 +149,9 @@ def test_a_dev_file_of_pairs_does_not_fit_shards_of_single_texts(story: Story, t
     path.write_text("a,b,label\n" + "".join(f"{row.text_a},x,{row.label}\n" for row in source_rows(8)))
     arguments = [one for one in story.arguments(tmp_path / "out", "--dev", str(path)) if one not in ("--task", "SST-2")]
     refused(
-        *arguments, *("--text-column", "a", "b", "--label-column", "label"), message="holds single texts, the dev file"
+        *arguments,
+        *("--text-column", "a", "b", "--label-column", "label"),
+        message="holds single texts, but the dev file",
     )
 
 
@@ -170,14 +172,14 @@ def test_annotations_of_a_job_that_was_redone_are_refused(story: Story, tmp_path
     shutil.rmtree(augmented)
     Output(augmented, num_rows=12, n_a=2).finish()
     shutil.move(keep, augmented / "annotations")
-    refused(*task, message="logits of another augmentation job")
-    refused(*annotate, message="logits of another augmentation job")
+    refused(*task, message="a different version of the augmentation job's output")
+    refused(*annotate, message="a different version of the augmentation job's output")
     shutil.rmtree(augmented / "annotations")
     done(*annotate)
     done(*task)
     next(augmented.glob("annotations/*/annotations.json")).unlink()
     shutil.rmtree(tmp_path / "out")
-    refused(*task, message="does not say what its logits were made from")
+    refused(*task, message="did not record what its logits were computed from")
 
 
 def test_lengths_and_tokenizers_beyond_the_model_are_refused_before_training(story: Story, tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_lengths_and_tokenizers_beyond_the_model_are_refused_before_training(sto
     tokenizer = transformers.AutoTokenizer.from_pretrained(larger)
     tokenizer.add_tokens(["[url]"])
     tokenizer.save_pretrained(larger)
-    refused(*evaluate, str(larger), message="resize the model's embeddings")
+    refused(*evaluate, str(larger), message="resize the embeddings")
 
 
 def test_a_run_folder_is_a_model_and_weights_may_be_in_several_files(story: Story, tmp_path: Path) -> None:

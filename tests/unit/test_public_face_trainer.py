@@ -214,7 +214,7 @@ def test_bad_batch_sizes_are_refused(folder: Path, batch_size: Any) -> None:
 def test_bad_arguments_of_evaluate_are_refused(folder: Path, reviews: Path, tmp_path: Path) -> None:
     columns: dict[str, Any] = {"text_column": "text", "label_column": "label"}
     cases: tuple[tuple[dict[str, Any], type[Exception], str], ...] = (
-        ({}, UsageError, "needs task, or text_column and label_column"),
+        ({}, UsageError, "needs task, or both text_column and label_column"),
         ({"text_column": "text"}, UsageError, "needs task"),
         ({"task": "GLUE"}, UsageError, "GLUE"),
         (columns | {"batch_size": 0}, UsageError, "batch"),

@@ -52,7 +52,10 @@ def check_facts(store: Store, wanted: AnnotationFacts) -> None:
     """Compare the facts known on both sides. Raises ManifestError naming the difference."""
     mend = "remove that folder and run `trainer annotate` again"
     if not store.exists(FACTS):
-        raise ManifestError(f"{store.uri} does not say what its logits were made from (an earlier version): {mend}")
+        raise ManifestError(
+            f"{store.uri} was written by an earlier version, which did not record what its logits were computed from: "
+            f"{mend}"
+        )
     try:
         found: AnnotationFacts = TypeAdapter(AnnotationFacts).validate_python(json.loads(store.read(FACTS)))
     except (ValueError, ValidationError) as error:
@@ -61,13 +64,13 @@ def check_facts(store: Store, wanted: AnnotationFacts) -> None:
     for name, value in mine.items():
         if value is not None and theirs[name] != value:
             raise ManifestError(
-                f"{store.uri} holds logits of another {_NAMES[name]} ({_short(theirs[name])}, now {_short(value)}): "
-                f"{mend}"
+                f"{store.uri} holds logits computed with a different {_NAMES[name]} ({_short(theirs[name])}, now "
+                f"{_short(value)}): {mend}"
             )
 
 
 _NAMES = {
-    "augmented": "augmentation job, whose output was made again since",
+    "augmented": "version of the augmentation job's output",
     "teacher": "teacher",
     "tokenizer": "tokenizer",
     "max_length": "--max-length",

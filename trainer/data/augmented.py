@@ -61,7 +61,7 @@ def open_augmented(uri: str, timeout_seconds: float) -> Augmented:
         growth=lambda: 0,
         timeout_seconds=timeout_seconds,
         complaint=lambda: (
-            f"{store.uri} has no {MANIFEST}: no augmentation job started to write there within "
+            f"{store.uri} has no {MANIFEST}: no augmentation job started writing there within "
             f"{timeout_seconds:.0f} seconds (--follow-timeout)"
         ),
     )
@@ -97,8 +97,8 @@ def wait_for_commit(store: Store, shard: int, total: int, timeout_seconds: float
         timeout_seconds=timeout_seconds,
         complaint=lambda: (
             f"{store.uri} stopped growing: shard {shard} of {total} is missing and nothing new has arrived for "
-            f"{timeout_seconds:.0f} seconds (--follow-timeout). Did {writer} die? Run it "
-            "again, then this"
+            f"{timeout_seconds:.0f} seconds (--follow-timeout). If {writer} is no longer running, restart it, then "
+            "run this command again"
         ),
     )
     return read_commit(store, name)

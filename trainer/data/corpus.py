@@ -103,8 +103,8 @@ def _lines_of_text(path: str, encoding: str) -> Iterator[str]:
 def _undecodable(path: str, number: int, codec: str, what: str) -> InputError:
     name = "UTF-8" if codec.startswith("utf-8") else codec
     return InputError(
-        f"{path} line {number}: not {name} ({what}): say what it is with --encoding, such as cp1252 or gb18030, or "
-        "convert the file"
+        f"{path} line {number}: not {name} ({what}); name the file's encoding with --encoding, such as cp1252 or "
+        "gb18030, or convert the file"
     )
 
 
@@ -121,7 +121,7 @@ def _lines_of_table(path: str, encoding: str, text_column: str) -> Iterator[str]
         first = f"{refused[0].where}: {refused[0].reason}"
         if len(refused) > num_used:
             raise InputError(
-                f"{path}: {len(refused)} of {len(refused) + num_used} rows cannot be used, such as {first}"
+                f"{path}: {len(refused)} of {len(refused) + num_used} rows cannot be used, for example {first}"
             )
         logger.warning("rows_left_out", extra={"fields": {"count": len(refused), "first": first}})
 

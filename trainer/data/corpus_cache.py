@@ -225,7 +225,7 @@ def _is_whole(entry: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError, AttributeError, TypeError):
-        logger.warning("token_cache_damaged", extra={"fields": {"file": str(entry), "next": "it is made again"}})
+        logger.warning("token_cache_damaged", extra={"fields": {"file": str(entry), "next": "it will be rebuilt"}})
         return False
     return set(facts) == {f"{part}.{kind}" for part in (TRAIN, HELD_OUT) for kind in (IDS, OFFSETS)}
 

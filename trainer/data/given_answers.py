@@ -83,13 +83,14 @@ class GivenAnswers:
         if self.form == "probabilities" and self.multi_label:
             if not _are_shares(found):
                 raise InputError(
-                    f"{where(place)}: column {self.column} has {_shown(found)}, and probabilities are from 0 to 1; "
-                    "mend the row, or say what it holds with --teacher-form"
+                    f"{where(place)}: column {self.column} has {_shown(found)}, but probabilities must be between 0 "
+                    "and 1; fix the row, or set the format with --teacher-form"
                 )
         elif self.form == "probabilities" and not _are_probabilities(found):
             raise InputError(
-                f"{where(place)}: column {self.column} has numbers that are not probabilities (their sum is "
-                f"{sum(found):.4g}), but other rows have them; mend the row, or say what they are with --teacher-form"
+                f"{where(place)}: column {self.column} has numbers that are not probabilities (they sum to "
+                f"{sum(found):.4g}), but other rows have probabilities; fix the row, or set the format with "
+                "--teacher-form"
             )
         return found
 
@@ -102,8 +103,8 @@ class GivenAnswers:
         if index is None:
             raise InputError(
                 f"{where(place)}: column {self.column} has {_shown(cell)}, which is not one of the classes "
-                f"{', '.join(names)[:120]}; probabilities are a list of one number per class. If it is a class, name "
-                "all of them with --teacher-classes"
+                f"{', '.join(names)[:120]}; probabilities must be a list with one number per class. If it is a class, "
+                "list all classes with --teacher-classes"
             )
         return [float(number == index) for number in range(len(names))]
 
@@ -119,7 +120,7 @@ class GivenAnswers:
         if None in numbers:
             raise InputError(
                 f"{where(place)}: column {self.column} has the label {found[numbers.index(None)][:40]!r}, which is not "
-                f"one of {', '.join(names)[:120]}; name all labels with --teacher-classes"
+                f"one of {', '.join(names)[:120]}; list all labels with --teacher-classes"
             )
         return [float(number in numbers) for number in range(len(names))]
 
@@ -129,7 +130,9 @@ class GivenAnswers:
             return found
         text = label_text(cell)
         if not is_number(text):
-            raise InputError(f"{where(place)}: column {self.column} has {_shown(cell)}, and the task is a number")
+            raise InputError(
+                f"{where(place)}: column {self.column} has {_shown(cell)}, but the task is to predict a number"
+            )
         return [float(text)]
 
 
@@ -144,7 +147,7 @@ def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
     Raises InputError naming the row that does not match the others: mixed formats, or numbers between 0 and 1 that are
     neither.
     """
-    mend = f"mend the column {column}, or say what it holds with --teacher-form"
+    mend = f"fix column {column}, or set its format with --teacher-form"
     found = [_numbers(cell, where, place, column) for place, cell in enumerate(cells)]
     vectors = [one for one in found if one is not None]
     if len(vectors) < len(found):
@@ -153,20 +156,20 @@ def form_of(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
         odd = next(place for place, one in enumerate(found) if (one is None) == (2 * len(vectors) >= len(found)))
         kinds = ("a single value", "a list of numbers")
         own, others = kinds if found[odd] is None else kinds[::-1]
-        raise InputError(f"{where(odd)}: {own}, where other rows have {others}: {mend}")
+        raise InputError(f"{where(odd)}: {own}, but other rows have {others}; {mend}")
     fits = [_are_probabilities(one) for one in vectors]
     if all(fits):
         return "probabilities"
     odd = fits.index(False)
     if sum(fits) > MIXED_SHARE * len(fits):
         raise InputError(
-            f"{where(odd)}: its numbers are not probabilities (their sum is {sum(vectors[odd]):.4g}), those of "
-            f"{sum(fits):,} other rows are: {mend}"
+            f"{where(odd)}: the numbers are not probabilities (they sum to {sum(vectors[odd]):.4g}), but those of "
+            f"{sum(fits):,} other rows are; {mend}"
         )
     if all(map(_are_shares, vectors)):
         raise InputError(
-            f"{where(odd)}: numbers between 0 and 1 with a sum of {sum(vectors[odd]):.4g}, neither probabilities nor "
-            f"clearly logits: {mend}"
+            f"{where(odd)}: the numbers are between 0 and 1 but sum to {sum(vectors[odd]):.4g}, so they are neither "
+            f"probabilities nor clearly logits; {mend}"
         )
     return "logits"
 
@@ -184,8 +187,8 @@ def form_of_sets(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
         odd = next(place for place, is_vector in enumerate(vectors) if is_vector == (2 * sum(vectors) < len(vectors)))
         own, others = ("a list of numbers", "labels") if vectors[odd] else ("no list of numbers", "lists of numbers")
         raise InputError(
-            f"{where(odd)}: column {column} has {own}, where other rows have {others}: mend it, or say what it holds "
-            "with --teacher-form"
+            f"{where(odd)}: column {column} has {own}, but other rows have {others}; fix it, or set the format with "
+            "--teacher-form"
         )
     shares = [_are_shares([float(number) for number in one or ()]) for one in found]
     if all(shares):
@@ -193,8 +196,8 @@ def form_of_sets(cells: Sequence[Any], where: Where, column: str) -> AnswerForm:
     if sum(shares) > len(shares) / 2:
         odd = shares.index(False)
         raise InputError(
-            f"{where(odd)}: column {column} has {_shown(cells[odd])}, and most other rows have numbers from 0 to 1: "
-            "mend it, or say what it holds with --teacher-form"
+            f"{where(odd)}: column {column} has {_shown(cells[odd])}, but most other rows have numbers between 0 and "
+            "1; fix it, or set the format with --teacher-form"
         )
     return "logits"
 
@@ -220,12 +223,16 @@ def _numbers(cell: Any, where: Where, place: int, column: str) -> list[float] | 
         try:
             cell = json.loads(cell)
         except ValueError as error:
-            raise InputError(f"{where(place)}: column {column} has {_shown(cell)}, no JSON list: {error}") from error
+            raise InputError(
+                f"{where(place)}: column {column} has {_shown(cell)}, which is not a valid JSON list: {error}"
+            ) from error
     if not isinstance(cell, list):
         return None
     for number in cell:
         if not _is_plain_number(number):
-            raise InputError(f"{where(place)}: column {column} has {_shown(number)} in its list, not a finite number")
+            raise InputError(
+                f"{where(place)}: column {column} has {_shown(number)} in its list, which is not a finite number"
+            )
     return [float(number) for number in cell]
 
 
@@ -239,7 +246,7 @@ def _are_probabilities(numbers: Sequence[float]) -> bool:
 
 def _check_is_there(cell: Any, where: Where, place: int, column: str) -> None:
     if is_missing(cell):
-        raise InputError(f"{where(place)}: column {column} has no answer; fill it in, or leave out the row")
+        raise InputError(f"{where(place)}: column {column} has no answer; fill it in, or remove the row")
 
 
 def _shown(cell: Any) -> str:

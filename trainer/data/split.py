@@ -51,7 +51,7 @@ def validation_part(
     part: NDArray[np.bool_] = is_chosen[group_of]
     if not part.any() or part.all():
         raise InputError(
-            f"{where}: {len(texts_a)} rows are too few to cut a validation part from; name a labelled file with --dev"
+            f"{where}: {len(texts_a)} rows are too few to split off a validation set; pass a labelled file with --dev"
         )
     return part
 

@@ -115,7 +115,7 @@ class ShardStream:
             data = self.cache.get([*made_from, self.n_a, list(self.spec.labels or ()), *kind, *drawn], tokenized)
         if len(data) and self.has_pairs is not None and data.has_pairs != self.has_pairs:
             raise InputError(
-                f"{store.uri} holds {'text pairs' if data.has_pairs else 'single texts'}, the dev file "
+                f"{store.uri} holds {'text pairs' if data.has_pairs else 'single texts'}, but the dev file holds "
                 f"{'text pairs' if self.has_pairs else 'single texts'}: check --text-column, --task and --augmented"
             )
         return data
@@ -147,7 +147,7 @@ class ShardStream:
         name = carried_name(self.answers.column)
         if name not in table.column_names:
             raise InputError(
-                f"{where} has no column {name}: --teacher-column names a column of the augmentation job's --input, "
+                f"{where} has no column {name}: --teacher-column must name a column of the augmentation job's --input, "
                 "which the job copies into its shards"
             )
         return name
@@ -179,8 +179,9 @@ class ShardStream:
             if shares is None:
                 assert self.annotations is not None
                 raise ManifestError(
-                    f"{self.annotations.uri(self.augmented.uri)} does not say how often the teacher gave each class (an"
-                    " earlier version): remove that folder and run `trainer annotate` again"
+                    f"{self.annotations.uri(self.augmented.uri)} was written by an earlier version, which did not "
+                    "record how often the teacher predicted each class: remove that folder and run `trainer annotate` "
+                    "again"
                 )
             self._weights = balance_weights(*shares)
         return self._weights
@@ -194,8 +195,8 @@ class ShardStream:
         if None in rows:
             missing = _keys_of(table)[rows.index(None)]
             raise ShardError(
-                f"{store.uri}/{commit.file} has no logits for sample {missing[1]} of row {missing[0]}: annotate with "
-                "the --n-a of this run or a larger one"
+                f"{store.uri}/{commit.file} has no logits for sample {missing[1]} of row {missing[0]}: run `trainer "
+                "annotate` with an --n-a at least as large as in this run"
             )
         lists = annotated["logits"].combine_chunks()
         logits: Floats = lists.flatten().to_numpy().reshape(len(lists), self.spec.num_logits).astype(np.float32)

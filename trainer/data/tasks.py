@@ -66,7 +66,7 @@ class TaskSpec:
             code: dict[Any, float] = {}
             for place, label in enumerate(labels):
                 if isinstance(label, list):
-                    raise InputError(f"{where(place)}: a list of labels, but the model has one label per text")
+                    raise InputError(f"{where(place)}: a list of labels, but the model predicts one label per text")
                 if label not in code:
                     code[label] = self.encode_label(label, where(place))
             return np.asarray([code[label] for label in labels], np.float32)
@@ -79,8 +79,8 @@ class TaskSpec:
                 continue
             if not isinstance(several, list):
                 raise InputError(
-                    f"{where(place)}: one label, {str(several)[:40]!r}, but the model has several per text: name the "
-                    "columns with --multi-label"
+                    f"{where(place)}: a single label, {str(several)[:40]!r}, but the model predicts several per text; "
+                    "name the label columns with --multi-label"
                 )
             for one in several:
                 if one not in known:
@@ -94,7 +94,7 @@ class TaskSpec:
             return float("nan")
         if self.labels is None:
             if not is_number(str(label)):
-                raise InputError(f"{where}: label {str(label)[:40]!r} is not a number, and the task is a regression")
+                raise InputError(f"{where}: label {str(label)[:40]!r} is not a number, but the task is regression")
             return float(str(label))
         index = find_label(self.labels, label_text(label))
         if index is None:
@@ -172,7 +172,7 @@ def read_table(path: str, config: TableConfig) -> Table:
     """Read a labelled file. Unusable rows are left out and counted in a warning. Raises InputError."""
     source = open_source(from_config(config, input=(path,)))
     if not source.columns.has_label and config.task:
-        raise InputError(f"{path} has no labels: it has the layout of {config.task}'s test files. Give a labelled file")
+        raise InputError(f"{path} has no labels: it has the layout of {config.task}'s test files. Pass a labelled file")
     if not source.columns.has_label:
         raise InputError(f"{path} has no label column: name it with --label-column")
     rows, refused = usable_rows(source, path)
@@ -203,13 +203,16 @@ def own_spec(labels: Sequence[object], regression: bool, path: str, label_names:
     if regression:
         for label in labels:
             if not is_number(str(label)):
-                raise InputError(f"{path}: label {str(label)[:40]!r} is not a number (--regression)")
+                raise InputError(f"{path}: label {str(label)[:40]!r} is not a number, which --regression needs")
         return TaskSpec(name="regression", labels=None, metrics=REGRESSION_METRICS)
     names = _in_order({str(label) for label in labels})
     if len(names) < 2:
-        raise InputError(f"{path}: all labels are {names[0]!r}; a task needs two classes")
+        raise InputError(f"{path}: all labels are {names[0]!r}; a task needs at least two classes")
     if len(names) > MAX_CLASSES:
-        raise InputError(f"{path}: {len(names)} different labels; to predict numbers, use --regression")
+        raise InputError(
+            f"{path}: {len(names):,} different labels, but at most {MAX_CLASSES:,} are supported; to predict numbers, "
+            "use --regression"
+        )
     return TaskSpec(name="classification", labels=tuple(names), metrics=CLASSIFICATION_METRICS)
 
 
@@ -252,10 +255,10 @@ def given_spec(
 def _multi_label_spec(labels: Sequence[object], path: str, label_names: Sequence[str]) -> TaskSpec:
     names = list(label_names) or _in_order({str(one) for row in labels if isinstance(row, list) for one in row})
     if len(names) < 2:
-        what = f"the only label of all rows is {names[0]!r}" if names else "no row has a label"
-        raise InputError(f"{path}: {what}; a multi-label task needs two labels")
+        what = f"the only label is {names[0]!r}" if names else "no row has a label"
+        raise InputError(f"{path}: {what}; a multi-label task needs at least two labels")
     if len(names) > MAX_CLASSES:
-        raise InputError(f"{path}: {len(names):,} different labels, {MAX_CLASSES:,} are the most")
+        raise InputError(f"{path}: {len(names):,} different labels, but at most {MAX_CLASSES:,} are supported")
     return TaskSpec(name="multi-label", labels=tuple(names), metrics=MULTI_LABEL_METRICS, multi_label=True)
 
 

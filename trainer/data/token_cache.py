@@ -168,7 +168,7 @@ def read_entry(path: Path) -> Tokenized | None:
 
 
 def _report_damage(path: Path) -> None:
-    logger.warning("token_cache_damaged", extra={"fields": {"file": str(path), "next": "it is made again"}})
+    logger.warning("token_cache_damaged", extra={"fields": {"file": str(path), "next": "it will be rebuilt"}})
 
 
 def _lists(offsets: NDArray[Any], values: NDArray[Any]) -> pa.LargeListArray:

@@ -66,8 +66,8 @@ def load_saved_classifier(path: str, option: str) -> SavedClassifier:
         config = AutoConfig.from_pretrained(folder)
         if not any("SequenceClassification" in name for name in config.architectures or ()):
             raise ModelError(
-                f"{option} {path} is {', '.join(config.architectures or ['an unnamed model'])}, not a sequence "
-                "classification model; `trainer teacher` and `trainer task` write one to OUTPUT/model"
+                f"{option} {path} is {', '.join(config.architectures or ['a model of unknown architecture'])}, not a "
+                "sequence classification model; `trainer teacher` and `trainer task` write one to OUTPUT/model"
             )
         model, problems = AutoModelForSequenceClassification.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True

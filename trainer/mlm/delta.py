@@ -30,7 +30,7 @@ def start_from_delta(model: TrainableMaskedLM, source: str) -> None:
         for name, (weight, scale) in own.items():
             if name not in parts or parts[name].shape != weight.shape:
                 needed = " ".join(f"{flag} {rank}" for flag, rank in ranks.items())
-                raise UsageError(f"--start-from {source} has other ranks: continue with {needed}")
+                raise UsageError(f"--start-from {source} has different ranks; continue with {needed}")
             weight.copy_(parts[name] / scale)
 
 

@@ -128,7 +128,7 @@ def load_trainable(path: str, embedding_rank: int, adapters: int) -> TrainableMa
     with reading_model(path, "--encoder"):
         config = AutoConfig.from_pretrained(path)
     if config.model_type != "bert":
-        raise ModelError(f"--encoder {path} is a {config.model_type}; trainer mlm adapts BERT encoders")
+        raise ModelError(f"--encoder {path} is a {config.model_type}; `trainer mlm` adapts only BERT encoders")
     # Dropout only slows down a run that sees its text about once.
     options: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     options |= {"dtype": torch.float32, "attn_implementation": ATTENTION, "output_loading_info": True}

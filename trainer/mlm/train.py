@@ -105,7 +105,7 @@ def load_corpus(config: MlmConfig, encoder: str) -> Corpus:
     """Read, split and tokenize the corpus files. Raises InputError, ModelError."""
     tokenizer = load_tokenizer(encoder, "--encoder")
     if tokenizer.mask_token_id is None:
-        raise ModelError(f"--encoder {encoder}: its tokenizer has no mask_token, which training a masked LM needs")
+        raise ModelError(f"--encoder {encoder}: its tokenizer has no mask_token, which a masked LM needs")
     cache = CorpusCache.of(config, config.held_out, tokenizer, tokenizer_fingerprint(tokenizer))
     digests = corpus_digests(config.corpus)
     training: list[TokenFile] = []

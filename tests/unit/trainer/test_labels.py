@@ -32,7 +32,7 @@ def test_generic_names_are_class_numbers_only_where_the_labels_are_numbers() -> 
     assert match_outputs("SST-2", ["LABEL_0", "LABEL_1"], ("0", "1"), "t") == ("0", "1")
     with pytest.raises(ModelError, match="--label-map, such as LABEL_0=contradiction,LABEL_1=entailment"):
         match_outputs("MNLI", ["LABEL_0", "LABEL_1", "LABEL_2"], MNLI, "t")
-    with pytest.raises(ModelError, match="do not say which is which"):
+    with pytest.raises(ModelError, match="do not show which is which"):
         match_outputs("SST-2", ["LABEL_1", "LABEL_0"], ("0", "1"), "t")
 
 
@@ -52,7 +52,7 @@ def test_other_names_are_refused_and_mended_by_a_map() -> None:
         ("no=", "write NAME=LABEL"),
         ("no=a,NO=b", "occurs twice"),
         ("never=a", "has no class never"),
-        ("no=yes", "would be the same label"),
+        ("no=yes", "would get the same label"),
     ],
 )
 def test_a_wrong_map_is_one_clear_line(text: str, message: str) -> None:

@@ -36,10 +36,10 @@ def test_uniform_rises_and_ends_at_the_last_layer(student: int, extra: int) -> N
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        ("uniform", "deeper than its teacher"),
-        ("3,6", "names 2 layers; the student has 3"),
-        ("1,2,9", "must increase and be in 1..2"),
-        ("2,1,1", "must increase"),
+        ("uniform", "more than its teacher"),
+        ("3,6", "lists 2 layers, but the student has 3"),
+        ("1,2,9", "from 1 to 2 in ascending order"),
+        ("2,1,1", "in ascending order"),
         ("a,b", "or layers such as"),
     ],
 )

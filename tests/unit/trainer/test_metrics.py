@@ -89,7 +89,7 @@ def test_own_tasks() -> None:
     assert own_spec(["no", "yes"], False, "f").labels == ("no", "yes")
     assert own_spec([0.5, 1], True, "f").labels is None
     for labels, regression, message in (
-        (["x", "x"], False, "needs two classes"),
+        (["x", "x"], False, "needs at least two classes"),
         (["x"], True, "is not a number"),
         (list(range(2000)), False, "use --regression"),
     ):

@@ -97,7 +97,7 @@ def test_baselines_are_what_blind_models_score() -> None:
 
 def test_a_teacher_below_a_coin_is_named() -> None:
     labels = np.tile(np.asarray([1, 0, 1], np.float32), (20, 1))
-    assert "its micro F1 0.000 is below that of a coin" in weakness(SPEC, -labels, labels)
+    assert "its micro F1 0.000 is below chance" in weakness(SPEC, -labels, labels)
     assert weakness(SPEC, labels - 0.5, labels) == ""
 
 
@@ -106,12 +106,12 @@ def test_labels_become_rows_of_0_and_1() -> None:
     found = Table("file", rows).examples(SPEC).labels
     np.testing.assert_array_equal(found[:2], [[1, 0, 1], [0, 0, 0]])
     assert np.isnan(found[2]).all()
-    with pytest.raises(InputError, match=r"file row 7: one label, 'a', but the model has several per text"):
+    with pytest.raises(InputError, match=r"file row 7: a single label, 'a', but the model predicts several per text"):
         Table("file", [SourceRow(7, "x", None, "a")]).examples(SPEC)
     with pytest.raises(InputError, match=r"label 'd' matches none of the classes a, b, c"):
         Table("file", [SourceRow(7, "x", None, ["d"])]).examples(SPEC)
     single = TaskSpec(name="classification", labels=("a", "b"), metrics=("accuracy",))
-    with pytest.raises(InputError, match="a list of labels, but the model has one label per text"):
+    with pytest.raises(InputError, match="a list of labels, but the model predicts one label per text"):
         Table("file", [SourceRow(7, "x", None, ["a"])]).examples(single)
 
 
@@ -119,7 +119,7 @@ def test_the_task_is_known_from_its_labels() -> None:
     spec = own_spec([["10", "2"], [], ["9"]], False, "file")
     assert (spec.labels, spec.multi_label, spec.problem_type) == (("2", "9", "10"), True, MULTI_LABEL)
     assert own_spec([["b"], ["b"]], False, "file", ("b", "a")).labels == ("b", "a")
-    for labels, message in (([["a"], []], "the only label of all rows is 'a'"), ([[], []], "no row has a label")):
+    for labels, message in (([["a"], []], "the only label is 'a'"), ([[], []], "no row has a label")):
         with pytest.raises(InputError, match=message):
             own_spec(labels, False, "file")
     with pytest.raises(InputError, match="leave out --regression"):
@@ -152,6 +152,6 @@ def test_a_multi_label_model_is_known_by_its_configuration(tmp_path: Path) -> No
     for model in (load_classifier(str(multi)), load_any_classifier(str(multi)).model):
         spec = teacher_spec(model, None, "t")
         assert (spec.labels, spec.multi_label) == (("0", "1", "2"), True)
-        with pytest.raises(ModelError, match="gives several labels per text, --task MNLI has one"):
+        with pytest.raises(ModelError, match="predicts several labels per text, but --task MNLI has one"):
             teacher_spec(model, "MNLI", "t")
     assert not teacher_spec(load_classifier(str(folder)), None, "t").multi_label

@@ -195,7 +195,7 @@ def test_processes_that_take_a_run_over_from_each_other_leave_a_whole_state(
                     step += 1
                     write_step(alive[machine], step)
                     if owner not in (machine, None):
-                        with pytest.raises(StoreError, match="another process has taken this run over"):
+                        with pytest.raises(StoreError, match="another process has taken over this run"):
                             alive[machine].publish()
                         alive.pop(machine).close()
                     else:
@@ -216,13 +216,13 @@ def test_processes_that_take_a_run_over_from_each_other_leave_a_whole_state(
 
 def test_two_runs_cannot_share_a_uri(bucket: Bucket) -> None:
     train([])
-    with pytest.raises(ManifestError, match=rf"{URI} holds a run with another lr \(0.1, now 0.2\)"):
+    with pytest.raises(ManifestError, match=rf"{URI} holds a run with a different lr \(0.1, now 0.2\)"):
         open_and_close({"lr": 0.2})
 
 
 def test_two_processes_of_a_machine_cannot_share_a_scratch_folder(bucket: Bucket) -> None:
     first = RemoteRun(URI)
-    with pytest.raises(UsageError, match="another process of this machine"):
+    with pytest.raises(UsageError, match="another process on this machine"):
         RemoteRun(f"{URI}/")
     first.close()
     RemoteRun(URI).close()
@@ -305,7 +305,7 @@ def test_the_first_of_several_workers_continues_what_the_command_has_checked(buc
     for one in (command, first):
         one.close()
     command, first = opened()
-    with pytest.raises(UsageError, match="another process of this machine"):
+    with pytest.raises(UsageError, match="another process on this machine"):
         RemoteRun(URI, "-first", 0.2)
     first.take_over()
     assert step_of(first) == 2

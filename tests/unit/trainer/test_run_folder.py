@@ -38,9 +38,9 @@ def test_a_full_disk_leaves_the_previous_file(tmp_path: Path) -> None:
 def test_a_folder_of_another_run_is_refused(tmp_path: Path) -> None:
     open_run(str(tmp_path), "task", {"lr": 0.1, "seed": 0})
     open_run(str(tmp_path), "task", {"lr": 0.1, "seed": 0})
-    with pytest.raises(ManifestError, match=r"another lr \(0.1, now 0.2\)"):
+    with pytest.raises(ManifestError, match=r"a different lr \(0.1, now 0.2\)"):
         open_run(str(tmp_path), "task", {"lr": 0.2, "seed": 0})
-    with pytest.raises(ManifestError, match="another command"):
+    with pytest.raises(ManifestError, match="a different command"):
         open_run(str(tmp_path), "teacher", {"lr": 0.1, "seed": 0})
 
 
@@ -67,5 +67,5 @@ def test_labels_that_no_stage_would_weigh_are_refused() -> None:
 def test_an_option_that_came_later_has_its_default_in_older_runs(tmp_path: Path) -> None:
     open_run(str(tmp_path), "task", {"lr": 0.1})
     open_run(str(tmp_path), "task", {"lr": 0.1, "hard_label_weight": 0.0})
-    with pytest.raises(ManifestError, match="another hard-label-weight"):
+    with pytest.raises(ManifestError, match="a different hard-label-weight"):
         open_run(str(tmp_path), "task", {"lr": 0.1, "hard_label_weight": 0.5})

@@ -60,7 +60,7 @@ def test_the_most_frequent_tokens_stay_up_to_a_number(tokenizer: Any) -> None:
     one_more = choose_tokens(tokenizer, counts, least + 1, other_parameters=0, hidden=100)
     assert least < len(one_more) == least + 1 <= len(everything)
     assert tokenizer.convert_tokens_to_ids("the") in one_more.kept
-    with pytest.raises(UsageError, match="could not be read"):
+    with pytest.raises(UsageError, match="cannot be tokenized without"):
         choose_tokens(tokenizer, counts, least - 1, other_parameters=0, hidden=100)
 
 

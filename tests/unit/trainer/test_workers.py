@@ -44,7 +44,7 @@ def test_a_dead_worker_is_named_although_the_others_failed_too() -> None:
     outer = RuntimeError("Training failed due to worker errors:\nlong text of Ray")
     gloo = RuntimeError("Read error [127.0.0.1]:1667: Connection reset by peer. This is typically caused by ... GLHF!")
     outer.worker_failures = {0: gloo, 1: ray.exceptions.RayActorError()}  # type: ignore[attr-defined]
-    assert str(_expected_cause(outer, 2)).startswith("worker 1 of 2, counted from 0, died: ")
+    assert str(_expected_cause(outer, 2)).startswith("worker 1 of 2 (counting from 0) died: ")
     outer = RuntimeError(f"Training failed due to worker errors:\n{gloo}")
     outer.worker_failures = {0: gloo}  # type: ignore[attr-defined]
     assert str(_expected_cause(outer, 2)).startswith("a worker lost its connection to another one")

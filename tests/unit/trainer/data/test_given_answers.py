@@ -68,14 +68,14 @@ def test_a_number_is_learned_as_it_is() -> None:
     [
         (
             [[0.5, 0.5], [0.2, 0.8], [3.0, -1.0]],
-            "row 2: its numbers are not probabilities (their sum is 2), those of 2",
+            "row 2: the numbers are not probabilities (they sum to 2), but those of 2",
         ),
-        ([[0.5, 0.1], [0.2, 0.3]], "row 0: numbers between 0 and 1 with a sum of 0.6, neither probabilities nor"),
-        ([[0.5, 0.5], "good", [0.1, 0.9]], "row 1: a single value, where other rows have a list"),
-        (["good", [0.5, 0.5], "bad"], "row 1: a list of numbers, where other rows have a single value"),
+        ([[0.5, 0.1], [0.2, 0.3]], "row 0: the numbers are between 0 and 1 but sum to 0.6, so they are neither"),
+        ([[0.5, 0.5], "good", [0.1, 0.9]], "row 1: a single value, but other rows have a list"),
+        (["good", [0.5, 0.5], "bad"], "row 1: a list of numbers, but other rows have a single value"),
         ([[0.5, 0.5], None], "row 1: column llm has no answer; fill it in"),
         (["good", " "], "row 1: column llm has no answer"),
-        (["[0.5, 0.5", "[1, 0]"], "row 0: column llm has '[0.5, 0.5', no JSON list"),
+        (["[0.5, 0.5", "[1, 0]"], "row 0: column llm has '[0.5, 0.5', which is not a valid JSON list"),
         ([[0.5, "x"]], "row 0: column llm has 'x' in its list"),
         ([[0.5, float("nan")]], "row 0: column llm has 'nan' in its list"),
     ],
@@ -90,7 +90,7 @@ def test_a_column_that_is_unclear_is_refused_with_the_row(cells: list[Any], mess
     ("form", "cells", "message"),
     [
         ("probabilities", [[0.5, 0.3, 0.2], [0.5, 0.5]], "row 1: column llm has 2 numbers for 3 classes (bad, good"),
-        ("probabilities", [[0.5, 0.3, 0.1]], "row 0: column llm has numbers that are not probabilities (their sum is"),
+        ("probabilities", [[0.5, 0.3, 0.1]], "row 0: column llm has numbers that are not probabilities (they sum to"),
         ("logits", [[1, 2, 3], "good"], "row 1: column llm has 'good', not a list of numbers"),
         ("logits", [[1, 2, 3], None], "row 1: column llm has no answer"),
         (
@@ -98,10 +98,10 @@ def test_a_column_that_is_unclear_is_refused_with_the_row(cells: list[Any], mess
             ["good", "great"],
             "row 1: column llm has 'great', which is not one of the classes bad, good, so-so",
         ),
-        ("labels", ["good", 0.93], "probabilities are a list of one number per class"),
+        ("labels", ["good", 0.93], "probabilities must be a list with one number per class"),
         ("labels", ["good", None], "row 1: column llm has no answer"),
-        ("number", ["1", "much"], "row 1: column llm has 'much', and the task is a number"),
-        ("number", ["1", [1, 2]], "row 1: column llm has '[1, 2]', and the task is a number"),
+        ("number", ["1", "much"], "row 1: column llm has 'much', but the task is to predict a number"),
+        ("number", ["1", [1, 2]], "row 1: column llm has '[1, 2]', but the task is to predict a number"),
     ],
 )
 def test_a_cell_that_does_not_fit_is_refused_with_its_row(form: str, cells: list[Any], message: str) -> None:
@@ -190,10 +190,10 @@ def test_with_several_labels_logits_stay_and_sets_become_probabilities_of_0_and_
 @pytest.mark.parametrize(
     ("form", "cells", "message"),
     [
-        (None, [[0.5, 0.1, 1], "good", [0, 0, 1]], "row 1: column llm has no list of numbers, where other rows have"),
-        (None, ["bad", [0.5, 0.5, 0.5], "good"], "row 1: column llm has a list of numbers, where other rows have"),
-        (None, [[0.5, 0.1, 1], [0, 0, 1], [0, 2, 0]], "row 2: column llm has '.0, 2, 0.', and most other rows have"),
-        ("probabilities", [[0.5, 0.1, 1], [0, 2, 0]], "row 1: column llm has .*, and probabilities are from 0 to 1"),
+        (None, [[0.5, 0.1, 1], "good", [0, 0, 1]], "row 1: column llm has no list of numbers, but other rows have"),
+        (None, ["bad", [0.5, 0.5, 0.5], "good"], "row 1: column llm has a list of numbers, but other rows have"),
+        (None, [[0.5, 0.1, 1], [0, 0, 1], [0, 2, 0]], "row 2: column llm has '.0, 2, 0.', but most other rows have"),
+        ("probabilities", [[0.5, 0.1, 1], [0, 2, 0]], "row 1: column llm has .*, but probabilities must be between"),
         ("probabilities", [[0.5, 0.1]], "2 numbers for 3 classes"),
         ("labels", [["good"], ["great"]], "row 1: column llm has the label 'great', which is not one of bad, good"),
         ("labels", [["good"], None], "row 1: column llm has no answer"),

@@ -68,7 +68,7 @@ def answered() -> Rows:
         (labelled, ("--teacher", "/nowhere"), 1, "--teacher /nowhere"),
         (labelled, ("--mlm", "/nowhere"), 1, "--mlm /nowhere: no such folder"),
         (labelled, ("--glove", "/nowhere"), 1, "--glove /nowhere: no such file"),
-        (labelled, ("--student", "tinybert5"), 2, "--student tinybert5: neither a size"),
+        (labelled, ("--student", "tinybert5"), 2, "--student tinybert5: not a size"),
         (answered, ("--teacher-column", "gpt"), 1, "--teacher-column gpt: its columns are text, label, llm"),
         (answered, ("--teacher-column", "llm", "--teacher", "t"), 2, "give one of the two"),
         (answered, ("--teacher-column", "llm", "--teacher-form", "number"), 2, "needs --regression"),
@@ -77,7 +77,7 @@ def answered() -> Rows:
             lambda: [*answered()[:-1], {**answered()[-1], "llm": "good"}],
             ("--teacher-column", "llm"),
             1,
-            "data.csv row 159: a single value, where other rows have a list of numbers",
+            "data.csv row 159: a single value, but other rows have a list of numbers",
         ),
         (
             lambda: [*answered()[:-1], {**answered()[-1], "llm": "[1, 0, 0]"}],
@@ -129,7 +129,7 @@ def test_an_output_of_another_run(workshop: Workshop, tmp_path: Path) -> None:
     assert (finished.returncode, "is not empty and holds no run" in finished.stderr) == (2, True)
     (tmp_path / "out" / "config.json").write_text('{"command": "task"}')
     finished = call_main(*workshop.arguments(data, tmp_path / "out"), program="trainer")
-    assert (finished.returncode, 'holds a run with another command ("task"' in finished.stderr) == (1, True)
+    assert (finished.returncode, 'holds a run with a different command ("task"' in finished.stderr) == (1, True)
 
 
 def test_a_dry_run_says_what_would_be_done_and_writes_nothing(workshop: Workshop, tmp_path: Path) -> None:
