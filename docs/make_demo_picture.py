@@ -15,7 +15,7 @@ from pathlib import Path
 WIDTH, LINE_HEIGHT, COLUMNS = 1000, 18, 118
 LEFT_OUT = re.compile(
     r"\d\d:\d\d:\d\d |\s*[a-z0-9 ]+ \| |  python -m |\$ python -m (trainer (teacher|task|export|report)|augment)"
-    r"|[a-z0-9 ]+: ended after|the steps, each|measuring|make|\.venv/|real|user|sys|f1_macro|\d+ rows in "
+    r"|[a-z0-9 ]+: ended after|the steps, each|benchmarking|make|\.venv/|real|user|sys|f1_macro|\d+ rows in "
 )
 """Lines of the steps, of `make` and of `time`."""
 SENTENCES_SHOWN = 3

@@ -234,7 +234,7 @@ def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float, h
         rate = min(num_computed * job.config.shard_rows, totals.rows) / max(seconds, 0.1)
         how_long = f"{format_seconds(seconds)} ({rate:,.1f} rows/s)"
     else:
-        how_long = "all computed earlier"
+        how_long = "already complete"
     lines = [
         f"{totals.rows:,} rows -> {totals.samples:,} samples in {totals.shards} shards, {how_long}: "
         f"{job.store.uri}/shards"

@@ -25,7 +25,7 @@ def status_command(config: OutputConfig) -> CommandResult:
     runs = read_heartbeats(store)
     now = time.time()
     live = [one for one in runs if one.is_live(now)]
-    state = "complete" if is_complete else "running" if live else "not complete: run the same command again to continue"
+    state = "complete" if is_complete else "running" if live else "incomplete: run the same command again to resume"
     text = [
         f"{store.uri}: {totals.shards} of {planned} shards committed, {totals.rows:,} rows, "
         f"{totals.samples:,} samples, {totals.quarantined} quarantined; {state}"

@@ -94,8 +94,8 @@ def plan_text(summary: dict[str, Any]) -> str:
     model_share = parts[0] / max(sum(parts), 1e-9)
     lines = [
         f"{summary['rows']:,} rows in {summary['shards']:,} shards of {summary['shard_rows']}, "
-        f"about {summary['quarantined']:,} to quarantine",
-        f"masked passes  {summary['masked_passes']:,} with {summary['model_tokens']:,} tokens in all, "
+        f"about {summary['quarantined']:,} to be quarantined",
+        f"masked passes  {summary['masked_passes']:,} with {summary['model_tokens']:,} tokens in total, "
         f"{summary['model_flops']:.2e} FLOP (from {summary['counted_rows']:,} rows)",
         f"output         {summary['samples']:,} samples, {summary['bytes'] / 1e6:,.1f} MB",
         f"time           {format_seconds(summary['seconds'])} ({summary['hours']:.2f} hours) on {where}; "
@@ -117,12 +117,12 @@ def plan_text(summary: dict[str, Any]) -> str:
         )
     if measured["core_share"] < BUSY_BELOW:
         lines.append(
-            f"this machine was busy: each process had {measured['core_share']:.0%} of a core while it was timed. The "
-            "plan is for an idle machine"
+            f"this machine was busy: each process got {measured['core_share']:.0%} of a core while it was timed. The "
+            "plan assumes an idle machine"
         )
     if summary["shards"] < summary["actors"]:
         lines.append(
-            f"only {summary['shards']} of {summary['actors']} actors have work: use a smaller --shard-rows to spread it"
+            f"only {summary['shards']} of {summary['actors']} actors will have work; use a smaller --shard-rows"
         )
     return "\n".join(lines)
 

@@ -80,7 +80,7 @@ def test_the_same_command_again_does_nothing_and_another_one_is_refused(
     before = {path: path.stat().st_mtime_ns for path in (undisturbed / "student").rglob("*") if path.is_file()}
     finished = run_command(*workshop.arguments(reviews, undisturbed))
     assert finished.returncode == 0, finished.stderr
-    assert "student: done earlier" in finished.stderr
+    assert "student: already done" in finished.stderr
     assert {path: path.stat().st_mtime_ns for path in before} == before
     other = run_command(*workshop.arguments(reviews, undisturbed, "--seed", "7"))
     assert (other.returncode, "holds a run with a different seed (0, now 7)" in other.stderr) == (1, True)
@@ -207,7 +207,7 @@ def test_a_teacher_that_is_built_like_a_bert_is_asked_for_its_states(
     command = workshop.arguments(reviews, output, *QUICK, "--teacher", str(teacher))
     finished = run_command(*command)
     assert finished.returncode == 0, finished.stderr
-    assert "whose tokens the student reads: the student learns its states and its answers" in finished.stderr
+    assert "with the student's vocabulary: the student learns its hidden states and its answers" in finished.stderr
     assert "trainer annotate" not in finished.stderr
     result = json.loads((output / "result.json").read_text())
     assert "annotate" not in result["minutes"]

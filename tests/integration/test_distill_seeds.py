@@ -32,13 +32,13 @@ def test_the_best_of_several_students_is_handed_on(tmp_path: Path) -> None:
     assert outcome["metrics"] == results[best]["test"]["scores"]
     assert outcome["students"] == {name: results[name]["test"]["scores"] for name in names}
     assert "all 2 students" in finished.stdout
-    assert "2 students, seeds 5 to 6: the best on the validation rows is handed on" in finished.stderr
+    assert "2 students, seeds 5 to 6; the best on the validation rows is kept" in finished.stderr
     assert f"$ python -m trainer export --model {output / best} --format onnx" in finished.stderr
 
     # Nothing is done twice, and another number of students is another distillation.
     again = run_command(*arguments)
     assert again.returncode == 0, again.stderr
-    assert "student-seed-6: done earlier" in again.stderr
+    assert "student-seed-6: already done" in again.stderr
     other = run_command(*[*arguments, "--seeds", "3"])
     assert other.returncode != 0
     assert "another seeds (2, now 3)" in other.stderr

@@ -31,7 +31,7 @@ def test_the_student_learns_from_texts_without_labels(workshop: Workshop, tmp_pa
     arguments = workshop.arguments(data, output, "--unlabelled", str(more), "--no-onnx", "--no-report")
     finished = run_command(*arguments)
     assert finished.returncode == 0, finished.stderr
-    assert "60 rows without a label, which the teacher answers; 20 more are " in finished.stderr
+    assert "60 unlabelled rows for the teacher to label; 20 more are dropped" in finished.stderr
     with data.open(newline="") as file:
         known = {row["text"] for row in csv.DictReader(file)}
     found = pq.read_table(output / "data" / "unlabelled.parquet")

@@ -48,13 +48,13 @@ def test_lost_machines_are_continued_from_the_bucket_to_the_same_weights(
             shutil.rmtree(cache)
         finished = run(arguments, proxy.url, tmp_path / "last")
         assert finished.returncode == 0, finished.stderr
-        assert f"continuing {OUTPUT}" in finished.stderr
+        assert f"resuming {OUTPUT}" in finished.stderr
         assert proxy.faults
     assert f"{OUTPUT}/model   {OUTPUT}/onnx   {OUTPUT}/report.html   {OUTPUT}/README.md" in finished.stdout
     check_same_outcome(objects_of(server, "student/"), local)
     again = run(arguments, server, tmp_path / "last")
     assert again.returncode == 0, again.stderr
-    assert "student: done earlier" in again.stderr
+    assert "student: already done" in again.stderr
     left = [path for path in (tmp_path / "last" / "tinybert-runs").rglob("*") if path.is_file()]
     assert all(path.suffix == ".lock" or path.name == ".lock" for path in left), left
     other = run([*arguments, "--seed", "7"], server, tmp_path / "last")

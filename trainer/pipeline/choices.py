@@ -270,17 +270,17 @@ def choice_lines(config: DistillConfig, choices: Choices, num_train: int, num_un
     """The choices in words."""
     rows = choices.rows(num_train + num_unlabelled)
     if config.teacher_column:
-        teacher = f"the answers in column {config.teacher_column!r}; the states are those of the embedded encoder"
+        teacher = f"the answers in column {config.teacher_column!r}; hidden states come from the embedded encoder"
     else:
-        teacher = config.teacher or f"{choices.teacher_epochs:g} passes over {num_train:,} rows"
-    own = f", but {', '.join(choices.n_a_per_label)}" if choices.n_a_per_label else ""
-    mined = f", and {choices.mined} mined pairs for each" if choices.mined else ""
+        teacher = config.teacher or f"{choices.teacher_epochs:g} epochs on {num_train:,} rows"
+    own = f" (except {', '.join(choices.n_a_per_label)})" if choices.n_a_per_label else ""
+    mined = f", plus {choices.mined} mined pairs each" if choices.mined else ""
     last = config.seed + config.seeds - 1
-    several = f"{config.seeds} students, seeds {config.seed} to {last}: the best on the validation rows is handed on"
+    several = f"{config.seeds} students, seeds {config.seed} to {last}; the best on the validation rows is kept"
     return [
         f"teacher: {teacher}",
         f"augmentation: {rows:,} rows, {choices.n_a} samples each{own}{mined}",
-        f"student {choices.student}: {choices.epochs:g} + {choices.prediction_epochs:g} passes over "
-        f"{choices.samples(rows):,} samples",
+        f"student {choices.student}: {choices.epochs:g} intermediate + {choices.prediction_epochs:g} prediction "
+        f"epochs on {choices.samples(rows):,} samples",
         *([several] if config.seeds > 1 else []),
     ]

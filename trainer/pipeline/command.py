@@ -74,7 +74,7 @@ def _known_plan(config: DistillConfig, place: Place) -> tuple[Choices, Prepared]
     if prepared is None or not place.store.exists(PLAN):
         return None
     choices = _read_choices(place)
-    _say(f"continuing {place.output}")
+    _say(f"resuming {place.output}")
     return choices, prepared
 
 
@@ -115,7 +115,7 @@ def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices
     if config.estimate or config.budget:
         from trainer.pipeline.calibration import calibrate
 
-        _say("measuring this machine for some seconds ...")
+        _say("benchmarking this machine for a few seconds ...")
         rates = calibrate(config, inspection, fit.max_length, fit.student)
     if config.budget and rates is not None:
         choices = fitting_choices(config, rates, task)
@@ -145,26 +145,26 @@ def _announce(
     config: DistillConfig, place: Place, prepared: Prepared, choices: Choices, minutes: Mapping[str, float]
 ) -> None:
     if prepared.num_mined:
-        _say(f"{prepared.num_mined:,} new pairs mined from the texts to train on, which the teacher answers")
+        _say(f"{prepared.num_mined:,} new pairs mined from the training texts, for the teacher to label")
     for line in choice_lines(config, choices, prepared.num_train, prepared.num_unlabelled):
         _say(line)
-    _say("the steps, each of which can be run alone:")
+    _say("the steps, each of which you can also run by hand:")
     for step in plan_steps(config, place, prepared, choices):
         _say(f"  {step.line()}")
     if minutes:
         listed = ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
-        _say(f"estimated minutes: {listed}; together {sum(minutes.values()):.0f}")
+        _say(f"estimated minutes: {listed}; total {sum(minutes.values()):.0f}")
 
 
 def _part_lines(parts: Parts) -> list[str]:
     lines = [*parts.notes]
-    lines += [f"{len(parts.train):,} rows to train on, {len(parts.dev):,} to choose on, {len(parts.test):,} to test on"]
+    lines += [f"{len(parts.train):,} training, {len(parts.dev):,} validation and {len(parts.test):,} test rows"]
     if parts.leaked:
-        lines.append(f"{parts.leaked:,} training rows are left out: --dev or --test has the same text")
+        lines.append(f"{parts.leaked:,} training rows are dropped, because --dev or --test has the same text")
     if parts.unlabelled or parts.repeated:
         lines.append(
-            f"{len(parts.unlabelled):,} rows without a label, which the teacher answers; {parts.repeated:,} more are "
-            "left out, because a labelled row or one of their own has the same text"
+            f"{len(parts.unlabelled):,} unlabelled rows for the teacher to label; {parts.repeated:,} more are dropped, "
+            "because a labelled row or another of them has the same text"
         )
     return lines
 

@@ -101,7 +101,7 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
             f"more than {int(np.median(lengths)):,}); the rest of them would be ignored. Cut the texts into passages, "
             "or add --truncate"
         )
-    notes = [f"inputs of up to {length} tokens; {truncated:.1%} of the texts are longer and are cut"]
+    notes = [f"inputs of up to {length} tokens; {truncated:.1%} of the texts are longer and will be truncated"]
     if config.teacher:
         notes.append(_learned(settings.model_type, why))
     return Fit(
@@ -145,10 +145,10 @@ def _teacher_classes(config: DistillConfig, settings: Any, inspection: Inspectio
 def _learned(kind: str, why: str | None) -> str:
     """Message on whose hidden states the student learns. kind: of the teacher; why: reason if not the teacher's."""
     if why is None:
-        return f"a teacher of type {kind} whose tokens the student reads: the student learns its states and its answers"
+        return f"{kind} teacher with the student's vocabulary: the student learns its hidden states and its answers"
     return (
-        f"a teacher of type {kind}, and {why}: the student learns its answers, which are stored first, and the states "
-        "of the embedded encoder"
+        f"{kind} teacher, but {why}: the student learns its answers, which are stored first, and the hidden states of "
+        "the embedded encoder"
     )
 
 

@@ -83,8 +83,8 @@ class Inspection:
         """Facts about the file for the user, as lines."""
         words = sorted(len(row.text_a.split()) + len((row.text_b or "").split()) for row in self.rows)
         lines = [
-            f"{path}: {len(self.rows):,} rows, {'pairs of texts' if self.has_pairs else 'single texts'} of "
-            f"{words[len(words) // 2]} words (median), {words[len(words) * 98 // 100]} (98%), {words[-1]} (longest)"
+            f"{path}: {len(self.rows):,} rows, {'text pairs' if self.has_pairs else 'single texts'}, words per row: "
+            f"{words[len(words) // 2]} (median), {words[len(words) * 98 // 100]} (98%), {words[-1]} (maximum)"
         ]
         if self.counts:
             shown = sorted(self.counts.items(), key=lambda one: -one[1])
@@ -99,12 +99,12 @@ class Inspection:
             numbers = [float(row.label) for row in self.rows]
             lines.append(f"a number to predict, from {min(numbers):g} to {max(numbers):g}")
         if self.duplicates:
-            lines.append(f"{self.duplicates:,} rows repeat a text; equal texts are kept on one side of the split")
+            lines.append(f"{self.duplicates:,} rows repeat a text; identical texts stay in one part of the split")
         if self.contradictions:
-            lines.append(f"{self.contradictions:,} texts have different labels")
+            lines.append(f"{self.contradictions:,} texts have conflicting labels")
         if self.refused:
             first = self.refused[0]
-            lines.append(f"{len(self.refused):,} rows set aside, such as {first.where}: {first.reason}")
+            lines.append(f"{len(self.refused):,} rows set aside; the first: {first.where}: {first.reason}")
         lines += doubtful_classes(list(self.counts))
         return [*lines, *(f"decided: {one}" for one in self.decided)]
 
@@ -254,20 +254,20 @@ def _choose_columns(names: Sequence[str], config: DistillConfig) -> tuple[tuple[
 
 
 def doubtful_classes(names: Sequence[str]) -> list[str]:
-    """Warnings about doubtful class names, as lines."""
+    """Warnings about suspicious class names, as lines."""
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
     lines = [
-        f"doubtful: classes {', '.join(map(repr, same))} differ only in case or blanks; if they are one class, write "
-        "its labels alike"
+        f"warning: classes {', '.join(map(repr, same))} differ only in case or spaces; if they are one class, use "
+        "one spelling"
         for same in alike.values()
         if len(same) > 1
     ]
     missing = [name for name in names if name.strip().casefold() in MISSING]
     if missing:
         lines.append(
-            f"doubtful: class {missing[0]!r} looks like a missing label; empty its cells to leave the rows out"
+            f"warning: class {missing[0]!r} looks like a missing label; to leave these rows out, empty their cells"
         )
     return lines
 
@@ -297,7 +297,7 @@ def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> _Judged:
         raise InputError(f"{config.data}: a multi-label task needs two labels that have {MIN_CLASS_ROWS} rows each")
     if rare:
         rows = [replace(row, label=[label for label in row.label if label in left]) for row in rows]
-    return rows, left, rare, f"{len(rare)} rare labels are left out of their rows" if rare else ""
+    return rows, left, rare, f"{len(rare)} rare labels are removed from their rows" if rare else ""
 
 
 def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> _Judged:
@@ -334,4 +334,4 @@ def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> _Judged:
     left = {label: counts[label] for label in sorted(counts) if label not in rare}
     if len(left) < 2:
         raise InputError(f"{config.data}: fewer than two classes have {MIN_CLASS_ROWS} rows")
-    return kept, left, rare, f"{len(rows) - len(kept)} rows of {len(rare)} rare classes are left out" if rare else ""
+    return kept, left, rare, f"{len(rows) - len(kept)} rows of {len(rare)} rare classes are dropped" if rare else ""

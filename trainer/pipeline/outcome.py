@@ -71,7 +71,7 @@ class Outcome:
         if self.onnx_bytes:
             lines.append(", ".join(f"onnx/{name} {size / 1e6:.1f} MB" for name, size in self.onnx_bytes.items()))
         steps = ", ".join(f"{name} {minutes:.1f}" for name, minutes in self.minutes.items())
-        lines.append(f"minutes: {steps}; together {sum(self.minutes.values()):.1f}")
+        lines.append(f"minutes: {steps}; total {sum(self.minutes.values()):.1f}")
         return lines
 
 
@@ -167,25 +167,25 @@ def _readme(config: DistillConfig, prepared: Prepared, outcome: Outcome) -> str:
     given = ""
     if outcome.teacher_column:
         given = (
-            f"\nThe student learned the answers of column `{outcome.teacher_column}`; there is not a teacher model to\n"
-            "compare with. `answers` are the scores of these answers themselves, on the test rows that have them.\n"
+            f"\nThe student learned the answers in column `{outcome.teacher_column}`, so it cannot be compared with a\n"
+            "teacher model. `answers` are the scores of these answers themselves, on the test rows that have them.\n"
         )
     elif not config.teacher:
         parts = f"`teacher/`, {parts}"
     return f"""# A student of {config.data}
 
-Made by `trainer distill`. This folder can be handed on as it is.
+Made by `trainer distill`. You can pass this folder on as it is.
 
 | | |
 |---|---|
 | `model/` | the student, a plain transformers folder with its [model card](model/README.md) |
-| `onnx/model.onnx`, `onnx/model-int8.onnx` | the same for any ONNX runtime, with the tokenizer |
+| `onnx/model.onnx`, `onnx/model-int8.onnx` | the same model for any ONNX runtime, with the tokenizer |
 | `report.html` | size, speed, scores and training curves |
 | `result.json` | the figures below, and every choice |
-| {parts} | what it was made from; not needed for use |
+| {parts} | inputs and intermediate results; not needed to use the student |
 
-Trained on {prepared.num_train:,} rows; {prepared.num_dev:,} others chose the checkpoints. Scores on
-{prepared.num_test:,} test rows that did neither, in fp32:
+Trained on {prepared.num_train:,} rows, with checkpoints chosen on {prepared.num_dev:,} others. Scores on
+{prepared.num_test:,} separate test rows, in fp32:
 ```
 {table}
 ```{given}

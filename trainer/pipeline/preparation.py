@@ -131,7 +131,7 @@ def split_rows(config: DistillConfig, inspection: Inspection, classes: Collectio
         found = read_rows(path, config, inspection)
         apart[part] = without_rare(found, inspection.rare)
         if left_out := len(found) - len(apart[part]):
-            notes.append(f"decided: {left_out:,} rows of rare classes are left out of {option} {path}")
+            notes.append(f"decided: {left_out:,} rows of rare classes are dropped from {option} {path}")
         check_labels(apart[part], classes, inspection, f"{option} {path}")
     shares = [0.0 if part in apart else SHARE for part in (DEV, TEST)]
     parts = limited(assign_parts(hashes, inspection.classes(), *shares), hashes)

@@ -56,7 +56,9 @@ def locked(folder: Path) -> Iterator[int]:
                     raise OutputError(f"{folder} is in use by another `trainer distill`, or by its steps") from None
                 if not told:
                     print(
-                        f"{folder} is in use; waiting for steps of an earlier call to end", file=sys.stderr, flush=True
+                        f"{folder} is in use; waiting for the steps of an earlier run to end",
+                        file=sys.stderr,
+                        flush=True,
                     )
                     told = True
                 time.sleep(_POLL_SECONDS)
@@ -81,7 +83,7 @@ class Runner:
         todo = [step for step in steps if not self.place.store.exists(step.done)]
         for step in steps:
             if step not in todo:
-                self.say(f"{step.name}: done earlier")
+                self.say(f"{step.name}: already done")
         began = {step.name: time.monotonic() for step in todo}
         try:
             for step in todo:

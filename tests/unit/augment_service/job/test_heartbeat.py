@@ -108,7 +108,7 @@ def test_status_shows_rate_time_left_and_actors_of_a_running_job(tmp_path: Path)
     beat.host, beat.pid = Heartbeat("x").host, gone_pid()
     beat.write(store)
     killed = status_command(OutputConfig(out=str(tmp_path)))
-    assert "not complete: run the same command again" in killed.text
+    assert "incomplete: run the same command again" in killed.text
     assert "so it was killed" in killed.text
     beat.state, beat.message = "failed", "no space left"
     beat.write(store)

@@ -195,8 +195,8 @@ def test_rare_classes_that_are_left_out_are_left_out_of_the_dev_file_too(worksho
     more = ("--dev", str(other), "--drop-rare", "--dry-run")
     finished = call_main(*workshop.arguments(data, tmp_path / "out", *more), program="trainer")
     assert finished.returncode == 0, finished.stderr
-    assert f"decided: 10 rows of rare classes are left out of --dev {other}" in finished.stderr
-    assert ", 20 to choose on" in finished.stderr
+    assert f"decided: 10 rows of rare classes are dropped from --dev {other}" in finished.stderr
+    assert ", 20 validation and" in finished.stderr
 
 
 @pytest.mark.parametrize("option", ["--teacher", "--encoder", "--student"])

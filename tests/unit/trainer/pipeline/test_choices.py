@@ -111,7 +111,7 @@ def test_answers_that_came_with_the_data_cost_no_teacher() -> None:
     assert "teacher" not in without
     assert without["student"] < usual["student"]
     assert "the answers in column 'llm'" in choice_lines(given, choices, 8000)[0]
-    assert choice_lines(tuned, choices, 8000)[0] == "teacher: 3 passes over 8,000 rows"
+    assert choice_lines(tuned, choices, 8000)[0] == "teacher: 3 epochs on 8,000 rows"
 
 
 def test_what_the_user_says_is_not_chosen() -> None:
@@ -168,7 +168,7 @@ def test_few_pairs_are_joined_by_mined_ones() -> None:
     few, more, many = (default_choices(config(), replace(PAIRS, num_train=rows)) for rows in (4000, 30_000, 400_000))
     assert (few.mined, more.mined, many.mined) == (5, 0, 0)
     assert few.samples(4000) == 4000 * (1 + few.n_a + 5)
-    assert "and 5 mined pairs for each" in "\n".join(choice_lines(config(), few, 4000))
+    assert "plus 5 mined pairs each" in "\n".join(choice_lines(config(), few, 4000))
     assert default_choices(config(mined_pairs=2), replace(PAIRS, num_train=30_000)).mined == 2
     for options, task in (
         ({}, SMALL),

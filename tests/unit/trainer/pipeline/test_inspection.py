@@ -60,11 +60,11 @@ def test_every_label_has_rows_to_choose_and_to_test_on(tmp_path: Path) -> None:
 def test_classes_that_are_probably_one_are_named() -> None:
     assert doubtful_classes(["bad", "good", "good film"]) == []
     assert doubtful_classes(["bad", "Good", "good ", "good"]) == [
-        "doubtful: classes 'Good', 'good ', 'good' differ only in case or blanks; if they are one class, write its "
-        "labels alike"
+        "warning: classes 'Good', 'good ', 'good' differ only in case or spaces; if they are one class, use "
+        "one spelling"
     ]
     assert doubtful_classes(["bad", "NaN"]) == [
-        "doubtful: class 'NaN' looks like a missing label; empty its cells to leave the rows out"
+        "warning: class 'NaN' looks like a missing label; to leave these rows out, empty their cells"
     ]
 
 
