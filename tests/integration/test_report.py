@@ -116,7 +116,11 @@ def test_bad_input_gives_one_line(folders: list[str], tmp_path: Path) -> None:
         (["--runs", str(tmp_path / "none"), *output], 1, "no such folder"),
         (["--runs", str(tmp_path / "empty"), *output], 1, "it has no config.json"),
         (["--runs", folders[2], "--output", str(tmp_path / "r.pdf")], 2, "the report is an HTML file"),
-        (["--runs", folders[2], *output, "--data", str(tmp_path / "x.csv")], 2, "name its text with --text-column"),
+        (
+            ["--runs", folders[2], *output, "--data", str(tmp_path / "x.csv")],
+            2,
+            "name its text column with --text-column",
+        ),
         (["--runs", folders[2], *output, "--device", "tpu"], 2, "--device"),
         (output, 2, "--runs is required"),
     ):
