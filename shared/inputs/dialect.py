@@ -25,6 +25,13 @@ from shared.inputs.table_files import check_is_table, file_kind, open_table
 SAMPLE_BYTES = 1 << 20
 LONGEST_HEADER = 1 << 24
 _SEPARATOR_LINE = re.compile(r'("?)sep=([^\w\s"\\]|\t)\2*\1\r?(?:\n|(?<=\r))', re.IGNORECASE)
+_DRAWN_LINE = re.compile(
+    r"\s*(?:"
+    r"\|?\s*:?-{2,}:?\s*(?:[|+]\s*:?-{2,}:?\s*)+\|?|\|\s*:?-{2,}:?\s*\|"
+    r"|\+(?:[-=]{2,}\+)+|[┌├╭╞][─━═┬┼╪┐┤]+"
+    r")\s*"
+)
+"""A line of a table drawn for a reader: Markdown's, psql's or mysql's below the header, or a frame's."""
 _NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -81,6 +88,8 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     if not text.partition("\n")[0].strip():
         raise InputError(f"{path} is empty, or its first line is")
     newline = _newline(path, text)
+    if any(map(_DRAWN_LINE.fullmatch, text.split(newline, 3)[:3])):
+        raise InputError(f"{path} is a table drawn with lines, as in Markdown or a terminal; save it as CSV")
     named = _SEPARATOR_LINE.match(text)
     if named is not None:
         text = text[named.end() :]

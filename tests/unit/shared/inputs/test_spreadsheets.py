@@ -1,4 +1,4 @@
-"""CSV files as spreadsheets and other programs write them: a first line that names the delimiter, single quotes."""
+"""CSV files as spreadsheets and other programs write them: a line that names the delimiter, single quotes, lines."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from shared.errors import InputError
 from shared.inputs.rows import SourceRow
 from tests.unit.shared.inputs.test_tables import source_of, texts_of
 
@@ -101,3 +102,29 @@ def test_what_a_writer_puts_in_single_quotes_is_read_row_for_row(
         writer = csv.writer(file, delimiter=delimiter, lineterminator="\n", quotechar="'", quoting=csv.QUOTE_ALL)
         writer.writerows([["text", "y"], *([text, "1"] for text in texts)])
     assert texts_of(path) == texts
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "| text | label |\n|---|---|\n| a film | 1 |\n",
+        "text | label\n:-- | --:\na film | 1\n",
+        "| text |\n|:----:|\n| a film |\n",
+        " text   | label \n--------+-------\n a film | 1\n(1 row)\n",
+        "+--------+-------+\n| text   | label |\n+--------+-------+\n| a film |     1 |\n+--------+-------+\n",
+        "+------+\r\n| text |\r\n+======+\r\n| a    |\r\n",
+        "┌────────┬───────┐\n│ text   │ label │\n├────────┼───────┤\n│ a film │ 1     │\n",
+    ],
+)
+def test_a_table_drawn_for_a_reader_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match="save it as CSV"):
+        source_of(path)
+
+
+@pytest.mark.parametrize("second", ["--|1", "a -- b|1", "---|+", "|--", "-|-", "a|--"])
+def test_dashes_in_a_cell_are_text(tmp_path: Path, second: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"text|label\n{second}\nb|0\n")
+    assert len(list(source_of(path, delimiter="bar").rows())) == 2
