@@ -93,7 +93,7 @@ def test_a_mix_of_kinds_is_refused_in_one_line(workshop: Workshop, tmp_path: Pat
     single = str(save_teacher(tmp_path / "single"))
     for arguments, message in (
         (("evaluate", "--model", single, "--data", str(lists), "--label-column", "labels"), "a list of labels, but"),
-        (("evaluate", "--model", single, "--data", str(lists)), "give --task, or name the columns"),
+        (("evaluate", "--model", single, "--data", str(lists)), "pass --task, or name the columns"),
     ):
         finished = run_command(*arguments, "--text-column", "text")
         assert finished.returncode in (1, 2)
