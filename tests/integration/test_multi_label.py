@@ -121,10 +121,10 @@ def test_distill_with_lists_of_labels(workshop: Workshop, tmp_path: Path) -> Non
         {"0": "animals", "1": "praise", "2": "size"},
     )
     assert json.loads((output / "onnx" / "model.json").read_text())["problem_type"] == "multi_label_classification"
-    assert "any number per text" in (output / "model" / "README.md").read_text()
+    assert "labels (any number per text)" in (output / "model" / "README.md").read_text()
     report = (output / "report.html").read_text()
     assert "exact_match" in report
-    assert "rows that have it" in report
+    assert "rows with the label" in report
     texts = workshop.save("unseen.csv", [{"text": text} for text in sentences(30)])
     answers = []
     for model in ("model", "onnx/model.onnx"):
