@@ -155,7 +155,7 @@ def _checked(model: type[Model], values: Mapping[str, Any], allowed: type | None
     names = [name for name in model.model_fields if allowed is None or name in allowed.__annotations__]
     for name in values:
         if name not in names:
-            raise UsageError(f"unknown parameter {name!r}; known are {', '.join(names)}")
+            raise UsageError(f"unknown parameter {name!r}; the parameters are {', '.join(names)}")
     try:
         return model(**values)
     except ValidationError as error:
@@ -174,7 +174,7 @@ def _batches(rows: Sequence[SourceRow]) -> Iterator[Sequence[SourceRow]]:
 def _rows(texts: Sequence[TextOrPair], first_id: int) -> list[SourceRow]:
     """Raises UsageError when `texts` is not a list of texts, InputError naming the first unusable text."""
     if isinstance(texts, str | bytes):
-        raise UsageError("texts: got a single string; needs a list of texts, so write [text]")
+        raise UsageError("texts: got a single string; pass a list of texts, such as [text]")
     return [_row(first_id + index, text, f"texts[{index}]") for index, text in enumerate(texts)]
 
 
@@ -183,9 +183,9 @@ def _row(source_id: int, text: TextOrPair, where: str) -> SourceRow:
     columns: list[Any] = list(text) if is_pair else [text]
     for column in columns:
         if not isinstance(column, str):
-            raise InputError(f"{where}: got {column!r:.60}; needs a string, or a pair of strings")
+            raise InputError(f"{where}: got {column!r:.60}; expected a string or a pair of strings")
         if not column.strip():
-            raise InputError(f"{where} is empty; leave empty texts out")
+            raise InputError(f"{where} is empty; remove empty texts")
         if any("\ud800" <= letter <= "\udfff" for letter in column):
             raise InputError(f"{where} contains a lone surrogate, which is not valid Unicode text")
     return SourceRow(source_id, columns[0], columns[1] if is_pair else None)

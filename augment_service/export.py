@@ -32,7 +32,7 @@ def run_command(config: ExportConfig) -> CommandResult:
         raise OutputError(f"{store.uri} contains candidate sets, not samples; use --format parquet")
     with whole_file(config.output) as path:
         rows = _WRITERS[config.format](store, manifest, path)
-    return CommandResult({"file": config.output, "rows": rows}, f"{rows:,} rows: {config.output}")
+    return CommandResult({"file": config.output, "rows": rows}, f"{rows:,} rows written to {config.output}")
 
 
 def _tables(store: Store) -> Iterator[pa.Table]:
@@ -68,7 +68,9 @@ def _write_tsv(store: Store, _manifest: Manifest, path: Path) -> int:
 def _write_reference_tsv(store: Store, manifest: Manifest, path: Path) -> int:
     """The layout of the task's own train.tsv, which the reference's distillation script reads as train_aug.tsv."""
     if manifest.config.task is None:
-        raise OutputError("--format reference-tsv needs a run with --task: its layout is that of the task's train.tsv")
+        raise OutputError(
+            "--format reference-tsv needs a run with --task, because it uses the layout of the task's train.tsv"
+        )
     task = get_task(manifest.config.task)
     names = [f"column_{index}" for index in range(task.num_columns)]
     texts, label = task.text_columns, task.label_column

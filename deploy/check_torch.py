@@ -16,11 +16,11 @@ def main() -> None:
     lock, variant = sys.argv[1:]
     found = re.search(r"^torch==(\S+)", Path(lock).read_text(encoding="utf-8"), re.MULTILINE)
     if found is None:
-        raise SystemExit(f"{lock} has no torch")
+        raise SystemExit(f"{lock} does not pin torch")
     version, build = torch.__version__.partition("+")[0], "cuda" if torch.version.cuda else "cpu"
     if (version, build) != (found[1], variant):
         raise SystemExit(
-            f"this is PyTorch {version} for {build}; the image needs {found[1]} for {variant}: see TORCH_CPU"
+            f"found PyTorch {version} for {build}, but the image needs {found[1]} for {variant}; see TORCH_CPU"
         )
 
 

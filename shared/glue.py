@@ -57,8 +57,8 @@ class Task:
             else f"{self.num_columns} columns without a header"
         )
         raise InputError(
-            f"{path} line 1: {len(found)} columns ({', '.join(found)[:200]}), --task {self.name} needs {wanted}. Check "
-            "the delimiter, or name the columns with --text-column and --label-column."
+            f"{path} line 1: {len(found)} columns ({', '.join(found)[:200]}), but --task {self.name} needs {wanted}. "
+            "Check the delimiter, or name the columns with --text-column and --label-column."
         )
 
 
@@ -117,4 +117,4 @@ def get_task(name: str) -> Task:
     for task in TASKS.values():
         if task.name.lower() == name.lower():
             return task
-    raise UsageError(f"--task {name}: unknown task; known are {', '.join(TASKS)}. For other data use --text-column")
+    raise UsageError(f"--task {name}: unknown task; choose from {', '.join(TASKS)}. For other data, use --text-column")

@@ -132,7 +132,7 @@ def write_or_check(store: Store, manifest: Manifest, *, models_by_content: bool 
     differing = _differences("", _by_content(found, models_by_content), _by_content(wanted, models_by_content))
     if differing:
         raise ManifestError(
-            f"{store.uri} belongs to another job: {'; '.join(differing[:3])}. Use another --output, or delete it"
+            f"{store.uri} belongs to another job: {'; '.join(differing[:3])}. Use another --output, or delete this one"
         )
     return False
 
@@ -141,7 +141,7 @@ def batch_tokens_of(manifest: Manifest) -> int:
     """Tokens per model batch of a job: as configured, or as measured by its first actor. Raises ManifestError."""
     found = _batch_tokens(to_json_object(manifest))
     if found is None:
-        raise ManifestError(f"{MANIFEST} does not say how many tokens a model batch has")
+        raise ManifestError(f"{MANIFEST} does not record the number of tokens per model batch")
     return found
 
 
@@ -179,8 +179,8 @@ def read_manifest(store: Store) -> Manifest:
         if version == FORMAT_VERSION:
             return parse_json(Manifest, content)
     except ValueError as error:
-        raise ManifestError(f"{store.uri}/{MANIFEST} is not of `augment_service run`: {error}") from error
-    raise ManifestError(f"{store.uri} has format version {version}; this code reads version {FORMAT_VERSION}")
+        raise ManifestError(f"{store.uri}/{MANIFEST} was not written by `augment_service run`: {error}") from error
+    raise ManifestError(f"{store.uri} has format version {version}, but this code reads version {FORMAT_VERSION}")
 
 
 def _differences(name: str, found: Any, wanted: Any) -> list[str]:

@@ -38,19 +38,22 @@ def model_folder(path: str, option: str = "model") -> str:
         return _checked(path, fetched_model(path, option), option)
     folder = Path(path)
     if folder.is_file():
-        raise ModelError(f"{option} {path} is a file: name the folder that holds it, with config.json and tokenizer")
+        raise ModelError(
+            f"{option} {path} is a file; pass the folder that contains it, with config.json and the tokenizer"
+        )
     if not path or not folder.is_dir():
         if not path or path.count("/") > 1 or path.startswith(("/", ".", "~")) or "://" in path or "\\" in path:
             raise ModelError(f"{option} {path}: no such folder")
         if _is_offline() and not _is_cached(path):
             raise ModelError(
-                f"{option} {path}: no such folder here, and no such model in the hub's cache (HF_HUB_OFFLINE is set)"
+                f"{option} {path}: no such folder, and no such model in the cache of the Hugging Face hub "
+                "(HF_HUB_OFFLINE is set)"
             )
         return path
     if (folder / "adapter_config.json").is_file() and not (folder / CONFIG).is_file():
         raise ModelError(
-            f"{option} {path} is an adapter, such as LoRA's, not a model: merge it into its model (merge_and_unload), "
-            "and save that with its tokenizer"
+            f"{option} {path} is an adapter, such as LoRA, not a model: merge it into its base model "
+            "(merge_and_unload), and save the result with its tokenizer"
         )
     if not is_run(folder):
         return _checked(path, path, option)
@@ -111,12 +114,12 @@ def _what_weights_are(file: Path, start: bytes) -> str | None:
     if file.suffix not in (".safetensors", ".bin"):
         return None
     if not start:
-        return "empty: get it again"
+        return "empty; download it again"
     # A safetensors file begins with the length of its JSON header, a PyTorch file with a zip or pickle signature.
     if file.suffix == ".bin" and start[8:10] in (b'{"', b"{ "):
-        return f"a safetensors file: call it {file.stem.replace('pytorch_model', 'model')}.safetensors"
+        return f"a safetensors file: rename it to {file.stem.replace('pytorch_model', 'model')}.safetensors"
     if file.suffix == ".safetensors" and start.startswith((b"PK\x03\x04", b"\x80\x02")):
-        return f"a PyTorch file: call it {file.stem.replace('model', 'pytorch_model')}.bin"
+        return f"a PyTorch file: rename it to {file.stem.replace('model', 'pytorch_model')}.bin"
     return None
 
 
@@ -151,7 +154,7 @@ def reading_model(path: str, option: str) -> Iterator[None]:
             lines[0] = f"{lines[0]} {lines[1]}"
         what = lines[0] if lines and not isinstance(error, KeyError) else f"{type(error).__name__} {error!s}".strip()
         if not Path(path).is_dir():
-            what = f"neither a folder here nor a model that the hub gives out: {what}"
+            what = f"not a local folder, and the Hugging Face hub did not provide it: {what}"
         raise ModelError(f"{option} {path}: {what}") from error
 
 
@@ -169,22 +172,25 @@ def check_weights(
     for name, found, wanted in sorted(problems.get("mismatched_keys", ())):
         if not name.startswith(may_be_new):
             raise ModelError(
-                f"{option} {path}: {name} has the shape {tuple(found)} in the file, {tuple(wanted)} by config.json"
+                f"{option} {path}: {name} has shape {tuple(found)} in the file, but {tuple(wanted)} according to "
+                "config.json"
             )
     layers = {found[0] for name in model.state_dict() if (found := _LAYER.search(f".{name}"))}
     for name in sorted(problems.get("unexpected_keys", ())):
         # Unused weights, such as another head's, are fine; an unused layer means that every result is wrong.
         if (found := _LAYER.search(f".{name}")) and found[0] not in layers:
-            raise ModelError(f"{option} {path} has weights such as {name}, of a layer that config.json does not name")
+            raise ModelError(
+                f"{option} {path} has weights of a layer that config.json does not describe, such as {name}"
+            )
     new = set(problems.get("missing_keys", ()))
     read = [value for name, value in model.state_dict().items() if name not in new and value.is_floating_point()]
     if read and not any(bool(value.any()) for value in read):
-        raise ModelError(f"{option} {path}: its weights are all zero: the file is damaged; get it again")
+        raise ModelError(f"{option} {path}: all weights are zero; the file is damaged, so download it again")
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool((is_finite := value.isfinite()).all()):
             raise ModelError(
                 f"{option} {path}: {int((~is_finite).sum())} of {value.numel()} weights in {name} are NaN or infinite: "
-                "the file is damaged, or its training diverged; use another checkpoint"
+                "the file is damaged, or the training diverged; use another checkpoint"
             )
 
 
@@ -193,8 +199,8 @@ def check_tokenizer_fits(tokenizer: Any, num_embeddings: int, path: str, option:
     size = max(tokenizer.get_vocab().values(), default=-1) + 1
     if size > num_embeddings:
         raise ModelError(
-            f"{option} {path}: its tokenizer has {size} tokens, its embeddings {num_embeddings}; use the tokenizer "
-            "that the model was trained with, or resize the model's embeddings and train it again"
+            f"{option} {path}: the tokenizer has {size} tokens, but the model has only {num_embeddings} embeddings; "
+            "use the tokenizer that the model was trained with, or resize the embeddings and train the model again"
         )
 
 
@@ -212,7 +218,7 @@ def check_tokenizer_is_fast(tokenizer: Any, path: str, option: str) -> None:
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)) + 1:
         raise ModelError(
             f"{option} {path} has no tokenizer (tokenizer.json or vocab.txt): save the one that the model was trained "
-            "with into the folder (tokenizer.save_pretrained)"
+            "with to the folder (tokenizer.save_pretrained)"
         )
 
 

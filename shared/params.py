@@ -97,7 +97,7 @@ class AugmentParams(BaseModel):
     def _same_needs_candidates_of_the_original(self) -> Self:
         if self.pairs == "same" and self.conditioning == "sequential":
             raise ValueError(
-                "--pairs same needs --conditioning original: with sequential, candidates depend on the words before"
+                "--pairs same needs --conditioning original: with sequential, candidates depend on the preceding words"
             )
         return self
 
@@ -108,5 +108,7 @@ class AugmentParams(BaseModel):
         if not isinstance(values, dict) or values.get("text") != "reference":
             return values
         if values.get("case") == "match":
-            raise ValueError("--case match needs --text preserve: with reference, samples are in normalised words")
+            raise ValueError(
+                "--case match needs --text preserve: with --text reference, samples consist of normalised words"
+            )
         return {"case": "keep", "protect": ()} | values

@@ -45,8 +45,8 @@ def _checked(pattern: str) -> str:
     wrong = next((one for one in names if one not in PROTECTED_KINDS), "")
     if all(one.isalpha() for one in names):
         raise ValueError(
-            f"No kind is called '{wrong}'; kinds are {', '.join(PROTECTED_KINDS)}, or none alone. To protect words, "
-            "use --protect-words"
+            f"Unknown kind '{wrong}'; the kinds are {', '.join(PROTECTED_KINDS)}, or none on its own. To protect "
+            "words, use --protect-words"
         )
     try:
         re.compile(pattern)
@@ -73,5 +73,5 @@ def read_word_files(flag: str, paths: Iterable[str]) -> Sequence[str]:
         except OSError as error:
             raise UsageError(f"{flag} {path}: {error.strerror or error}") from error
         except ValueError as error:
-            raise UsageError(f"{flag} {path} is not a file of UTF-8 text: {error}") from error
+            raise UsageError(f"{flag} {path} is not UTF-8 text: {error}") from error
     return words

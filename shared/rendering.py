@@ -279,8 +279,8 @@ def check_text_bytes(num_bytes: int, num_rows: int, column: str = "") -> None:
 def too_large(what: str, num_rows: int, size: str = "") -> ShardSizeError:
     """The error for data of `num_rows` source rows that one column of a shard cannot hold."""
     return ShardSizeError(
-        f"{what}: the samples of {num_rows} source rows hold more than the 2 GiB that one shard can hold{size}; use a "
-        "smaller --shard-rows or a smaller --n-a"
+        f"{what}: the samples of {num_rows} source rows exceed the 2 GiB that one shard can hold{size}; use a smaller "
+        "--shard-rows or a smaller --n-a"
     )
 
 

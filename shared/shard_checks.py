@@ -87,7 +87,10 @@ def check_complete(
         (sorted(set(range(shards)) - committed), "has no commit"),
         (sorted(committed - set(range(shards))), "is not in the plan"),
         (sorted(committed - set(commits)), "has no valid commit record"),
-        ([shard for shard, one in commits.items() if sizes.get(one.file) != one.num_bytes], "has no whole file"),
+        (
+            [shard for shard, one in commits.items() if sizes.get(one.file) != one.num_bytes],
+            "has a missing or truncated file",
+        ),
     )
     for faulty, problem in problems:
         if faulty:
@@ -98,7 +101,7 @@ def check_complete(
     accounted = sum(commit.sources + commit.quarantined for commit in commits.values())
     if accounted != rows:
         raise OutputError(
-            f"{store.uri} is not complete: {accounted} rows were used or quarantined, the input has {rows}. Use "
+            f"{store.uri} is not complete: {accounted} rows were used or quarantined, but the input has {rows}. Use "
             "another --output, and report this as a bug"
         )
     files = frozenset(commit.file for commit in commits.values())

@@ -127,7 +127,7 @@ def _commit(store: Store, commit: Commit) -> Commit:
         raise ShardError(
             f"shard {commit.shard} of {store.uri} was committed with checksum {earlier.sha256[:16]}, but this run "
             f"computed {commit.sha256[:16]}: its hardware, library versions or thread count differ from those the job "
-            "started with"
+            "started with. Resume it where it was started, or use another --output"
         )
     return earlier
 
@@ -231,9 +231,9 @@ def read_shard(store: Store, commit: Commit) -> pa.Table:
     if hashlib.sha256(content).hexdigest() != commit.sha256:
         raise ShardError(
             f"{store.uri}/{commit.file} is damaged: its checksum differs from the one in its commit. Run the same job "
-            "again: it recomputes the shard"
+            "again to recompute the shard"
         )
     table = pa.ipc.open_file(content).read_all()
     if table.num_rows != commit.rows:
-        raise ShardError(f"{store.uri}/{commit.file} has {table.num_rows} rows, its commit says {commit.rows}")
+        raise ShardError(f"{store.uri}/{commit.file} has {table.num_rows} rows, but its commit says {commit.rows}")
     return table

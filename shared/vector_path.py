@@ -21,7 +21,7 @@ def vector_file(path: str) -> Path:
     found = find_vectors(path)
     if found is None:
         raise ModelError(
-            f"--glove {path}: no such file; needs GloVe or word2vec text, word2vec or fastText .bin, or `embedded`"
+            f"--glove {path}: no such file; expected GloVe or word2vec text, word2vec or fastText .bin, or `embedded`"
         )
     return found
 
@@ -30,7 +30,7 @@ def npy_files(folder: Path) -> tuple[Path, Path]:
     """The words and the matrix in a folder. Raises ModelError if they are missing."""
     index, arrays = sorted(folder.glob("*index.parquet")), sorted(folder.glob("*emb.npy"))
     if not index or not arrays:
-        raise ModelError(f"--glove {folder}: needs *index.parquet (column index) and *emb.npy")
+        raise ModelError(f"--glove {folder}: the folder must contain *index.parquet (column index) and *emb.npy")
     return index[0], arrays[0]
 
 

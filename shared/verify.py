@@ -58,7 +58,7 @@ def _manifest(store: Store, faults: list[str]) -> Manifest | None:
         faults.append(str(error))
         return None
     if store.read(MANIFEST) != manifest.to_bytes():
-        faults.append(f"{MANIFEST} was edited: it is not what a job writes")
+        faults.append(f"{MANIFEST} was edited: it is not as a job writes it")
     return manifest
 
 
@@ -75,9 +75,9 @@ def _commits(store: Store, faults: list[str]) -> dict[int, Commit]:
             continue
         shard = int(name.rpartition("/")[2].removesuffix(".json"))
         if commit.shard != shard:
-            faults.append(f"{name} is the commit record of shard {commit.shard}")
+            faults.append(f"{name} contains the commit record of shard {commit.shard}")
         elif json.dumps(json.loads(content), sort_keys=True).encode() != content:
-            faults.append(f"{name} was edited: it is not what a job writes")
+            faults.append(f"{name} was edited: it is not as a job writes it")
         else:
             commits[shard] = commit
     return commits
@@ -96,16 +96,16 @@ def _faults_of_shards(store: Store, schema: tuple[str, ...] | None, commits: Ite
             yield str(error)
             continue
         if sizes.get(commit.file) != commit.num_bytes:
-            yield f"{commit.file}: its commit says {commit.num_bytes} bytes"
+            yield f"{commit.file}: its size differs from the {commit.num_bytes} bytes in its commit"
         if schema is not None and tuple(f"{one.name}: {one.type}" for one in table.schema) != schema:
             yield f"{commit.file}: its schema differs from the manifest's"
         if "source_id" not in table.column_names:
             continue
         ids = set(table["source_id"].to_pylist())
         if seen & ids:
-            yield f"{commit.file}: source row {min(seen & ids)} is in another shard as well"
+            yield f"{commit.file}: source row {min(seen & ids)} is also in another shard"
         if len(ids) != commit.sources:
-            yield f"{commit.file}: {len(ids)} source rows, its commit says {commit.sources}"
+            yield f"{commit.file}: {len(ids)} source rows, but its commit says {commit.sources}"
         yield from _faults_of_statistics(commit, table)
         seen |= ids
 
@@ -113,12 +113,13 @@ def _faults_of_shards(store: Store, schema: tuple[str, ...] | None, commits: Ite
 def _faults_of_statistics(commit: Commit, table: pa.Table) -> Iterator[str]:
     samples = commit.statistics.get("samples")
     if samples is not None and samples != table.num_rows - commit.sources:
-        yield f"{commit.file}: {table.num_rows - commit.sources} samples, its commit says {samples:g}"
+        yield f"{commit.file}: {table.num_rows - commit.sources} samples, but its commit says {samples:g}"
 
 
 def _faults_of_quarantine(store: Store, commit: Commit) -> Iterator[str]:
     if bool(commit.quarantined) != (commit.quarantine_file is not None):
-        yield f"commits/{commit.shard:05d}.json: {commit.quarantined} quarantined rows, file {commit.quarantine_file}"
+        record = f"commits/{commit.shard:05d}.json"
+        yield f"{record}: {commit.quarantined} quarantined rows, but file {commit.quarantine_file}"
     if commit.quarantine_file is None:
         return
     if not store.exists(commit.quarantine_file):
@@ -128,23 +129,23 @@ def _faults_of_quarantine(store: Store, commit: Commit) -> Iterator[str]:
     if commit.quarantine_sha256 is not None and hashlib.sha256(content).hexdigest() != commit.quarantine_sha256:
         yield f"{commit.quarantine_file} is damaged: its checksum differs from the one in its commit"
     elif (rows := content.count(b"\n")) != commit.quarantined:
-        yield f"{commit.quarantine_file}: {rows} rows, its commit says {commit.quarantined}"
+        yield f"{commit.quarantine_file}: {rows} rows, but its commit says {commit.quarantined}"
 
 
 def _faults_of_the_whole(store: Store, manifest: Manifest, commits: Iterable[Commit]) -> Iterator[str]:
     used = sum(commit.sources for commit in commits)
     quarantined = sum(commit.quarantined for commit in commits)
     if used + quarantined != manifest.plan.rows:
-        yield f"{used} rows used and {quarantined} quarantined, the input has {manifest.plan.rows}"
+        yield f"{used} rows used and {quarantined} quarantined, but the input has {manifest.plan.rows}"
     if not store.exists(SUCCESS):
         yield f"{SUCCESS} is missing: run the job again to finish it"
         return
     recorded = read_success(store)
     if recorded is None:
-        yield f"{SUCCESS} is damaged: run the job again to write it"
+        yield f"{SUCCESS} is damaged: run the job again to rewrite it"
     elif recorded.commits_sha256 is None:
         if recorded.totals != total(commits):
-            yield f"{SUCCESS} has other totals than the commits: run the job again to write it"
+            yield f"{SUCCESS} has different totals from the commits: run the job again to rewrite it"
     elif store.read(SUCCESS) != success_bytes(store, total(commits), commits_checksum(store)):
         yield f"{SUCCESS} does not match the manifest and the commits: one of them was changed after the job ended"
 

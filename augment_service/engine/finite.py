@@ -17,6 +17,6 @@ def check_scores(name: str, states: Tensor, scores: NDArray[np.float32]) -> None
     """
     if not bool(torch.isfinite(states).all()) or np.isnan(scores).any() or np.isposinf(scores).any():
         raise ModelError(
-            f"--mlm {name}: it computed scores that are NaN or infinite on {states.device.type}, so its candidates "
-            "would be wrong: try --dtype fp32; if that does not help, the weights or the hardware are faulty"
+            f"--mlm {name} computed NaN or infinite scores on {states.device.type}, so its candidates would be wrong; "
+            "try --dtype fp32; if that does not help, the weights or the hardware are faulty"
         )

@@ -367,6 +367,6 @@ def _check_tokenizer(path: str, tokenizer: Any, model: Any) -> None:
     check_tokenizer_fits(tokenizer, model.get_input_embeddings().weight.shape[0], path, "--mlm")
     if 2 * len(tokenizer) < vocab_size:
         raise ModelError(
-            f"--mlm {path}: its tokenizer has {len(tokenizer)} entries, the model {vocab_size}: tokenizer.json (or "
-            "vocab.txt) is missing or belongs to another model; put it in the folder of the weights"
+            f"--mlm {path}: the tokenizer has {len(tokenizer)} tokens, but the model has {vocab_size}: tokenizer.json "
+            "(or vocab.txt) is missing or belongs to another model; put the model's own in the folder"
         )

@@ -38,7 +38,7 @@ def varlen_attention(plain: Attention, num_heads: int, size: int, dtype: torch.d
         logger.info("no_varlen_attention", extra={"fields": {"reason": str(error).splitlines()[0][:200]}})
         return None
     if not difference < _TOLERANCE:
-        logger.warning("no_varlen_attention", extra={"fields": {"reason": f"it is off by {difference:.3f}"}})
+        logger.warning("no_varlen_attention", extra={"fields": {"reason": f"its results are off by {difference:.3f}"}})
         return None
     return attention
 

@@ -141,7 +141,7 @@ def _store(cache: Path, path: str, vectors: WordVectors) -> CachedVectors:
     bad = ~np.isfinite(unit).all(axis=1)
     if bad.any():
         word = vectors.words[int(bad.argmax())]
-        raise ModelError(f"--glove {path}: the vector of {word!r} has numbers that are NaN or infinite")
+        raise ModelError(f"--glove {path}: the vector of {word!r} contains NaN or infinite numbers")
     entry = _Entry(
         format=FORMAT,
         shape=list(unit.shape),
@@ -152,7 +152,7 @@ def _store(cache: Path, path: str, vectors: WordVectors) -> CachedVectors:
     )
     mapped = _write_rows(cache / f"{name}.unit.npy", unit)
     if _crc(mapped) != entry.unit_crc:
-        raise ModelError(f"the vector cache {cache} gives back other bytes than were written: check the disk")
+        raise ModelError(f"the vector cache {cache} returned different bytes from those written: check the disk")
     _write(cache / f"{name}.json", json.dumps(asdict(entry) | {"words": vectors.words}).encode())
     return CachedVectors(
         words=vectors.words,

@@ -51,7 +51,7 @@ def read_vectors(path: str, limit: int | None) -> WordVectors:
                 return _read_binary(path, file, limit, is_fasttext=False)
             if start.startswith(b"\x80"):
                 raise ModelError(
-                    f"--glove {path} is a pickle, as gensim's save() writes it; write text or binary vectors with "
+                    f"--glove {path} is a pickle, as written by gensim's save(); save text or binary vectors with "
                     "save_word2vec_format"
                 )
             return read_text(path, file, limit)
@@ -102,8 +102,10 @@ def _member(path: str, file: Path, archive: zipfile.ZipFile) -> str:
         return wanted
     if wanted == "." and len(names) == 1:
         return names[0]
-    what = f"has no {wanted}, only" if wanted != "." else "holds several files:"
-    raise ModelError(f"--glove {file} {what} {', '.join(names)[:200]}; name one, such as {file}/{(names or ['x'])[-1]}")
+    what = f"has no {wanted}, only" if wanted != "." else "contains several files:"
+    raise ModelError(
+        f"--glove {file} {what} {', '.join(names)[:200]}; choose one, such as {file}/{(names or ['x'])[-1]}"
+    )
 
 
 def _is_word2vec_binary(start: bytes) -> bool:
@@ -123,7 +125,7 @@ def _read_binary(path: str, file: Readable, limit: int | None, *, is_fasttext: b
         from gensim.models import KeyedVectors
         from gensim.models.fasttext import load_facebook_vectors
     except ImportError as error:
-        raise ModelError(f"--glove {path}: binary vectors are read by gensim, which is not installed") from error
+        raise ModelError(f"--glove {path}: binary vectors need gensim: pip install gensim") from error
     with tempfile.NamedTemporaryFile(suffix=".bin") as plain:
         # gensim takes a path, and recognises compressed files by their names.
         shutil.copyfileobj(file, plain)
@@ -140,7 +142,7 @@ def _read_binary(path: str, file: Readable, limit: int | None, *, is_fasttext: b
             raise ModelError(f"--glove {path}: gensim cannot read it: {first or type(error).__name__}") from error
     words, matrix = list(vectors.index_to_key)[:limit], np.asarray(vectors.vectors, np.float32)[:limit]
     good = np.asarray([bool(word) and "\ufffd" not in word for word in words], np.bool_)
-    problem = "" if good.all() else f"{int((~good).sum())} words that are not UTF-8"
+    problem = "" if good.all() else f"{int((~good).sum())} words are not valid UTF-8"
     kept = [word for word, is_good in zip(words, good.tolist(), strict=True) if is_good]
     if not kept or len(kept) < 0.99 * len(words):
         raise ModelError(f"--glove {path}: {problem or 'no vectors'}")
@@ -158,9 +160,12 @@ def _read_npy_folder(folder: Path, limit: int | None) -> WordVectors:
     except (OSError, ValueError, KeyError, EOFError, pa.ArrowException) as error:
         raise ModelError(f"--glove {folder}: {str(error).splitlines()[0]}") from error
     if matrix.ndim != 2 or len(words) != len(matrix) or not np.issubdtype(matrix.dtype, np.floating):
-        raise ModelError(f"--glove {folder}: {len(words)} words for a {matrix.dtype} matrix of shape {matrix.shape}")
+        raise ModelError(
+            f"--glove {folder}: needs a matrix of floats with one row per word; got {len(words)} words and a "
+            f"{matrix.dtype} matrix of shape {matrix.shape}"
+        )
     if not all(isinstance(word, str) for word in words):
-        raise ModelError(f"--glove {folder}: column index of {index.name} must hold words")
+        raise ModelError(f"--glove {folder}: column index of {index.name} must contain words")
     words, matrix = words[:limit], matrix[:limit]
     return WordVectors(words, matrix, fingerprint_of(words, matrix), "")
 

@@ -124,9 +124,9 @@ def read_text(path: str, file: Readable, limit: int | None) -> WordVectors:
         reader.add([(number, line.rstrip()) for number, line in block if line.strip()])
         _check(path, reader, is_complete=False)
     _check(path, reader, is_complete=True)
-    problem = f"{reader.bad.count} lines left out, the first: {reader.bad.first}" if reader.bad.count else ""
+    problem = f"{reader.bad.count} lines skipped; the first: {reader.bad.first}" if reader.bad.count else ""
     if announced is not None and limit is None and announced > len(reader.words) + reader.bad.count:
-        announcement = f"its header announces {announced} words, it holds {len(reader.words)}"
+        announcement = f"the header announces {announced} words, but the file contains {len(reader.words)}"
         problem = f"{problem}; {announcement}" if problem else announcement
     return WordVectors(reader.words, np.concatenate(reader.blocks), digest.hexdigest(), problem)
 
@@ -171,6 +171,8 @@ def _lines(path: str, file: Readable) -> Iterator[tuple[int, bytes]]:
             number += 1
             yield number, line + b"\n"
         if len(rest) > _MAX_LINE:
-            raise ModelError(f"--glove {path} line {number + 1} is longer than 1 MB: no text file of word vectors")
+            raise ModelError(
+                f"--glove {path} line {number + 1} is longer than 1 MB; this is not a text file of word vectors"
+            )
     if rest:
         yield number + 1, rest

@@ -114,9 +114,9 @@ class ActorPool:
         """Why no actor is ready, for a message: no room or still loading, and any excluded nodes."""
         num_placed = sum(bool(one.node) for one in self._actors.values() if not one.is_left_out)
         num_waiting = self.num_starting - num_placed
-        parts = [f"{num_placed} actors load"] if num_placed else []
-        parts += [f"{num_waiting} actors wait for room"] if num_waiting else []
-        parts += [f"{len(self._refusals)} nodes were left out ({error})" for error in [*self._refusals.values()][:1]]
+        parts = [f"{num_placed} actors are loading"] if num_placed else []
+        parts += [f"{num_waiting} actors are waiting for resources"] if num_waiting else []
+        parts += [f"{len(self._refusals)} nodes were excluded ({error})" for error in [*self._refusals.values()][:1]]
         return "; ".join([*parts, room(self._ray, self._config)])
 
     @property
@@ -172,11 +172,13 @@ class ActorPool:
     def end_stalled(self) -> None:
         """Replace actors and vectors whose load hangs. Raises ClusterError when actors keep dying."""
         for name, seconds in self._loads.look():
-            self.lost(name, f"it loaded for {format_seconds(seconds)} (--stall-seconds)")
+            self.lost(name, f"it was still loading after {format_seconds(seconds)} (--stall-seconds)")
         for (node, group), seconds in self._vector_loads.look():
             self._vector_loads.ended((node, group), is_done=False)
             if self._vectors.group_on(node) == group:
-                self._replace_vectors(node, f"they loaded for {format_seconds(seconds)} (--stall-seconds)")
+                self._replace_vectors(
+                    node, f"they were still loading after {format_seconds(seconds)} (--stall-seconds)"
+                )
 
     def vectors_of(self, name: str) -> int:
         """Number of the vector-actor group that a masked-LM actor currently uses, for `vectors_lost`."""
@@ -310,7 +312,7 @@ class ActorPool:
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row > max(DEATHS_PER_ACTOR * num_actors_wanted(self._ray, self._config), DEATHS_AT_LEAST):
             raise ClusterError(
-                f"{self._deaths_in_a_row} actors died and none finished a shard in the meantime; the last: "
+                f"{self._deaths_in_a_row} actors died in a row, and no shard was finished in between; the last reason: "
                 f"{short_reason(reason)}"
             )
 

@@ -198,7 +198,7 @@ class MlmWorker:
             with self._broken_if_raised():
                 self._judge(schema).check_process(error)
             raise ClusterError(
-                f"the engine failed on {len(rows)} rows together, though each of them alone went well: "
+                f"the engine failed on {len(rows)} rows together, although each of them succeeded alone: "
                 f"{reason_of(error)}; a smaller --shard-rows or --batch-tokens may help"
             ) from error
 
@@ -258,7 +258,7 @@ class MlmWorker:
         places = positions(shard, self._config.shard_rows, quarantined)
         poison: list[QuarantinedRow] = []
         for index, why in failures.items():
-            row, reason = rows[index], f"the engine failed on it: {why}"
+            row, reason = rows[index], f"the engine failed on this row: {why}"
             fields = {"shard": shard, "source_id": row.source_id, "reason": reason}
             logger.warning("row_quarantined", extra={"fields": fields})
             poison.append(quarantine(row, places[index], reason))

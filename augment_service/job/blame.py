@@ -68,7 +68,7 @@ class Judge(Generic[Row]):
                 failed[index] = reason
         if len(failed) == len(rows) >= ROWS_TO_JUDGE:
             first = "; ".join(dict.fromkeys(list(failed.values())[:3]))
-            raise ClusterError(f"the engine failed on every one of {len(rows)} rows of a shard: {first}")
+            raise ClusterError(f"the engine failed on all {len(rows)} rows of a shard: {first}")
         return failed
 
     def _failure(self, row: Row, good: Row | None) -> str | None:
@@ -95,7 +95,7 @@ class Judge(Generic[Row]):
             if is_not_a_rows_fault(second):
                 raise
             raise BrokenProcessError(
-                f"{reason_of(error)}; after that, a good row failed too: {reason_of(second)}"
+                f"{reason_of(error)}; afterwards, a known good row failed too: {reason_of(second)}"
             ) from error
 
     def _raise_unless_a_rows(self, error: Exception) -> None:

@@ -140,7 +140,7 @@ def _received_block(pipe: Connection, size: int) -> mmap:
     try:
         descriptor = recv_handle(pipe)
     except RuntimeError as error:
-        raise OSError("no shared memory came with a message: too many files are open") from error
+        raise OSError("a message arrived without its shared memory: too many files are open") from error
     try:
         return mmap(descriptor, size)
     finally:

@@ -123,8 +123,8 @@ def _check_empty(store: Store) -> None:
     foreign += [name for folder in FOLDERS for name in store.list(folder) if not is_own(name)]
     if foreign:
         raise UsageError(
-            f"--output {store.uri} is not empty and holds no run (no {MANIFEST}, but {foreign[0]}); use a new or an "
-            "empty folder"
+            f"--output {store.uri} is not empty, and is not the output of a run (it has {foreign[0]}, but no "
+            f"{MANIFEST}); use a new or an empty folder"
         )
 
 
@@ -173,7 +173,7 @@ def _compute(job: Job, missing: set[int]) -> None:
         try:
             driver.run()
         except KeyboardInterrupt:
-            _write_last_heartbeat(job, heartbeat, "stopped", "interrupted by a person or a signal")
+            _write_last_heartbeat(job, heartbeat, "stopped", "interrupted by Ctrl-C or a signal")
             raise
         except ExpectedError as error:
             _write_last_heartbeat(job, heartbeat, "failed", str(error))
@@ -247,7 +247,7 @@ def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float, h
     if hint:
         lines.append(hint)
     if totals.quarantined:
-        lines.append(f"{totals.quarantined} rows were quarantined, each with its reason: {job.store.uri}/quarantine")
+        lines.append(f"{totals.quarantined} rows were quarantined; the reasons are in {job.store.uri}/quarantine")
     return "\n".join(lines)
 
 
@@ -266,10 +266,10 @@ def _why_so_few(job: Job, totals: Totals) -> str:
     which = "most rows have no word" if totals.samples else "no row has a word"
     if config.words == "reference":
         return (
-            f"{which} that may be replaced under --words reference, which takes words of a-z only; for text in other "
-            "scripts use --words all-letters and a masked LM of its language"
+            f"{which} that may be replaced under --words reference, which accepts words of a-z only; for text in "
+            "other scripts, use --words all-letters and a masked LM for its language"
         )
     return (
-        f"{which} that may be replaced under --words {config.words}: its words are neither tokens of the masked LM nor "
-        "in the vectors. Use a masked LM and vectors of the text's language"
+        f"{which} that may be replaced under --words {config.words}: the words are neither tokens of the masked LM nor "
+        "in the vectors. Use a masked LM and vectors for the language of the text"
     )

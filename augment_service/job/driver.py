@@ -180,7 +180,9 @@ class Driver:
     def _stalled(self, name: str, seconds: float) -> None:
         """An actor hangs: treat it as dead."""
         logger.warning("actor_stalled", extra={"fields": {"stalled": name, "seconds": round(seconds)}})
-        self._actor_lost(name, f"it worked on one shard for {format_seconds(seconds)} (--stall-seconds)", "stalled")
+        self._actor_lost(
+            name, f"it was still working on one shard after {format_seconds(seconds)} (--stall-seconds)", "stalled"
+        )
 
     def _failed(self, given: _Given, error: Any) -> None:
         """A call raised: lost vectors and transient errors are retried, anything else ends the run."""

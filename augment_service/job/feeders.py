@@ -189,7 +189,7 @@ def _ask(channel: Channel, message: Any) -> Any:
         channel.send(message)
         return channel.receive()
     except (EOFError, OSError) as error:
-        raise BrokenProcessError("a process that prepares inputs for the model died") from error
+        raise BrokenProcessError("a process that prepares inputs for the model has died") from error
 
 
 def _start(pipe: Connection) -> subprocess.Popen[bytes]:

@@ -41,12 +41,13 @@ def _run_text(run: Heartbeat, now: float) -> str:
     where = f"  run {run.run} on {run.host} pid {run.pid}" + (f" (Ray job {run.ray_job})" if run.ray_job else "")
     ago = format_seconds(max(now - run.updated, 0.0))
     if not run.is_live(now):
-        state = run.state if run.state != "running" else "silent, so it was killed or lost access to its store"
-        return f"{where}: {state}, {ago} ago" + (f": {run.message}" if run.message else "")
+        killed = f"no heartbeat for {ago}, so it was killed or lost access to its store"
+        state = killed if run.state == "running" else f"{run.state}, {ago} ago"
+        return f"{where}: {state}" + (f": {run.message}" if run.message else "")
     left = "?" if run.eta_seconds is None else format_seconds(run.eta_seconds)
     retries = ", ".join(f"{count} {reason}" for reason, count in sorted(run.retries.items())) or "none"
     last = ", ".join(f"{int(shard)} ({format_seconds(max(now - at, 0.0))} ago)" for shard, at in run.last_commits[-3:])
-    stalled = f"stalled: nothing done for {format_seconds(run.stalled_seconds)}; " if run.stalled_seconds else ""
+    stalled = f"stalled: no progress for {format_seconds(run.stalled_seconds)}; " if run.stalled_seconds else ""
     return (
         f"{where}, {ago} ago: {stalled}{run.rows_per_second:,.1f} rows/s, {left} left, {run.actors_ready} actors on "
         f"{run.nodes} nodes ({run.actors_starting} starting), {run.shards_in_flight} shards in flight; retries: "

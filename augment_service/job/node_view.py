@@ -24,8 +24,8 @@ def check_output_seen(output: str, run: str, patience_seconds: float = PATIENCE_
     while not store.exists(name):
         if time.monotonic() > deadline:
             raise OutputError(
-                f"node {socket.gethostname()} does not see --output {output} as the driver does: it must be on a disk "
-                "that all nodes share at the same path, or in an object store"
+                f"node {socket.gethostname()} does not see the driver's --output {output}: it must be on a disk that "
+                "all nodes share at the same path, or in an object store"
             )
         time.sleep(0.2)
 
@@ -35,5 +35,5 @@ def check_model_seen(option: str, path: str) -> None:
     if os.path.isabs(path) and not os.path.exists(path):
         raise ModelError(
             f"node {socket.gethostname()} has no {path} ({option}): it must be on every node at the same path, or be "
-            "the id of a model in the hub"
+            "the id of a model on the hub"
         )

@@ -38,8 +38,8 @@ class QuarantineBound:
         raise InputError(
             f"{self.quarantined:,} of {self.rows:,} rows were quarantined, more than --max-quarantine {self.share:g} "
             f"allows; the first reasons: {'; '.join(self._reasons())}. All of them are in {self.store.uri}/quarantine. "
-            "If the input is really like that, raise --max-quarantine and run again; otherwise mend the cause and use "
-            "a new output"
+            "If the input is meant to be like this, raise --max-quarantine and run again; otherwise fix the cause and "
+            "use a new --output"
         )
 
     def _reasons(self) -> list[str]:

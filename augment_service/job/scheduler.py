@@ -253,8 +253,8 @@ class Scheduler(Generic[Work]):
             return
         if state.num_hunts == MAX_HUNTS:
             raise ClusterError(
-                f"shard {state.work.shard} lost its actor again and again, though each of its rows alone went well; "
-                f"the last: {reason}. Less memory is needed with a smaller --batch-tokens or --shard-rows"
+                f"shard {state.work.shard} keeps losing its actor, although each of its rows succeeded alone; the last "
+                f"reason: {reason}. If memory runs out, use a smaller --batch-tokens or --shard-rows"
             )
         # Copies still running are outdated from here on: they count neither as copies nor as losses.
         state.copies = state.losses = 0

@@ -60,4 +60,4 @@ def find_gpu(name: str) -> Gpu | None:
     if min(rates) > 0:
         return Gpu(f"{bf16}/{fp32} TFLOP/s", rates[0] * 1e12, rates[1] * 1e12)
     known = ", ".join(gpu.name for gpu in GPUS.values())
-    raise UsageError(f"--gpu {name}: unknown. Use none, {known}, or BF16/FP32 peaks in TFLOP/s such as 312/19.5")
+    raise UsageError(f"--gpu {name}: unknown GPU; use none, {known}, or BF16/FP32 peaks in TFLOP/s, such as 312/19.5")

@@ -74,7 +74,7 @@ def _count(sample: Sample, benches: Sequence[OwnProcess[Bench]], seconds: float)
     done = [place for mine, passes in zip(places, found, strict=False) for place in mine[: len(passes)]]
     counted = [one for passes in found for one in passes]
     if not any(part.by_length for part in counted):
-        raise InputError("the rows that were sampled have no word that the masked LM would replace")
+        raise InputError("the sampled rows contain no word that the masked LM would replace")
     return counted, sum(sample.positions_of[place] for place in done)
 
 
@@ -110,5 +110,5 @@ def _ray_start_seconds() -> float:
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
     )
     if finished.returncode != 0:
-        raise ClusterError(f"Ray does not start on this machine: {finished.stderr.strip().splitlines()[-1][:300]}")
+        raise ClusterError(f"Ray cannot be started on this machine: {finished.stderr.strip().splitlines()[-1][:300]}")
     return time.monotonic() - began

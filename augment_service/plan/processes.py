@@ -101,7 +101,7 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 def _died() -> ClusterError:
     return ClusterError(
-        "a process of the calibration died, most likely because memory ran out: use fewer --mlm-actors or a smaller "
+        "a calibration process died, most likely because memory ran out; use fewer --mlm-actors or a smaller "
         "--batch-tokens"
     )
 
@@ -115,7 +115,7 @@ def _serve(make: Callable[[], Any], connection: Connection) -> None:
             try:
                 answer = _Answer(value=method(made, *arguments))
             except Exception as error:
-                error.add_note(f"in a process of the calibration:\n{traceback.format_exc()}")
+                error.add_note(f"in a calibration process:\n{traceback.format_exc()}")
                 answer = _Answer(error=error)
             connection.send(answer)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):

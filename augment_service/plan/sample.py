@@ -45,7 +45,5 @@ def draw_sample(source: Source, config: PlanConfig) -> Sample:
             if isinstance(item, SourceRow):
                 shards[place].append(item)
     if not any(shards):
-        raise InputError(
-            f"all of the {sum(positions_of)} rows that were sampled are unusable; `run` would quarantine them"
-        )
+        raise InputError(f"all {sum(positions_of)} sampled rows are unusable; `run` would quarantine them")
     return Sample(shards=shards, positions_of=positions_of)

@@ -112,7 +112,7 @@ def plan_text(summary: dict[str, Any]) -> str:
     if assumed := summary.get("assumed"):
         lines.append(
             f"assumed        {summary['gpu']}: {assumed['bf16_flops'] / 1e12:,.0f} TFLOP/s in bf16 and "
-            f"{assumed['fp32_flops'] / 1e12:,.0f} in fp32 by data sheet, {assumed['utilisation']:.0%} of it reached, "
+            f"{assumed['fp32_flops'] / 1e12:,.0f} in fp32 (data sheet), of which {assumed['utilisation']:.0%} is used, "
             f"batches of {assumed['batch_tokens']:,} tokens. None of this was measured on a GPU"
         )
     if measured["core_share"] < BUSY_BELOW:

@@ -31,7 +31,9 @@ class Ledger:
     def take(self, num_bytes: int) -> None:
         """Reserve bytes. Raises OverloadError when fewer are left."""
         if self.taken + num_bytes > self.max_bytes:
-            raise OverloadError("the requests in flight take all the memory that is set aside for them", _RETRY_SECONDS)
+            raise OverloadError(
+                "the requests in flight use all the memory set aside for them; try again", _RETRY_SECONDS
+            )
         self.taken += num_bytes
 
 
@@ -91,7 +93,7 @@ class Lease:
     def take_slot(self) -> None:
         """Take a slot. Raises OverloadError when all are taken."""
         if self.gate.num_admitted >= self.gate.max_requests:
-            raise OverloadError(f"{self.gate.max_requests} requests are in flight; try again", _RETRY_SECONDS)
+            raise OverloadError(f"{self.gate.max_requests} requests are already in flight; try again", _RETRY_SECONDS)
         self.gate.num_admitted += 1
         self.has_slot = True
 
@@ -103,14 +105,14 @@ class Lease:
         gate = self.gate
         if answer_bytes > gate.max_answer_bytes:
             raise LimitError(
-                f"the answer would take about {_megabytes(answer_bytes)}, and the limit is "
+                f"the response would be about {_megabytes(answer_bytes)}, more than the limit of "
                 f"{_megabytes(gate.max_answer_bytes)}; ask for fewer texts, samples or candidates at once",
                 "/texts",
             )
         if held_bytes > gate.answers.max_bytes:
             raise LimitError(
-                f"the request would take about {_megabytes(held_bytes)} of memory, and all requests together have "
-                f"{_megabytes(gate.answers.max_bytes)}; ask for fewer texts, samples or candidates",
+                f"the request would need about {_megabytes(held_bytes)} of memory, more than the "
+                f"{_megabytes(gate.answers.max_bytes)} for all requests; ask for fewer texts, samples or candidates",
                 "/texts",
             )
         gate.answers.take(held_bytes - self._answer_bytes)

@@ -102,8 +102,8 @@ class Augmenter:
         num_drawn = entry.num_sites * params.n_a
         if num_drawn > MAX_DRAWN_WORDS:
             raise LimitError(
-                f"{entry.num_sites} replaceable words x n_a {params.n_a} is more than {MAX_DRAWN_WORDS}; ask for fewer "
-                "samples or shorter texts",
+                f"{entry.num_sites} replaceable words x n_a {params.n_a} is more than the limit of {MAX_DRAWN_WORDS}; "
+                "ask for fewer samples or shorten the text",
                 "/n_a",
             )
         is_short = num_drawn <= _INLINE_DRAWN_WORDS and params.n_a * sum(map(len, columns)) <= _INLINE_ANSWER_CHARACTERS

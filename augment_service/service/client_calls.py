@@ -72,14 +72,14 @@ class Call:
             retry_after = response.headers.get("retry-after", "")
             return self._next_wait(float(retry_after) if retry_after.isdecimal() else None)
         if problem is None:
-            raise ServiceError(f"the service answered {response.status_code}", response.status_code)
+            raise ServiceError(f"the service responded with status {response.status_code}", response.status_code)
         raise ServiceError(f"{problem.status} {problem.code}: {problem.detail}", problem.status, problem)
 
     def wait_after_error(self, error: httpx.TransportError) -> float:
         """Seconds to wait before the next attempt. Raises ServiceError after the last one."""
         self._num_timeouts += isinstance(error, httpx.ReadTimeout)
         if self._tries >= self._max_tries or self._num_timeouts >= _MAX_TIMEOUTS:
-            raise ServiceError(f"the service could not be reached in {self._tries} tries: {error!r}") from error
+            raise ServiceError(f"the service could not be reached after {self._tries} attempts: {error!r}") from error
         return self._next_wait(None)
 
     def _next_wait(self, retry_after_seconds: float | None) -> float:
@@ -112,7 +112,7 @@ class StreamCall(Call):
         """Seconds to wait before the next attempt. Raises ServiceError after the last one or after a result."""
         # Results already yielded cannot be taken back, so a stream is retried only before its first one.
         if self._num_done:
-            raise ServiceError(f"the stream broke off after {self._num_done} texts: {error!r}") from error
+            raise ServiceError(f"the stream was interrupted after {self._num_done} texts: {error!r}") from error
         self._lines = LineBuffer()
         return super().wait_after_error(error)
 

@@ -36,14 +36,14 @@ class Limits:
         """Raises LimitError when the request exceeds a limit."""
         max_texts = self._texts(is_stream)
         if len(request.texts) > max_texts:
-            raise LimitError(f"{len(request.texts)} texts; the limit is {max_texts}", "/texts")
+            raise LimitError(f"{len(request.texts)} texts, more than the limit of {max_texts}", "/texts")
         for index, text in enumerate(request.texts):
             if max(map(len, as_columns(text))) > self.max_text_characters:
-                raise LimitError(f"longer than {self.max_text_characters} characters", f"/texts/{index}")
+                raise LimitError(f"longer than the limit of {self.max_text_characters} characters", f"/texts/{index}")
         if request.k > self.max_k:
-            raise LimitError(f"{request.k} is more than {self.max_k}", "/k")
+            raise LimitError(f"{request.k} is more than the limit of {self.max_k}", "/k")
         if isinstance(request, AugmentRequest) and request.n_a > self.max_n_a:
-            raise LimitError(f"{request.n_a} is more than {self.max_n_a}", "/n_a")
+            raise LimitError(f"{request.n_a} is more than the limit of {self.max_n_a}", "/n_a")
 
     def schema_of(self, model: type[CandidatesRequest], is_stream: bool = False) -> dict[str, Any]:
         """JSON schema of a request body with these limits as maxima."""

@@ -88,7 +88,7 @@ class ServiceMetrics(_Metrics):
         self.in_flight = self._gauge("requests_in_flight", "Requests in flight.")
         self.ready = self._gauge("ready", "1 when the models are loaded and requests are accepted.")
         self._hit, self._miss = self._cache.labels("hit"), self._cache.labels("miss")
-        Info("augment_service_build", "Versions of what runs.", registry=self.registry).info(build_info())
+        Info("augment_service_build", "Versions of the running software.", registry=self.registry).info(build_info())
         ProcessCollector(registry=self.registry)
         self._by_route: dict[tuple[str, int], tuple[Any, Any]] = {}
 

@@ -173,7 +173,7 @@ class Middleware:
             elif name == b"host":
                 host = value
         if self._settings.only_loopback_hosts and not _is_loopback_host(host):
-            raise _RefusedError(problems.problem(421, "without tokens this service accepts loopback host names only"))
+            raise _RefusedError(problems.problem(421, "without tokens, this service accepts only loopback host names"))
         if not self._access.needs_token or not (path in WORK_PATHS or path == "/metrics"):
             return None
         token = self._access.find(authorization)
@@ -203,7 +203,7 @@ class Middleware:
         if not isinstance(error, TimeoutError):
             return problems.of_error(error)
         if self._deadlines.are_over:
-            detail = "the service is shutting down, and its time for finishing requests is over"
+            detail = "the service is shutting down and could not finish this request in time"
             return problems.problem(503, detail, headers={"Retry-After": "1"})
         if not lease.body and not lease.has_slot:
             detail = f"the body did not arrive within {self._settings.body_seconds:g} seconds"

@@ -25,11 +25,11 @@ _PROBLEMS = {
     413: "The body is too large.",
     415: "The body was not sent as application/json.",
     421: "Without tokens, only loopback host names are accepted.",
-    422: "The body does not match the schema, or it or its answer exceeds a limit of the service.",
-    429: "The token has used what it may use: try again after Retry-After seconds.",
+    422: "The body does not match the schema, or the request or its response exceeds a limit of the service.",
+    429: "The token has reached one of its limits: try again after Retry-After seconds.",
     431: "The headers are too large or too many.",
     503: "Overloaded, still loading, or shutting down: try again after Retry-After seconds.",
-    504: "The request exceeded its time limit. Sending it again would most likely take as long.",
+    504: "The request exceeded its time limit. A retry would most likely take just as long.",
 }
 _EXAMPLE_PROBLEM = {
     "type": "about:blank",
@@ -66,7 +66,9 @@ def _problem(text: str, retries: bool = False) -> dict[str, Any]:
     }
     if retries:
         answer["content"][PROBLEM_TYPE]["example"] = _EXAMPLE_PROBLEM
-        answer["headers"] = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+        answer["headers"] = {
+            "Retry-After": {"description": "Seconds to wait before retrying.", "schema": {"type": "integer"}}
+        }
     return answer
 
 
@@ -78,19 +80,19 @@ def _route(summary: str, model: Any) -> dict[str, Any]:
     return {"summary": summary, "responses": responses, "response_model": None, "tags": ["texts"]}
 
 
-AUGMENT = _route("Samples of texts", AugmentResponse)
-CANDIDATES = _route("Words of texts, with their candidates", CandidatesResponse)
-STREAM = _route("Samples of many texts, one JSON line per text as soon as it is ready", TextSamples)
+AUGMENT = _route("Augmented samples of texts", AugmentResponse)
+CANDIDATES = _route("The words of texts and their candidates", CandidatesResponse)
+STREAM = _route("Augmented samples of many texts: one JSON line per text, sent as soon as it is ready", TextSamples)
 HEALTH: dict[str, Any] = {
     "response_model": Health,
     "tags": ["state"],
-    "summary": "Does the process respond?",
+    "summary": "Is the process alive?",
 }
 READINESS: dict[str, Any] = {
     "response_model": Health,
     "tags": ["state"],
-    "summary": "Are the models loaded and requests accepted?",
-    "responses": {503: {"model": Health, "description": "Loading, failed, or draining."}},
+    "summary": "Is the service ready: models loaded, requests accepted?",
+    "responses": {503: {"model": Health, "description": "Loading, failed or draining."}},
 }
 INFO: dict[str, Any] = {
     "response_model": ServiceInfo,
@@ -101,7 +103,10 @@ METRICS: dict[str, Any] = {
     "tags": ["state"],
     "summary": "Prometheus metrics",
     "responses": {
-        200: {"description": "Text exposition format.", "content": {"text/plain": {"schema": {"type": "string"}}}},
+        200: {
+            "description": "Metrics in the Prometheus text format.",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        },
         401: _problem(_PROBLEMS[401]),
     },
     "response_model": None,

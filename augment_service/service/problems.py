@@ -87,7 +87,7 @@ def of_error(error: Exception) -> Response:
         return problem(422, f"{error.pointer}: {error}", "limit", [{"pointer": error.pointer, "detail": str(error)}])
     if isinstance(error, TimeoutError):
         # No Retry-After: the same work would take as long again.
-        return problem(504, "the request exceeded its time limit; send fewer texts at once, or use the stream")
+        return problem(504, "the request exceeded its time limit; send fewer texts at once, or use the streaming route")
     if isinstance(error, ExpectedError):
         headers = {"Retry-After": "5"} if error.http_status == 503 else {}
         return problem(error.http_status, str(error), headers=headers)
@@ -97,7 +97,7 @@ def of_error(error: Exception) -> Response:
 async def http_problem(request: Request, error: Exception) -> Response:
     """Exception handler: the response for an unknown path or method."""
     assert isinstance(error, HTTPException)
-    details = {404: "no route matches this path", 405: "this path does not support this method"}
+    details = {404: "this path does not exist", 405: "this path does not support this method"}
     headers = dict(error.headers) if error.headers else {}
     return problem(error.status_code, details.get(error.status_code, str(error.detail)), headers=headers)
 

@@ -39,7 +39,7 @@ _CASE_OF_NORMALISED: dict[str, Any] = {
 
 
 class CandidatesRequest(BaseModel):
-    """Texts, and the parameters that decide their candidates."""
+    """Texts, and the parameters that determine their candidates."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -48,9 +48,14 @@ class CandidatesRequest(BaseModel):
 
     texts: list[Text] = Field(min_length=1, description="Texts, or pairs of texts that belong together.")
     k: Whole = Field(_DEFAULTS.k, ge=1, description="K: number of candidates per word.")
-    context: Context = Field(_DEFAULTS.context, description="What the masked LM sees in addition to the mask.")
+    context: Context = Field(
+        _DEFAULTS.context,
+        description="Masked LM input: the masked text, a pair of masked and original text, or the original (fast).",
+    )
     words: Words = Field(_DEFAULTS.words, description="Which words may be replaced.")
-    text: TextForm = Field(_DEFAULTS.text, description="Keep the original string, or write normalised words.")
+    text: TextForm = Field(
+        _DEFAULTS.text, description="Replace words in the original string, or join normalised words by spaces."
+    )
     filter: Filter = Field(_DEFAULTS.filter, description="Which vocabulary entries may be candidates.")
     case: Case | None = Field(
         None,
@@ -59,8 +64,8 @@ class CandidatesRequest(BaseModel):
     )
     protect: tuple[ProtectedKind, ...] | None = Field(
         None,
-        description="Never replace words in these kinds of text (default: urls, emails and html with text preserve, "
-        "otherwise none).",
+        description="Never replace words inside these kinds of text (default: urls, emails and html with text "
+        "preserve, otherwise none).",
     )
 
     @model_validator(mode="after")
@@ -80,7 +85,7 @@ class CandidatesRequest(BaseModel):
 
 
 class AugmentRequest(CandidatesRequest):
-    """Texts, and the parameters that decide their samples."""
+    """Texts, and the parameters that determine their samples."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -94,17 +99,21 @@ class AugmentRequest(CandidatesRequest):
         0,
         ge=0,
         le=MAX_FIRST_ID,
-        description="Source id of the first text; the following texts count up from it. The id decides the samples, "
-        "as in the batch job, which numbers its rows from 0.",
+        description="Source id of the first text; later texts count up from it. The samples depend on the id, as in "
+        "the batch job, which numbers its rows from 0.",
     )
     n_a: Whole = Field(_DEFAULTS.n_a, ge=0, description="N_a: number of samples per text.")
     p_t: float = Field(_DEFAULTS.p_t, ge=0, le=1, strict=True, description="P_t: a word is replaced when p <= P_t.")
-    seed: Whole = Field(0, ge=0, le=MAX_SEED, description="Seed of the random draws.")
+    seed: Whole = Field(0, ge=0, le=MAX_SEED, description="Seed for the random draws.")
     conditioning: Conditioning = Field(
         _DEFAULTS.conditioning,
-        description="Candidates from the original text, or from the sample with its replacements so far.",
+        description="Propose candidates from the original text, or from the sample with its replacements so far.",
     )
-    pairs: Pairs = Field(_DEFAULTS.pairs, description="Pairs: a sample changes both texts, or one of them at a time.")
+    pairs: Pairs = Field(
+        _DEFAULTS.pairs,
+        description="For pairs: a sample may change both texts; one of them, in turn; or both, giving a word that "
+        "occurs in both the same replacement.",
+    )
 
 
 def as_columns(text: str | Sequence[str]) -> Sequence[str]:

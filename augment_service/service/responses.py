@@ -44,18 +44,18 @@ class AugmentResponse(BaseModel):
 
 
 class WordCandidates(BaseModel):
-    """A word: code points [start, end) of its text, the model that proposes for it, and its candidates, best first."""
+    """A word: code points [start, end) of its text, the model that proposes its candidates, and these, best first."""
 
     start: int
     end: int
     word: str
-    origin: Literal["mlm", "glove"] | None = Field(description="Null: the word is never replaced.")
+    origin: Literal["mlm", "glove"] | None = Field(description="Null if the word is never replaced.")
     candidates: list[str]
     scores: list[float] = Field(description="Logits for origin mlm, cosine similarities for glove.")
 
 
 class ColumnCandidates(BaseModel):
-    """One text: the string that samples are made from, and its words in order."""
+    """One text: the string from which samples are made, and its words in order."""
 
     text: str
     words: list[WordCandidates]
@@ -82,13 +82,13 @@ class ProblemPart(BaseModel):
 
 
 class Problem(BaseModel):
-    """A problem document (RFC 9457). As a line of a stream it means that the stream ends early."""
+    """A problem document (RFC 9457). As a line of a stream, it means that the stream ended early."""
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str
-    code: str = Field(description="Stable name of the kind of problem, for programs.")
+    code: str = Field(description="Stable name of the kind of problem, for use by programs.")
     errors: list[ProblemPart] = []
 
 
@@ -100,17 +100,17 @@ class Health(BaseModel):
 
 
 class ModelFacts(BaseModel):
-    """A loaded model. The same fingerprint as in a job's manifest means the same candidates."""
+    """A loaded model. If its fingerprint is the one in a job's manifest, it gives the same candidates."""
 
     name: str
-    fingerprint: str = Field(description="sha256 of what decides its candidates.")
+    fingerprint: str = Field(description="sha256 of everything that determines its candidates.")
     dtype: str | None = Field(None, description="Precision of the masked LM.")
-    device: str | None = Field(None, description="Where the masked LM runs.")
+    device: str | None = Field(None, description="Device that the masked LM runs on.")
     words: int | None = Field(None, description="Number of word vectors.")
 
 
 class RequestLimits(BaseModel):
-    """Maxima of one request."""
+    """Limits on one request."""
 
     max_texts: int
     max_stream_texts: int
@@ -122,10 +122,10 @@ class RequestLimits(BaseModel):
 
 
 class ServiceInfo(BaseModel):
-    """What runs here."""
+    """Version, models and limits of this service."""
 
     version: str
     python: str
-    models: dict[Literal["mlm", "glove"], ModelFacts] = Field(description="Empty while they are loading.")
+    models: dict[Literal["mlm", "glove"], ModelFacts] = Field(description="Empty while the models are loading.")
     limits: RequestLimits
     needs_token: bool

@@ -50,7 +50,7 @@ class Token:
     def begin(self) -> None:
         """Count the start of a request. Raises TokenLimitError."""
         if self.max_requests is not None and self.usage.num_running >= self.max_requests:
-            raise TokenLimitError(f"this token may have {self.max_requests} requests in progress", 1.0)
+            raise TokenLimitError(f"this token is limited to {self.max_requests} concurrent requests", 1.0)
         if self.per_minute is not None:
             self._spend(self.per_minute, time.monotonic())
         self.usage.num_running += 1
@@ -66,7 +66,7 @@ class Token:
         self.usage.counted_at = now
         if self.usage.allowance < 1:
             wait = (1 - self.usage.allowance) * 60 / per_minute
-            raise TokenLimitError(f"this token may start {per_minute} requests per minute", wait)
+            raise TokenLimitError(f"this token is limited to {per_minute} requests per minute", wait)
         self.usage.allowance -= 1
 
 
@@ -78,7 +78,7 @@ def read_tokens(token_file: str | None) -> list[Token]:
         tokens += _from_file(token_file, len(tokens))
     for name, count in Counter(one.name for one in tokens).items():
         if count > 1:
-            raise UsageError(f"two tokens have the name {name}; give each its own")
+            raise UsageError(f"two tokens are named {name}; give each its own name")
     return tokens
 
 
@@ -95,7 +95,7 @@ def _from_file(token_file: str, before: int) -> list[Token]:
             place = f"--token-file {token_file} line {number}"
             found.append(_token(line.strip(), place, before + len(found) + 1))
     if not found:
-        raise UsageError(f"--token-file {token_file} contains no token; write one per line")
+        raise UsageError(f"--token-file {token_file} contains no tokens; write one per line")
     return found
 
 
@@ -104,7 +104,7 @@ def _token(line: str, place: str, number: int) -> Token:
     name, separator, rest = line.partition(": ")
     words = (rest if separator else line).split()
     if separator and not _NAME.fullmatch(name):
-        raise UsageError(f"{place}: a name consists of up to 64 letters, digits, `.`, `_` and `-`")
+        raise UsageError(f"{place}: a token name may have up to 64 letters, digits, `.`, `_` and `-`")
     secret, *limits = words or [""]
     if len(secret) < MIN_TOKEN_CHARACTERS or not secret.isascii() or not secret.isprintable():
         raise UsageError(
@@ -115,7 +115,7 @@ def _token(line: str, place: str, number: int) -> Token:
     for one in limits:
         found = _LIMIT.fullmatch(one)
         if found is None:
-            raise UsageError(f"{place}: after the token only max-requests=N and per-minute=N are allowed")
+            raise UsageError(f"{place}: only max-requests=N and per-minute=N may follow the token")
         values[found[1].replace("-", "_")] = int(found[2])
     return Token(
         secret=secret,

@@ -51,7 +51,7 @@ class Turns:
         while self._waiting:
             turn = self._waiting.pop()
             if not turn.done():
-                turn.set_exception(GaveWayError("too many large requests wait to be read; try again"))
+                turn.set_exception(GaveWayError("too many large requests are waiting; try again"))
                 return True
         return False
 

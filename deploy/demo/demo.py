@@ -39,8 +39,8 @@ def main() -> int:
     """Run the demo; returns 0 or the exit code of the failed command, with one line on stderr."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/demo"))
-    parser.add_argument("--rows", type=int, default=3000, help="Sentences to use, of 10,605.")
-    parser.add_argument("--budget", default="7m", help="Time for everything after set-up.")
+    parser.add_argument("--rows", type=int, default=3000, help="Number of sentences to use, out of 10,605.")
+    parser.add_argument("--budget", default="7m", help="Time limit for everything after setup.")
     options = parser.parse_args()
     try:
         return tell_story(options.output, options.budget, options.rows)
@@ -61,7 +61,7 @@ def tell_story(output: Path, budget: str, rows: int) -> int:
     reviews = sample_reviews(everything, output / "reviews.csv", rows)
     others = sample_reviews(everything, output / "test-reviews.csv", TEST_ROWS, first=rows)
     student = output / "student"
-    say("1. One command from a file of labelled sentences to a small model.")
+    say("1. From a file of labelled sentences to a small model, in one command.")
     columns = ["--text-column", "sentence"]
     distill = [
         "distill",
@@ -77,13 +77,13 @@ def tell_story(output: Path, budget: str, rows: int) -> int:
     ]
     code = run(*distill, "--budget", budget)
     if code == USAGE and not student.exists():
-        say(f"This machine is slow or busy: once more, within {SLOW_BUDGET}.")
+        say(f"This machine is slow or busy: trying again with a budget of {SLOW_BUDGET}.")
         code = run(*distill, "--budget", SLOW_BUDGET)
     if code:
         return code
-    say("\n2. What the augmentation made of some sentences.")
+    say("\n2. Some sentences and their augmented samples.")
     show_samples(str(student / "augmented"))
-    say("\n3. The student classifies three sentences that it has never seen.")
+    say("\n3. The student classifies three sentences that it has not seen before.")
     questions, answers = output / "new.csv", output / "answers.csv"
     with questions.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("sentence",), *((text,) for text in NEW_SENTENCES)])

@@ -10,7 +10,7 @@
 set -euo pipefail
 : "${RAY_API_SERVER_ADDRESS:?set RAY_API_SERVER_ADDRESS to the job server, such as http://10.0.0.1:8265}"
 if (($# < 2)); then
-  echo "submit.sh: name the command: submit.sh augment_service run …, or submit.sh trainer task …" >&2
+  echo "submit.sh: no command given; use submit.sh augment_service run … or submit.sh trainer task …" >&2
   exit 2
 fi
 export RAY_AUTH_MODE="${RAY_AUTH_MODE:-token}"

@@ -16,7 +16,7 @@ if [[ "${1:-}" == --node ]]; then
   exec slurmd -D -N othernode
 fi
 if [[ "${TRIAL:-}" == "" ]]; then
-  : "${1:?trial.sh INPUT.tsv}"
+  : "${1:?usage: trial.sh INPUT.tsv [more options of run]}"
   TRIAL="$(mktemp --directory --tmpdir slurm-trial-XXXX)"
   export TRIAL
   exec unshare --pid --fork --mount-proc --net --uts --mount "$here/trial.sh" "$@"
@@ -84,7 +84,7 @@ while queued; do sleep 1; done
 scontrol show job "$job" | grep -E "NodeList=|ExitCode="
 cat "$TRIAL/log/job-1"
 
-echo "== interrupted half way"
+echo "== interrupted halfway"
 job="$(sbatch --parsable --nodes=2 --output="$TRIAL/log/job-2" deploy/slurm/augment.sbatch "${options[@]}" \
   --output "$TRIAL/out-2" --shard-rows 2)"
 until (($(commits "$TRIAL/out-2") > 3)); do sleep 0.1; done

@@ -23,10 +23,12 @@ def main(wanted: int, seconds: float) -> int:
         except (ConnectionError, RuntimeError, ValueError) as error:
             problem = str(error).splitlines()[0]
         if alive >= wanted:
-            print(f"ray at {os.environ['RAY_ADDRESS']}: {alive} nodes", file=sys.stderr)
+            print(f"Ray at {os.environ['RAY_ADDRESS']}: {alive} nodes", file=sys.stderr)
             return 0
         time.sleep(1)
-    print(f"ray at {os.environ['RAY_ADDRESS']}: {problem} after {seconds:.0f} s; see RAY_LOG", file=sys.stderr)
+    print(
+        f"Ray at {os.environ['RAY_ADDRESS']}: {problem} after {seconds:.0f} s; see the log in RAY_LOG", file=sys.stderr
+    )
     return 1
 
 

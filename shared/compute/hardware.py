@@ -40,8 +40,8 @@ def resolve_dtype(dtype: str, device: str) -> torch.dtype:
         return torch.bfloat16 if _multiplies_bf16(device) else torch.float32
     if dtype == "bf16" and device == "cpu" and not has_bf16_kernels():
         raise UsageError(
-            "--dtype bf16: this processor lacks the instructions for it (at least AVX-512), so it would take many "
-            "times as long as fp32; use --dtype auto or fp32"
+            "--dtype bf16: this CPU lacks the instructions that bf16 needs (AVX-512 or newer), so it would be many "
+            "times slower than fp32; use --dtype auto or --dtype fp32"
         )
     return torch.bfloat16 if dtype == "bf16" else torch.float32
 

@@ -87,14 +87,14 @@ def _refused(address: str, error: Exception) -> ClusterError:
         return ClusterError(f"Ray at {address}: {text}")
     if is_about_token or _listens(address):
         return ClusterError(
-            f"Ray at {address} refused the connection ({text}): does it require a token, or another one? Set "
-            "RAY_AUTH_MODE=token and the cluster's token in RAY_AUTH_TOKEN (or the file ~/.ray/auth_token), or "
-            "RAY_AUTH_MODE=disabled for a cluster without tokens"
+            f"Ray at {address} refused the connection ({text}). If the cluster requires a token, set "
+            "RAY_AUTH_MODE=token and put its token in RAY_AUTH_TOKEN (or in the file ~/.ray/auth_token); if it does "
+            "not use tokens, set RAY_AUTH_MODE=disabled"
         )
     return ClusterError(_NOTHING_ANSWERS.format(address=address))
 
 
-_NOTHING_ANSWERS = "nothing answers at {address}: is that the address of `ray start --head`, and is it running?"
+_NOTHING_ANSWERS = "nothing answers at {address}: check the address, and that `ray start --head` is running there"
 
 
 def _listens(address: str) -> bool:

@@ -69,7 +69,7 @@ def read_delta(path: Path) -> dict[str, Tensor]:
                     + (
                         "reinstall the package"
                         if path == DELTA_PATH
-                        else f"it needs the encoder sha256 {ENCODER_SHA256}"
+                        else f"this version needs one for the encoder with sha256 {ENCODER_SHA256}"
                     )
                 )
             return {name: file.get_tensor(name).to(torch.float32) for name in file.keys()}  # noqa: SIM118

@@ -45,7 +45,9 @@ class EmbeddedStudent:
         model = BertForSequenceClassification(BertConfig(**(dict(self.config) | options | {"num_labels": num_labels})))
         missing, unexpected = model.load_state_dict(dict(self.weights), strict=False)
         if problem := [name for name in missing if not name.startswith(("classifier.", LEFT_OUT))] + unexpected:
-            raise ModelError(f"the embedded student is incomplete or of another kind: {problem[0]}; {_REINSTALL}")
+            raise ModelError(
+                f"the embedded student has missing or unexpected weights, such as {problem[0]}; {_REINSTALL}"
+            )
         return model
 
 
@@ -62,7 +64,9 @@ def read_student(path: Path, sha256: str) -> EmbeddedStudent:
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise ModelError(f"the embedded student is not here ({path.name}: {error.strerror}); {_REINSTALL}") from error
+        raise ModelError(
+            f"the embedded student cannot be read ({path.name}: {error.strerror}); {_REINSTALL}"
+        ) from error
     if found != sha256:
         raise ModelError(
             f"the embedded student at {path} has changed (sha256 {found[:16]}…, expected {sha256[:16]}…); {_REINSTALL}"
@@ -74,7 +78,7 @@ def read_student(path: Path, sha256: str) -> EmbeddedStudent:
     except SafetensorError as error:
         raise ModelError(f"{path} is not a safetensors file: {error}") from error
     if metadata.get("format") != FORMAT:
-        raise ModelError(f"{path} has format {metadata.get('format')}, this version reads {FORMAT}; {_REINSTALL}")
+        raise ModelError(f"{path} has format {metadata.get('format')}, but this version reads {FORMAT}; {_REINSTALL}")
     return EmbeddedStudent(
         weights={name: value for name, value in tensors.items() if name.startswith(ENCODER_PREFIX)},
         projections={

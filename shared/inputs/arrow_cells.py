@@ -116,8 +116,8 @@ def python_values(column: pa.Array | pa.ChunkedArray, name: str) -> list[Any]:
         return list(column.cast(pa.string()).to_pylist())
     except (ValueError, OverflowError, pa.ArrowException) as error:
         raise InputError(
-            f"column {name}: its values of type {column.type} cannot be written as text ({_first_line(error)}); write "
-            "Parquet, or leave the column out of the input"
+            f"column {name}: values of type {column.type} cannot be written as text ({_first_line(error)}); write "
+            "Parquet instead, or remove the column from the input"
         ) from error
 
 
@@ -132,8 +132,8 @@ def parquet_error(error: pa.ArrowException, schema: pa.Schema) -> InputError:
     )
     suspects = [f"{one.name} ({one.type})" for one in schema if not any(test(one.type) for test in plain)]
     return InputError(
-        f"Parquet cannot hold the columns ({_first_line(error)}), one of {', '.join(suspects)[:400]}; write JSON "
-        "lines, or leave the column out of the input"
+        f"Parquet cannot store one of the columns {', '.join(suspects)[:400]} ({_first_line(error)}); write JSON Lines "
+        "instead, or remove the column from the input"
     )
 
 
@@ -148,8 +148,8 @@ def check_can_be_copied(field: pa.Field) -> None:
         take(to_array(cells, field.type), pa.array(range(len(cells)), pa.int64()))
     except pa.ArrowException as error:
         raise InputError(
-            f"column {field.name}: its type {field.type} cannot be copied into shards ({str(error).splitlines()[0]}); "
-            "leave the column out of the input"
+            f"column {field.name}: type {field.type} cannot be copied into shards ({str(error).splitlines()[0]}); "
+            "remove the column from the input"
         ) from error
 
 

@@ -27,7 +27,7 @@ def arrow_batches(path: str, kind: str) -> Iterator[pa.RecordBatch]:
             _ = batch.schema.names  # fails here, not where they are used, on names that are not UTF-8
             yield batch
     except (MemoryError, OverflowError) as error:
-        raise InputError(f"{path}: damaged, or it needs more memory than there is: {error}") from error
+        raise InputError(f"{path} is damaged, or needs more memory than is available: {error}") from error
     except (pa.ArrowException, OSError, ValueError) as error:
         with open_table(path) as file:
             start = file.read(START_BYTES)

@@ -64,13 +64,13 @@ def find_columns(header: Header, options: InputOptions, first_path: str) -> Colu
     label_set = tuple(_index(name, header, "--multi-label") for name in options.multi_label)
     if label_set and (label is not None or task is not None):
         raise UsageError(
-            "--multi-label names the columns of the labels: leave out "
-            + ("--label-column" if task is None else f"--task, since {task.name} has one label per row")
+            "--multi-label already names the label columns: remove "
+            + ("--label-column" if task is None else f"--task, because {task.name} has one label per row")
         )
     if options.label_separator != SEPARATOR and not label_set:
         raise UsageError(
-            "--label-separator separates labels in the column of --multi-label: name it so"
-            + (f" (--multi-label {options.label_column})" if options.label_column is not None else "")
+            "--label-separator applies only to the column of --multi-label: name the label column with --multi-label"
+            + (f" {options.label_column}" if options.label_column is not None else "")
         )
     _check_one_role(label_set, (*texts[1:], source_id), names)
     has_lists = len(label_set) == 1
@@ -101,7 +101,7 @@ def _check_one_role(label_set: Sequence[int], others: Sequence[int | None], name
     """Raises UsageError for a column of --multi-label that is named twice, or has another role."""
     for place, index in enumerate(label_set):
         if index in label_set[:place] or index in others:
-            raise UsageError(f"--multi-label: column {names[index]} has two roles; name each column once")
+            raise UsageError(f"--multi-label: column {names[index]} is used twice; name each column once")
 
 
 def _rest_fields(header: Header, rest: Sequence[int]) -> tuple[pa.Field, ...]:
@@ -137,7 +137,8 @@ def _index(name: str, header: Header, flag: str) -> int:
     # Leading and trailing blanks of a name are invisible without quotes.
     shown = ", ".join(one if one == one.strip() and one else repr(one) for one in names)
     raise InputError(
-        f"{header.layouts[0].path}{more}: {flag} {name}: the input has the columns {shown} (0 to {len(names) - 1})"
+        f"{header.layouts[0].path}{more}: {flag} {name}: no such column; the input has the columns {shown} "
+        f"(index 0 to {len(names) - 1})"
     )
 
 
@@ -147,8 +148,8 @@ def _columns_of_task(header: Header, path: str, task: Task) -> tuple[tuple[int, 
     if file_kind(path) == "tsv" or not set(wanted) <= set(names):
         if file_kind(path) != "tsv":
             raise UsageError(
-                f"{path}: --task {task.name} needs GLUE's TSV files, or columns {', '.join(wanted)}; "
-                "or add --text-column"
+                f"{path}: --task {task.name} needs GLUE's TSV files or the columns {', '.join(wanted)}; to use other "
+                "columns, add --text-column"
             )
         return task.find_columns(path, names)
     return tuple(names.index(name) for name in wanted), names.index("label") if "label" in names else None

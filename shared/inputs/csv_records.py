@@ -73,9 +73,9 @@ def read_csv(
         try:
             found = next(reader)
         except (csv.Error, _TooLongError, StopIteration) as error:
-            reason = "a quote that is never closed, or that is followed by text"
+            reason = "a quote is never closed, or is followed by text"
             if escape is None and f"\\{quote}" in taken[0]:
-                reason += "; if a backslash escapes quotes here, use --escape backslash"
+                reason += "; if quotes are escaped with a backslash, use --escape backslash"
             detail = f" ({error})" if str(error) else ""
             yield CsvRecord(number, None, f"{reason}{detail}", taken[0].rstrip("\r\n"))
             number += 1

@@ -80,13 +80,13 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
         if len(sample) == SAMPLE_BYTES and (end := sample.rfind(b"\n")) > 0:
             sample = sample[: end + 1]
         elif len(sample) == SAMPLE_BYTES and b"\n" not in file.read(LONGEST_HEADER):
-            raise InputError(f"{path}: its first line is longer than {LONGEST_HEADER:,} bytes: is it a table?")
+            raise InputError(f"{path}: the first line is longer than {LONGEST_HEADER:,} bytes; is this file a table?")
     encoding = text_encoding(path, sample, options.encoding)
     text = sample.decode(encoding, "replace")
     if _is_json(text):
-        raise InputError(f"{path} holds JSON: give it the suffix .jsonl")
+        raise InputError(f"{path} contains JSON; rename it to end in .jsonl")
     if not text.partition("\n")[0].strip():
-        raise InputError(f"{path} is empty, or its first line is")
+        raise InputError(f"{path}: the file or its first line is empty")
     newline = _newline(path, text)
     if any(map(_DRAWN_LINE.fullmatch, text.split(newline, 3)[:3])):
         raise InputError(f"{path} is a table drawn with lines, as in Markdown or a terminal; save it as CSV")
@@ -94,7 +94,7 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     if named is not None:
         text = text[named.end() :]
         if not text.strip():
-            raise InputError(f"{path} is empty after its first line, which names the delimiter")
+            raise InputError(f"{path} has nothing after its first line, which only sets the delimiter")
     is_glue = task is not None and not options.text_column
     quoting = options.quoting == "csv" or (options.quoting == "auto" and not (is_glue and file_kind(path) == "tsv"))
     default = "\t" if file_kind(path) == "tsv" else ","
@@ -159,7 +159,7 @@ def text_encoding(path: str, sample: bytes, wanted: str) -> str:
         if sample.startswith(mark):
             return encoding
     if b"\x00" in sample.partition(b"\n")[0]:
-        raise InputError(f"{path} is UTF-16 or binary: name its encoding (--encoding utf-16-le), or save it as UTF-8")
+        raise InputError(f"{path} is UTF-16 or binary; set its encoding (--encoding utf-16-le), or save it as UTF-8")
     return "utf-8-sig"
 
 
@@ -181,7 +181,7 @@ def _newline(path: str, text: str) -> Literal["\n", "\r"]:
     if "\n" in text or "\r" not in text.rstrip("\r"):
         return "\n"
     if file_kind(path) == "tsv":
-        raise InputError(f"{path}: its lines end in carriage returns; convert them to line feeds (tr '\\r' '\\n')")
+        raise InputError(f"{path}: lines end in carriage returns; convert them to line feeds (tr '\\r' '\\n')")
     return "\r"
 
 
@@ -191,7 +191,7 @@ def _delimiter(wanted: str) -> str | None:
     found = {name: character for character, name in _NAMES.items()}.get(wanted, wanted)
     found = "\t" if found == "\\t" else found
     if len(found) != 1 or found in '"\\\r\n':
-        raise UsageError(f"--delimiter {wanted}: it must be one character, or tab, comma, semicolon or bar")
+        raise UsageError(f"--delimiter {wanted}: must be one character, or tab, comma, semicolon or bar")
     return found
 
 

@@ -70,13 +70,16 @@ class Header:
         first = next((one for one in self.layouts if wanted <= set(one.names)), self.layouts[0])
         for layout in self.layouts:
             if layout.names and not wanted <= set(layout.names):
-                raise InputError(f"{layout.path}: columns {layout.columns()}; {first.path} has {first.columns()}")
+                raise InputError(
+                    f"{layout.path} lacks a required column: it has {layout.columns()}; {first.path} has "
+                    f"{first.columns()}"
+                )
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """The class names of a ClassLabel column; empty for other columns. Raises InputError if files differ."""
         found = {one.path: class_names(one.schema, column) for one in self.layouts if one.schema is not None}
         if len(set(found.values())) > 1:
-            raise InputError(f"column {column}: the files name its classes differently; read one of them alone")
+            raise InputError(f"column {column}: the class names differ between the files; process the files separately")
         return next(iter(found.values()), ()) if self.is_typed else ()
 
 
@@ -85,7 +88,9 @@ def read_header(paths: Sequence[str], options: InputOptions) -> Header:
     found = [(path, _layout_of(path, options)) for path in paths]
     layouts = [layout for _, layout in found if layout is not None]
     if not layouts:
-        raise InputError(f"{', '.join(paths[:3])}: no rows; {'it is' if len(paths) == 1 else 'all files are'} empty")
+        raise InputError(
+            f"{', '.join(paths[:3])}: no rows; {'the file is' if len(paths) == 1 else 'all files are'} empty"
+        )
     if not any(layout.names for layout in layouts):
         raise InputError(f"{layouts[0].path}: no line contains a JSON object{_first_problem(layouts[0])}")
     for path, layout in found:
@@ -160,7 +165,8 @@ def _merged(
         except pa.ArrowException as error:
             first = layouts[0]
             raise InputError(
-                f"{layout.path}: columns {layout.columns()}; {first.path} has {first.columns()}: no common type"
+                f"{layout.path}: column types do not match: it has {layout.columns()}; {first.path} has "
+                f"{first.columns()}"
             ) from error
     return merged
 
@@ -203,8 +209,8 @@ def _check_widths(path: str, dialect: Dialect, width: int) -> None:
     usual, count = Counter(widths).most_common(1)[0]
     if usual != width and count >= 0.9 * len(widths):
         raise InputError(
-            f"{path}: its first line has {width} column{'s' if width > 1 else ''}, most others have {usual}: is it the "
-            "header, and are delimiters within texts quoted? Remove the lines above the header, or name all columns"
+            f"{path}: the first line has {width} column{'s' if width > 1 else ''}, but most others have {usual}. "
+            "Remove any lines above the header, name every column in it, and quote texts that contain the delimiter"
         )
 
 

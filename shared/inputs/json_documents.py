@@ -29,7 +29,9 @@ def document_rows(path: str, encoding: str = "utf-8") -> list[Any] | None:
     loaded = _parsed(first + rest)
     if loaded is None:
         if len(rest) == MAX_DOCUMENT_BYTES and first.strip() == b"{":
-            raise InputError(f"{path}: one JSON object of more than {MAX_DOCUMENT_BYTES:,} bytes; write one row a line")
+            raise InputError(
+                f"{path}: one JSON object of more than {MAX_DOCUMENT_BYTES:,} bytes; write one row per line"
+            )
         return None
     columns = _by_columns(loaded)
     if columns is not None:

@@ -121,7 +121,7 @@ def _lines(path: str, encoding: str) -> Iterator[tuple[int, Any, bytes]]:
             try:
                 yield number, json.loads(content), line
             except UnicodeDecodeError as error:
-                hint = "--encoding reads others, such as cp1252"
+                hint = "set another encoding with --encoding, such as cp1252"
                 yield number, _Broken(f"not UTF-8: {error.reason} at byte {error.start}; {hint}"), line
             except (ValueError, RecursionError) as error:
                 yield number, _Broken(f"not valid JSON: {error}"), line
@@ -176,11 +176,11 @@ def _array(path: str, encoding: str, *, is_stream: bool = False) -> Iterator[tup
                     raise ValueError("a comma or ] is missing")
             at += 1
             if next_mark():
-                raise ValueError("text follows the array; write one object a line, or one array")
+                raise ValueError("there is text after the array; write one object per line, or a single array")
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{path}: not UTF-8 after row {number}; --encoding reads others, such as cp1252"
+                f"{path}: not UTF-8 after row {number}; set another encoding with --encoding, such as cp1252"
             ) from error
         except (ValueError, RecursionError) as error:
-            kind = "row of JSON objects" if is_stream else "JSON array"
+            kind = "sequence of JSON objects" if is_stream else "JSON array"
             raise InputError(f"{path}: not a valid {kind} after row {number}: {error}") from error

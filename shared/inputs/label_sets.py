@@ -34,7 +34,7 @@ def labels_of_cell(cell: Any, names: Sequence[str], separator: str) -> list[str]
         cell = [cell]
     found = [_label(one, names) for one in cell]
     if len(set(found)) < len(found) and {one.lower() for one in found} <= _FLAGS:
-        raise LabelSetError("a vector of 0 and 1, not the names of labels; give each label a column (--multi-label)")
+        raise LabelSetError("a vector of 0 and 1, not label names; use one column per label (--multi-label)")
     return list(dict.fromkeys(found))
 
 
@@ -71,12 +71,12 @@ def _list_in(text: str, separator: str) -> Sequence[Any]:
 
 def _label(item: Any, names: Sequence[str]) -> str:
     if is_missing(item):
-        raise LabelSetError("a label of the list is missing")
+        raise LabelSetError("a label in the list is missing")
     if isinstance(item, list | tuple | dict):
-        raise LabelSetError(f"a label of the list is not a text or a number: {str(item)[:40]}")
+        raise LabelSetError(f"a label in the list is neither text nor a number: {str(item)[:40]}")
     number = whole_number(item) if names and isinstance(item, int) else None
     if number is None:
         return label_text(item)
     if not 0 <= number < len(names):
-        raise LabelSetError(f"label {number} of the list is not the number of a class")
+        raise LabelSetError(f"label {number} in the list is not the index of a class")
     return names[number]

@@ -53,7 +53,7 @@ def _problem(record: Record, cells: Cells, columns: Columns, options: InputOptio
     if columns.source_id is not None and whole_number(value := cells[columns.source_id]) is None:
         if is_missing(value):
             return f"column {options.id_column}: the id is missing"
-        return f"column {options.id_column}: {_shown(value)} is not the plain spelling of a 64-bit integer"
+        return f"column {options.id_column}: {_shown(value)} is not a plain 64-bit integer"
     return ""
 
 
@@ -63,11 +63,13 @@ def _problem_of_label(record: Record, cells: Cells, columns: Columns, options: I
         name, cell = columns.names[columns.label], cells[columns.label]
         if isinstance(cell, dict):
             raise InputError(
-                f"{record.where}: column {name} has objects, not labels. Without --label-column, `augment_service run` "
-                "copies the column as it is"
+                f"{record.where}: column {name} contains objects, not labels. Without --label-column, `augment_service "
+                "run` copies the column unchanged"
             )
         if isinstance(cell, list) and options.task is not None:
-            raise InputError(f"{record.where}: column {name} has lists of labels, {options.task.name} has one per row")
+            raise InputError(
+                f"{record.where}: column {name} contains lists of labels, but {options.task.name} has one label per row"
+            )
     try:
         label = _label(cells, columns, options)
     except LabelSetError as error:
@@ -106,13 +108,13 @@ def _source_id(cell: Any) -> int:
 
 def _text_problem(text: Any, max_characters: int) -> str:
     if not isinstance(text, str):
-        return "the text is missing" if is_missing(text) else "not a text"
+        return "the text is missing" if is_missing(text) else "not text"
     if not text or text.isspace():
         return "empty text"
     if "\x00" in text:
         return "contains a NUL byte"
     if len(text) > max_characters:
-        return f"{len(text)} characters, --max-characters is {max_characters}"
+        return f"{len(text)} characters, more than --max-characters {max_characters}"
     if _has_surrogate(text):
         return "contains a lone surrogate"
     return ""
@@ -129,7 +131,7 @@ def _label_problem(label: str, task: Task) -> str:
     if task.labels is None:
         return "" if is_number(label) else f"label {_shown(label)} is not a number"
     if label not in task.labels:
-        return f"label {_shown(label)} is not a label of {task.name}: {', '.join(task.labels)}"
+        return f"label {_shown(label)} is not one of the labels of {task.name}: {', '.join(task.labels)}"
     return ""
 
 

@@ -69,7 +69,7 @@ def text_records(path: str, dialect: Dialect, width: int | None) -> Iterator[Rec
                 else:
                     yield Record(path, "line", number, cells, reason, raw)
         except UnicodeError as error:
-            raise InputError(f"{path}: it is not {dialect.encoding}: {error}") from error
+            raise InputError(f"{path}: not valid {dialect.encoding}: {error}") from error
 
 
 def _unquoted(lines: Iterable[str], delimiter: str, keep_empty: bool) -> Iterator[CsvRecord]:
@@ -89,5 +89,5 @@ def _undecodable(raw: str, encoding: str) -> str:
     try:
         raw.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeDecodeError as error:
-        return f"not UTF-8: {error.reason} at byte {error.start}; --encoding reads others, such as cp1252"
+        return f"not UTF-8: {error.reason} at byte {error.start}; set another encoding with --encoding, such as cp1252"
     return "not UTF-8"

@@ -70,17 +70,17 @@ class Source:
             else:
                 yield item
             if (digest := digests.add(item)) is not None and digest != next(expected):
-                raise self._changed(f"rows {count - self.options.shard_rows} to {count - 1} are others now")
+                raise self._changed(f"rows {count - self.options.shard_rows} to {count - 1} are different now")
         if count != self.num_rows:
-            raise self._changed(f"it had {self.num_rows} rows, now {'more' if count > self.num_rows else count}")
+            raise self._changed(f"it had {self.num_rows} rows and now has {'more' if count > self.num_rows else count}")
         if digests.finish() != next(expected, None):
-            raise self._changed("its last rows are others now")
+            raise self._changed("its last rows are different now")
 
     def _changed(self, how: str) -> InputError:
         names = ", ".join(file.path for file in self.files)
         return InputError(
-            f"{names} changed while it was being read: {how}. Nothing of the changed rows was written; restore the "
-            "input, or use another --output for the new one"
+            f"{names} changed while it was being read: {how}. No changed rows were written; restore the input, or use "
+            "another --output for the changed one"
         )
 
 
@@ -163,7 +163,7 @@ def _survey(
         assert columns.label is not None
         raise InputError(
             f"{names}: column {columns.names[columns.label]} has lists of labels in some rows and single labels in "
-            "others; write a list in every row, also for one label"
+            "others; write a list in every row, even for a single label"
         )
     return common_type(label_kinds), num_rows, tuple(digests), frozenset(labels) if len(labels) <= MAX_LABELS else None
 

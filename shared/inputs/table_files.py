@@ -50,7 +50,7 @@ def file_kind(path: str) -> str:
     kind = KINDS.get(name.suffix.lower())
     if kind is None:
         advice = _ADVICE.get(name.suffix.lower(), "")
-        raise InputError(f"{path}: unknown type of file{advice}; known types are {', '.join((*KINDS, *COMPRESSED))}")
+        raise InputError(f"{path}: unknown file type{advice}; known types are {', '.join((*KINDS, *COMPRESSED))}")
     return kind
 
 
@@ -104,7 +104,7 @@ def _compression(path: str, raw: Any) -> str:
             check_is_table(path, start)
             # A truncated or damaged file is left to the decompressor, whose error is more informative.
             if not any(byte < 9 for byte in start[:START_BYTES]):
-                raise InputError(f"{path} is not compressed: leave out {named} in its name")
+                raise InputError(f"{path} is not compressed; remove {named} from its name")
             return named
     except OSError as error:
         raw.close()
@@ -140,7 +140,7 @@ def _member(path: str) -> str:
         raise _damaged(path, error) from error
     names = [name for name in names if not any(part[:1] == "." or part == "__MACOSX" for part in name.split("/"))]
     if len(names) != 1:
-        raise InputError(f"{path}: it has {len(names)} tables; unpack it, and name the ones to read")
+        raise InputError(f"{path} contains {len(names)} tables; unpack it, and pass the ones to read")
     return names[0]
 
 
@@ -171,7 +171,7 @@ class _Recoded(io.RawIOBase):
                 # A lone surrogate is kept here and rejected where it is used.
                 self._ready = self._decode(block, not block).encode("utf-8", "surrogatepass")
             except UnicodeError as error:
-                raise InputError(f"{self._path}: it is not {self._encoding}: {error}") from error
+                raise InputError(f"{self._path}: not valid {self._encoding}: {error}") from error
             if not block:
                 break
         size = min(len(buffer), len(self._ready))

@@ -23,7 +23,7 @@ _PAGE = re.compile(rb"<(!doctype\s+html|html)\b", re.IGNORECASE)
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF-", "a PDF document: export its text"),
-    (b"{\\rtf", "a document of a word processor (RTF): save it as plain text"),
+    (b"{\\rtf", "a word-processor document (RTF): save it as plain text"),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", _OFFICE),
     (b"SQLite format 3\x00", "an SQLite database: export the table as CSV"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file: write the table as Parquet or CSV"),
@@ -36,16 +36,16 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 def what_came_instead(start: bytes) -> str | None:
     """What was stored in place of the file, judging by its start, and what to do about it; None if nothing is wrong."""
     if start.startswith(_POINTER):
-        return "a Git LFS pointer, not the file itself: fetch that with `git lfs pull`"
+        return "a Git LFS pointer, not the file itself: fetch the file with `git lfs pull`"
     text = start.removeprefix(codecs.BOM_UTF8).lstrip()
     # In a TSV file without a header, a text may itself be a web page.
     if _PAGE.match(text) and b"\t" not in text.partition(b"\n")[0]:
         return (
-            "an HTML page, such as one for signing in or about an error, in place of the file: open it in a browser, "
-            "and download the file again"
+            "an HTML page, such as a sign-in or error page, not the file itself: open it in a browser to see why, and "
+            "download the file again"
         )
     if text.startswith(b"<?xml"):
-        return "an XML document, such as a store's message about an error: open it, and download the file again"
+        return "an XML document, such as an error message from a store: open it to see why, and download the file again"
     return None
 
 

@@ -15,12 +15,12 @@ def hub_files(uri: str) -> list[str]:
     found = _ID.fullmatch(uri.removeprefix(HUB))
     if found is None:
         raise UsageError(
-            f"--input {uri}: it must be hf://OWNER/NAME[/CONFIG][:SPLIT], such as hf://nyu-mll/glue/sst2:train"
+            f"--input {uri}: must be hf://OWNER/NAME[/CONFIG][:SPLIT], such as hf://nyu-mll/glue/sst2:train"
         )
     try:
         import datasets
     except ImportError as error:
-        raise InputError(f"--input {uri}: needs the datasets library: pip install datasets") from error
+        raise InputError(f"--input {uri}: needs the `datasets` library: pip install datasets") from error
     try:
         data = datasets.load_dataset(found["name"], found["config"], split=found["split"] or "train")
     except Exception as error:  # whatever the library, the network and the hub raise
@@ -28,5 +28,5 @@ def hub_files(uri: str) -> list[str]:
         raise InputError(f"--input {uri}: {lines[0][:300]}") from error
     files = [str(one["filename"]) for one in data.cache_files]
     if not files:
-        raise InputError(f"--input {uri}: the data set has no files in the cache of the datasets library")
+        raise InputError(f"--input {uri}: the data set has no files in the cache of the `datasets` library")
     return files

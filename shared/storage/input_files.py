@@ -152,7 +152,7 @@ def _of_folder(folder: str, names: Sequence[str], suffixes: Collection[str]) -> 
                 splits = ", ".join(json.load(file)["splits"])
         except (ValueError, KeyError, TypeError):
             splits = "unknown"
-        raise InputError(f"--input {folder}: it has several splits ({splits}); name one of its folders")
+        raise InputError(f"--input {folder}: has several splits ({splits}); pass the folder of one of them")
     if "state.json" in names and "dataset_info.json" in names:
         return sorted(name for name in names if name.endswith(".arrow"))
     return sorted(name for name in names if _is_data(name, suffixes))

@@ -110,7 +110,8 @@ class ObjectStore:
                     return False
                 if "status code: 501" in str(error):
                     raise StoreError(
-                        f"{self.uri}: this store lacks conditional writes (If-None-Match), so commits would not be safe"
+                        f"{self.uri}: this store does not support conditional writes (If-None-Match), which commits "
+                        "need; use a store that does"
                     ) from error
                 raise
             return True

@@ -74,7 +74,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     scheme, _, rest = uri.partition("://")
     root, _, key = rest.partition("/")
     if not root:
-        raise UsageError(f"{uri}: the bucket is missing; write {EXAMPLES}")
+        raise UsageError(f"{uri}: the bucket name is missing; use {EXAMPLES}")
     return f"{scheme.lower()}://{root}", key.strip("/")
 
 
@@ -133,7 +133,7 @@ def client_options(root: str, seconds: int = SHORT_SECONDS) -> tuple[str, dict[s
             options["account_name"] = account
         elif not _environment("AZURE_STORAGE_USE_EMULATOR"):
             raise UsageError(
-                f"{root}: the storage account is missing; set AZURE_STORAGE_ACCOUNT_NAME, or write "
+                f"{root}: no storage account is given; set AZURE_STORAGE_ACCOUNT_NAME, or use "
                 f"abfs://{container}@ACCOUNT.dfs.core.windows.net/prefix"
             )
     if (endpoint or "").startswith("http://") or _environment("AZURE_STORAGE_USE_EMULATOR"):
@@ -153,7 +153,9 @@ def aws_credentials() -> Any:
     if not (has_files or _environment("AWS_PROFILE")):
         return None
     if importlib.util.find_spec("boto3") is None:
-        raise UsageError("AWS profiles need boto3: pip install boto3, or set AWS_ACCESS_KEY_ID and the others")
+        raise UsageError(
+            "AWS profiles need boto3: pip install boto3, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
     from obstore.auth.boto3 import Boto3CredentialProvider
 
     try:
@@ -172,7 +174,7 @@ def upload(path: Path, uri: str) -> None:
 
     root, key = split_uri(uri)
     if not key:
-        raise UsageError(f"{uri}: the name of the file is missing; write {root}/name")
+        raise UsageError(f"{uri}: the file name is missing; use {root}/name")
     size = path.stat().st_size
     client = client_of(root, patient=size > BLOCK_BYTES)
     is_large = size > LARGEST_PUT

@@ -37,7 +37,7 @@ def fetched_model(uri: str, option: str) -> str:
     uri = uri.rstrip("/")
     objects = _objects(uri)
     if CONFIG not in objects:
-        raise ModelError(f"{option} {uri}: no model there ({CONFIG} is missing)")
+        raise ModelError(f"{option} {uri}: no model found ({CONFIG} is missing)")
     if _is_run(f"{uri}/{CONFIG}"):
         if RESULT not in objects or f"model/{CONFIG}" not in objects:
             raise ModelError(f"{option} {uri} is the output of a run that has not finished: it has no model/ yet")

@@ -29,7 +29,7 @@ def check_target(uri: str, option: str) -> None:
         return
     root, key = split_uri(uri)
     if not key or uri.endswith("/"):
-        raise UsageError(f"{option} {uri}: the name of the file is missing; write {root}/folder/name")
+        raise UsageError(f"{option} {uri}: the file name is missing; use {root}/folder/name")
     folder, _ = _split(uri)
     open_store(folder).entries()
 
@@ -63,7 +63,7 @@ def whole_files(*uris: str) -> Iterator[Sequence[Path]]:
             _upload(paths, uris)
         except _UploadError as error:
             # It may be hours of work.
-            raise StoreError(f"{error}; what was to be written is kept in {folder}") from error
+            raise StoreError(f"{error}; the output is kept in {folder}") from error
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise

@@ -325,7 +325,7 @@ def test_the_page_requests_a_token_and_keeps_it_for_the_tab(browser: Browser, se
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_have_text("The service does not accept this token.")
     page.get_by_label("Access token").fill(TOKEN)
-    page.get_by_role("button", name="Use it").click()
+    page.get_by_role("button", name="Use token").click()
     expect(page.locator("#status")).to_have_text(re.compile("variants in"))
     expect(page.get_by_label("Access token")).to_be_hidden()
     assert TOKEN not in page.url

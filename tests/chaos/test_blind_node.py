@@ -45,7 +45,7 @@ def test_a_blind_node_is_left_out_and_a_cluster_of_blind_nodes_is_refused_before
     finally:
         nodes.close()
     assert refused.returncode == 1, refused.stderr[-3000:]
-    assert f"node blind does not see --output {disk}/refused as the driver does" in refused.stderr.splitlines()[-1]
+    assert f"node blind does not see the driver's --output {disk}/refused" in refused.stderr.splitlines()[-1]
     assert not list((disk / "refused").glob("shards/*"))
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert bytes_of(disk / "out") == bytes_of(finished_run)

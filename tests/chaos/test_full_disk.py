@@ -51,7 +51,7 @@ def test_a_full_disk_gives_one_error_line_and_the_same_command_resumes(
     assert stopped.returncode == 1
     (line,) = [line for line in stopped.stderr.splitlines() if "error:" in line]
     assert "no space left for" in line
-    assert "run the same command again: it resumes" in line
+    assert "run the same command again to resume" in line
     assert "Traceback" not in stopped.stderr
     store = open_store(str(output))
     commits = list_commits(store)

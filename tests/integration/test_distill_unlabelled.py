@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_one_line(workshop: Workshop, tmp_path: Path) -> No
     data = workshop.save("small.csv", labelled(120))
     other = workshop.save("other.csv", [{"body": "a text"}])
     for more, message in (
-        (("--unlabelled", str(other)), "--text-column text: the input has the columns body"),
+        (("--unlabelled", str(other)), "--text-column text: no such column; the input has the columns body"),
         (("--unlabelled", str(tmp_path / "gone.csv")), "gone.csv"),
         (("--unlabelled", str(other), "--teacher-column", "x"), "--unlabelled needs a teacher model"),
     ):

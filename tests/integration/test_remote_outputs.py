@@ -174,7 +174,7 @@ def test_a_run_that_is_not_in_the_bucket_is_one_line(bucket: Any, tmp_path: Path
     ("output", "code", "says"),
     [
         ("s3://nowhere/out.csv", 1, "nowhere"),
-        ("s3://bucket.csv", 2, "the name of the file is missing"),
+        ("s3://bucket.csv", 2, "the file name is missing"),
         ("hdfs://node/out.csv", 2, "an output must be a local path"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_missing_bucket_and_an_unreachable_server_give_one_clear_line(
         open_store("s3://no-such-bucket/out").put("a", b"x")
     with pytest.raises(StoreError, match="NoSuchBucket"):
         open_store("s3://no-such-bucket/out").put_if_absent("a", b"x")
-    with pytest.raises(UsageError, match="the bucket is missing"):
+    with pytest.raises(UsageError, match="the bucket name is missing"):
         open_store("s3://")
     with pytest.raises(InputError, match=r"s3://bucket/nothing\.csv: no such file"):
         sha256_of("s3://bucket/nothing.csv")

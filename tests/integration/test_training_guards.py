@@ -191,7 +191,7 @@ def test_lengths_and_tokenizers_beyond_the_model_are_refused_before_training(sto
     tokenizer = transformers.AutoTokenizer.from_pretrained(larger)
     tokenizer.add_tokens(["[url]"])
     tokenizer.save_pretrained(larger)
-    refused(*evaluate, str(larger), message="resize the model's embeddings")
+    refused(*evaluate, str(larger), message="resize the embeddings")
 
 
 def test_a_run_folder_is_a_model_and_weights_may_be_in_several_files(story: Story, tmp_path: Path) -> None:

@@ -68,5 +68,5 @@ function routeCard(path, method, route, all) {
 
 const api = await (await fetch("openapi.json")).json(), all = api.components?.schemas ?? {};
 const cards = Object.entries(api.paths).flatMap(([path, methods]) => Object.entries(methods).map(([method, route]) => routeCard(path, method.toUpperCase(), route, all)));
-const problem = element("article", { className: "card route" }, element("h2", { textContent: "Every refusal" }), element("p", { textContent: all.Problem?.description ?? "" }), ...(all.Problem ? [table(all.Problem, ["field", "values", "meaning"])] : []));
+const problem = element("article", { className: "card route" }, element("h2", { textContent: "Errors" }), element("p", { textContent: all.Problem?.description ?? "" }), ...(all.Problem ? [table(all.Problem, ["field", "values", "meaning"])] : []));
 document.getElementById("routes").append(element("p", { textContent: api.info.description }), ...cards, problem);

@@ -99,7 +99,7 @@ function faultOfTexts() {
   const texts = readTexts();
   if (texts.length === 0) return "Enter a sentence first.";
   if (!limits) return "";
-  if (texts.length > limits.max_texts) return `These are ${texts.length} sentences; at most ${limits.max_texts} at once.`;
+  if (texts.length > limits.max_texts) return `You entered ${texts.length} sentences; the maximum is ${limits.max_texts}.`;
   const place = texts.findIndex((text) => [text].flat().some((one) => Array.from(one).length > limits.max_text_characters));
   return place < 0 ? "" : `Sentence ${place + 1}: longer than ${limits.max_text_characters} characters.`;
 }
@@ -136,7 +136,7 @@ async function run() {
     if (mine.signal.aborted) return;
     byId("status").textContent = "";
     if (error.problem) showProblem(error.problem, error.response);
-    else showAlert("The service does not respond. Is it still running?");
+    else showAlert("The service is not responding. Is it still running?");
   } finally {
     clearInterval(clock);
     if (running === mine) {

@@ -14,7 +14,7 @@ export async function ask(path, body, signal) {
   if (token) headers.Authorization = `Bearer ${token}`;
   const response = await fetch(path, { method: "POST", headers, body: written(body), signal });
   if (response.ok) return (await response.json()).results;
-  const problem = await response.json().catch(() => ({ detail: `The service answered ${response.status}.` }));
+  const problem = await response.json().catch(() => ({ detail: `The service responded with status ${response.status}.` }));
   throw Object.assign(new Error(problem.detail), { problem, response });
 }
 

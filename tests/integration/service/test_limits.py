@@ -86,7 +86,7 @@ def test_an_answer_that_would_be_too_large_is_refused_before_any_work(
     with tight.client() as client:
         response = client.post(route, json=body)
     assert (response.status_code, response.json()["code"]) == (422, "limit")
-    assert "the limit is 1.0 MB" in response.json()["detail"]
+    assert "more than the limit of 1.0 MB" in response.json()["detail"]
     assert metric(tight, "augment_service_pass_tokens_sum") == before
 
 

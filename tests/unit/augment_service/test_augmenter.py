@@ -153,13 +153,13 @@ def test_a_sample_prints_as_its_text(augmenter: Augmenter) -> None:
 @pytest.mark.parametrize(
     ("texts", "parameters", "error", "message"),
     [
-        ("one text", {}, UsageError, "write [text]"),
-        (["fine", 3], {}, InputError, "texts[1]: got 3; needs a string, or a pair of strings"),
-        ([("a", "b", "c")], {}, InputError, "texts[0]: got ('a', 'b', 'c'); needs a string, or a pair of strings"),
+        ("one text", {}, UsageError, "pass a list of texts, such as [text]"),
+        (["fine", 3], {}, InputError, "texts[1]: got 3; expected a string or a pair of strings"),
+        ([("a", "b", "c")], {}, InputError, "texts[0]: got ('a', 'b', 'c'); expected a string or a pair of strings"),
         (["fine", " \n"], {}, InputError, "texts[1] is empty"),
         ([("fine", "")], {}, InputError, "texts[0] is empty"),
         (["\ud800"], {}, InputError, "lone surrogate"),
-        (["fine"], {"n_b": 3}, UsageError, "unknown parameter 'n_b'; known are n_a, k, p_t, seed"),
+        (["fine"], {"n_b": 3}, UsageError, "unknown parameter 'n_b'; the parameters are n_a, k, p_t, seed"),
         (["fine"], {"n_a": -1}, UsageError, "n_a: got -1; should be greater than or equal to 0"),
         (["fine"], {"context": "both"}, UsageError, "context: got 'both'; should be 'single', 'pair' or 'unmasked'"),
     ],
@@ -173,7 +173,7 @@ def test_bad_arguments_give_one_clear_line(
 
 
 def test_parameters_of_samples_are_unknown_to_candidates(augmenter: Augmenter) -> None:
-    with pytest.raises(UsageError, match="unknown parameter 'n_a'; known are k, context, words, text, filter"):
+    with pytest.raises(UsageError, match="unknown parameter 'n_a'; the parameters are k, context, words, text, filter"):
         augmenter.candidates(["fine"], n_a=3)  # type: ignore[call-arg]
 
 

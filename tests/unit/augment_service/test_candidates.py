@@ -83,7 +83,7 @@ def test_json_is_refused_where_there_is_no_summary(command: list[str], capsys: p
     ("arguments", "message"),
     [
         (["--protect", "(a"], "--protect: Not a valid regular expression: '(a'"),
-        (["--protect", "url"], "--protect: No kind is called 'url'; kinds are urls, emails"),
+        (["--protect", "url"], "--protect: Unknown kind 'url'; the kinds are urls, emails"),
         (["--protect-words", "gone.txt"], "--protect-words gone.txt: No such file"),
         (["--stop-words", "gone.txt"], "--stop-words gone.txt: No such file"),
         (["--k", "0"], "--k: got '0'"),
@@ -108,7 +108,7 @@ def test_files_of_words_are_known_by_their_content(tmp_path: Path) -> None:
     assert one.params().protect_words == other.params().protect_words == ("film", "new york")
     assert one.fingerprint() == other.fingerprint() != CandidatesConfig.build({}).fingerprint()
     second.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UsageError, match=r"b\.txt is not a file of UTF-8 text"):
+    with pytest.raises(UsageError, match=r"b\.txt is not UTF-8 text"):
         CandidatesConfig.build({"stop_words": [str(second)]})
 
 

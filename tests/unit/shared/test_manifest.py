@@ -112,7 +112,7 @@ def test_a_job_of_a_version_that_did_not_measure_goes_on(tmp_path: Path) -> None
 
 
 def test_a_manifest_without_the_size_of_batches_is_refused() -> None:
-    with pytest.raises(ManifestError, match="how many tokens"):
+    with pytest.raises(ManifestError, match="number of tokens per model batch"):
         batch_tokens_of(manifest_of_a_small_job())
 
 
@@ -133,7 +133,7 @@ def test_another_job_is_rejected_and_the_difference_named(tmp_path: Path) -> Non
         (None, "text", "object"),
         (None, {}, "format_version: Field required"),
         ("format_version", "1", "format_version: Input should be a valid integer"),
-        ("format_version", 2, "format version 2; this code reads version 1"),
+        ("format_version", 2, "format version 2, but this code reads version 1"),
         ("plan", None, "plan: "),
         ("plan", {"rows": 1, "shards": 1}, "plan.shard_rows: Field required"),
         ("plan", {"rows": "1", "shard_rows": 1, "shards": 1}, "plan.rows: Input should be a valid integer"),
@@ -161,7 +161,7 @@ def test_a_manifest_of_the_wrong_shape_gives_one_line(
 def test_a_manifest_that_is_not_json_gives_one_line(tmp_path: Path, content: bytes) -> None:
     store = LocalStore(str(tmp_path))
     store.put(MANIFEST, content)
-    with pytest.raises(ManifestError, match=r"manifest\.json is not of `augment_service run`: Invalid JSON"):
+    with pytest.raises(ManifestError, match=r"manifest\.json was not written by `augment_service run`: Invalid JSON"):
         read_manifest(store)
 
 

@@ -121,12 +121,12 @@ def test_a_tokenizer_larger_than_the_model_is_refused_with_both_numbers(
         tokenizer = AutoTokenizer.from_pretrained(folder)
         tokenizer.add_tokens(["[url]"])
         tokenizer.save_pretrained(folder)
-    with pytest.raises(ModelError, match=f"--mlm .* has {size + 1} tokens, its embeddings {size}"):
+    with pytest.raises(ModelError, match=f"--mlm .* has {size + 1} tokens, but the model has only {size} embeddings"):
         MaskedLM.load(str(copy), "cpu", "fp32")
-    with pytest.raises(ModelError, match="tokens, its embeddings"):
+    with pytest.raises(ModelError, match="tokens, but the model has only"):
         load_saved_classifier(str(stored), "--model")
     model = load_classifier(str(stored))
-    with pytest.raises(ModelError, match="tokens, its embeddings"):
+    with pytest.raises(ModelError, match="tokens, but the model has only"):
         fitting_length(None, 64, model.config, load_tokenizer(str(stored)), str(stored))
 
 
@@ -192,7 +192,7 @@ def test_what_looks_like_a_path_is_not_asked_of_the_hub(path: str) -> None:
 def test_a_mistyped_name_that_could_be_a_hub_id(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(
-        ModelError, match=r"--mlm modles/bert: no such folder here, and no such model in the hub's cache"
+        ModelError, match=r"--mlm modles/bert: no such folder, and no such model in the cache of the Hugging Face hub"
     ):
         check_models_exist("modles/bert", "embedded")
     with pytest.raises(ModelError, match=r"--glove .*no such file"):
@@ -201,7 +201,7 @@ def test_a_mistyped_name_that_could_be_a_hub_id(monkeypatch: pytest.MonkeyPatch,
 
 def test_a_file_or_an_unfinished_run_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"command": "task"}))
-    with pytest.raises(ModelError, match="is a file: name the folder"):
+    with pytest.raises(ModelError, match="is a file; pass the folder"):
         model_folder(str(tmp_path / "config.json"), "--teacher")
     with pytest.raises(ExpectedError, match="has not finished"):
         model_folder(str(tmp_path), "--teacher")
@@ -270,12 +270,12 @@ def quantised_without_a_scale(weights: Weights) -> Weights:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (all_zero, "its weights are all zero"),
+        (all_zero, "all weights are zero"),
         (quantised_without_a_scale, "model.safetensors has int8 weights, but config.json has no quantization_config"),
         (not_a_number, f"1 of [0-9]+ weights in .*{LAYER.removeprefix('bert.')} are NaN or infinite"),
         (without_a_layer, f"lacks weights such as .*{LAYER.removeprefix('bert.')}"),
-        (of_another_shape, f"{LAYER.removeprefix('bert.')} has the shape .* in the file, .* by config.json"),
-        (with_another_layer, "has weights such as .*encoder.layer.9.*, of a layer that config.json does not name"),
+        (of_another_shape, f"{LAYER.removeprefix('bert.')} has shape .* in the file, but .* according to config.json"),
+        (with_another_layer, "has weights of a layer that config.json does not describe, such as .*encoder.layer.9"),
     ],
 )
 @pytest.mark.parametrize("loader", range(len(LOADERS)))
@@ -344,8 +344,8 @@ def test_weights_under_a_wrong_name_or_without_content_are_named(
     (renamed_ / "model.safetensors").rename(renamed_ / "pytorch_model.bin")
     for folder, message in (
         (empty, "model.safetensors is empty"),
-        (pickled, "model.safetensors is a PyTorch file: call it pytorch_model.bin"),
-        (renamed_, "pytorch_model.bin is a safetensors file: call it model.safetensors"),
+        (pickled, "model.safetensors is a PyTorch file: rename it to pytorch_model.bin"),
+        (renamed_, "pytorch_model.bin is a safetensors file: rename it to model.safetensors"),
     ):
         with pytest.raises(ModelError, match=f"{folder}: {message}"):
             load(folder)

@@ -119,7 +119,7 @@ def test_options_come_from_the_uri_and_the_environment(
 
 
 def test_a_container_without_an_account_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"AZURE_STORAGE_ACCOUNT_NAME, or write abfs://c@ACCOUNT"):
+    with pytest.raises(UsageError, match=r"AZURE_STORAGE_ACCOUNT_NAME, or use abfs://c@ACCOUNT"):
         open_store("az://c/out")
 
 

@@ -72,5 +72,5 @@ def test_a_run_that_has_not_finished_is_refused(put: Put) -> None:
 
 def test_a_prefix_without_a_model_is_named(put: Put) -> None:
     put({"notes.txt": b""})
-    with pytest.raises(ModelError, match=r"--model s3://bucket/prefix: no model there \(config\.json is missing\)"):
+    with pytest.raises(ModelError, match=r"--model s3://bucket/prefix: no model found \(config\.json is missing\)"):
         model_folder("s3://bucket/prefix", "--model")

@@ -270,5 +270,5 @@ def test_a_shard_with_more_text_than_arrow_can_hold_is_refused_with_advice() -> 
     sites = tuple(Site(2 * index, 2 * index + 1, "w", "mlm", words, (0.0,) * 15) for index in range(4))
     row = RowCandidates(0, TextCandidates("w " * 4 + "é" * 2_000_000, sites))
     samples = draw_samples([row], AugmentParams(n_a=600))
-    with pytest.raises(ShardSizeError, match=r"1 source rows hold .* \(2\.2 GiB\); .* smaller --shard-rows"):
+    with pytest.raises(ShardSizeError, match=r"1 source rows exceed .* \(2\.2 GiB\); .* smaller --shard-rows"):
         render_samples([row], samples)

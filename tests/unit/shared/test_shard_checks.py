@@ -55,7 +55,7 @@ def test_a_row_in_two_shards_and_a_wrong_schema_are_faults(tmp_path: Path) -> No
     write_shard(store, 2, table_of("word1", 1).rename_columns(["source_id", *"bcdef"]), 1, [], {})
     faults = "\n".join(verify_output(store).faults)
     assert "its schema differs from the manifest's" in faults
-    assert "source row 1 is in another shard as well" in faults
+    assert "source row 1 is also in another shard" in faults
 
 
 def test_leftovers_of_killed_writers_are_removed(tmp_path: Path) -> None:

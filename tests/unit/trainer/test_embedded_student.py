@@ -51,7 +51,7 @@ def test_a_changed_byte_is_refused(
 
 
 def test_a_missing_student_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="is not here"):
+    with pytest.raises(ModelError, match="cannot be read"):
         read_student(tmp_path / "student.safetensors", "0" * 64)
 
 

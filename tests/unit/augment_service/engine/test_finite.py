@@ -60,7 +60,7 @@ def test_states_that_are_not_finite_are_an_error_and_not_fewer_candidates(
 
     assert len(rank(masked_lm)) == 1
     monkeypatch.setattr(masked_lm, "_states", damaged)
-    with pytest.raises(ModelError, match="NaN or infinite on cpu"):
+    with pytest.raises(ModelError, match="NaN or infinite scores on cpu"):
         rank(masked_lm)
     with pytest.raises(ModelError, match="NaN or infinite"):
         masked_lm.check_output()
@@ -108,7 +108,7 @@ def test_vectors_with_numbers_that_are_not_finite_are_refused(
     np.save(folder / "emb.npy", matrix)
     pq.write_table(pa.table({"index": ["a", "b", "c", "dog", "e"]}), folder / "index.parquet")
     for _ in range(2):
-        with pytest.raises(ModelError, match="the vector of 'dog' has numbers that are NaN or infinite"):
+        with pytest.raises(ModelError, match="the vector of 'dog' contains NaN or infinite numbers"):
             GloveVectors.load(str(folder))
     text = tmp_path / "glove.txt"
     text.write_text(f"a 1 2 3\nb 1 {value} 3\n", encoding="utf-8")

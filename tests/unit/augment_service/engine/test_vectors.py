@@ -77,7 +77,7 @@ def test_zip_archives(tmp_path: Path) -> None:
     named = f"{two}/a/300d.txt"
     check_models_exist("embedded", named)
     assert read_vectors(named, None).words == WORDS
-    with pytest.raises(ModelError, match=r"two.zip holds several files: a/50d.txt, a/300d.txt; name one, such as"):
+    with pytest.raises(ModelError, match=r"two.zip contains several files: a/50d.txt, a/300d.txt; choose one, such as"):
         read_vectors(str(two), None)
     with pytest.raises(ModelError, match=r"has no b.txt, only"):
         read_vectors(f"{two}/b.txt", None)
@@ -125,7 +125,7 @@ def test_a_bad_line_is_counted_named_and_left_out_until_there_are_too_many(tmp_p
     path.write_text("\n".join([*lines_of(150), bad, *lines_of(150)]) + "\n", encoding="utf-8")
     found = read_vectors(str(path), None)
     assert len(found.words) == 300
-    assert found.problem.startswith("1 lines left out, the first: line 151: expected a word and 3 numbers")
+    assert found.problem.startswith("1 lines skipped; the first: line 151: expected a word and 3 numbers")
     path.write_text("\n".join([*lines_of(150), bad, *lines_of(1), bad, bad, bad]) + "\n", encoding="utf-8")
     with pytest.raises(ModelError, match=r"vectors.txt line 151: .*4 of 155 lines"):
         read_vectors(str(path), None)
@@ -140,7 +140,7 @@ def test_a_word_that_is_not_utf_8_is_a_bad_line(tmp_path: Path) -> None:
 def test_a_file_that_was_cut_says_so(tmp_path: Path) -> None:
     path = tmp_path / "vectors.vec"
     path.write_text("400000 3\n" + "\n".join(lines_of(200)), encoding="utf-8")
-    assert read_vectors(str(path), None).problem == "its header announces 400000 words, it holds 200"
+    assert read_vectors(str(path), None).problem == "the header announces 400000 words, but the file contains 200"
     assert read_vectors(str(path), 100).problem == ""
     (tmp_path / "cut.gz").write_bytes(gzip.compress(TEXT)[:-9])
     with pytest.raises(ModelError, match=r"cut.gz"):

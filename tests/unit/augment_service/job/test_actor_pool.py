@@ -255,7 +255,7 @@ def test_one_bad_node_is_left_out_however_fast_it_fails(error: Exception) -> Non
     world = World(3)
     assert world.answer("MlmWorker", "where", NODE) == []
     assert world.answer("MlmWorker", "load", raised(error)) == []
-    assert "1 nodes were left out" in world.pool.waits_for
+    assert "1 nodes were excluded" in world.pool.waits_for
     assert world.start_one(OTHER_NODE) == ["mlm-1"]
     assert world.pool.num_ready == 1
 
@@ -351,7 +351,9 @@ def test_deaths_in_a_row_end_the_run_and_progress_resets_them() -> None:
     world.pool.progressed()
     for number in range(DEATHS_AT_LEAST, 2 * DEATHS_AT_LEAST):
         world.pool.lost(f"mlm-{number}", "killed")
-    with pytest.raises(ClusterError, match=r"25 actors died and none finished a shard .* the last: killed"):
+    with pytest.raises(
+        ClusterError, match=r"25 actors died in a row, and no shard was finished .* the last reason: killed"
+    ):
         world.pool.lost(f"mlm-{2 * DEATHS_AT_LEAST}", "killed")
 
 

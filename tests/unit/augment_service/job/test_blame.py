@@ -129,7 +129,7 @@ def test_other_errors_are_not_the_devices(error: Exception) -> None:
 
 def test_a_shard_whose_rows_all_fail_ends_the_run_with_the_first_reasons() -> None:
     rows = range(ROWS_TO_JUDGE)
-    with pytest.raises(ClusterError, match=r"every one of 8 rows of a shard: ValueError: row 0; ValueError: row 1; "):
+    with pytest.raises(ClusterError, match=r"all 8 rows of a shard: ValueError: row 0; ValueError: row 1; "):
         Engine(rows).judge().failures(rows, ValueError("together"))
     # A few bad rows at the end of an input prove nothing.
     assert len(Engine(rows).judge().failures(rows[:-1], ValueError("together"))) == ROWS_TO_JUDGE - 1

@@ -120,12 +120,14 @@ def test_a_broken_process_is_replaced_and_the_run_goes_on(tmp_path: Path) -> Non
 
 def test_processes_that_only_break_end_the_run_with_the_reason(tmp_path: Path) -> None:
     world = World(tmp_path, 40, [raised(BrokenProcessError("CUDA error: device-side assert"))] * 1000)
-    with pytest.raises(ClusterError, match=r"actors died and none finished a shard .*CUDA error: device-side assert"):
+    with pytest.raises(
+        ClusterError, match=r"actors died in a row, and no shard was finished .*CUDA error: device-side assert"
+    ):
         world.driver.run()
 
 
 @pytest.mark.parametrize(
-    "error", [ModelError("NaN"), StoreError("gone"), ClusterError("every one of 8 rows"), ExpectedError("x")]
+    "error", [ModelError("NaN"), StoreError("gone"), ClusterError("all 8 rows"), ExpectedError("x")]
 )
 def test_errors_of_our_code_end_the_run_with_their_own_type(tmp_path: Path, error: ExpectedError) -> None:
     with pytest.raises(type(error), match=str(error)):
@@ -154,11 +156,13 @@ def test_without_room_the_run_says_what_is_missing_and_ends_after_its_time(
     monkeypatch.setattr("augment_service.job.driver.NO_ROOM_LOG_SECONDS", 0.05)
     world = World(tmp_path, 1, [], no_room_seconds=0.5)
     monkeypatch.setattr(world.ray, "wait", lambda references, **_: ([], list(references)))
-    with pytest.raises(ClusterError, match=r"no actor could start for .*1 actors wait for room; .* needs 1 CPU"):
+    with pytest.raises(
+        ClusterError, match=r"no actor could start for .*1 actors are waiting for resources; .* needs 1 CPU"
+    ):
         world.driver.run()
     said = [record for record in caplog.records if record.getMessage() == "no_actor_yet"]
     assert len(said) > 3
-    assert "wait for room" in said[0].fields["missing"]  # type: ignore[attr-defined]
+    assert "waiting for resources" in said[0].fields["missing"]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("planned", [1, 5])

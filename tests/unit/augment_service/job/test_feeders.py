@@ -165,7 +165,7 @@ def test_errors_of_rows_and_of_models_are_raised_as_in_one_process(models: Model
         lexicon = models.masked_lm.lexicon
 
         def rank(self, *_: Any) -> Any:
-            raise ModelError("--mlm x: it computed scores that are NaN")
+            raise ModelError("--mlm x computed NaN or infinite scores")
 
     schema = samples_schema(pa.int64(), [])
     group = models.start(1)

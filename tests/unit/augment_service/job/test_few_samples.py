@@ -29,7 +29,7 @@ def test_no_word_in_the_script_of_the_default() -> None:
     # One sample a row: each has a word, though not 20 different texts. And nothing was to be replaced.
     assert why(100, n_a=20) == ""
     assert why(0, p_t=0.0) == ""
-    assert "masked LM and vectors of the text's language" in why(0, words="all-letters")
+    assert "masked LM and vectors for the language of the text" in why(0, words="all-letters")
 
 
 @pytest.mark.parametrize("text", ["这部电影很好看", "我喜欢这个故事"])

@@ -109,7 +109,7 @@ def test_status_shows_rate_time_left_and_actors_of_a_running_job(tmp_path: Path)
     beat.write(store)
     killed = status_command(OutputConfig(out=str(tmp_path)))
     assert "not complete: run the same command again" in killed.text
-    assert "silent, so it was killed" in killed.text
+    assert "so it was killed" in killed.text
     beat.state, beat.message = "failed", "no space left"
     beat.write(store)
     assert "failed, 0s ago: no space left" in status_command(OutputConfig(out=str(tmp_path))).text

@@ -47,7 +47,7 @@ def test_a_node_that_does_not_see_the_output_says_so(tmp_path: Path) -> None:
     check_output_seen(str(seen), "run")
     check_output_seen("s3://bucket/out", "run")
     began = time.monotonic()
-    with pytest.raises(OutputError, match=f"node {socket.gethostname()} does not see --output {unseen}"):
+    with pytest.raises(OutputError, match=f"node {socket.gethostname()} does not see the driver's --output {unseen}"):
         check_output_seen(str(unseen), "run", patience_seconds=0.3)
     assert time.monotonic() - began >= 0.3
     assert not unseen.exists()

@@ -209,7 +209,7 @@ def test_a_shard_that_kills_although_its_rows_alone_do_not_ends_the_run() -> Non
             else:
                 world.scheduler.done(name, queue.pop(0))
 
-    with pytest.raises(ClusterError, match=r"each of its rows alone went well.*smaller --batch-tokens"):
+    with pytest.raises(ClusterError, match=r"each of its rows succeeded alone.*smaller --batch-tokens"):
         play()
 
 

@@ -124,7 +124,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         except ClusterError as error:
             self.error = error
         if self.error:
-            assert f"shard {queue[0].work.shard} lost its actor" in str(self.error)
+            assert f"shard {queue[0].work.shard} keeps losing its actor" in str(self.error)
             assert queue[0].part is None
 
     @invariant()

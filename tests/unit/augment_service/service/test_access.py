@@ -78,13 +78,13 @@ def test_a_token_file_has_names_limits_comments_and_perhaps_a_byte_order_mark(
     [
         ("short-secret", "line 1: a token must be 16"),
         ("name: short-secret", "line 1: a token must be 16"),
-        ("a name: secret-secret-secret", "line 1: a name consists"),
-        ("secret-secret-secret max-request=1", "line 1: after the token only max-requests=N"),
-        ("secret-secret-secret max-requests=0", "line 1: after the token only max-requests=N"),
-        ("secret-secret-secret and-another-secret", "line 1: after the token only max-requests=N"),
+        ("a name: secret-secret-secret", "line 1: a token name may have up to 64"),
+        ("secret-secret-secret max-request=1", "line 1: only max-requests=N"),
+        ("secret-secret-secret max-requests=0", "line 1: only max-requests=N"),
+        ("secret-secret-secret and-another-secret", "line 1: only max-requests=N"),
         ("secret-s\u00e9cret-secret", "line 1: a token must be 16"),
-        ("a: secret-secret-secret\na: secret-secret-second", "two tokens have the name a"),
-        ("# nothing", "contains no token"),
+        ("a: secret-secret-secret\na: secret-secret-second", "two tokens are named a"),
+        ("# nothing", "contains no tokens"),
     ],
 )
 def test_a_line_that_is_no_token_is_named_without_showing_it(

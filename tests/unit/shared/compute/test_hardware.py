@@ -44,7 +44,7 @@ def test_auto_does_not_pick_bf16_that_a_gpu_emulates(monkeypatch: pytest.MonkeyP
 
 def test_bf16_without_kernels_is_rejected_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "has_bf16_kernels", lambda: False)
-    with pytest.raises(UsageError, match=r"--dtype bf16: this processor .*use --dtype auto or fp32$"):
+    with pytest.raises(UsageError, match=r"--dtype bf16: this CPU .*use --dtype auto or --dtype fp32$"):
         resolve_dtype("bf16", "cpu")
     assert resolve_dtype("fp32", "cpu") == torch.float32
     assert resolve_dtype("bf16", "cuda") == torch.bfloat16

@@ -15,18 +15,18 @@ ROWS = "".join(f"a film no. {number},{number % 2}\n" for number in range(30))
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.xlsx", "", r"unknown type of file \(save the sheet as CSV, in UTF-8\); known types are"),
-        ("x.ods", "", r"unknown type of file \(save the sheet as CSV, in UTF-8\)"),
-        ("x.txt", "text,label\n" + ROWS, r"unknown type of file \(give it the suffix .csv or .tsv if it is a table"),
+        ("x.xlsx", "", r"unknown file type \(save the sheet as CSV, in UTF-8\); known types are"),
+        ("x.ods", "", r"unknown file type \(save the sheet as CSV, in UTF-8\)"),
+        ("x.txt", "text,label\n" + ROWS, r"unknown file type \(give it the suffix .csv or .tsv if it is a table"),
         (
             "x.csv",
             "text , label\n" + ROWS,
-            "x.csv: --text-column text: the input has the columns 'text ', ' label' ",
+            "x.csv: --text-column text: no such column; the input has the columns 'text ', ' label' ",
         ),
         (
             "x.csv",
             "Text,label\n" + ROWS,
-            "x.csv: --text-column text: the input has the columns Text, label ",
+            "x.csv: --text-column text: no such column; the input has the columns Text, label ",
         ),
         ("x.jsonl", "text,label\n" + ROWS, "no line contains a JSON object; line 1: not valid JSON: Exp"),
         (
@@ -34,9 +34,13 @@ ROWS = "".join(f"a film no. {number},{number % 2}\n" for number in range(30))
             "{'text': 'a'}\n{'text': 'b'}\n",
             "line 1: not valid JSON: Expecting property name",
         ),
-        ("x.csv", "Export of 2026\n\ntext,label\n" + ROWS, "first line has 1 column, most others have 2: .*header"),
-        ("x.csv", "text,label\n" + ROWS.replace("film", "film,x,"), "first line has 2 columns, most others have 4"),
-        ("x.tsv", "text\tlabel\n" + "1\ta film\t0\n" * 30, "first line has 2 columns, most others have 3"),
+        (
+            "x.csv",
+            "Export of 2026\n\ntext,label\n" + ROWS,
+            "first line has 1 column, but most others have 2. Remove any lines above the header",
+        ),
+        ("x.csv", "text,label\n" + ROWS.replace("film", "film,x,"), "first line has 2 columns, but most others have 4"),
+        ("x.tsv", "text\tlabel\n" + "1\ta film\t0\n" * 30, "first line has 2 columns, but most others have 3"),
     ],
 )
 def test_a_file_that_cannot_be_read(

@@ -160,7 +160,7 @@ def test_a_copied_column_with_more_bytes_than_arrow_can_count_is_refused_with_ad
     schema = samples_schema(pa.null(), [pa.field("note", pa.string())])
     # Each copy counts: the cell alone, and the texts of all samples, are far below the limit.
     monkeypatch.setattr("shared.rendering.MAX_TEXT_BYTES", 20_000)
-    with pytest.raises(ShardSizeError, match=r"column note: .* 1 source rows hold .* smaller --shard-rows"):
+    with pytest.raises(ShardSizeError, match=r"column note: .* 1 source rows exceed .* smaller --shard-rows"):
         samples_table(schema, rows, found, samples)
     monkeypatch.setattr("shared.rendering.MAX_TEXT_BYTES", 100_000)
     assert samples_table(schema, rows, found, samples)["note"].unique().to_pylist() == [note]
@@ -185,7 +185,7 @@ def test_a_nested_column_that_arrow_cannot_count_is_refused_with_advice(kind: pa
     schema = samples_schema(pa.null(), [pa.field("note", kind)])
     samples = draw_samples(found, AugmentParams(n_a=600))
     assert len(samples) > 520
-    with pytest.raises(ShardSizeError, match=r"column note: .* 1 source rows hold .* smaller --shard-rows"):
+    with pytest.raises(ShardSizeError, match=r"column note: .* 1 source rows exceed .* smaller --shard-rows"):
         samples_table(schema, rows, found, samples)
     few = draw_samples(found, AugmentParams(n_a=2))
     assert len(samples_table(schema, rows, found, few)) == 1 + len(few)

@@ -75,8 +75,8 @@ def test_a_compressed_parquet_file_without_the_suffix_is_read(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (POINTER, "is a Git LFS pointer, not the file itself: fetch that with `git lfs pull`"),
-        (PAGE, "is an HTML page, such as one for signing in or about an error, in place of the file"),
+        (POINTER, "is a Git LFS pointer, not the file itself: fetch the file with `git lfs pull`"),
+        (PAGE, "is an HTML page, such as a sign-in or error page, not the file itself"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "is an XML document"),
         (parquet(), "is a Parquet file: give it the suffix .parquet"),
         (arrow(), "is an Arrow file: give it the suffix .arrow"),
@@ -115,7 +115,7 @@ def test_a_plain_file_named_as_a_compressed_one_is_told_how_to_be_read(tmp_path:
     for suffix in ("gz", "bz2", "xz", "zst"):
         path = tmp_path / f"x.csv.{suffix}"
         path.write_bytes(CSV)
-        with pytest.raises(InputError, match=rf"{path} is not compressed: leave out \.{suffix} in its name"):
+        with pytest.raises(InputError, match=rf"{path} is not compressed; remove \.{suffix} from its name"):
             source_of(path)
     for content, what in ((POINTER, "is a Git LFS pointer"), (PAGE, "is an HTML page"), (CSV, "is not a zip file")):
         for name in ("x.csv.gz", "x.zip") if content != CSV else ("x.zip",):
@@ -128,7 +128,7 @@ def test_json_lines_named_csv_are_told_how_to_be_read(tmp_path: Path) -> None:
     for name in ("x.csv", "x.tsv"):
         for content in ('{"text": "a", "label": 1}\n{"text": "b", "label": 0}\n', '[{"text": "a"},\n {"text": "b"}]\n'):
             (tmp_path / name).write_text(content)
-            with pytest.raises(InputError, match=r"holds JSON: give it the suffix \.jsonl"):
+            with pytest.raises(InputError, match=r"contains JSON; rename it to end in \.jsonl"):
                 source_of(tmp_path / name)
 
 

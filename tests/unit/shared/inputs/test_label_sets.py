@@ -74,8 +74,8 @@ def test_an_empty_list_is_a_row_and_a_missing_one_is_set_aside(tmp_path: Path) -
     assert labels_of(source_of(write_jsonl(tmp_path / "x.jsonl", cells), label_column="y")) == [
         [],
         "column y: the label is missing",
-        "column y: a label of the list is missing",
-        "column y: a label of the list is not a text or a number: ['a']",
+        "column y: a label in the list is missing",
+        "column y: a label in the list is neither text nor a number: ['a']",
         ["a"],
         ["1", "b"],
     ]
@@ -103,7 +103,7 @@ def test_lists_of_class_numbers_become_names(tmp_path: Path) -> None:
         assert labels_of(source_of(tmp_path / f"{number}.parquet", label_column="y")) == [
             ["toxic", "threat"],
             [],
-            "column y: label 7 of the list is not the number of a class",
+            "column y: label 7 in the list is not the index of a class",
         ]
 
 
@@ -111,18 +111,18 @@ def test_what_is_not_several_labels_is_refused_in_one_line(tmp_path: Path) -> No
     mixed = write_jsonl(tmp_path / "mixed.jsonl", [["a"], "b"])
     with pytest.raises(InputError, match="lists of labels in some rows and single labels in others"):
         source_of(mixed, label_column="y")
-    with pytest.raises(InputError, match="column y has objects, not labels"):
+    with pytest.raises(InputError, match="column y contains objects, not labels"):
         source_of(write_jsonl(tmp_path / "x.jsonl", [{"a": 1}]), label_column="y")
-    with pytest.raises(UsageError, match="--multi-label names the columns of the labels: leave out --label-column"):
+    with pytest.raises(UsageError, match="--multi-label already names the label columns: remove --label-column"):
         source_of(mixed, label_column="y", multi_label=("y",))
-    with pytest.raises(InputError, match="column y has lists of labels, SST-2 has one per row"):
+    with pytest.raises(InputError, match="column y contains lists of labels, but SST-2 has one label per row"):
         source_of(write_jsonl(tmp_path / "z.jsonl", [["a"]]), label_column="y", task=get_task("SST-2"))
-    with pytest.raises(InputError, match="--multi-label p: the input has the columns text, y"):
+    with pytest.raises(InputError, match="--multi-label p: no such column; the input has the columns text, y"):
         source_of(mixed, multi_label=("p",))
 
 
 def test_a_vector_of_0_and_1_is_not_taken_for_the_names_of_labels(tmp_path: Path) -> None:
-    reason = "column y: a vector of 0 and 1, not the names of labels; give each label a column (--multi-label)"
+    reason = "column y: a vector of 0 and 1, not label names; use one column per label (--multi-label)"
     cells = [[1, 0, 0], [0.0, 1.0, 1.0], [True, False, True], ["x"], ["0", "x", "0"]]
     assert labels_of(source_of(write_jsonl(tmp_path / "x.jsonl", cells), label_column="y")) == [
         *[reason] * 3,
@@ -141,13 +141,13 @@ def test_a_column_has_one_role(tmp_path: Path) -> None:
         {"multi_label": ("p", "q"), "text_column": ("text", "p")},
         {"multi_label": ("p", "q"), "id_column": "p"},
     ):
-        with pytest.raises(UsageError, match="--multi-label: column p has two roles"):
+        with pytest.raises(UsageError, match="--multi-label: column p is used twice"):
             source_of(path, **options)
 
 
 def test_a_separator_needs_a_column_to_separate(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "x.csv", ["text", "y"], [["a", "p|q"]])
-    with pytest.raises(UsageError, match=r"--label-separator separates labels in the column of --multi-label"):
+    with pytest.raises(UsageError, match=r"--label-separator applies only to the column of --multi-label"):
         source_of(path, label_column="y", label_separator="|")
     assert labels_of(source_of(path, multi_label=("y",), label_separator="|")) == [["p", "q"]]
 

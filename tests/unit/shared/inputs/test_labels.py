@@ -89,9 +89,9 @@ def test_ids_are_exact_or_set_aside(tmp_path: Path) -> None:
     items = list(source_of(as_csv(tmp_path / "x.csv", cells), id_column="y").rows())
     assert [item.source_id for item in items if isinstance(item, SourceRow)] == [2**63 - 1, 1]
     assert [item.reason for item in items if isinstance(item, QuarantinedRow)] == [
-        "column y: '007' is not the plain spelling of a 64-bit integer",
+        "column y: '007' is not a plain 64-bit integer",
         "column y: the id is missing",
-        "column y: '9223372036854775808' is not the plain spelling of a 64-bit integer",
+        "column y: '9223372036854775808' is not a plain 64-bit integer",
     ]
 
 

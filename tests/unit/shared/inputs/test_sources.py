@@ -87,14 +87,14 @@ def test_bad_rows_are_quarantined_with_position_and_reason(tmp_path: Path) -> No
     rows, left_out = read(path, label_column="y")
     assert [row.text_a[:12] for row in rows] == ["fine", "... !!!", "😀 مرحبا 你好", 'un"balanced']
     assert [(one.position, one.reason.partition(":")[2] or one.reason) for one in left_out] == [
-        (1, " invalid start byte at byte 7; --encoding reads others, such as cp1252"),
+        (1, " invalid start byte at byte 7; set another encoding with --encoding, such as cp1252"),
         (2, " contains a NUL byte"),
         (3, " empty text"),
         (4, " empty text"),
         (5, " the label is missing"),
         (6, "1 columns, 2 expected"),
         (7, "empty line"),
-        (10, " 1000001 characters, --max-characters is 100000"),
+        (10, " 1000001 characters, more than --max-characters 100000"),
     ]
     assert left_out[0].where == f"{path} line 3"
     assert left_out[0].raw == "broken \\xff\\xfe\t1"
@@ -107,7 +107,7 @@ def test_several_files_form_one_input(tmp_path: Path) -> None:
     assert [row.text_a for row in read(tmp_path)[0]] == expected
     assert [row.text_a for row in read(tmp_path / "*.tsv")[0]] == expected
     (tmp_path / "c.tsv").write_text("other\nx\n", encoding="utf-8")
-    with pytest.raises(InputError, match=r"c.tsv: columns other; .*a.tsv has text"):
+    with pytest.raises(InputError, match=r"c.tsv lacks a required column: it has other; .*a.tsv has text"):
         read(tmp_path)
 
 
@@ -117,18 +117,23 @@ def test_several_files_form_one_input(tmp_path: Path) -> None:
         ("x.tsv", b"", {}, "is empty"),
         ("x.tsv", b"text\n", {}, "no rows"),
         ("x.tsv", b"text\n\xff\n", {}, "none of 1 rows can be used"),
-        ("x.tsv", b"sentence\nx\n", {}, "--text-column text: the input has the columns sentence"),
-        ("x.tsv", b"text\nx\n", {"label_column": "y"}, "--label-column y: the input has the columns text"),
+        ("x.tsv", b"sentence\nx\n", {}, "--text-column text: no such column; the input has the columns sentence"),
+        (
+            "x.tsv",
+            b"text\nx\n",
+            {"label_column": "y"},
+            "--label-column y: no such column; the input has the columns text",
+        ),
         ("x.tsv", b"text\tid\nx\t1\ny\t1\n", {"id_column": "id"}, "the id 1 occurs twice"),
-        ("x.doc", b"text", {}, "unknown type of file"),
+        ("x.doc", b"text", {}, "unknown file type"),
         ("x.parquet", b"no parquet", {}, "x.parquet: "),
         ("x.arrow", b"no arrow at all", {}, "x.arrow: "),
         ("x.jsonl", b"[1]\n", {}, "no line contains a JSON object"),
-        ("x.tsv", "text\nx\n".encode("utf-16-le"), {}, "is UTF-16 or binary: name its encoding"),
+        ("x.tsv", "text\nx\n".encode("utf-16-le"), {}, "is UTF-16 or binary; set its encoding"),
         ("x.csv", b"te\x00xt\nx\n", {}, "is UTF-16 or binary"),
-        ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "its lines end in carriage returns"),
-        ("x.csv", b'text,"y\ngood,1\n', {}, "x.csv line 1: a quote that is never closed"),
-        ("x.tsv", b"text\nx\n", {"text_column": (), "task": "MRPC"}, "1 columns (text), --task MRPC needs columns"),
+        ("x.tsv", b"text\ty\rgood\t1\rbad\t0\r", {}, "lines end in carriage returns"),
+        ("x.csv", b'text,"y\ngood,1\n', {}, "x.csv line 1: a quote is never closed"),
+        ("x.tsv", b"text\nx\n", {"text_column": (), "task": "MRPC"}, "1 columns (text), but --task MRPC needs columns"),
     ],
 )
 def test_unusable_input_gives_one_clear_line(
@@ -162,7 +167,7 @@ def test_a_misplaced_quote_costs_one_line_and_not_the_rows_after_it(tmp_path: Pa
         (3, "6", lines[4]),
         (5, "8", lines[6]),
     ]
-    assert all("a quote that is never closed" in one.reason for one in left_out)
+    assert all("a quote is never closed" in one.reason for one in left_out)
 
 
 @settings(deadline=None, max_examples=300)
@@ -199,7 +204,9 @@ def test_columns_with_the_same_name_or_role_are_rejected(tmp_path: Path) -> None
 def test_files_whose_types_differ_are_rejected(tmp_path: Path) -> None:
     for name, label in (("a", 1), ("b", "one")):
         pq.write_table(pa.table({"text": ["x"], "y": [label]}), tmp_path / f"{name}.parquet")
-    with pytest.raises(InputError, match=r"b.parquet: columns text \(string\), y \(string\); .*y \(int64\)"):
+    with pytest.raises(
+        InputError, match=r"b.parquet: column types do not match: it has text \(string\), y \(string\); .*y \(int64\)"
+    ):
         read(tmp_path)
 
 
@@ -247,7 +254,7 @@ def test_labels_that_do_not_belong_to_the_task_are_quarantined(tmp_path: Path) -
     path.write_text("sentence\tlabel\ngood\t1\nbad\t7\n", encoding="utf-8")
     rows, left_out = read(path, text_column=(), task="SST-2")
     assert [row.label for row in rows] == [1]
-    assert [one.reason for one in left_out] == ["label '7' is not a label of SST-2: 0, 1"]
+    assert [one.reason for one in left_out] == ["label '7' is not one of the labels of SST-2: 0, 1"]
     header, cells = "a\tb\t" * 3 + "c\tsentence1\tsentence2\tscore\n", "x\ty\t" * 4
     path.write_text(f"{header}{cells}z\thigh\n{cells}z\t2.5\n")
     rows, left_out = read(path, text_column=(), task="STS-B")

@@ -138,7 +138,7 @@ def test_json_values_keep_their_types(tmp_path: Path) -> None:
         (1999, True, 1.5, "1"),
         (None, None, 2, "x"),
     ]
-    assert [item.reason for item in items if isinstance(item, QuarantinedRow)] == ["column text: not a text"]
+    assert [item.reason for item in items if isinstance(item, QuarantinedRow)] == ["column text: not text"]
 
 
 def test_parts_have_the_union_of_their_columns(tmp_path: Path) -> None:
@@ -255,10 +255,10 @@ def test_json_that_is_not_utf_8_says_which_option_reads_it(tmp_path: Path) -> No
     assert isinstance(second, QuarantinedRow)
     assert "--encoding" in second.reason
     path.write_bytes('[{"text": "schön"}]'.encode("latin-1"))
-    with pytest.raises(InputError, match="not UTF-8 after row 0; --encoding"):
+    with pytest.raises(InputError, match="not UTF-8 after row 0; set another encoding with --encoding"):
         source_of(path)
     path.write_bytes('{"text": "plain"}\n'.encode("utf-16-le"))
-    with pytest.raises(InputError, match="name its encoding"):
+    with pytest.raises(InputError, match="set its encoding"):
         source_of(path)
 
 
@@ -267,7 +267,7 @@ def test_objects_one_after_another_are_rows(tmp_path: Path) -> None:
     path.write_text('{"text": "a"}{"text": "b"} {"text": "c"}\n{"text": "d"}')
     assert texts_of(path) == ["a", "b", "c", "d"]
     path.write_text('{\n "text": "a"\n}\n{\n "text": \n')
-    with pytest.raises(InputError, match="not a valid row of JSON objects after row 1"):
+    with pytest.raises(InputError, match="not a valid sequence of JSON objects after row 1"):
         source_of(path)
 
 

@@ -208,7 +208,9 @@ def test_what_is_wrong_with_an_output_is_said_in_one_line(tmp_path: Path, teache
     fails(ShardError, "damaged: its checksum", tmp_path / "damaged", teacher)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "manifest.json").write_text('{"format_version": 1}')
-    fails(ManifestError, "is not of `augment_service run`: config: Field required", tmp_path / "other", teacher)
+    fails(
+        ManifestError, "was not written by `augment_service run`: config: Field required", tmp_path / "other", teacher
+    )
 
 
 def test_a_label_outside_the_teacher_s_classes_is_named(finished: Path, teacher: Path) -> None:
