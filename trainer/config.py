@@ -267,9 +267,7 @@ class GeneralConfig(CorpusConfig, StudentConfig):
     @model_validator(mode="after")
     def _one_schedule(self) -> GeneralConfig:
         if self.schedule == "constant" and self.decay_share is not None:
-            raise ValueError(
-                "--decay-share lets the learning rate fall, --schedule constant keeps it: use one of the two"
-            )
+            raise ValueError("--decay-share cannot be combined with --schedule constant: use one of the two")
         return self
 
 
