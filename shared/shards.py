@@ -127,7 +127,7 @@ def _commit(store: Store, commit: Commit) -> Commit:
         raise ShardError(
             f"shard {commit.shard} of {store.uri} was committed with checksum {earlier.sha256[:16]}, but this run "
             f"computed {commit.sha256[:16]}: its hardware, library versions or thread count differ from those the job "
-            "started with"
+            "started with. Resume it where it was started, or use another --output"
         )
     return earlier
 

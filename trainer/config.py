@@ -53,7 +53,7 @@ class TableConfig(ComputeConfig, TableFormat, LabelSets):
     def _columns(self) -> TableConfig:
         has_label = self.label_column is not None or bool(self.multi_label)
         if self.task is None and not (self.text_column and has_label):
-            raise ValueError("give --task, or name the columns with --text-column and --label-column")
+            raise ValueError("pass --task, or name the columns with --text-column and --label-column")
         return self
 
 
@@ -267,7 +267,7 @@ class GeneralConfig(CorpusConfig, StudentConfig):
     @model_validator(mode="after")
     def _one_schedule(self) -> GeneralConfig:
         if self.schedule == "constant" and self.decay_share is not None:
-            raise ValueError("--decay-share says how the learning rate falls; --schedule constant keeps it: give one")
+            raise ValueError("--decay-share cannot be combined with --schedule constant: use one of the two")
         return self
 
 
@@ -311,15 +311,15 @@ class GivenAnswersConfig(CommandConfig):
     def _answers_fit(self) -> GivenAnswersConfig:
         if self.teacher_column is None:
             if self.teacher_classes or self.teacher_form != "auto":
-                raise ValueError("--teacher-classes and --teacher-form describe a --teacher-column: name it, too")
+                raise ValueError("--teacher-classes and --teacher-form need --teacher-column")
             return self
         if getattr(self, "teacher", None) is not None:
-            raise ValueError("--teacher-column is in place of a --teacher: give one of the two")
+            raise ValueError("--teacher-column replaces --teacher: use one of the two")
         texts, label = getattr(self, "text_column", ()), getattr(self, "label_column", None)
         if self.teacher_column in (*texts, label):
             raise ValueError(
-                f"--teacher-column {self.teacher_column} is also a text or the label; to learn from the labels alone, "
-                "fine-tune a teacher on them"
+                f"--teacher-column {self.teacher_column} is also a text or label column; to learn from the labels "
+                "alone, fine-tune a teacher on them"
             )
         if self.teacher_column in getattr(self, "multi_label", ()):
             raise ValueError(f"--teacher-column {self.teacher_column} is also one of --multi-label")
@@ -372,20 +372,20 @@ class TaskConfig(ScoredConfig, StudentConfig, LabelsConfig, GivenAnswersConfig, 
     @model_validator(mode="after")
     def _has_a_teacher(self) -> TaskConfig:
         if self.teacher is None and self.teacher_column is None:
-            raise ValueError("give --teacher, or the column of its answers with --teacher-column")
+            raise ValueError("pass --teacher, or name the column with its answers with --teacher-column")
         if self.teacher_column is not None:
             if "prediction" not in self.stages:
-                raise ValueError("--teacher-column is learned in the prediction stage, which --stages leaves out")
+                raise ValueError("--teacher-column needs the prediction stage, which --stages leaves out")
             if self.annotated:
-                raise ValueError("--annotated reads stored logits of a --teacher; --teacher-column has the answers")
+                raise ValueError("--annotated reads the stored logits of --teacher; leave it out with --teacher-column")
         if self.balance and not (self.annotated and "prediction" in self.stages):
-            raise ValueError("--balance is about the stored answers of the prediction stage: add --annotated")
+            raise ValueError("--balance uses the stored logits of the prediction stage: it needs --annotated")
         return self
 
     @model_validator(mode="after")
     def _labels_have_a_stage(self) -> TaskConfig:
         if self.hard_label_weight and "prediction" not in self.stages:
-            raise ValueError("--hard-label-weight weighs labels in the prediction stage, which --stages leaves out")
+            raise ValueError("--hard-label-weight needs the prediction stage, which --stages leaves out")
         return self
 
 

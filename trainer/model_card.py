@@ -73,8 +73,8 @@ def _summary(result: RunResult, config: Mapping[str, Any]) -> str:
         text += f", distilled from the teacher `{result.teacher}` in the two stages of TinyBERT (arXiv 1909.10351)"
     elif result.teacher_column:
         text += (
-            f", distilled from answers that came with the data (column `{result.teacher_column}`) and from the states "
-            "of the embedded encoder, in the two stages of TinyBERT (arXiv 1909.10351)"
+            f", distilled from a teacher's answers in the data (column `{result.teacher_column}`) and from the hidden "
+            "states of the embedded encoder, in the two stages of TinyBERT (arXiv 1909.10351)"
         )
     return text + "."
 
@@ -82,23 +82,25 @@ def _summary(result: RunResult, config: Mapping[str, Any]) -> str:
 def _scores(result: RunResult) -> str:
     if not result.dev:
         return ""
-    count = f" of {result.rows:,} rows" if result.rows else ""
+    count = f" ({result.rows:,} rows)" if result.rows else ""
     teacher = "given answers" if result.teacher_column else "teacher"
     by = result.selected_by or result.metric
-    chosen = f". The best checkpoint was chosen on it by {by}" if by else ""
+    chosen = f". The best checkpoint was selected on it by {by}" if by else ""
     text = (
-        f"## Scores\n\nOn {result.selected_on or 'the dev file'}{count}{chosen}, so the scores are slightly optimistic."
-        f"\n\n{_score_table(result.dev, result.teacher_dev or {}, result.baselines or {}, teacher)}"
+        f"## Scores\n\nMeasured on {result.selected_on or 'the dev file'}{count}{chosen}, so the scores are slightly "
+        f"optimistic.\n\n{_score_table(result.dev, result.teacher_dev or {}, result.baselines or {}, teacher)}"
     )
     if result.test is not None:
         table = _score_table(result.test.scores, result.test.teacher or {}, result.test.baselines, teacher)
-        text += f"\n\nOn a test file of {result.test.rows:,} rows, which chose nothing:\n\n{table}"
+        text += f"\n\nOn a test file ({result.test.rows:,} rows), which was not used for selection:\n\n{table}"
         if result.test.agreement is not None:
             text += f"\n\nAgreement with the given answers on these rows: {result.test.agreement:.4f}."
     if result.baselines:
-        text += "\n\n`majority` always answers the largest class, `chance` any class at random; neither reads the text."
+        text += "\n\n`majority` always predicts the largest class, `chance` a random one; neither reads the text."
         if "all" in result.baselines:
-            text += " A text can have several labels: `majority` judges each for itself, `all` gives every label."
+            text += (
+                " A text can have several labels: `majority` decides on each separately, `all` predicts every label."
+            )
     return text
 
 
@@ -134,7 +136,7 @@ def _sizes(result: RunResult, config: Mapping[str, Any]) -> str:
         more = f" and {len(names) - MAX_CLASSES_SHOWN} more" if len(names) > MAX_CLASSES_SHOWN else ""
         is_several = config.get("problem_type") == MULTI_LABEL
         rows.append(
-            ["labels, any number per text" if is_several else "classes", ", ".join(names[:MAX_CLASSES_SHOWN]) + more]
+            ["labels (any number per text)" if is_several else "classes", ", ".join(names[:MAX_CLASSES_SHOWN]) + more]
         )
     return f"## Size\n\n{_table(['', ''], rows)}"
 
@@ -149,7 +151,7 @@ def _usage(config: Mapping[str, Any], has_pairs: bool) -> str:
     is_regression = config.get("problem_type") == "regression" or len(config.get("id2label") or {}) == 1
     answer = "logits.item()" if is_regression else "model.config.id2label[int(logits.argmax(-1))]"
     if config.get("problem_type") == MULTI_LABEL:
-        answer = "[model.config.id2label[int(index)] for index in (logits[0] > 0).nonzero()]  # the labels it has"
+        answer = "[model.config.id2label[int(index)] for index in (logits[0] > 0).nonzero()]  # the predicted labels"
     return f"""## Use
 
 ```python
@@ -162,7 +164,7 @@ logits = model(**tokenizer({texts}, return_tensors="pt")).logits
 print({answer})
 ```
 
-To export one ONNX file: `python -m trainer export --model FOLDER --format onnx --output model.onnx`."""
+To export it as one ONNX file: `python -m trainer export --model FOLDER --format onnx --output model.onnx`."""
 
 
 def _recipe(result: RunResult, recipe: Mapping[str, Any], data: str | None) -> str:
@@ -186,9 +188,9 @@ def _recipe(result: RunResult, recipe: Mapping[str, Any], data: str | None) -> s
 
 
 def _limits(result: RunResult) -> str:
-    parts = ["It copies its teacher, including mistakes and biases."] if result.command == "task" else []
+    parts = ["It copies its teacher, including the teacher's mistakes and biases."] if result.command == "task" else []
     if result.dev:
-        parts.append("It was scored on the data above and nothing else: try it on your own data before relying on it.")
+        parts.append("It was scored only on the data above: test it on your own data before relying on it.")
     parts.append("Texts longer than the model's limit must be truncated by the caller (`truncation=True`).")
     return f"## Limits\n\n{' '.join(parts)}"
 
@@ -199,7 +201,7 @@ def _shape(config: Mapping[str, Any]) -> str:
         return str(config.get("model_type") or "transformer")
     heads, width = config.get("num_attention_heads"), config.get("intermediate_size")
     kind = str(config.get("model_type")).upper()
-    return f"{kind} of {layers} layers × {hidden} ({heads} heads, FFN {width})"
+    return f"{kind} with {layers} layers × {hidden} ({heads} heads, FFN {width})"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

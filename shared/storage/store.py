@@ -205,9 +205,7 @@ class LocalStore:
 
     def _error(self, name: str, error: OSError) -> StoreError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            text = (
-                f"no space left to write {self.root / name}; free some space, and run the same command again to resume"
-            )
+            text = f"no space left for {self.root / name}; free some space, and run the same command again to resume"
             return StoreError(text)
         return StoreError(f"{self.root / name}: {error.strerror or error}", error.errno in _TRANSIENT)
 

@@ -50,7 +50,7 @@ def test_a_full_disk_gives_one_error_line_and_the_same_command_resumes(
     stopped = run_command(*job.arguments(output, "--mlm-actors", "2"))
     assert stopped.returncode == 1
     (line,) = [line for line in stopped.stderr.splitlines() if "error:" in line]
-    assert "no space left to write" in line
+    assert "no space left for" in line
     assert "run the same command again to resume" in line
     assert "Traceback" not in stopped.stderr
     store = open_store(str(output))

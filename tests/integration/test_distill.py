@@ -229,6 +229,6 @@ def test_an_encoder_that_cannot_be_fine_tuned_here_is_refused(
     encoder = save_other_teacher("roberta", tmp_path / "roberta")
     finished = run_command(*workshop.arguments(reviews, tmp_path / "out", "--encoder", str(encoder)))
     assert finished.returncode != 0
-    assert "`trainer teacher` fine-tunes BERT models" in finished.stderr.splitlines()[-1]
+    assert "`trainer teacher` fine-tunes only BERT models" in finished.stderr.splitlines()[-1]
     # Nothing but the lock.
     assert [one.name for one in (tmp_path / "out").iterdir()] == [".lock"]

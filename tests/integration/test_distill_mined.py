@@ -70,11 +70,11 @@ def test_mined_pairs_that_cannot_be_are_one_line(workshop: Workshop, tmp_path: P
     both = workshop.save("both.csv", [row | {"llm": row["label"]} for row in pairs(120)])
     columns = ("--text-column", "first", "second")
     for data, more, message in (
-        (single, (), "one text per row, and no pairs"),
+        (single, (), "needs text pairs, but"),
         (
             both,
             (*columns, "--teacher-column", "llm"),
-            "--mined-pairs are answered by a teacher, and --teacher-column has none",
+            "--mined-pairs needs a teacher model, which --teacher-column replaces",
         ),
     ):
         refused = run_command(*workshop.arguments(data, tmp_path / "out", "--mined-pairs", "3", *more))

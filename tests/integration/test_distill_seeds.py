@@ -41,4 +41,4 @@ def test_the_best_of_several_students_is_handed_on(tmp_path: Path) -> None:
     assert "student-seed-6: already done" in again.stderr
     other = run_command(*[*arguments, "--seeds", "3"])
     assert other.returncode != 0
-    assert "another seeds (2, now 3)" in other.stderr
+    assert "a different seeds (2, now 3)" in other.stderr

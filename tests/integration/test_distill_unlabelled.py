@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_one_line(workshop: Workshop, tmp_path: Path) -> No
     for more, message in (
         (("--unlabelled", str(other)), "--text-column text: no such column; the input has the columns body"),
         (("--unlabelled", str(tmp_path / "gone.csv")), "gone.csv"),
-        (("--unlabelled", str(other), "--teacher-column", "x"), "--teacher-column has none: leave out one"),
+        (("--unlabelled", str(other), "--teacher-column", "x"), "--unlabelled needs a teacher model"),
     ):
         refused = run_command(*workshop.arguments(data, tmp_path / "out", *more))
         assert refused.returncode in (1, 2)

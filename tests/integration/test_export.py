@@ -66,7 +66,7 @@ def test_the_facts_are_written_next_to_the_file(models: dict[str, Path], exporte
 
 
 def test_a_file_of_another_model_fails_the_check(models: dict[str, Path], exported: Path) -> None:
-    with pytest.raises(OutputError, match=r"the ONNX logits differ from PyTorch's by .*; nothing was kept"):
+    with pytest.raises(OutputError, match=r"the ONNX logits differ from PyTorch's by .*; the file was discarded"):
         check_equal_logits(load_saved_classifier(str(models["other"]), "--model"), exported, 32, seed=0)
 
 
@@ -105,7 +105,7 @@ def test_bad_input_gives_one_line(models: dict[str, Path], tmp_path: Path) -> No
         (["--model", str(masked_lm)], 1, "BertForMaskedLM, not a sequence classification model"),
         ([*good, "--output", str(tmp_path)], 2, "name a file"),
         ([*good, "--opset", "7"], 2, "--opset"),
-        ([*good, "--text-column", "0"], 2, "name a file with --data"),
+        ([*good, "--text-column", "0"], 2, "pass a file with --data"),
         ([*good, "--data", str(empty)], 1, "contains no text"),
         ([*good, "--data", str(tmp_path / "none.csv"), "--text-column", "0"], 1, "none.csv"),
         ([*good, "--format", "gguf"], 2, "--format"),

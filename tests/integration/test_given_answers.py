@@ -156,7 +156,7 @@ def test_rows_to_choose_on_come_from_the_shards_and_the_test_file_may_lack_answe
     ("column", "more", "code", "message"),
     [
         ("gpt", (), 1, "has no column gpt: --teacher-column must name a column of the augmentation job's --input"),
-        ("llm", ("--teacher", "t"), 2, "give one of the two"),
+        ("llm", ("--teacher", "t"), 2, "use one of the two"),
         ("llm", ("--teacher-form", "labels"), 1, "not one of the classes 0, 1"),
         ("llm", ("--teacher-classes", "0", "1", "2"), 1, "has 2 numbers for 3 classes (0, 1, 2)"),
     ],

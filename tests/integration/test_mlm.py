@@ -71,7 +71,7 @@ def test_a_killed_training_ends_with_the_same_weights_and_curve(
     MaskedLM.load(str(whole / "model"), "cpu", "fp32")
     refused = call_main(*options, "--output", str(whole), "--lr", "1", program="trainer")
     assert refused.returncode == 1
-    assert "another lr (0.003, now 1.0)" in refused.stderr
+    assert "a different lr (0.003, now 1.0)" in refused.stderr
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_a_mix_of_kinds_is_refused_in_one_line(workshop: Workshop, tmp_path: Pat
     single = str(save_teacher(tmp_path / "single"))
     for arguments, message in (
         (("evaluate", "--model", single, "--data", str(lists), "--label-column", "labels"), "a list of labels, but"),
-        (("evaluate", "--model", single, "--data", str(lists)), "give --task, or name the columns"),
+        (("evaluate", "--model", single, "--data", str(lists)), "pass --task, or name the columns"),
     ):
         finished = run_command(*arguments, "--text-column", "text")
         assert finished.returncode in (1, 2)
@@ -121,10 +121,10 @@ def test_distill_with_lists_of_labels(workshop: Workshop, tmp_path: Path) -> Non
         {"0": "animals", "1": "praise", "2": "size"},
     )
     assert json.loads((output / "onnx" / "model.json").read_text())["problem_type"] == "multi_label_classification"
-    assert "any number per text" in (output / "model" / "README.md").read_text()
+    assert "labels (any number per text)" in (output / "model" / "README.md").read_text()
     report = (output / "report.html").read_text()
     assert "exact_match" in report
-    assert "rows that have it" in report
+    assert "rows with the label" in report
     texts = workshop.save("unseen.csv", [{"text": text} for text in sentences(30)])
     answers = []
     for model in ("model", "onnx/model.onnx"):

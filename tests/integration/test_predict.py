@@ -215,7 +215,7 @@ def test_a_submission_has_the_benchmarks_form(folder: Path) -> None:
         (("--text-column", "body"), 1, "--text-column body"),
         (("--data", "/nowhere.csv"), 1, "/nowhere.csv"),
         (("--submission",), 2, "--submission needs --task"),
-        (("--tokenizer", "x"), 2, "--tokenizer is for .onnx files"),
+        (("--tokenizer", "x"), 2, "--tokenizer is only for .onnx files"),
     ],
 )
 def test_wrong_use_is_one_clear_line(
@@ -235,7 +235,7 @@ def test_columns_of_the_input_are_not_overwritten(folder: Path, teacher: Path) -
     data = save_rows(folder / "twice.csv", TEXTS)
     run(teacher, data, folder / "once.csv")
     failed = run(teacher, folder / "once.csv", folder / "again.csv", code=2)
-    assert "has a column predicted_label already: rename the new ones with --prefix" in failed.stderr
+    assert "already has a column predicted_label; rename the new columns with --prefix" in failed.stderr
     run(teacher, folder / "once.csv", folder / "again.csv", "--prefix", "second_")
     rows = read_rows(folder / "again.csv")
     assert [row["second_predicted_label"] for row in rows] == [row["predicted_label"] for row in rows]

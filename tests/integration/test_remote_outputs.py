@@ -159,7 +159,7 @@ def test_a_run_that_goes_on_in_the_bucket_is_reported_so_far(bucket: Any, tmp_pa
     remote.publish()
     remote.close()
     said = call("report", "--runs", "s3://bucket/runs/open", "--no-timing", "--output", str(tmp_path / "r.html"))
-    assert "1 runs (1 unfinished)" in said.stdout
+    assert "1 run (1 unfinished)" in said.stdout
     call("report", "--runs", str(run), "--no-timing", "--output", str(tmp_path / "local.html"))
     curves = [(tmp_path / name).read_text(encoding="utf-8").count("<svg") for name in ("r.html", "local.html")]
     assert curves[0] == curves[1] > 0

@@ -47,7 +47,7 @@ def test_the_command_writes_a_page_and_its_figures(folders: list[str], tmp_path:
     assert finished.returncode == 0, finished.stderr
     assert "unfinished" in finished.stderr
     assert "5 runs (1 unfinished)" in finished.stdout
-    assert "accuracy 0.8650 (2 seeds), 96.1% of the teacher" in finished.stdout
+    assert "accuracy 0.8650 (2 seeds), 96.1% of the teacher's score" in finished.stdout
     figures = json.loads(output.with_suffix(".json").read_text())
     (timing,) = figures["timings"]
     assert len(timing["runs"]) == 2
@@ -116,7 +116,11 @@ def test_bad_input_gives_one_line(folders: list[str], tmp_path: Path) -> None:
         (["--runs", str(tmp_path / "none"), *output], 1, "no such folder"),
         (["--runs", str(tmp_path / "empty"), *output], 1, "it has no config.json"),
         (["--runs", folders[2], "--output", str(tmp_path / "r.pdf")], 2, "the report is an HTML file"),
-        (["--runs", folders[2], *output, "--data", str(tmp_path / "x.csv")], 2, "name its text with --text-column"),
+        (
+            ["--runs", folders[2], *output, "--data", str(tmp_path / "x.csv")],
+            2,
+            "name its text column with --text-column",
+        ),
         (["--runs", folders[2], *output, "--device", "tpu"], 2, "--device"),
         (output, 2, "--runs is required"),
     ):

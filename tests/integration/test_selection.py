@@ -70,7 +70,7 @@ def test_without_dev_teacher_and_student_choose_on_the_same_rows_and_train_on_no
     assert "(majority 0.5000, chance 0.5000)" in text
     assert "test: accuracy" in text
     card = (tmp_path / "student" / "model" / "README.md").read_text()
-    assert "On a test file of 16 rows, which chose nothing" in card
+    assert "On a test file (16 rows), which was not used for selection" in card
     assert "| metric | this model | teacher | retained | majority | chance |" in card
     report = call_main(
         *("report", "--runs", str(tmp_path / "teacher"), str(tmp_path / "student"), "--no-timing"),
@@ -79,7 +79,7 @@ def test_without_dev_teacher_and_student_choose_on_the_same_rows_and_train_on_no
     )
     assert report.returncode == 0, report.stderr
     page = (tmp_path / "report.html").read_text()
-    assert "reads no text" in page
+    assert "does not read the text" in page
     assert "test: accuracy" in page
 
 

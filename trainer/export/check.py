@@ -57,15 +57,15 @@ def check_equal_logits(classifier: SavedClassifier, path: Path, longest: int, se
         found = session_logits(session, arrays)
         if found.shape != expected.shape:
             raise OutputError(
-                f"the ONNX file returns logits of shape {found.shape}, PyTorch {expected.shape}; nothing was kept"
+                f"the ONNX file returns logits of shape {found.shape}, but PyTorch {expected.shape}; it was discarded"
             )
         differences.append(float(np.abs(found - expected).max()))
         scale = max(scale, float(np.abs(expected).max()))
     worst = float(np.max(differences))  # NaN if one is: Python's max() would pass over it
     if not worst <= TOLERANCE * scale:
         raise OutputError(
-            f"the ONNX logits differ from PyTorch's by {worst:.2g} (allowed {TOLERANCE * scale:.2g}); nothing was "
-            "kept. Try another --opset"
+            f"the ONNX logits differ from PyTorch's by {worst:.2g} (allowed: {TOLERANCE * scale:.2g}); the file was "
+            "discarded. Try another --opset"
         )
     return LogitCheck(shapes=shapes, max_logit_difference=worst, allowed=TOLERANCE * scale, largest_logit=scale)
 

@@ -121,7 +121,7 @@ def _summary(output: str, facts: ExportFacts) -> str:
     size = f"{output}: {facts.bytes / 1e6:.1f} MB ({facts.bytes_pytorch / 1e6:.1f} MB in PyTorch), opset {facts.opset}"
     agreement = facts.agreement
     if agreement is None:
-        return f"{size}\n  logits equal PyTorch's: largest difference {facts.check.max_logit_difference:.1e}"
+        return f"{size}\n  logits match PyTorch's (largest difference: {facts.check.max_logit_difference:.1e})"
     same = agreement.same_class
     judged = (
         f"same {'labels' if facts.problem_type == MULTI_LABEL else 'class'} as fp32 on {same:.2%} of"

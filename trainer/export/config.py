@@ -26,7 +26,7 @@ class TextsConfig(TableFormat):
     @model_validator(mode="after")
     def _columns_need_data(self) -> TextsConfig:
         if self.data is None and (self.task or self.text_column):
-            raise ValueError("--task and --text-column describe the table in --data: name a file with --data")
+            raise ValueError("--task and --text-column describe the table in --data: pass a file with --data")
         return self
 
 

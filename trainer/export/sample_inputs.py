@@ -37,12 +37,14 @@ class EncodedRow:
 def read_texts(config: TextsConfig, limit: int) -> Texts:
     """The first `limit` texts or text pairs of --data. Raises InputError, UsageError."""
     if config.data is None:
-        raise UsageError("no texts: name a file with --data")
+        raise UsageError("no texts: pass a file with --data")
     if Path(config.data).suffix in LINE_FILES and not config.data.lower().endswith(SUFFIXES):
         texts: Texts = [(line, None) for line in _lines(config.data, config.encoding, limit)]
     else:
         if config.task is None and not config.text_column:
-            raise UsageError(f"--data {config.data} is a table: name its text with --text-column, or give --task")
+            raise UsageError(
+                f"--data {config.data} is a table: name its text column with --text-column, or pass --task"
+            )
         source = open_source(from_config(config, input=(config.data,), limit=limit))
         texts = [(item.text_a, item.text_b) for item in source.rows() if isinstance(item, SourceRow)]
     if not texts:
@@ -66,7 +68,7 @@ def _lines(path: str, encoding: str, limit: int) -> list[str]:
                     break
     except UnicodeError as error:
         raise InputError(
-            f"--data {path}: it is not {codec.removesuffix('-sig')} throughout; name its encoding with --encoding"
+            f"--data {path} is not valid {codec.removesuffix('-sig')}; name its encoding with --encoding"
         ) from error
     except (OSError, lzma.LZMAError, EOFError) as error:
         raise InputError(f"--data {path}: {getattr(error, 'strerror', None) or error}") from error

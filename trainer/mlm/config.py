@@ -49,7 +49,7 @@ class MlmConfig(CorpusConfig):
     def _options_fit_together(self) -> MlmConfig:
         if self.start_from and (self.encoder != "embedded" or not self.adapters):
             raise ValueError(
-                "--start-from continues from a delta of adapters: it needs --encoder embedded and --adapters"
+                "--start-from continues from a delta with adapters: it needs --encoder embedded and --adapters"
             )
         unknown = [path for path in self.evaluate_files if path not in self.corpus]
         if unknown:

@@ -99,7 +99,7 @@ def _augmentation(config: DistillConfig, inspection: Inspection) -> tuple[float,
     if finished.returncode != 0:
         lines = finished.stderr.strip().splitlines() or ["no reason given"]
         reason = lines[-1].removeprefix("augment_service: error: ")
-        raise ClusterError(f"the augmentation could not be measured: {reason}")
+        raise ClusterError(f"measuring the speed of the augmentation failed: {reason}")
     plan: dict[str, Any] = json.loads(finished.stdout)
     models = float(plan["start_seconds"])
     working = max(float(plan["seconds"]) - models, 0.1)

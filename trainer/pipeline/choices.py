@@ -124,8 +124,8 @@ def fitting_choices(config: DistillConfig, rates: Rates, task: TaskSize) -> Choi
             return choices
         least = min(least, minutes)
     raise UsageError(
-        f"--budget {config.budget} is too small: the least that works here takes about {least / MARGIN:.0f} minutes "
-        f"({task.num_train:,} rows to train on). Give --budget {math.ceil(least / MARGIN)}m or more, or fewer rows"
+        f"--budget {config.budget} is too small: the shortest possible run takes about {least / MARGIN:.0f} minutes "
+        f"({task.num_train:,} training rows). Use --budget {math.ceil(least / MARGIN)}m or more, or fewer rows"
     )
 
 

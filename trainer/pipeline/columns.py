@@ -32,12 +32,12 @@ def choose_columns(
     if label is None:
         label = _label(lower, texts, names)
         if label is None:
-            raise UsageError(f"{path}: which column is the label? Say it with --label-column: {_listed(names)}")
+            raise UsageError(f"{path}: which column is the label? Name it with --label-column; {_listed(names)}")
         decided.append(f"the label is column {label!r}")
     if not texts:
         texts = _texts(lower, label, names)
         if not texts:
-            raise UsageError(f"{path}: which column is the text? Say it with --text-column: {_listed(names)}")
+            raise UsageError(f"{path}: which column is the text? Name it with --text-column; {_listed(names)}")
         decided.append(f"the text is {' and '.join(f'column {name!r}' for name in texts)}")
     return tuple(texts), label, decided
 
@@ -62,4 +62,4 @@ def _texts(lower: dict[str, str], label: str, names: Sequence[str]) -> tuple[str
 
 
 def _listed(names: Sequence[str]) -> str:
-    return f"its columns are {', '.join(names)[:300]}"
+    return f"the columns are {', '.join(names)[:300]}"

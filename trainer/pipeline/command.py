@@ -93,7 +93,7 @@ def _plan(config: DistillConfig, place: Place, *, writes: bool) -> tuple[Choices
     for line in inspection.description(config.data):
         _say(line)
     if config.mined_pairs and not inspection.has_pairs:
-        raise UsageError(f"--mined-pairs {config.mined_pairs}: {config.data} has one text per row, and no pairs")
+        raise UsageError(f"--mined-pairs {config.mined_pairs} needs text pairs, but {config.data} has single texts")
     if config.n_a_per_label not in ((), BALANCED):
         LabelQuotas.parse(config.n_a_per_label).check_known(inspection.counts, config.data)
     fit = check_fit(config, inspection)

@@ -136,32 +136,30 @@ class DistillConfig(ChoicesConfig, ComputeConfig, GivenAnswersConfig, TableForma
     @model_validator(mode="after")
     def _every_student_has_a_seed(self) -> DistillConfig:
         if self.seed + self.seeds > 2**63:
-            raise ValueError(f"--seeds {self.seeds}: --seed {self.seed} is too large for that many")
+            raise ValueError(f"--seeds {self.seeds}: --seed {self.seed} is too large for that many seeds")
         return self
 
     @model_validator(mode="after")
     def _a_teacher_answers(self) -> DistillConfig:
         if self.mined_pairs and self.augment_rows is not None:
             # Mined pairs come last in the job's input, and --augment-rows keeps the first rows.
-            raise ValueError("--mined-pairs are made from all rows, and --augment-rows leaves out some: leave out one")
+            raise ValueError("--mined-pairs needs all rows, but --augment-rows leaves some out: use one of the two")
         if self.mined_pairs and self.teacher_column is not None:
-            raise ValueError("--mined-pairs are answered by a teacher, and --teacher-column has none: leave out one")
+            raise ValueError("--mined-pairs needs a teacher model, which --teacher-column replaces: use one of the two")
         if self.balance and (self.teacher_column is not None or self.regression or self.multi_label):
-            raise ValueError("--balance is about the classes that a teacher gives, one to each row")
+            raise ValueError("--balance needs a teacher model that predicts one class per row")
         if self.unlabelled and self.teacher_column is not None:
-            raise ValueError(
-                "--unlabelled rows are answered by a teacher, and --teacher-column has none: leave out one"
-            )
+            raise ValueError("--unlabelled needs a teacher model, which --teacher-column replaces: use one of the two")
         return self
 
     @model_validator(mode="after")
     def _answers_fit_the_task(self) -> DistillConfig:
         if self.teacher_column is not None and self.teacher_form not in ("auto", "number") and self.regression:
-            raise ValueError(f"--teacher-form {self.teacher_form} answers with classes, --regression with a number")
+            raise ValueError(f"--teacher-form {self.teacher_form} is for classes, but --regression predicts a number")
         if self.regression and self.n_a_per_label:
-            raise ValueError("--n-a-per-label is about classes, and --regression predicts a number")
+            raise ValueError("--n-a-per-label is for classes, but --regression predicts a number")
         if self.teacher_form == "number" and not self.regression:
-            raise ValueError("--teacher-form number needs --regression: the label is a number to predict, too")
+            raise ValueError("--teacher-form number needs --regression")
         return self
 
 
@@ -169,5 +167,5 @@ def minutes_of(text: str) -> float:
     """`90s`, `20m`, `1.5h` -> minutes; a bare number is minutes. Raises ValueError."""
     found = re.fullmatch(r"\s*([0-9]+\.?[0-9]*)\s*(s|m|min|h)?\s*", text)
     if found is None or float(found[1]) <= 0:
-        raise ValueError(f"{text!r} is not a time; write 20m or 2h")
+        raise ValueError(f"{text!r} is not a duration; write 20m or 2h, for example")
     return float(found[1]) * {"s": 1 / 60, "m": 1.0, "min": 1.0, "h": 60.0}[found[2] or "m"]

@@ -60,8 +60,8 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     is_bert = settings.model_type == "bert"
     if not is_bert and not config.teacher:
         raise ModelError(
-            f"--encoder {named} is a {settings.model_type}, and `trainer teacher` fine-tunes BERT models. Fine-tune it "
-            "with another program, then name the result with --teacher"
+            f"--encoder {named} is a {settings.model_type}, but `trainer teacher` fine-tunes only BERT models. "
+            "Fine-tune it with another program, then pass the result with --teacher"
         )
     why = why_no_states(path, config.student) if config.teacher else None
     answers_only = why is not None
@@ -73,9 +73,9 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
         reader = "the embedded student"
     if not config.any_language and (unknown > MOST_UNKNOWN or per_word > MOST_TOKENS_PER_WORD):
         raise ModelError(
-            f"{reader} hardly knows the words of {config.data}: {unknown:.0%} of the tokens are unknown, and a "
-            f"word takes {per_word:.1f} tokens (1.3 in its own language). Name a model of the texts' language with "
-            "--encoder or --teacher, and one with --mlm; or add --any-language"
+            f"{reader} hardly knows the words of {config.data}: {unknown:.0%} of the tokens are unknown, and a word "
+            f"takes {per_word:.1f} tokens (1.3 in the model's own language). Choose models for the language of the "
+            "texts with --encoder or --teacher and with --mlm, or add --any-language"
         )
     num_logits = len(classes) or 1
     if not is_bert:
@@ -97,8 +97,8 @@ def check_fit(config: DistillConfig, inspection: Inspection) -> Fit:
     truncated = float((lengths > length).mean())
     if truncated > MOST_TRUNCATED and not config.truncate:
         raise InputError(
-            f"{config.data}: {truncated:.0%} of the texts are longer than the {length} tokens that are read (half have "
-            f"more than {int(np.median(lengths)):,}); the rest of them would be ignored. Cut the texts into passages, "
+            f"{config.data}: {truncated:.0%} of the texts are longer than the limit of {length} tokens (median: "
+            f"{int(np.median(lengths)):,}), and everything beyond it would be ignored. Split the texts into passages, "
             "or add --truncate"
         )
     notes = [f"inputs of up to {length} tokens; {truncated:.1%} of the texts are longer and will be truncated"]
@@ -119,15 +119,15 @@ def _teacher_classes(config: DistillConfig, settings: Any, inspection: Inspectio
     count = int(settings.num_labels)
     if not any("SequenceClassification" in name for name in settings.architectures or ()):
         raise ModelError(
-            f"--teacher {config.teacher} is not a sequence classification model; to fine-tune it first, name it with "
+            f"--teacher {config.teacher} is not a sequence classification model; to fine-tune it first, pass it with "
             "--encoder"
         )
     several = settings.problem_type == MULTI_LABEL
     if several != inspection.multi_label:
         kinds = {True: "several labels per text", False: "one label per text"}
         raise ModelError(
-            f"--teacher {config.teacher} gives {kinds[several]}, {config.data} has {kinds[inspection.multi_label]}; "
-            "leave out --teacher to fine-tune one"
+            f"--teacher {config.teacher} predicts {kinds[several]}, but {config.data} has "
+            f"{kinds[inspection.multi_label]}; leave out --teacher to fine-tune one"
         )
     if config.regression != (count == 1 and not several):
         kind = "a number" if count == 1 else f"{count} classes"

@@ -154,7 +154,7 @@ def read_rows(path: str, config: DistillConfig, inspection: Inspection) -> list[
     source = open_source(options)
     rows, _ = usable_rows(source, path)
     if not rows:
-        raise InputError(f"{path}: no rows")
+        raise InputError(f"{path} has no rows")
     if inspection.answers is None:
         return rows
     return _with_answers(Table(path, rows, rest_fields=source.rest_fields), inspection.answers)
@@ -179,7 +179,9 @@ def check_labels(rows: Sequence[SourceRow], classes: Collection[str], inspection
     names = tuple(classes)
     if any(isinstance(row.label, list) != inspection.multi_label for row in rows):
         kinds = {True: "lists of labels", False: "one label per text"}
-        raise InputError(f"{where} has {kinds[not inspection.multi_label]}, --data {kinds[inspection.multi_label]}")
+        raise InputError(
+            f"{where} has {kinds[not inspection.multi_label]}, but --data has {kinds[inspection.multi_label]}"
+        )
     bad: dict[str, list[int]] = {}
     for row in rows:
         for label in row.label if isinstance(row.label, list) else (row.label,):
@@ -189,11 +191,11 @@ def check_labels(rows: Sequence[SourceRow], classes: Collection[str], inspection
     if not bad:
         return
     label, places = next(iter(bad.items()))
-    others = f"; {len(bad)} labels are like that" if len(bad) > 1 else ""
-    what = "is not a number, as --regression needs"
+    others = f"; {len(bad)} labels have this problem" if len(bad) > 1 else ""
+    what = "is not a number, which --regression needs"
     if names:
         what = (
-            f"is not one of the classes {', '.join(names)[:120]}: correct it, take its rows out, or add rows of this "
+            f"is not one of the classes {', '.join(names)[:120]}: correct it, remove its rows, or add rows of this "
             "class to --data"
         )
     raise InputError(
@@ -214,7 +216,7 @@ def _answers(config: DistillConfig, table: Table, names: Sequence[str]) -> Given
     column = str(config.teacher_column)
     cells = table.cells(carried_name(column))
     if cells is None:
-        raise InputError(f"{table.path}: --teacher-column {column}: its columns are {', '.join(names)[:300]}")
+        raise InputError(f"--teacher-column {column}: {table.path} has only the columns {', '.join(names)[:300]}")
     labels = [row.label for row in table.rows]
     spec = given_spec(config, labels, table.path, is_number=config.regression, label_names=table.label_names)
     form = config.teacher_form
@@ -275,8 +277,8 @@ def doubtful_classes(names: Sequence[str]) -> list[str]:
 def _check_enough(rows: list[SourceRow], config: DistillConfig) -> None:
     if len(rows) < MIN_ROWS:
         raise InputError(
-            f"{config.data}: {len(rows)} rows are too few to train on, choose on and test on: {MIN_ROWS} are the "
-            "least, some thousands are better. Label more"
+            f"{config.data}: {len(rows)} rows are too few for training, validation and testing: at least {MIN_ROWS} "
+            "are needed, and several thousand are better. Label more rows"
         )
 
 
@@ -290,11 +292,11 @@ def _judge_label_sets(rows: list[SourceRow], config: DistillConfig) -> _Judged:
         raise InputError(
             f"{config.data}: label {rare[0][:40]!r} has only {counts[rare[0]]} rows"
             + (f" ({len(rare)} labels have fewer than {MIN_CLASS_ROWS})" if len(rare) > 1 else "")
-            + f"; {MIN_CLASS_ROWS} are the least to train, choose and test. Label more, or add --drop-rare"
+            + f"; training, validation and testing need at least {MIN_CLASS_ROWS}. Label more rows, or add --drop-rare"
         )
     left = {label: counts[label] for label in sorted(counts) if label not in rare}
     if len(left) < 2:
-        raise InputError(f"{config.data}: a multi-label task needs two labels that have {MIN_CLASS_ROWS} rows each")
+        raise InputError(f"{config.data}: a multi-label task needs two labels with at least {MIN_CLASS_ROWS} rows each")
     if rare:
         rows = [replace(row, label=[label for label in row.label if label in left]) for row in rows]
     return rows, left, rare, f"{len(rare)} rare labels are removed from their rows" if rare else ""
@@ -312,26 +314,29 @@ def _judge_labels(rows: list[SourceRow], config: DistillConfig) -> _Judged:
             raise InputError(f"{config.data}: all labels are {next(iter(counts))}; there is nothing to predict")
         return rows, {}, [], ""
     if len(counts) < 2:
-        raise InputError(f"{config.data}: all labels are {next(iter(counts))[:40]!r}; a task needs two classes")
+        raise InputError(
+            f"{config.data}: all labels are {next(iter(counts))[:40]!r}; a task needs at least two classes"
+        )
     if are_numbers and (len(counts) > NUMBERS_AS_CLASSES or any("." in label for label in counts)):
         raise UsageError(
             f"{config.data}: the labels are {len(counts):,} different numbers, from {min(map(float, counts)):g} to "
-            f"{max(map(float, counts)):g}: add --regression to predict a number, or make classes of them"
+            f"{max(map(float, counts)):g}: add --regression to predict a number, or group them into classes"
         )
     if len(counts) > MANY_CLASSES and len(rows) < ROWS_PER_CLASS * len(counts):
         raise InputError(
-            f"{config.data}: {len(counts):,} classes for {len(rows):,} rows, {len(rows) / len(counts):.1f} rows each; "
-            f"so many classes need {ROWS_PER_CLASS} rows each. Is --label-column the right column? Else merge classes"
+            f"{config.data}: {len(counts):,} classes for {len(rows):,} rows, {len(rows) / len(counts):.1f} per class; "
+            f"this many classes need {ROWS_PER_CLASS} rows per class. Check --label-column, or merge classes"
         )
     rare = sorted(label for label, count in counts.items() if count < MIN_CLASS_ROWS)
     if rare and not config.drop_rare:
         raise InputError(
             f"{config.data}: class {rare[0][:40]!r} has only {counts[rare[0]]} rows"
             + (f" ({len(rare)} classes have fewer than {MIN_CLASS_ROWS})" if len(rare) > 1 else "")
-            + f"; {MIN_CLASS_ROWS} are the least to train, choose and test. Label more, merge it, or add --drop-rare"
+            + f"; training, validation and testing need at least {MIN_CLASS_ROWS}. Label more rows, merge the class "
+            "with another, or add --drop-rare"
         )
     kept = [row for row in rows if label_text(row.label) not in rare]
     left = {label: counts[label] for label in sorted(counts) if label not in rare}
     if len(left) < 2:
-        raise InputError(f"{config.data}: fewer than two classes have {MIN_CLASS_ROWS} rows")
+        raise InputError(f"{config.data}: fewer than two classes have at least {MIN_CLASS_ROWS} rows")
     return kept, left, rare, f"{len(rows) - len(kept)} rows of {len(rare)} rare classes are dropped" if rare else ""

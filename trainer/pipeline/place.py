@@ -43,11 +43,11 @@ class Place:
     def check_is_free(self) -> None:
         """Raises UsageError if the output contains anything else, StoreError if the store cannot be reached."""
         if not self.is_remote and self.folder.exists() and not self.folder.is_dir():
-            raise UsageError(f"--output {self.output} is a file: name a folder")
+            raise UsageError(f"--output {self.output} is a file; choose a folder")
         others = [name for name in self.store.entries() if not name.startswith(".")]
         if others and CONFIG not in others:
             raise UsageError(
-                f"--output {self.output} is not empty and holds no run of `trainer distill`: name another "
+                f"--output {self.output} is not empty and holds no run of `trainer distill`; choose another "
                 f"{'prefix' if self.is_remote else 'folder'}"
             )
 

@@ -95,7 +95,7 @@ def read_prepared(config: DistillConfig, place: Place) -> Prepared | None:
         raise ManifestError(f"{place.path(FACTS)} is damaged ({problem}); remove {config.output}") from error
     if found.sources != _digests(config):
         raise ManifestError(
-            f"{config.output} was made from files that have changed since; use another --output for the new ones"
+            f"{config.output} was created from files that have changed since; use another --output for the new files"
         )
     return found
 
@@ -144,9 +144,9 @@ def split_rows(config: DistillConfig, inspection: Inspection, classes: Collectio
         for part in (TRAIN, DEV, TEST)
     }
     rows |= apart
-    for part, name in ((TRAIN, "train on"), (DEV, "choose on"), (TEST, "test on")):
+    for part, name in ((TRAIN, "training"), (DEV, "validation"), (TEST, "testing")):
         if len(rows[part]) < MIN_PART_ROWS:
-            raise InputError(f"{config.data}: only {len(rows[part])} rows are left to {name}; label more rows")
+            raise InputError(f"{config.data}: only {len(rows[part])} rows are left for {name}; label more rows")
     unlabelled, repeated = _unlabelled(config, inspection, [hashes, *known])
     return Parts(
         train=rows[TRAIN],

@@ -53,7 +53,9 @@ def locked(folder: Path) -> Iterator[int]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise OutputError(f"{folder} is in use by another `trainer distill`, or by its steps") from None
+                    raise OutputError(
+                        f"{folder} is in use by another `trainer distill` or its steps; wait for it to end"
+                    ) from None
                 if not told:
                     print(
                         f"{folder} is in use; waiting for the steps of an earlier run to end",
@@ -139,7 +141,8 @@ class Runner:
                     self.place.store.put(step.done, b"")
                 if not self.place.store.exists(step.done):
                     raise StepError(
-                        f"step {name} ended without {self.place.path(step.done)}; the log is {self.place.path(LOGS)}"
+                        f"step {name} ended without writing {self.place.path(step.done)}; its log is in "
+                        f"{self.place.path(LOGS)}"
                     )
             time.sleep(_POLL_SECONDS)
 

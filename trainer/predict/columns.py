@@ -42,7 +42,7 @@ class OutputColumns:
         for field in own:
             if field.name in taken:
                 raise UsageError(
-                    f"the input has a column {field.name} already: rename the new ones with --prefix, such as "
+                    f"the input already has a column {field.name}; rename the new columns with --prefix, such as "
                     f"--prefix student_"
                 )
         return pa.schema([*self._carried(), *own])

@@ -60,7 +60,7 @@ def predict_table(config: PredictConfig, model: Predictor) -> CommandResult:
     output = config.output
     source = open_source(from_config(config, input=config.data))
     if any(_is_same(output, file.path) for file in source.files):
-        raise UsageError(f"--output {output} is one of the files of --data: name another file")
+        raise UsageError(f"--output {output} is one of the files of --data; choose another file")
     columns = OutputColumns(
         source=source,
         labels=model.labels(config.task),
@@ -112,7 +112,7 @@ def _write_submission(config: PredictConfig, columns: OutputColumns, model: Pred
         for chunk in _chunks(config, columns.source):
             if chunk.refused:
                 first = chunk.refused[0]
-                raise InputError(f"{first.where}: {first.reason}; a submission must answer every row")
+                raise InputError(f"{first.where}: {first.reason}; a submission needs a prediction for every row")
             answers = columns.predicted(_logits(config, chunk, model))
             if columns.labels is None:
                 answers = [f"{min(max(value, 0.0), LONGEST_SCORE):.3f}" for value in answers]

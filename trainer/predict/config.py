@@ -45,9 +45,9 @@ class PredictConfig(ComputeConfig, TableFormat):
     @model_validator(mode="after")
     def _columns(self) -> PredictConfig:
         if self.task is None and not self.text_column:
-            raise ValueError("name the text with --text-column (two columns for pairs), or give --task")
+            raise ValueError("name the text column with --text-column (two for pairs), or pass --task")
         if self.submission and (self.task is None or not self.output.endswith(".tsv")):
-            raise ValueError("--submission needs --task, and a file that ends in .tsv as --output")
+            raise ValueError("--submission needs --task, and an --output that ends in .tsv")
         if self.tokenizer is not None and not self.model.endswith(".onnx"):
-            raise ValueError("--tokenizer is for .onnx files; a model folder has its own")
+            raise ValueError("--tokenizer is only for .onnx files; a model folder has its own")
         return self

@@ -20,6 +20,7 @@ from trainer.report.measurements import Timing
 from trainer.report.page import render_page
 from trainer.report.runs import Run, read_run
 from trainer.report.summary import summarise
+from trainer.report.tables import number_of
 from trainer.report.timing import machine_facts, time_runs
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def run_command(config: ReportConfig) -> CommandResult:
     """Write OUTPUT and, next to it, the JSON file with the figures. Raises ExpectedError."""
     output, suffix = config.output, PurePosixPath(config.output).suffix
     if suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--output {output}: the report is an HTML file; name one such as report.html")
+        raise UsageError(f"--output {output}: the report is an HTML file; choose a name such as report.html")
     check_target(output, "--output")
     with tempfile.TemporaryDirectory(prefix="tinybert-report-") as scratch:
         runs = [_read(path, Path(scratch) / str(number)) for number, path in enumerate(dict.fromkeys(config.runs))]
@@ -47,7 +48,7 @@ def run_command(config: ReportConfig) -> CommandResult:
     for run in unfinished:
         logger.warning("unfinished", extra={"fields": {"run": run.folder}})
     size = f"{len(page) / 1e3:.0f} kB"
-    first = f"{output}: {len(runs)} runs ({len(unfinished)} unfinished), {size}; {figures}"
+    first = f"{output}: {number_of(len(runs), 'run')} ({len(unfinished)} unfinished), {size}; {figures}"
     text = "\n".join([first, *_score_lines(summary), *_speed_lines(timings)])
     return CommandResult({"output": output} | summary.as_dict(), text)
 
@@ -58,8 +59,8 @@ def _read(path: str, scratch: Path) -> Run:
 
 def _score_lines(summary: Summary) -> list[str]:
     return [
-        f"  {name} {one.variant}: {task.metric} {one.score.mean:.4f} ({len(one.seeds)} seeds)"
-        + (f", {one.retention.mean:.1%} of the teacher" if one.retention else "")
+        f"  {name} {one.variant}: {task.metric} {one.score.mean:.4f} ({number_of(len(one.seeds), 'seed')})"
+        + (f", {one.retention.mean:.1%} of the teacher's score" if one.retention else "")
         for name, task in summary.tasks.items()
         for one in task.variants
     ]

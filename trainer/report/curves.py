@@ -36,7 +36,7 @@ def dev_curves(
     )
     shown = dict.fromkeys(run.variant for run in runs if run.history.dev)
     legend = [LegendEntry(name, colours[name]) for name in shown]
-    figure = Figure(caption="Score on dev", remark="one line per seed", chart=chart, legend=legend)
+    figure = Figure(caption="Dev score", remark="one line per seed", chart=chart, legend=legend)
     return [figure] if chart else []
 
 
@@ -59,7 +59,7 @@ def _stage_curves(run: Run, stage: str) -> list[Figure]:
     ]
     series = [one for one in series if one.points]
     ends = ", ".join(f"{one.label} {one.points[0][1]:.3g} to {one.points[-1][1]:.3g}" for one in series)
-    description = f"Losses of the stage {stage} over samples: {ends}"
+    description = f"Losses of stage {stage} over samples: {ends}"
     chart = line_chart(series, x_label="samples", y_label="loss", description=description)
     legend = [LegendEntry(one.label, one.colour) for one in series]
     figure = Figure(caption=f"Stage {stage}", remark=f"first to last: {ends}", chart=chart, legend=legend)

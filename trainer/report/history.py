@@ -63,7 +63,7 @@ def read_history(path: Path) -> History:
         try:
             entry = json.loads(line)
             if not isinstance(entry, dict) or "stage" not in entry or "samples" not in entry:
-                raise ValueError("it should be an object with stage and samples")
+                raise ValueError("expected an object with stage and samples")
             if "dev" in entry:
                 dev.append(_record(entry, _numbers(entry["dev"])))
             else:

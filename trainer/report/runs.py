@@ -84,21 +84,21 @@ def read_run(path: str, copy: Path | None = None) -> Run:
     command = str(options.get("command"))
     if command not in COMMANDS:
         raise InputError(
-            f"--runs {path}: config.json is not from trainer {', '.join(COMMANDS)}, but from {options.get('command')!r}"
+            f"--runs {path}: config.json is from {options.get('command')!r}, not from trainer {', '.join(COMMANDS)}"
         )
     result = read_result(folder)
     model = read_model_folder(folder / "model") if (folder / "model").is_dir() else None
     notes: list[str] = []
     if result is None:
-        notes.append("unfinished: no result.json yet; curves and scores so far")
+        notes.append("unfinished (no result.json yet): curves and scores so far")
     elif model is None:
-        notes.append("no model folder: sizes and timings are left out")
+        notes.append("no model folder, so sizes and timings are missing")
     teacher = None
     # General distillation learns from a pre-trained encoder, which has no score and no classifier to compare with.
     if command == "task" and (named := result.teacher if result else options.get("teacher")):
         teacher_path = _teacher_folder(folder, str(named))
         if teacher_path is None:
-            notes.append(f"its teacher {named} no longer exists: the comparison of size and speed is left out")
+            notes.append(f"its teacher {named} no longer exists, so size and speed are not compared")
         else:
             teacher = read_model_folder(teacher_path)
     task = (result.task if result else "") or str(options.get("task") or "")

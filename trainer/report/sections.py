@@ -56,10 +56,10 @@ def speed_section(timings: Sequence[Timing]) -> Section | None:
     return Section(
         anchor="speed",
         link="Speed",
-        heading="Speed, side by side",
-        paragraph=f"One process, {number_of(first.threads, 'thread')} on {where}; teacher and student run "
-        "the same tensors through plain transformers, in turns. The ratio is the median over neighbouring turns, "
-        "with its quartiles: other work on the machine slows both.",
+        heading="Speed compared with the teacher",
+        paragraph=f"Measured in one process, with {number_of(first.threads, 'thread')} on {where}. Teacher and student "
+        "take turns running the same inputs through plain transformers. The ratio is the median over neighbouring "
+        "turns, with its quartiles, so other work on the machine slows both models equally.",
         tables=[timing_table(one) for one in timings],
     )
 
@@ -109,7 +109,7 @@ def _headline(facts: TaskSummary, summary: Summary) -> list[Tile]:
         Tile(
             name="faster",
             value=times(speed.ratio) if speed else MISSING,
-            note=f"{speed.dtype}, batches of {speed.batch_size}, {speed.width:.0f} tokens" if speed else "not timed",
+            note=f"{speed.dtype}, batch size {speed.batch_size}, {speed.width:.0f} tokens" if speed else "not timed",
         ),
     ]
 
@@ -131,7 +131,7 @@ def _ablation_figure(facts: TaskSummary, colours: Mapping[str, int], teacher_sco
         description=f"Scores by variant: {'; '.join(f'{row.label} {row.mean:.1f}' for row in rows)}",
         reference=("teacher", 100 * teacher_score) if teacher_score is not None else None,
     )
-    caption, remark = "Contribution of each part", "dots: seeds; bar: mean; line: one standard deviation"
+    caption, remark = "Contribution of each component", "dots: seeds; bar: mean; line: one standard deviation"
     return [Figure(caption=caption, remark=remark, chart=chart)]
 
 

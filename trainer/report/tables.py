@@ -56,7 +56,7 @@ def _baseline_rows(runs: Sequence[RunSummary]) -> list[list[Cell]]:
     """Scores of models that read no text, once for all runs scored on the same rows."""
     found = {(name, _scores(scores)) for one in runs for name, scores in one.baselines.items()}
     return [
-        cells(Cell(name, "reads no text"), scores, *[MISSING] * 6)
+        cells(Cell(name, "does not read the text"), scores, *[MISSING] * 6)
         for name, scores in sorted(found, key=lambda one: (one[0] != "majority", one))
     ]
 
@@ -97,9 +97,9 @@ def ablation_table(task: TaskSummary) -> Table:
     means = [one.score.mean for one in task.variants]
     return Table(
         caption="Ablation",
-        header=["variant", f"{task.metric} × 100", "from full", "kept", "seeds", "samples", "time"],
+        header=["variant", f"{task.metric} × 100", "vs. full", "kept", "seeds", "samples", "time"],
         rows=rows,
-        remark="mean ± standard deviation over seeds; one seed has none",
+        remark="mean ± standard deviation over seeds (none for a single seed)",
         best_row=means.index(max(means)),
     )
 
@@ -115,8 +115,8 @@ def labels_table(run: Run) -> Table | None:
         for name, one in labels.items()
     ]
     return Table(
-        caption=f"{run.label}: each label",
-        header=["label", "precision × 100", "recall × 100", "F1 × 100", "rows that have it"],
+        caption=f"{run.label}: scores per label",
+        header=["label", "precision × 100", "recall × 100", "F1 × 100", "rows with the label"],
         rows=rows,
         remark=f"on the {'test' if run.result.test else 'dev'} rows",
     )
@@ -149,7 +149,7 @@ def timing_table(timing: Timing) -> Table:
         ],
         rows=rows,
         remark=f"Inputs of at most {timing.length} tokens ({timing.inputs}). "
-        f"Valid for {number_of(len(timing.runs), 'run')}.",
+        f"Applies to {number_of(len(timing.runs), 'run')}.",
     )
 
 

@@ -107,7 +107,7 @@ def test_a_full_disk_is_reported_and_leaves_no_file(tmp_path: Path, monkeypatch:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"no space left to write .*again to resume"):
+    with pytest.raises(StoreError, match=r"no space left for .*again to resume"):
         LocalStore(str(tmp_path)).put("shards/x.arrow", b"content")
     assert list((tmp_path / "shards").iterdir()) == []
 

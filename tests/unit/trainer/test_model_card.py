@@ -55,7 +55,7 @@ def test_a_student_card_compares_it_with_its_teacher_and_lists_sizes_and_recipe(
         "| accuracy | 0.8700 | 0.9000 | 96.7% |",
         "| f1 | 0.5000 | 0.0000 | – |",
         "27,074 (10.0 times fewer than its teacher)",
-        "BERT of 2 layers × 32",
+        "BERT with 2 layers × 32",
         "| --prediction-epochs | 3 |",
         "| samples seen | 1,347,000 |",
         "| g(m) | 2, 4 |",

@@ -196,7 +196,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         ({"batch_sizes": [0]}, "--batch-sizes must be 1 or more"),
         ({"alternations": 2}, "--alternations"),
         ({"dtypes": ["fp8"]}, "--dtypes"),
-        ({"task": "SST-2"}, "name a file with --data"),
+        ({"task": "SST-2"}, "pass a file with --data"),
         ({"runs": []}, "--runs"),
     ],
 )

@@ -32,7 +32,7 @@ def test_another_encoding_is_named_or_refused_never_guessed(tmp_path: Path) -> N
     path = tmp_path / "lines.txt"
     path.write_bytes("\n".join(LINES).encode("cp1252"))
     assert texts_of(path, encoding="cp1252") == LINES
-    with pytest.raises(ExpectedError, match=r"lines.txt: it is not utf-8 throughout; .*--encoding"):
+    with pytest.raises(ExpectedError, match=r"lines.txt is not valid utf-8; .*--encoding"):
         texts_of(path)
     with pytest.raises(ExpectedError, match="--encoding klingon: unknown encoding"):
         texts_of(path, encoding="klingon")

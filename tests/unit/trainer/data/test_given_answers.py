@@ -145,12 +145,12 @@ def test_a_glue_task_has_its_own_classes() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"teacher": "t"}, "give one of the two"),
-        ({"teacher_column": None}, "give --teacher, or the column of its answers"),
-        ({"teacher_column": None, "teacher": "t", "teacher_form": "logits"}, "describe a --teacher-column"),
-        ({"teacher_column": "l"}, "also a text or the label"),
-        ({"stages": ("intermediate",)}, "learned in the prediction stage"),
-        ({"annotated": True}, "reads stored logits of a --teacher"),
+        ({"teacher": "t"}, "use one of the two"),
+        ({"teacher_column": None}, "pass --teacher, or name the column with its answers"),
+        ({"teacher_column": None, "teacher": "t", "teacher_form": "logits"}, "need --teacher-column"),
+        ({"teacher_column": "l"}, "also a text or label column"),
+        ({"stages": ("intermediate",)}, "needs the prediction stage"),
+        ({"annotated": True}, "reads the stored logits of --teacher"),
         ({"teacher_classes": ("a", "a")}, "names a class twice"),
         ({"multi_label": ("llm", "l"), "label_column": None}, "is also one of --multi-label"),
     ],

@@ -49,13 +49,13 @@ def answered() -> Rows:
 @pytest.mark.parametrize(
     ("rows", "more", "code", "message"),
     [
-        (lambda: renamed(labelled(), label="verdict", text="words"), (), 2, "which column is the label? Say it with"),
+        (lambda: renamed(labelled(), label="verdict", text="words"), (), 2, "which column is the label? Name it with"),
         (lambda: [{**row, "stars": 1} for row in labelled()], (), 2, "which column is the label?"),
         (lambda: [{**row, "body": "x"} for row in labelled()], (), 2, "which column is the text?"),
         (labelled, ("--label-column", "grade"), 1, "--label-column grade"),
         (lambda: [{**row, "label": "good"} for row in labelled()], (), 1, "all labels are 'good'"),
         (with_two_rows_of_another_class, (), 1, "class 'rare' has only 2 rows"),
-        (lambda: labelled(20), (), 1, "20 rows are too few to train on"),
+        (lambda: labelled(20), (), 1, "20 rows are too few for training"),
         (lambda: [{**row, "label": f"id-{i % 500}"} for i, row in enumerate(labelled(1000))], (), 1, "500 classes for"),
         (lambda: [{**row, "label": i / 7} for i, row in enumerate(labelled())], (), 2, "add --regression to predict"),
         (labelled, ("--regression",), 1, "is not a number; leave out --regression"),
@@ -69,8 +69,8 @@ def answered() -> Rows:
         (labelled, ("--mlm", "/nowhere"), 1, "--mlm /nowhere: no such folder"),
         (labelled, ("--glove", "/nowhere"), 1, "--glove /nowhere: no such file"),
         (labelled, ("--student", "tinybert5"), 2, "--student tinybert5: not a size"),
-        (answered, ("--teacher-column", "gpt"), 1, "--teacher-column gpt: its columns are text, label, llm"),
-        (answered, ("--teacher-column", "llm", "--teacher", "t"), 2, "give one of the two"),
+        (answered, ("--teacher-column", "gpt"), 1, ".csv has only the columns text, label, llm"),
+        (answered, ("--teacher-column", "llm", "--teacher", "t"), 2, "use one of the two"),
         (answered, ("--teacher-column", "llm", "--teacher-form", "number"), 2, "needs --regression"),
         (answered, ("--teacher-column", "llm", "--teacher-classes", "good", "ok"), 1, "label 'bad' is not one of"),
         (

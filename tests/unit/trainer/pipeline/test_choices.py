@@ -62,10 +62,10 @@ def test_what_is_chosen_fits_the_budget_or_is_refused_with_what_would(minutes: f
         choices = fitting_choices(asked, rates, task)
     except UsageError as error:
         refusal = str(error)
-        wanted = refusal.split("Give --budget ")[1].split("m ")[0]
+        wanted = refusal.split("Use --budget ")[1].split("m ")[0]
         asked = config(budget=f"{wanted}m")
         choices = fitting_choices(asked, rates, task)
-    assert not refusal or "is too small: the least that works here takes about" in refusal
+    assert not refusal or "is too small: the shortest possible run takes about" in refusal
     assert sum(estimate(asked, choices, rates, task).values()) <= minutes_of(str(asked.budget))
 
 
@@ -152,12 +152,12 @@ def test_balanced_answers_are_stored_first() -> None:
     other = replace(SMALL, student="3,84,336,12")
     assert not default_choices(config(), other).annotates
     assert default_choices(config(balance=True), other).annotates
-    with pytest.raises(UsageError, match="--balance is about the classes"):
+    with pytest.raises(UsageError, match="--balance needs a teacher model"):
         config(balance=True, regression=True)
 
 
 def test_pairs_are_not_mined_where_rows_are_left_out() -> None:
-    with pytest.raises(UsageError, match="--augment-rows leaves out some: leave out one"):
+    with pytest.raises(UsageError, match="--augment-rows leaves some out: use one of the two"):
         config(mined_pairs=3, augment_rows=500)
     short = fitting_choices(config(mined_pairs=3, budget="8m"), SLOW, PAIRS)
     assert short.augment_rows is not None
