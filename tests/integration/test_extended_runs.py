@@ -135,4 +135,4 @@ def test_one_schedule_is_given(story: Story) -> None:
     arguments = story.commands("both", "1", "--schedule", "constant", "--decay-share", "0.5")["general"]
     finished = call_main(*arguments, program="trainer")
     assert finished.returncode == 2
-    assert "--schedule constant keeps it" in finished.stderr.splitlines()[-1]
+    assert "cannot be combined with --schedule constant" in finished.stderr.splitlines()[-1]
