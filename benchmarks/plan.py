@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder of the GLUE tasks")
     parser.add_argument("--golden", type=Path, required=True, help="folder of a small masked LM and vectors")
     parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--only", nargs="+", help="names of cases")
+    parser.add_argument("--only", nargs="+", help="run only the cases with these names")
     options = parser.parse_args()
     small = ["--mlm", str(options.golden / "model"), "--glove", str(options.golden / "glove.txt.gz")]
     cases = {

@@ -1,8 +1,8 @@
-"""Clients that misuse the service, each kind for some time, while small requests are sent at the same time.
+"""Clients that misuse the service, one kind after another, while well-behaved clients send small requests.
 
-The service has to answer every client that reads: no 5xx without a problem document, memory within what the options
-allow, and no file descriptors left behind. The script starts a service of its own, with a small random model, and
-writes a table:
+The service must answer every client that reads, send a problem document with every 5xx, keep its memory within the
+limits set by the options, and leave no file descriptors open. The script starts its own service, with a small random
+model, and writes a table:
 
     python -m tests.support.abuse --output benchmarks/results/abuse.md
 """

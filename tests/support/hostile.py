@@ -1,11 +1,11 @@
 """Hostile requests over raw connections: mutated bodies, fields, headers, paths, and bytes that are not HTTP at all.
 
-Every refusal has to be a problem document, no answer may be a 500, and the service may keep neither memory nor file
-descriptors. The script sends as many as it is told to a service of its own:
+Every refusal must be a problem document, no response may be a 500, and the service must leak neither memory nor file
+descriptors. The script starts its own service and sends it the given number of requests:
 
     python -m tests.support.hostile --requests 1000000 --log out/hostile.txt
 
-With --cache-bytes 0, memory that still grows is a leak: the cache of candidates grows up to its bound.
+To look for memory leaks, pass --cache-bytes 0; otherwise the candidate cache grows up to its limit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Damaged tables of every format: each row is used or set aside, and there is no traceback, no hang and no crash.
 
-Run it for long with `python -m tests.support.table_fuzz --files 1000000`; it prints each finding with the seed that
-makes the file again.
+For a long run, use `python -m tests.support.table_fuzz --files 1000000`. It prints each failure with the seed that
+reproduces the file.
 """
 
 from __future__ import annotations
