@@ -47,7 +47,7 @@ def model_folder(path: str, option: str = "model") -> str:
         if _is_offline() and not _is_cached(path):
             raise ModelError(
                 f"{option} {path}: no such folder, and no such model in the cache of the Hugging Face hub "
-                "(HF_HUB_OFFLINE is set)"
+                "(HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set)"
             )
         return path
     if (folder / "adapter_config.json").is_file() and not (folder / CONFIG).is_file():

@@ -85,10 +85,10 @@ def _scores(result: RunResult) -> str:
     count = f" ({result.rows:,} rows)" if result.rows else ""
     teacher = "given answers" if result.teacher_column else "teacher"
     by = result.selected_by or result.metric
-    chosen = f". The best checkpoint was selected on it by {by}" if by else ""
+    chosen = f". The best checkpoint was selected on it by {by}, so the scores are slightly optimistic" if by else ""
     text = (
-        f"## Scores\n\nMeasured on {result.selected_on or 'the dev file'}{count}{chosen}, so the scores are slightly "
-        f"optimistic.\n\n{_score_table(result.dev, result.teacher_dev or {}, result.baselines or {}, teacher)}"
+        f"## Scores\n\nMeasured on {result.selected_on or 'the dev file'}{count}{chosen}.\n\n"
+        f"{_score_table(result.dev, result.teacher_dev or {}, result.baselines or {}, teacher)}"
     )
     if result.test is not None:
         table = _score_table(result.test.scores, result.test.teacher or {}, result.test.baselines, teacher)

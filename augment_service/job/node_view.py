@@ -33,7 +33,8 @@ def check_output_seen(output: str, run: str, patience_seconds: float = PATIENCE_
 def check_model_seen(option: str, path: str) -> None:
     """Raises ModelError, naming the node, if a model or vectors on the driver's disk are missing here."""
     if os.path.isabs(path) and not os.path.exists(path):
+        elsewhere = ", or be the id of a model on the hub" if option == "--mlm" else ""
         raise ModelError(
-            f"node {socket.gethostname()} has no {path} ({option}): it must be on every node at the same path, or be "
-            "the id of a model on the hub"
+            f"node {socket.gethostname()} has no {path} ({option}): it must be on every node at the same path"
+            f"{elsewhere}"
         )

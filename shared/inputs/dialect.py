@@ -227,10 +227,14 @@ def _has_single_quotes(text: str, delimiter: str, newline: str) -> bool:
         # The last row of a large sample may be truncated.
         rows = rows[:-1] if len(rows) > 20 else rows
         if len(rows) > 1 and rows[0] and all(row is not None and len(row) == len(rows[0]) for row in rows):
-            plain = [one.cells or () for one in _sample_rows(text, delimiter, None, newline)]
-            if any(len(row) != len(rows[0]) for row in plain) or all(map(_is_quoted, plain[0])):
+            plain = _sample_rows(text, delimiter, None, newline)
+            if any(len(one.cells or ()) != len(rows[0]) for one in plain):
                 return True
-            return any(all(_is_quoted(cell) for cell in column) for column in zip(*plain[1:], strict=True))
+            # As written, so that single quotes inside double quotes are part of the cell.
+            written = [one.raw.rstrip("\r\n").split(delimiter) for one in plain]
+            if any(len(row) != len(rows[0]) for row in written):
+                return False
+            return any(all(map(_is_quoted, column)) for column in (written[0], *zip(*written[1:], strict=True)))
     return False
 
 

@@ -92,7 +92,7 @@ function faultOfNumber(name) {
   if (value === "") return `Enter ${NAMES[name]}.`;
   const isNumber = name === "p_t" || /^-?\d+$/.test(value);
   const number = isNumber && (name === "seed" ? BigInt(value) : Number(value));
-  return !isNumber || number < low || number > high ? `Enter a whole number from ${low} to ${high}.` : "";
+  return !isNumber || number < low || number > high ? `Enter a ${name === "p_t" ? "" : "whole "}number from ${low} to ${high}.` : "";
 }
 
 function faultOfTexts() {
