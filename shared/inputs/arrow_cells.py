@@ -131,9 +131,10 @@ def parquet_error(error: pa.ArrowException, schema: pa.Schema) -> InputError:
         pa.types.is_large_string,
     )
     suspects = [f"{one.name} ({one.type})" for one in schema if not any(test(one.type) for test in plain)]
+    which = f"{'one of the columns' if len(suspects) > 1 else 'column'} {', '.join(suspects)[:400]}"
     return InputError(
-        f"Parquet cannot store one of the columns {', '.join(suspects)[:400]} ({_first_line(error)}); write JSON Lines "
-        "instead, or remove the column from the input"
+        f"Parquet cannot store {which}: {_first_line(error)}; write JSON Lines instead, or remove the column from the "
+        "input"
     )
 
 

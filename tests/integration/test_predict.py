@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +259,7 @@ def test_values_that_python_cannot_hold_are_written_or_refused_in_one_line(tmp_p
         )
         assert "bug" not in finished.stderr
         if finished.returncode:
-            assert re.search("column x|one of x", finished.stderr)
+            assert "column x" in finished.stderr
             assert not in_parquet
         elif suffix != "parquet":
             assert is_text in output.read_text(encoding="utf-8")

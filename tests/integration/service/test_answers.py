@@ -147,5 +147,5 @@ def test_the_client_raises_the_services_problem(service: Service) -> None:
         client.augment(["the cat"], n_a=10**9)
     assert caught.value.problem is not None
     assert caught.value.problem.errors[0].pointer == "/n_a"
-    with Client("http://127.0.0.1:9", max_tries=2) as client, pytest.raises(ServiceError, match="2 tries"):
+    with Client("http://127.0.0.1:9", max_tries=2) as client, pytest.raises(ServiceError, match="after 2 attempts"):
         client.augment(["the cat"])
