@@ -18,7 +18,7 @@ from augment_service.job.failures import cause_of, died_in_creation, expected_er
 from augment_service.job.model_facts import MlmFacts, models_facts
 from augment_service.job.stalls import LoadWatch
 from augment_service.job.vectors import NO_GROUP, VectorActors
-from shared.cli.progress import format_seconds
+from shared.cli.progress import counted, format_seconds
 from shared.errors import ClusterError, ExpectedError, ManifestError, ModelError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -114,9 +114,10 @@ class ActorPool:
         """Why no actor is ready, for a message: no room or still loading, and any excluded nodes."""
         num_placed = sum(bool(one.node) for one in self._actors.values() if not one.is_left_out)
         num_waiting = self.num_starting - num_placed
-        parts = [f"{num_placed} actors are loading"] if num_placed else []
-        parts += [f"{num_waiting} actors are waiting for resources"] if num_waiting else []
-        parts += [f"{len(self._refusals)} nodes were excluded ({error})" for error in [*self._refusals.values()][:1]]
+        parts = [f"{counted(num_placed, 'actor')} loading"] if num_placed else []
+        parts += [f"{counted(num_waiting, 'actor')} waiting for resources"] if num_waiting else []
+        if self._refusals:
+            parts.append(f"{counted(len(self._refusals), 'node')} excluded ({next(iter(self._refusals.values()))})")
         return "; ".join([*parts, room(self._ray, self._config)])
 
     @property

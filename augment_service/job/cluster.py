@@ -6,6 +6,7 @@ from typing import Any
 
 from augment_service.config import RunConfig
 from augment_service.job.scheduler import IN_FLIGHT_PER_ACTOR
+from shared.cli.progress import counted
 
 
 def num_actors_wanted(ray: Any, config: RunConfig) -> int:
@@ -57,7 +58,7 @@ def room(ray: Any, config: RunConfig) -> str:
     kinds = ("CPU", "GPU") if gpus else ("CPU",)
     have = ", ".join(f"{free.get(kind, 0):g} of {total.get(kind, 0):g} {kind}" for kind in kinds)
     nodes = sum(1 for node in ray.nodes() if node["Alive"])
-    return f"a masked-LM actor needs {needs}; free on {nodes} nodes: {have}"
+    return f"a masked-LM actor needs {needs}; free on {counted(nodes, 'node')}: {have}"
 
 
 def _uses_gpu(ray: Any, config: RunConfig) -> bool:

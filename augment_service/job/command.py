@@ -20,7 +20,7 @@ from augment_service.job.quarantine_bound import QuarantineBound
 from augment_service.job.shard_work import shard_schema, shard_work
 from shared.cli.command_line import CommandResult
 from shared.cli.logs import bind_log_fields
-from shared.cli.progress import format_seconds
+from shared.cli.progress import counted, format_seconds
 from shared.errors import ExpectedError, ManifestError, UsageError
 from shared.inputs.options import from_config
 from shared.inputs.sources import Source, open_source
@@ -236,7 +236,7 @@ def _summary_text(job: Job, totals: Totals, num_computed: int, seconds: float, h
     else:
         how_long = "already complete"
     lines = [
-        f"{totals.rows:,} rows -> {totals.samples:,} samples in {totals.shards} shards, {how_long}: "
+        f"{totals.rows:,} rows -> {totals.samples:,} samples in {counted(totals.shards, 'shard')}, {how_long}: "
         f"{job.store.uri}/shards"
     ]
     if job.config.emit == "samples":

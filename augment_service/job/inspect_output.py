@@ -8,7 +8,7 @@ from dataclasses import asdict
 from augment_service.config import OutputConfig
 from augment_service.job.heartbeat import Heartbeat, read_heartbeats
 from shared.cli.command_line import CommandResult
-from shared.cli.progress import format_seconds
+from shared.cli.progress import counted, format_seconds
 from shared.manifest import read_manifest
 from shared.shards import SUCCESS, iter_commits
 from shared.storage.store import open_store
@@ -49,9 +49,9 @@ def _run_text(run: Heartbeat, now: float) -> str:
     last = ", ".join(f"{int(shard)} ({format_seconds(max(now - at, 0.0))} ago)" for shard, at in run.last_commits[-3:])
     stalled = f"stalled: no progress for {format_seconds(run.stalled_seconds)}; " if run.stalled_seconds else ""
     return (
-        f"{where}, {ago} ago: {stalled}{run.rows_per_second:,.1f} rows/s, {left} left, {run.actors_ready} actors on "
-        f"{run.nodes} nodes ({run.actors_starting} starting), {run.shards_in_flight} shards in flight; retries: "
-        f"{retries}; last commits: {last or 'none yet'}"
+        f"{where}, {ago} ago: {stalled}{run.rows_per_second:,.1f} rows/s, {left} left, "
+        f"{counted(run.actors_ready, 'actor')} on {counted(run.nodes, 'node')} ({run.actors_starting} starting), "
+        f"{counted(run.shards_in_flight, 'shard')} in flight; retries: {retries}; last commits: {last or 'none yet'}"
     )
 
 
@@ -61,5 +61,6 @@ def verify_command(config: OutputConfig) -> CommandResult:
     found = verify_output(store)
     faults, totals = found.faults, found.totals
     summary = {"output": store.uri, "ok": not faults, "faults": faults} | asdict(totals)
-    text = "\n".join(faults) if faults else f"{store.uri}: {totals.shards} shards, {totals.samples:,} samples: ok"
+    good = f"{store.uri}: {counted(totals.shards, 'shard')}, {totals.samples:,} samples: ok"
+    text = "\n".join(faults) if faults else good
     return CommandResult(summary, text, 1 if faults else 0)

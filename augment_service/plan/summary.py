@@ -9,7 +9,7 @@ from augment_service.plan.budget import relative_error
 from augment_service.plan.estimate import Block, Measurement, Work, core_share
 from augment_service.plan.gpus import Gpu
 from augment_service.plan.sample import Sample
-from shared.cli.progress import format_seconds
+from shared.cli.progress import counted, format_seconds
 
 BUSY_BELOW = 0.9
 
@@ -86,27 +86,27 @@ def plan_text(summary: dict[str, Any]) -> str:
     """The summary as readable text."""
     measured = summary["measured"]
     where = (
-        f"{_plural(summary['nodes'], 'node')} with "
+        f"{counted(summary['nodes'], 'node')} with "
         f"{summary['gpu'] if summary['gpu'] != 'none' else 'CPUs like those of this machine'}, "
-        f"{_plural(summary['actors'], 'actor')}"
+        f"{counted(summary['actors'], 'actor')}"
     )
     parts = [summary[f"{part}_actor_seconds"] for part in ("model", "vector", "other")]
     model_share = parts[0] / max(sum(parts), 1e-9)
     lines = [
-        f"{summary['rows']:,} rows in {summary['shards']:,} shards of {summary['shard_rows']}, "
+        f"{summary['rows']:,} rows in {counted(summary['shards'], 'shard')} of {summary['shard_rows']}, "
         f"about {summary['quarantined']:,} to be quarantined",
         f"masked passes  {summary['masked_passes']:,} with {summary['model_tokens']:,} tokens in total, "
         f"{summary['model_flops']:.2e} FLOP (from {summary['counted_rows']:,} rows)",
         f"output         {summary['samples']:,} samples, {summary['bytes'] / 1e6:,.1f} MB",
         f"time           {format_seconds(summary['seconds'])} ({summary['hours']:.2f} hours) on {where}; "
         f"{model_share:.0%} of an actor's time in the model, {summary['start_seconds']:.0f} s to start",
-        f"measured here  {measured['rows']} rows in {_plural(measured['processes'], 'process', 'processes')} "
+        f"measured here  {measured['rows']} rows in {counted(measured['processes'], 'process', 'processes')} "
         f"({measured['device']}, {measured['dtype']}): {measured['tokens_per_second']:,.0f} tokens/s each in the model",
     ]
     if (errors := summary["relative_errors"])["measured_seconds"] is not None:
-        counted = f"within {errors['model_tokens']:.0%}" if errors["model_tokens"] is not None else "unknown"
+        tokens = f"within {errors['model_tokens']:.0%}" if errors["model_tokens"] is not None else "unknown"
         lines.append(
-            f"accuracy       tokens {counted}, measured seconds within {errors['measured_seconds']:.0%} (two standard "
+            f"accuracy       tokens {tokens}, measured seconds within {errors['measured_seconds']:.0%} (two standard "
             "errors of the sample; --calibrate-seconds sets its size)"
         )
     if assumed := summary.get("assumed"):
@@ -134,7 +134,3 @@ def _seconds(plan: Plan, block: Block) -> float:
 
 def _rounded(error: float | None) -> float | None:
     return None if error is None else round(error, 4)
-
-
-def _plural(count: int, noun: str, plural: str = "") -> str:
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"

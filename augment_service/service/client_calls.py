@@ -15,6 +15,7 @@ import httpx
 
 from augment_service.service.requests import AugmentRequest, CandidatesRequest
 from augment_service.service.responses import Problem, TextSamples
+from shared.cli.progress import counted
 
 TextOrPair = str | Sequence[str]
 FIRST_WAIT_SECONDS = 0.2
@@ -79,7 +80,9 @@ class Call:
         """Seconds to wait before the next attempt. Raises ServiceError after the last one."""
         self._num_timeouts += isinstance(error, httpx.ReadTimeout)
         if self._tries >= self._max_tries or self._num_timeouts >= _MAX_TIMEOUTS:
-            raise ServiceError(f"the service could not be reached after {self._tries} attempts: {error!r}") from error
+            raise ServiceError(
+                f"the service could not be reached after {counted(self._tries, 'attempt')}: {error!r}"
+            ) from error
         return self._next_wait(None)
 
     def _next_wait(self, retry_after_seconds: float | None) -> float:

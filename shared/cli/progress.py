@@ -67,5 +67,11 @@ def format_seconds(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def counted(count: float, noun: str, plural: str = "") -> str:
+    """`1 shard`, `2,000 shards`. plural: of a noun that takes more than an s."""
+    number = f"{count:,}" if isinstance(count, int) else f"{count:g}"
+    return f"{number} {noun if count == 1 else plural or noun + 's'}"
+
+
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from shared.cli.progress import counted
 from shared.embedded import EMBEDDED
 from shared.errors import UsageError
 from shared.label_quotas import LabelQuotas
@@ -272,7 +273,7 @@ def choice_lines(config: DistillConfig, choices: Choices, num_train: int, num_un
     if config.teacher_column:
         teacher = f"the answers in column {config.teacher_column!r}; hidden states come from the embedded encoder"
     else:
-        teacher = config.teacher or f"{choices.teacher_epochs:g} epochs on {num_train:,} rows"
+        teacher = config.teacher or f"{counted(choices.teacher_epochs, 'epoch')} on {num_train:,} rows"
     own = f" (except {', '.join(choices.n_a_per_label)})" if choices.n_a_per_label else ""
     mined = f", plus {choices.mined} mined pairs each" if choices.mined else ""
     last = config.seed + config.seeds - 1

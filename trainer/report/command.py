@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from shared.cli.command_line import CommandResult
+from shared.cli.progress import counted
 from shared.errors import UsageError
 from shared.storage.objects import is_remote
 from shared.storage.whole_file import check_target, whole_files
@@ -20,7 +21,6 @@ from trainer.report.measurements import Timing
 from trainer.report.page import render_page
 from trainer.report.runs import Run, read_run
 from trainer.report.summary import summarise
-from trainer.report.tables import number_of
 from trainer.report.timing import machine_facts, time_runs
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def run_command(config: ReportConfig) -> CommandResult:
     for run in unfinished:
         logger.warning("unfinished", extra={"fields": {"run": run.folder}})
     size = f"{len(page) / 1e3:.0f} kB"
-    first = f"{output}: {number_of(len(runs), 'run')} ({len(unfinished)} unfinished), {size}; {figures}"
+    first = f"{output}: {counted(len(runs), 'run')} ({len(unfinished)} unfinished), {size}; {figures}"
     text = "\n".join([first, *_score_lines(summary), *_speed_lines(timings)])
     return CommandResult({"output": output} | summary.as_dict(), text)
 
@@ -59,7 +59,7 @@ def _read(path: str, scratch: Path) -> Run:
 
 def _score_lines(summary: Summary) -> list[str]:
     return [
-        f"  {name} {one.variant}: {task.metric} {one.score.mean:.4f} ({number_of(len(one.seeds), 'seed')})"
+        f"  {name} {one.variant}: {task.metric} {one.score.mean:.4f} ({counted(len(one.seeds), 'seed')})"
         + (f", {one.retention.mean:.1%} of the teacher's score" if one.retention else "")
         for name, task in summary.tasks.items()
         for one in task.variants

@@ -8,10 +8,10 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from shared.cli.progress import counted
 from trainer.report.figures import Summary
 from trainer.report.runs import Run
 from trainer.report.sections import other_section, speed_section, task_section
-from trainer.report.tables import number_of
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -37,7 +37,7 @@ def render_page(runs: Sequence[Run], summary: Summary, json_name: str) -> str:
         title=summary.title,
         created=summary.created,
         machine=summary.machine,
-        counted=number_of(finished, "finished run") + (f", {unfinished} unfinished" if unfinished else ""),
+        counted=counted(finished, "finished run") + (f", {unfinished} unfinished" if unfinished else ""),
         sections=[one for one in sections if one],
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         json_name=json_name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from shared.cli.progress import counted
 from trainer.report.blocks import Figure, Note, RunCurves, Section, Table, Tile
 from trainer.report.curves import dev_curves, loss_curves
 from trainer.report.figures import Summary, TaskSummary
@@ -12,7 +13,7 @@ from trainer.report.numbers import MISSING, millions, percent, points, times
 from trainer.report.plots import DotRow, dot_chart
 from trainer.report.runs import Run
 from trainer.report.summary import variant_order
-from trainer.report.tables import ablation_table, labels_table, number_of, runs_table, timing_table
+from trainer.report.tables import ablation_table, labels_table, runs_table, timing_table
 
 
 def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | None:
@@ -57,7 +58,7 @@ def speed_section(timings: Sequence[Timing]) -> Section | None:
         anchor="speed",
         link="Speed",
         heading="Speed compared with the teacher",
-        paragraph=f"Measured in one process, with {number_of(first.threads, 'thread')} on {where}. Teacher and student "
+        paragraph=f"Measured in one process, with {counted(first.threads, 'thread')} on {where}. Teacher and student "
         "take turns running the same inputs through plain transformers. The ratio is the median over neighbouring "
         "turns, with its quartiles, so other work on the machine slows both models equally.",
         tables=[timing_table(one) for one in timings],
@@ -94,7 +95,7 @@ def _headline(facts: TaskSummary, summary: Summary) -> list[Tile]:
         Tile(
             name=f"{facts.metric} × 100",
             value=points(best.score.mean),
-            note=f"{best.variant}, {number_of(len(best.seeds), 'seed')}{deviation}",
+            note=f"{best.variant}, {counted(len(best.seeds), 'seed')}{deviation}",
         ),
         Tile(
             name="of the teacher's score",

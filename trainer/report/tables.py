@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from shared.cli.progress import counted
 from trainer.report.blocks import Cell, Table, cells
 from trainer.report.figures import RunSummary, Spread, Summary, TaskSummary, TeacherSummary
 from trainer.report.measurements import Measurement, Timing
@@ -149,13 +150,8 @@ def timing_table(timing: Timing) -> Table:
         ],
         rows=rows,
         remark=f"Inputs of at most {timing.length} tokens ({timing.inputs}). "
-        f"Applies to {number_of(len(timing.runs), 'run')}.",
+        f"Applies to {counted(len(timing.runs), 'run')}.",
     )
-
-
-def number_of(value: int, word: str) -> str:
-    """`1 run`, `2 runs`."""
-    return f"{value} {word}{'' if value == 1 else 's'}"
 
 
 def _scores(dev: Mapping[str, float]) -> str:

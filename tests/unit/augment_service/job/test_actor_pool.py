@@ -255,7 +255,7 @@ def test_one_bad_node_is_left_out_however_fast_it_fails(error: Exception) -> Non
     world = World(3)
     assert world.answer("MlmWorker", "where", NODE) == []
     assert world.answer("MlmWorker", "load", raised(error)) == []
-    assert "1 nodes were excluded" in world.pool.waits_for
+    assert "1 node excluded" in world.pool.waits_for
     assert world.start_one(OTHER_NODE) == ["mlm-1"]
     assert world.pool.num_ready == 1
 

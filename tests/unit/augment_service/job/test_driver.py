@@ -156,9 +156,7 @@ def test_without_room_the_run_says_what_is_missing_and_ends_after_its_time(
     monkeypatch.setattr("augment_service.job.driver.NO_ROOM_LOG_SECONDS", 0.05)
     world = World(tmp_path, 1, [], no_room_seconds=0.5)
     monkeypatch.setattr(world.ray, "wait", lambda references, **_: ([], list(references)))
-    with pytest.raises(
-        ClusterError, match=r"no actor could start for .*1 actors are waiting for resources; .* needs 1 CPU"
-    ):
+    with pytest.raises(ClusterError, match=r"no actor could start for .*1 actor waiting for resources; .* needs 1 CPU"):
         world.driver.run()
     said = [record for record in caplog.records if record.getMessage() == "no_actor_yet"]
     assert len(said) > 3
