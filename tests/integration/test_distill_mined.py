@@ -39,7 +39,7 @@ def test_the_teacher_answers_pairs_that_no_row_has_and_each_sample_once(workshop
     facts = json.loads((output / "result.json").read_text())["data"]
     mined = pq.read_table(output / "data" / "mined.parquet")
     assert 0 < mined.num_rows == facts["num_mined"] <= 3 * facts["num_train"]
-    assert f"{mined.num_rows} new pairs mined from the texts to train on" in finished.stderr
+    assert f"{mined.num_rows} new pairs mined from the training texts" in finished.stderr
     assert mined["label"].null_count == mined.num_rows
     found = list(zip(mined["first"].to_pylist(), mined["second"].to_pylist(), strict=True))
     assert len(set(found)) == len(found)

@@ -125,7 +125,7 @@ def test_a_student_of_given_answers(setting: Setting, tmp_path: Path) -> None:
     config = transformers.AutoConfig.from_pretrained(tmp_path / "out" / "model")
     assert [config.id2label[index] for index in (0, 1)] == list(NAMES)
     card = (tmp_path / "out" / "model" / "README.md").read_text()
-    assert "answers that came with the data (column `llm`)" in card
+    assert "answers in the data (column `llm`)" in card
     assert "Agreement with the given answers" in card
     again = call_main(*arguments, program="trainer")
     assert again.returncode == 0, again.stderr
