@@ -26,12 +26,11 @@ SAMPLE_BYTES = 1 << 20
 LONGEST_HEADER = 1 << 24
 _SEPARATOR_LINE = re.compile(r'("?)sep=([^\w\s"\\]|\t)\2*\1\r?(?:\n|(?<=\r))', re.IGNORECASE)
 _DRAWN_LINE = re.compile(
-    r"\s*(?:"
     r"\|?\s*:?-{2,}:?\s*(?:[|+]\s*:?-{2,}:?\s*)+\|?|\|\s*:?-{2,}:?\s*\|"
     r"|\+(?:[-=]{2,}\+)+|[┌├╭╞][─━═┬┼╪┐┤]+"
-    r")\s*"
 )
-"""A line of a table drawn for a reader: Markdown's, psql's or mysql's below the header, or a frame's."""
+"""A line, without the space around it, of a table drawn for a reader: below the header in Markdown, psql and mysql, or
+a frame's. Patterns for that space would take quadratic time on a long line."""
 _NAMES = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -88,7 +87,7 @@ def dialect_of(path: str, options: InputOptions) -> Dialect:
     if not text.partition("\n")[0].strip():
         raise InputError(f"{path}: the file or its first line is empty")
     newline = _newline(path, text)
-    if any(map(_DRAWN_LINE.fullmatch, text.split(newline, 3)[:3])):
+    if any(_DRAWN_LINE.fullmatch(line.strip()) for line in text.split(newline, 3)[:3]):
         raise InputError(f"{path} is a table drawn with lines, as in Markdown or a terminal; save it as CSV")
     named = _SEPARATOR_LINE.match(text)
     if named is not None:

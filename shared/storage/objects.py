@@ -114,11 +114,10 @@ def client_options(root: str, seconds: int = SHORT_SECONDS) -> tuple[str, dict[s
     elif scheme == "gs":
         kind = "GCSStore"
         options |= {"bucket": name}
-        emulator = _environment("STORAGE_EMULATOR_HOST")
-        if endpoint := _environment("GOOGLE_BASE_URL") or emulator:
+        if endpoint := _environment("GOOGLE_BASE_URL", "STORAGE_EMULATOR_HOST"):
             endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
             options["base_url"] = endpoint.rstrip("/")
-        if emulator and not _environment(*_GOOGLE_CREDENTIALS):
+        if endpoint and not _environment("GOOGLE_BASE_URL", *_GOOGLE_CREDENTIALS):
             # An emulator accepts any token. Without one, writes would ask the metadata server of Google's machines.
             options["bearer_token"] = "emulator"
     else:

@@ -6,14 +6,9 @@ The S3 tests cover the rest: everything above `shared.storage.objects` is the sa
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,10 +22,10 @@ from shared.storage.input_files import expand, open_binary
 from shared.storage.store import open_store
 from shared.storage.whole_file import whole_file
 from tests.support.azure import AZURITE, azurite, make_container
-from tests.support.command import ROOT
+from tests.support.bucket_runs import run
 from tests.support.distillation import save_dev, save_teacher
 from tests.support.google import GoogleProxy
-from tests.support.object_store import moto_server, s3_client
+from tests.support.object_store import check_one_writer_creates, moto_server, s3_client
 
 NEEDS_AZURITE = pytest.mark.skipif(AZURITE is None, reason="needs azurite-blob: npm install -g azurite")
 
@@ -70,15 +65,7 @@ def test_the_store_behaves_like_the_local_one(container: str) -> None:
     store.put("a/b", b"one")
     store.put("a/b", b"three")
     assert (store.read("a/b"), store.sizes("a")) == (b"three", {"a/b": 5})
-    barrier = threading.Barrier(8)
-
-    def create(number: int) -> bool:
-        barrier.wait()
-        return store.put_if_absent("commits/1", str(number).encode())
-
-    with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(create, range(8)))
-    assert (sum(won), store.read("commits/1")) == (1, str(won.index(True)).encode())
+    check_one_writer_creates(store, "commits/1")
     store.delete("commits/1")
     store.delete("commits/1")
     assert store.entries() == ["a/"]
@@ -106,27 +93,19 @@ def test_shards_and_inputs(container: str, tmp_path: Path) -> None:
         assert file.read() == b"a\tb\n" * 1000
 
 
-def train(arguments: list[str], cache: Path, killed_at: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command of the trainer with its scratch folder in `cache`; SIGKILL in publication number `killed_at`."""
-    module = ["tests.support.killed_publisher", str(killed_at)] if killed_at is not None else ["trainer"]
-    environment = os.environ | {"TRAINER_CACHE": str(cache)}
-    command = [sys.executable, "-m", *module, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-
-
 @pytest.mark.slow
 def test_a_killed_training_continues_from_the_store_alone(container: str, tmp_path: Path) -> None:
     encoder, data = str(save_teacher(tmp_path / "encoder")), str(save_dev(tmp_path / "dev.tsv", 60))
     command = ["teacher", "--task", "SST-2", "--train", data, "--encoder", encoder, "--batch-size", "8"]
     command += ["--threads", "1", "--device", "cpu", "--dtype", "fp32", "--epochs", "2", "--log-level", "error"]
     command += ["--loader-workers", "0", "--checkpoint-seconds", "0.001"]
-    local = train([*command, "--output", str(tmp_path / "local")], tmp_path / "cache")
+    local = run([*command, "--output", str(tmp_path / "local")], None, tmp_path / "cache")
     assert local.returncode == 0, local.stderr
     command += ["--output", f"{container}/run"]
-    killed = train(command, tmp_path / "first", killed_at=6)
+    killed = run(command, None, tmp_path / "first", killed_at=6)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     shutil.rmtree(tmp_path / "first")
-    finished = train(command, tmp_path / "second")
+    finished = run(command, None, tmp_path / "second")
     assert finished.returncode == 0, finished.stderr
     weights = (tmp_path / "local" / "model" / "model.safetensors").read_bytes()
     assert open_store(f"{container}/run").read("model/model.safetensors") == weights

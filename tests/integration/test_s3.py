@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -22,7 +20,7 @@ from shared.storage.store import Store, open_store
 from tests.integration.conftest import Job
 from tests.support.command import bytes_of, run_command
 from tests.support.manifests import small_manifest
-from tests.support.object_store import ENVIRONMENT, FaultyProxy, moto_server, s3_client
+from tests.support.object_store import ENVIRONMENT, FaultyProxy, check_one_writer_creates, moto_server, s3_client
 from trainer.data.augmented import wait_for_commit
 
 FOLDERS = ("shards", "commits", "quarantine", "runs")
@@ -82,16 +80,7 @@ def test_the_s3_store_behaves_like_the_local_one(clean: None) -> None:
 
 def test_exactly_one_of_many_writers_creates_an_object(clean: None) -> None:
     store = open_store("s3://bucket/race")
-    barrier = threading.Barrier(8)
-
-    def create(number: int) -> bool:
-        barrier.wait()
-        return store.put_if_absent("commits/1", str(number).encode())
-
-    with ThreadPoolExecutor(8) as pool:
-        won = list(pool.map(create, range(8)))
-    assert sum(won) == 1
-    assert store.read("commits/1") == str(won.index(True)).encode()
+    check_one_writer_creates(store, "commits/1")
 
 
 def test_shards_survive_a_fault_in_every_fourth_request(faulty: FaultyProxy) -> None:

@@ -17,10 +17,16 @@ from tests.support.command import ROOT, descendants_of
 from tests.support.object_store import ENVIRONMENT, s3_client
 
 
-def run(arguments: list[str], url: str, cache: Path, killed_at: int | None = None) -> subprocess.CompletedProcess[str]:
-    """The command with its scratch folder in `cache`; SIGKILL in publication number `killed_at`."""
+def run(
+    arguments: list[str], url: str | None, cache: Path, killed_at: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command with its scratch folder in `cache`; SIGKILL in publication number `killed_at`.
+
+    url: the S3 server, or None if the environment names another kind of store.
+    """
     module = ["tests.support.killed_publisher", str(killed_at)] if killed_at is not None else ["trainer"]
-    environment = os.environ | ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url, "TRAINER_CACHE": str(cache)}
+    server = ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": url} if url else {}
+    environment = os.environ | server | {"TRAINER_CACHE": str(cache)}
     command = [sys.executable, "-m", *module, *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 

@@ -20,10 +20,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
+
+from shared.storage.store import Store
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -73,6 +76,19 @@ def s3_client(url: str) -> Any:
 
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
     return boto3.client("s3", endpoint_url=url, **keys)
+
+
+def check_one_writer_creates(store: Store, name: str) -> None:
+    """Of several writers at once, exactly one creates the object, with its own content."""
+    barrier = threading.Barrier(8)
+
+    def create(number: int) -> bool:
+        barrier.wait()
+        return store.put_if_absent(name, str(number).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(create, range(8)))
+    assert (sum(won), store.read(name)) == (1, str(won.index(True)).encode())
 
 
 class FaultyProxy:

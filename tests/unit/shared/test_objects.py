@@ -81,6 +81,13 @@ def test_other_uris_and_half_uris_are_refused_as_outputs() -> None:
         ),
         (
             "gs://b",
+            {"STORAGE_EMULATOR_HOST": "localhost:4443", "GOOGLE_BASE_URL": "https://google"},
+            "GCSStore",
+            {"bucket": "b", "base_url": "https://google"},
+            False,
+        ),
+        (
+            "gs://b",
             {"STORAGE_EMULATOR_HOST": "localhost:4443", "GOOGLE_BEARER_TOKEN": "mine"},
             "GCSStore",
             {"bucket": "b", "base_url": "http://localhost:4443"},

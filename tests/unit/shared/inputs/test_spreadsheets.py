@@ -123,7 +123,10 @@ def test_a_table_drawn_for_a_reader_is_named(tmp_path: Path, content: str) -> No
         source_of(path)
 
 
-@pytest.mark.parametrize("second", ["--|1", "a -- b|1", "---|+", "|--", "-|-", "a|--"])
+@pytest.mark.parametrize(
+    "second",
+    ["--|1", "a -- b|1", "---|+", "|--", "-|-", "a|--", f"{' ' * 200_000}x|1", f"{'-' * 200_000}{' ' * 200_000}x|1"],
+)
 def test_dashes_in_a_cell_are_text(tmp_path: Path, second: str) -> None:
     path = tmp_path / "x.csv"
     path.write_text(f"text|label\n{second}\nb|0\n")
