@@ -23,6 +23,7 @@ from trainer.state import Run, State
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
+_ADVICE = "remove it to start the run from the beginning"
 
 Weights = dict[str, Tensor]
 
@@ -69,11 +70,10 @@ def read_checkpoint(path: Path, device: str) -> Checkpoint | None:
     """The last complete checkpoint, or None. Raises StoreError when it cannot be read."""
     if not path.exists():
         return None
-    advice = "remove it to start the run from the beginning"
     try:
         content: Any = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise StoreError(f"{path} cannot be read ({error}); {advice}") from error
+        raise StoreError(f"{path} cannot be read ({error}); {_ADVICE}") from error
     try:
         trained = content["trained"]
         if not all(isinstance(value, Tensor) for weights in trained.values() for value in weights.values()):
@@ -85,7 +85,7 @@ def read_checkpoint(path: Path, device: str) -> Checkpoint | None:
             inputs=TypeAdapter(dict[str, str]).validate_python(content["inputs"]),
         )
     except (AttributeError, KeyError, TypeError, ValidationError) as error:
-        raise StoreError(f"{path} is not a checkpoint of this version ({error}); {advice}") from error
+        raise StoreError(f"{path} is not a checkpoint of this version ({error}); {_ADVICE}") from error
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
@@ -115,10 +115,12 @@ def _load_learned(module: nn.Module, weights: Weights, path: Path) -> None:
     try:
         unknown = module.load_state_dict(weights, strict=False).unexpected_keys
     except RuntimeError as error:
-        raise ManifestError(f"{path} does not fit the model: {str(error).splitlines()[-1].strip()}") from error
+        message = str(error).splitlines()[-1].strip()
+        raise ManifestError(f"{path} does not fit the model: {message}; {_ADVICE}") from error
     missing = learned_weights(module).keys() - weights.keys()
     if unknown or missing:
-        raise ManifestError(f"{path} does not fit the model: they differ in {sorted([*unknown, *missing])[0]}")
+        name = sorted([*unknown, *missing])[0]
+        raise ManifestError(f"{path} does not fit the model: they differ in {name}; {_ADVICE}")
 
 
 def write_best(run: Run) -> None:

@@ -1,4 +1,7 @@
-"""Wait until the Ray cluster at RAY_ADDRESS has enough nodes: `wait_for_nodes.py NODES SECONDS`; else exit code 1."""
+"""Wait until the Ray cluster at RAY_ADDRESS has enough nodes: `wait_for_nodes.py NODES SECONDS`; else exit code 1.
+
+RAY_LOG: the log file that the error message names.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,8 @@ def main(wanted: int, seconds: float) -> int:
             print(f"Ray at {os.environ['RAY_ADDRESS']}: {alive} nodes", file=sys.stderr)
             return 0
         time.sleep(1)
-    print(
-        f"Ray at {os.environ['RAY_ADDRESS']}: {problem} after {seconds:.0f} s; see the log in RAY_LOG", file=sys.stderr
-    )
+    log = os.environ["RAY_LOG"]
+    print(f"Ray at {os.environ['RAY_ADDRESS']}: {problem} after {seconds:.0f} s; see {log}", file=sys.stderr)
     return 1
 
 

@@ -8,7 +8,7 @@
 # HEAD_IP           address at which the other nodes reach the first one (default: that of its host name)
 # RAY_PORT          port of the head (default: 21000 or more, derived from the job id)
 # RAY_FOLDER        folder for Ray's sockets and logs on each node (default /tmp/ray-JOBID); the path must be short
-# RAY_LOG           file for the output of `ray start` (default: discarded)
+# RAY_LOG           file for the output of `ray start` on all nodes (default: ray-JOBID.log in the working directory)
 # RAY_WAIT_SECONDS  how long to wait for all nodes (default 300)
 set -euo pipefail
 : "${SLURM_JOB_ID:?must run inside a Slurm job: sbatch deploy/slurm/augment.sbatch}"
@@ -17,7 +17,7 @@ head_ip="${HEAD_IP:-$(hostname --ip-address | cut -d' ' -f1)}"
 port="${RAY_PORT:-$((21000 + SLURM_JOB_ID % 9000))}"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 RAY_AUTH_TOKEN="$(python -c 'import secrets; print(secrets.token_hex(32))')"
-export RAY_AUTH_TOKEN
+export RAY_AUTH_TOKEN RAY_LOG="${RAY_LOG:-ray-$SLURM_JOB_ID.log}"
 
 started=()
 # shellcheck disable=SC2329 # the trap calls it
@@ -30,12 +30,12 @@ trap finish EXIT
 # One folder per job, so that two jobs on one node never see each other's Ray.
 folder="${RAY_FOLDER:-/tmp/ray-$SLURM_JOB_ID}"
 ray start --head --block --node-ip-address="$head_ip" --port="$port" --temp-dir="$folder" \
-  ${SLURM_CPUS_ON_NODE:+--num-cpus="$SLURM_CPUS_ON_NODE"} >"${RAY_LOG:-/dev/null}" 2>&1 &
+  ${SLURM_CPUS_ON_NODE:+--num-cpus="$SLURM_CPUS_ON_NODE"} >>"$RAY_LOG" 2>&1 &
 started+=($!)
 if ((nodes > 1)); then
   # One task on each of the other nodes. --overlap, because the batch step already holds the resources.
   srun --overlap --nodes="$((nodes - 1))" --ntasks="$((nodes - 1))" --ntasks-per-node=1 \
-    --exclude="$(hostname --short)" ray start --block --address="$head_ip:$port" >"${RAY_LOG:-/dev/null}" 2>&1 &
+    --exclude="$(hostname --short)" ray start --block --address="$head_ip:$port" >>"$RAY_LOG" 2>&1 &
   started+=($!)
 fi
 export RAY_ADDRESS="$head_ip:$port"
