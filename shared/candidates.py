@@ -109,11 +109,10 @@ class Samples:
 
     def replaced_words(self) -> Iterator[list[tuple[int, str]]]:
         """Per sample, the (site, new word) pairs."""
-        offsets, sites = self.offsets.tolist(), self.site.tolist()
-        words = [self.words[word] for word in self.word.tolist()]
-        pairs = list(zip(sites, words, strict=True))
-        for start, end in pairwise(offsets):
-            yield pairs[start:end]
+        sites, words = self.site.tolist(), self.word.tolist()
+        for start, end in pairwise(self.offsets.tolist()):
+            chosen = zip(sites[start:end], words[start:end], strict=True)
+            yield [(site, self.words[word]) for site, word in chosen]
 
 
 def concatenate(parts: Sequence[Samples], words: Sequence[str]) -> Samples:

@@ -8,7 +8,7 @@ last site). A sample's text is a gather of segments joined by Arrow, in which re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypedDict
@@ -87,6 +87,13 @@ def _replace(text: TextCandidates, chosen: Iterable[tuple[int, str]], spans: lis
 def render_rows(rows: Sequence[RowCandidates], samples: Samples) -> list[list[RenderedSample]]:
     """The samples of each row in JSON form. For whole shards, `render_samples` is many times faster."""
     rendered: list[list[RenderedSample]] = [[] for _ in rows]
+    for index, one in rendered_samples(rows, samples):
+        rendered[index].append(one)
+    return rendered
+
+
+def rendered_samples(rows: Sequence[RowCandidates], samples: Samples) -> Iterator[tuple[int, RenderedSample]]:
+    """(index of the row, sample in JSON form) of each sample, one after another."""
     sites_of = [row.sites for row in rows]
     origins = iter(samples.origin.tolist())
     for index, n, chosen in zip(samples.row.tolist(), samples.n.tolist(), samples.replaced_words(), strict=True):
@@ -104,8 +111,7 @@ def render_rows(rows: Sequence[RowCandidates], samples: Samples) -> list[list[Re
             }
             for (site, word), (start, end) in zip(chosen, spans, strict=True)
         ]
-        rendered[index].append({"n": n, "text_a": text_a, "text_b": text_b, "replaced": replaced})
-    return rendered
+        yield index, {"n": n, "text_a": text_a, "text_b": text_b, "replaced": replaced}
 
 
 @dataclass(frozen=True, slots=True)

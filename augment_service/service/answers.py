@@ -1,13 +1,18 @@
-"""Candidates from the engine -> response JSON. For samples, see `shared.rendering.render_rows`."""
+"""Samples and candidates from the engine -> response JSON, in parts.
+
+A part is one sample or one word: orjson holds Python's global lock during a call, which would block the event loop.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
 
 from augment_service.engine.proposer import Proposer, TextProposals
+from shared.candidates import RowCandidates, Samples
+from shared.rendering import rendered_samples
 
 
 def candidates_answer(proposer: Proposer, found: Sequence[TextProposals]) -> dict[str, Any]:
@@ -16,13 +21,24 @@ def candidates_answer(proposer: Proposer, found: Sequence[TextProposals]) -> dic
     return {"text_a": columns[0], "text_b": columns[1] if len(columns) > 1 else None}
 
 
-def candidates_json(proposer: Proposer, found: Sequence[TextProposals]) -> bytes:
-    """`candidates_answer` as JSON, serialised word by word."""
-    written = [
-        b'{"text":%b,"words":[%b]}' % (orjson.dumps(one["text"]), b",".join(map(orjson.dumps, one["words"])))
-        for one in (_column(proposer, text) for text in found)
-    ]
-    return b'{"text_a":%b,"text_b":%b}' % (written[0], written[1] if len(written) > 1 else b"null")
+def candidates_json(proposer: Proposer, found: Sequence[TextProposals]) -> Iterator[bytes]:
+    """`candidates_answer` as JSON."""
+    yield b"{"
+    for name, text in zip((b'"text_a":', b',"text_b":'), found, strict=False):
+        column = _column(proposer, text)
+        yield b'%b{"text":%b,"words":[' % (name, orjson.dumps(column["text"]))
+        for place, word in enumerate(column["words"]):
+            yield b"%b%b" % (b"," if place else b"", orjson.dumps(word))
+        yield b"]}"
+    yield b"}" if len(found) > 1 else b',"text_b":null}'
+
+
+def samples_json(row: RowCandidates, samples: Samples) -> Iterator[bytes]:
+    """The samples of one row as JSON, with the fields of `TextSamples`."""
+    yield b'{"id":%d,"samples":[' % row.source_id
+    for place, (_, one) in enumerate(rendered_samples([row], samples)):
+        yield b"%b%b" % (b"," if place else b"", orjson.dumps(one))
+    yield b"]}"
 
 
 def _column(proposer: Proposer, found: TextProposals) -> dict[str, Any]:

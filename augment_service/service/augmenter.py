@@ -1,24 +1,26 @@
 """One text of a request -> its samples or candidates, through the engine's steps, the cache and the shared models.
 
 Short work runs on the event loop. Work that may take longer (long texts, many draws, many candidates, sequential
-conditioning) runs on a small thread pool, so that no request blocks the others. Answers are returned as JSON bytes: as
-objects they take several times the memory, so at most one text per pool thread exists as objects at any time.
+conditioning) runs on one thread, so that it does not block the event loop. A second thread would add no throughput,
+because both need Python's global lock, and it would double the time that the event loop waits for the lock. Instead,
+long answers are written in turns of a few milliseconds, so that other work does not wait for them. Answers are returned
+as JSON bytes: as objects they take several times the memory, so only a few texts exist as objects at any time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-import orjson
 
 from augment_service.engine.conditioning import samples_steps
 from augment_service.engine.proposer import Answer, Ask, Proposer, Steps, TextProposals
-from augment_service.service.answers import candidates_json
+from augment_service.service.answers import candidates_json, samples_json
 from augment_service.service.cache import ByteLru
 from augment_service.service.limits import LimitError
 from augment_service.service.metrics import ServiceMetrics
@@ -28,7 +30,6 @@ from shared.candidates import RowCandidates, Samples
 from shared.choices import ChoiceTable
 from shared.inputs.rows import SourceRow
 from shared.params import AugmentParams
-from shared.rendering import render_rows
 from shared.sampling import draw_samples
 
 Found = TypeVar("Found")
@@ -40,9 +41,14 @@ _INLINE_DRAWN_WORDS = 2_000
 _INLINE_ANSWER_CHARACTERS = 20 * _INLINE_CHARACTERS
 _INLINE_CANDIDATES = 20_000
 """Limit of characters x K for work on the event loop; a word has about five characters."""
+_TURN_SECONDS = 0.004
+"""After this time, writing an answer lets other work have the thread."""
+_MEDIUM_SIZE = 10
+"""Size of a medium answer, in multiples of the limits for work on the event loop. Longer ones do not hold it up."""
+_MEDIUM_ANSWERS_AT_ONCE, _LONG_ANSWERS_AT_ONCE = 16, 2
+"""Limits, over all requests, of answers that are being written."""
 _LONG_TEXTS_AT_ONCE = 16
 """Limit, over all requests, of long texts whose model inputs are in memory at the same time."""
-_POOL_THREADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +88,10 @@ class Augmenter:
     def __init__(self, models: Models, *, cache_bytes: int, max_tokens: int, metrics: ServiceMetrics) -> None:
         self.models, self._max_tokens, self._metrics = models, max_tokens, metrics
         self._cache: ByteLru[_Entry] = ByteLru(cache_bytes)
-        self._pool = ThreadPoolExecutor(_POOL_THREADS, "augmenter")
+        self._thread = ThreadPoolExecutor(1, "augmenter")
         self._long_texts = asyncio.Semaphore(_LONG_TEXTS_AT_ONCE)
+        self._medium_answers = asyncio.Semaphore(_MEDIUM_ANSWERS_AT_ONCE)
+        self._long_answers = asyncio.Semaphore(_LONG_ANSWERS_AT_ONCE)
         metrics.watch_cache(self._cache)
 
     def ticket(self) -> Ticket:
@@ -93,11 +101,12 @@ class Augmenter:
     async def samples(self, text: str | Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket) -> bytes:
         """The samples of one text as JSON: {"id", "samples"}. Raises LimitError, OverloadError, ModelError."""
         columns = as_columns(text)
+        num_characters = params.n_a * sum(map(len, columns))
         if params.conditioning == "sequential":
             row, samples = await self._sequential_samples(columns, source_id, params, ticket)
             self._metrics.samples.inc(len(samples))
-            answer: bytes = await self._pooled(_samples_json, row, samples)
-            return answer
+            async with self._room_for(num_characters / _INLINE_ANSWER_CHARACTERS):
+                return await self._written(samples_json(row, samples))
         entry = await self._entry(columns, params, ticket)
         num_drawn = entry.num_sites * params.n_a
         if num_drawn > MAX_DRAWN_WORDS:
@@ -106,10 +115,16 @@ class Augmenter:
                 "ask for fewer samples or shorten the text",
                 "/n_a",
             )
-        is_short = num_drawn <= _INLINE_DRAWN_WORDS and params.n_a * sum(map(len, columns)) <= _INLINE_ANSWER_CHARACTERS
-        drawn = entry, source_id, params
-        answer, num_samples = _draw(*drawn) if is_short else await self._pooled(_draw, *drawn)
-        self._metrics.samples.inc(num_samples)
+        row = replace(entry.row, source_id=source_id)
+        size = max(num_drawn / _INLINE_DRAWN_WORDS, num_characters / _INLINE_ANSWER_CHARACTERS)
+        if size <= 1:
+            samples = _draw(row, entry.table, params)
+            answer = b"".join(samples_json(row, samples))
+        else:
+            async with self._room_for(size):
+                samples = await self._threaded(_draw, row, entry.table, params)
+                answer = await self._written(samples_json(row, samples))
+        self._metrics.samples.inc(len(samples))
         return answer
 
     async def candidates(self, text: str | Sequence[str], params: AugmentParams, ticket: Ticket) -> bytes:
@@ -117,14 +132,16 @@ class Augmenter:
         columns = as_columns(text)
         entry = await self._entry(columns, params, ticket)
         proposer = Proposer(self.models.lexicon, params)
-        if sum(map(len, columns)) * params.k <= _INLINE_CANDIDATES:
-            return candidates_json(proposer, entry.proposals)
-        answer: bytes = await self._pooled(candidates_json, proposer, entry.proposals)
-        return answer
+        parts = candidates_json(proposer, entry.proposals)
+        size = sum(map(len, columns)) * params.k / _INLINE_CANDIDATES
+        if size <= 1:
+            return b"".join(parts)
+        async with self._room_for(size):
+            return await self._written(parts)
 
     async def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=True, cancel_futures=True)
         await self.models.close()
 
     async def _sequential_samples(
@@ -147,21 +164,21 @@ class Augmenter:
         proposer = Proposer(self.models.lexicon, params)
         is_long = sum(map(len, columns)) > _INLINE_CHARACTERS
         proposals = await self._drive(proposer.propose_steps(list(columns), protects=True), is_long)
-        entry = _entry_of(proposer, proposals) if not is_long else await self._pooled(_entry_of, proposer, proposals)
+        entry = _entry_of(proposer, proposals) if not is_long else await self._threaded(_entry_of, proposer, proposals)
         self._cache.put(key, entry, entry.num_bytes)
         return entry
 
     async def _drive(self, steps: Steps[Found], is_long: bool) -> Found:
         if not is_long:
-            return await self._run(steps, in_pool=False)
+            return await self._run(steps, in_thread=False)
         async with self._long_texts:
-            return await self._run(steps, in_pool=True)
+            return await self._run(steps, in_thread=True)
 
-    async def _run(self, steps: Steps[Found], in_pool: bool) -> Found:
+    async def _run(self, steps: Steps[Found], in_thread: bool) -> Found:
         """Run the engine's steps to the end. Raises LimitError when they need too many model tokens."""
         tokens, answer = 0, None
         while True:
-            ask = await self._pooled(_advance, steps, answer) if in_pool else _advance(steps, answer)
+            ask = await self._threaded(_advance, steps, answer) if in_thread else _advance(steps, answer)
             if not isinstance(ask, Ask):
                 found: Found = ask.found
                 return found
@@ -174,8 +191,19 @@ class Augmenter:
                 )
             answer = await self.models.answer(ask)
 
-    async def _pooled(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
+    def _room_for(self, size: float) -> asyncio.Semaphore:
+        return self._medium_answers if size <= _MEDIUM_SIZE else self._long_answers
+
+    async def _written(self, parts: Iterator[bytes]) -> bytes:
+        """The parts, joined."""
+        written: list[bytes] = []
+        while await self._threaded(_write_for_a_turn, parts, written):
+            pass
+        answer: bytes = await self._threaded(b"".join, written)
+        return answer
+
+    async def _threaded(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,18 +226,19 @@ def _entry_of(proposer: Proposer, proposals: Sequence[TextProposals]) -> _Entry:
     return _Entry(tuple(proposals), row, table, len(row.sites), _size_of(proposals, row))
 
 
-def _draw(entry: _Entry, source_id: int, params: AugmentParams) -> tuple[bytes, int]:
-    """The samples of a text as JSON, and their number."""
-    row = replace(entry.row, source_id=source_id)
-    table = replace(entry.table, source_id=np.asarray([source_id], np.int64))
-    samples = draw_samples([row], params, table=table)
-    return _samples_json(row, samples), len(samples)
+def _draw(row: RowCandidates, table: ChoiceTable, params: AugmentParams) -> Samples:
+    """The samples of a row. table: its choices, for any source id."""
+    return draw_samples([row], params, table=replace(table, source_id=np.asarray([row.source_id], np.int64)))
 
 
-def _samples_json(row: RowCandidates, samples: Samples) -> bytes:
-    (rendered,) = render_rows([row], samples)
-    # One sample at a time: orjson holds the GIL during a call and would block the event loop.
-    return b'{"id":%d,"samples":[%b]}' % (row.source_id, b",".join(map(orjson.dumps, rendered)))
+def _write_for_a_turn(parts: Iterator[bytes], written: list[bytes]) -> bool:
+    """Move parts to `written` until the turn is over. Returns whether there may be more."""
+    until = time.monotonic() + _TURN_SECONDS
+    for part in parts:
+        written.append(part)
+        if time.monotonic() > until:
+            return True
+    return False
 
 
 def _size_of(proposals: Sequence[TextProposals], row: RowCandidates) -> int:
