@@ -47,7 +47,7 @@ def test_the_command_writes_a_page_and_its_figures(folders: list[str], tmp_path:
     assert finished.returncode == 0, finished.stderr
     assert "unfinished" in finished.stderr
     assert "5 runs (1 unfinished)" in finished.stdout
-    assert "accuracy 0.8650 (2 seeds), 96.1% of the teacher's score" in finished.stdout
+    assert "accuracy 0.8650 on the dev rows (2 seeds), 96.1% of the teacher's score" in finished.stdout
     figures = json.loads(output.with_suffix(".json").read_text())
     (timing,) = figures["timings"]
     assert len(timing["runs"]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,9 @@ def write_task_run(
     name: str = "",
     is_finished: bool = True,
     hidden: int = 32,
+    test: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a run of `trainer task`, finished or still in progress."""
+    """Write a run of `trainer task`, finished or still in progress. test: its FinalScores."""
     config = {
         "command": "task",
         "task": task,
@@ -94,6 +96,7 @@ def write_task_run(
         "teacher_dev": {"accuracy": 0.9},
         "mapping": [2, 4],
         "data_wait_share": 0.004,
+        "test": test,
     }
     return _finish(folder, lines, result)
 

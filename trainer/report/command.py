@@ -59,7 +59,8 @@ def _read(path: str, scratch: Path) -> Run:
 
 def _score_lines(summary: Summary) -> list[str]:
     return [
-        f"  {name} {one.variant}: {task.metric} {one.score.mean:.4f} ({counted(len(one.seeds), 'seed')})"
+        f"  {name} {one.variant}: {task.metric} {one.score.mean:.4f} on the {task.scored_on} rows "
+        f"({counted(len(one.seeds), 'seed')})"
         + (f", {one.retention.mean:.1%} of the teacher's score" if one.retention else "")
         for name, task in summary.tasks.items()
         for one in task.variants

@@ -52,7 +52,8 @@ class TeacherSummary(ModelSummary):
 class RunSummary:
     """One run. `smaller`: parameters of teacher / student; `timing`: index into the report's timings; `baselines`:
     scores of models that read no text, on the rows of `dev`; `test`: scores on rows not used for selection;
-    `agreement`: on these rows, with answers that came with the data."""
+    `agreement`: on these rows, with answers that came with the data; `retention_on`: the rows of `retention`, test or
+    dev."""
 
     folder: str
     command: str
@@ -69,6 +70,7 @@ class RunSummary:
     test: Mapping[str, float]
     agreement: float | None
     retention: Mapping[str, float]
+    retention_on: str
     samples: float | None
     seconds: float | None
     data_wait_share: float | None
@@ -100,9 +102,11 @@ class VariantSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSummary:
-    """All students of a task. `teachers`: folder -> its score by the task's metric."""
+    """All students of a task. `scored_on`: rows of all scores, test or dev; `teachers`: folder -> its score by the
+    task's metric."""
 
     metric: str
+    scored_on: str
     variants: Sequence[VariantSummary]
     teachers: Mapping[str, float | None]
     unfinished: Sequence[str]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from shared.errors import InputError, ModelError
 from shared.glue import TASKS
@@ -19,6 +19,8 @@ from trainer.result import RunResult, read_result
 
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"
+ScoredOn = Literal["test", "dev"]
+"""The rows of a score: those that chose the best checkpoint, or others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,24 @@ class Run:
     def teacher_dev(self) -> Mapping[str, float]:
         """The teacher's scores on the same rows; empty where they were not measured."""
         return (self.result.teacher_dev if self.result else None) or {}
+
+    @property
+    def scored_on(self) -> ScoredOn:
+        """The rows on which student and teacher are compared: the test rows if both were scored on them."""
+        test = self.result.test if self.result else None
+        return "test" if test and (test.teacher or not self.teacher_dev) else "dev"
+
+    def scores(self, rows: ScoredOn) -> Mapping[str, float]:
+        """The scores on these rows; empty if there are none."""
+        if rows == "dev":
+            return self.last_dev
+        return self.result.test.scores if self.result and self.result.test else {}
+
+    def teacher_scores(self, rows: ScoredOn) -> Mapping[str, float]:
+        """The teacher's scores on the same rows; empty if it was not scored."""
+        if rows == "dev":
+            return self.teacher_dev
+        return (self.result.test.teacher if self.result and self.result.test else None) or {}
 
     @property
     def label(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from shared.cli.progress import counted
 from trainer.report.blocks import Figure, Note, RunCurves, Section, Table, Tile
@@ -24,8 +24,8 @@ def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | 
         return None
     names = sorted({run.variant for run in students}, key=variant_order)
     colours = {name: number for number, name in enumerate(names)}
-    teachers = {value for value in facts.teachers.values() if value is not None}
-    teacher_score = teachers.pop() if len(teachers) == 1 else None
+    teacher_score = _only(facts.teachers.values())
+    teacher_on_dev = _only([run.teacher_dev.get(facts.metric) for run in students])
     has_ablation = len(facts.variants) > 1
     return Section(
         anchor=_anchor_of(task),
@@ -35,7 +35,7 @@ def task_section(task: str, runs: Sequence[Run], summary: Summary) -> Section | 
         tiles=_headline(facts, summary) if facts.variants else (),
         notes=_notes(students),
         figures=[
-            *dev_curves(students, facts.metric, colours, teacher_score),
+            *dev_curves(students, facts.metric, colours, teacher_on_dev),
             *(_ablation_figure(facts, colours, teacher_score) if has_ablation else ()),
         ],
         tables=[
@@ -95,7 +95,7 @@ def _headline(facts: TaskSummary, summary: Summary) -> list[Tile]:
         Tile(
             name=f"{facts.metric} × 100",
             value=points(best.score.mean),
-            note=f"{best.variant}, {counted(len(best.seeds), 'seed')}{deviation}",
+            note=f"{facts.scored_on} rows, {best.variant}, {counted(len(best.seeds), 'seed')}{deviation}",
         ),
         Tile(
             name="of the teacher's score",
@@ -113,6 +113,12 @@ def _headline(facts: TaskSummary, summary: Summary) -> list[Tile]:
             note=f"{speed.dtype}, batch size {speed.batch_size}, {speed.width:.0f} tokens" if speed else "not timed",
         ),
     ]
+
+
+def _only(scores: Iterable[float | None]) -> float | None:
+    """The score of the teacher; None if there are several, or none."""
+    found = {one for one in scores if one is not None}
+    return found.pop() if len(found) == 1 else None
 
 
 def _ablation_figure(facts: TaskSummary, colours: Mapping[str, int], teacher_score: float | None) -> list[Figure]:

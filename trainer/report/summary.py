@@ -1,7 +1,8 @@
 """Runs and timings -> the figures of the report, as its JSON file holds them (pure).
 
 Runs of one task that differ only by their seed form one *variant*. A spread is the sample standard deviation over
-seeds; a single seed has none. Retention is the student's score divided by its own teacher's score on the same rows.
+seeds; a single seed has none. Retention is the student's score divided by its own teacher's score on the same rows: the
+test rows if there are any, since the dev rows chose the student's best checkpoint.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from trainer.report.figures import (
 )
 from trainer.report.measurements import Timing
 from trainer.report.model_folder import ModelFolder
-from trainer.report.runs import FULL, Run
+from trainer.report.runs import FULL, Run, ScoredOn
 
 
 def summarise(runs: Sequence[Run], timings: Sequence[Timing], facts: PageFacts, alternations: int) -> Summary:
@@ -41,12 +42,12 @@ def summarise(runs: Sequence[Run], timings: Sequence[Timing], facts: PageFacts, 
     )
 
 
-def retention(run: Run) -> dict[str, float]:
+def retention(run: Run, rows: ScoredOn) -> dict[str, float]:
     """Metric -> student's score / teacher's score, for metrics where the teacher's score is positive."""
-    theirs = run.teacher_dev
+    theirs = run.teacher_scores(rows)
     return {
         name: value / theirs[name]
-        for name, value in run.last_dev.items()
+        for name, value in run.scores(rows).items()
         if _is_number(value) and _is_number(theirs.get(name)) and theirs[name] > 0
     }
 
@@ -83,7 +84,8 @@ def _summarise_run(run: Run, timings: Sequence[Timing]) -> RunSummary:
         baselines=dict((result.baselines if result else None) or {}),
         test=dict(result.test.scores) if result and result.test else {},
         agreement=result.test.agreement if result and result.test else None,
-        retention=retention(run),
+        retention=retention(run, run.scored_on),
+        retention_on=run.scored_on,
         samples=result.samples if result else run.history.samples,
         seconds=result.seconds if result else run.history.seconds,
         data_wait_share=result.data_wait_share if result else None,
@@ -125,15 +127,17 @@ def _summarise_task(runs: Sequence[Run]) -> TaskSummary:
     students = [run for run in runs if run.command == "task"]
     scored = [run for run in students if run.is_finished and _is_number(run.last_dev.get(run.metric))]
     metric = scored[0].metric if scored else (runs[0].metric if runs else "")
+    rows: ScoredOn = "test" if scored and all(run.scored_on == "test" for run in scored) else "dev"
     return TaskSummary(
         metric=metric,
-        variants=_variants([run for run in scored if metric in run.last_dev], metric),
-        teachers={str(run.result.teacher): run.teacher_dev.get(metric) for run in scored if run.result},
+        scored_on=rows,
+        variants=_variants([run for run in scored if metric in run.scores(rows)], metric, rows),
+        teachers={str(run.result.teacher): run.teacher_scores(rows).get(metric) for run in scored if run.result},
         unfinished=[run.folder for run in students if not run.is_finished],
     )
 
 
-def _variants(runs: Sequence[Run], metric: str) -> list[VariantSummary]:
+def _variants(runs: Sequence[Run], metric: str, rows: ScoredOn) -> list[VariantSummary]:
     # Students of different sizes are never seeds of one variant, whatever they are called.
     groups: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
@@ -142,7 +146,7 @@ def _variants(runs: Sequence[Run], metric: str) -> list[VariantSummary]:
     variants = []
     for (name, parameters), members in sorted(groups.items(), key=lambda item: (variant_order(item[0][0]), item[0][1])):
         label = f"{name} ({parameters / 1e6:.1f} M)" if names.count(name) > 1 else name
-        variants.append(_variant(label, name, members, metric))
+        variants.append(_variant(label, name, members, metric, rows))
     full = next((one for one in variants if one.variant == FULL), None)
     if full is None:
         return variants
@@ -151,9 +155,9 @@ def _variants(runs: Sequence[Run], metric: str) -> list[VariantSummary]:
     ]
 
 
-def _variant(label: str, name: str, members: Sequence[Run], metric: str) -> VariantSummary:
-    scores = [float(run.last_dev[metric]) for run in members]
-    kept = [value for run in members if (value := retention(run).get(metric)) is not None]
+def _variant(label: str, name: str, members: Sequence[Run], metric: str, rows: ScoredOn) -> VariantSummary:
+    scores = [float(run.scores(rows)[metric]) for run in members]
+    kept = [value for run in members if (value := retention(run, rows).get(metric)) is not None]
     results = [run.result for run in members if run.result]
     return VariantSummary(
         variant=label,

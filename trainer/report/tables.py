@@ -36,10 +36,11 @@ def runs_table(caption: str, runs: Sequence[Run], summary: Summary) -> Table:
 
 
 def _run_row(run: Run, one: RunSummary) -> list[Cell]:
+    kept = one.retention.get(one.metric)
     return cells(
         Cell(run.label, "" if run.is_finished else "unfinished"),
         Cell(_scores(one.dev), _test_text(one)),
-        percent(one.retention.get(one.metric)),
+        Cell(percent(kept), f"{one.retention_on} rows" if kept is not None else ""),
         millions(one.model.parameters if one.model else None),
         megabytes(one.model.weight_bytes if one.model else None),
         count(one.samples),
@@ -100,7 +101,7 @@ def ablation_table(task: TaskSummary) -> Table:
         caption="Ablation",
         header=["variant", f"{task.metric} × 100", "vs. full", "kept", "seeds", "samples", "time"],
         rows=rows,
-        remark="mean ± standard deviation over seeds (none for a single seed)",
+        remark=f"on the {task.scored_on} rows; mean ± standard deviation over seeds (none for a single seed)",
         best_row=means.index(max(means)),
     )
 
