@@ -102,41 +102,6 @@ def test_a_student_is_compared_with_its_own_teacher_and_seeds_are_pooled(runs: l
     assert one.smaller > 2
 
 
-def final_scores(score: float, teacher: float | None) -> dict[str, Any]:
-    scores = None if teacher is None else {"accuracy": teacher}
-    return {"rows": 500, "scores": {"accuracy": score}, "baselines": {}, "teacher": scores}
-
-
-def test_the_test_rows_are_compared_if_all_students_were_scored_on_them(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
-    teacher = folders["teacher"]
-    tested = [
-        read_run(
-            str(write_task_run(tmp_path / f"{seed}", teacher, seed=seed, test=final_scores(0.8 + seed / 50, 0.84)))
-        )
-        for seed in (0, 1)
-    ]
-    task = summarise(tested, [], FACTS, 9).tasks["SST-2"]
-    assert task.scored_on == "test"
-    assert task.variants[0].score.mean == pytest.approx(0.81)
-    assert task.variants[0].retention is not None
-    assert task.variants[0].retention.mean == pytest.approx(0.81 / 0.84)
-    assert set(task.teachers.values()) == {0.84}
-    page = render_page(tested, summarise(tested, [], FACTS, 9), "figures.json")
-    assert "test rows, full, 2 seeds" in page
-
-    others = [
-        write_task_run(tmp_path / "dev", teacher),
-        write_task_run(tmp_path / "own", teacher, test=final_scores(0.8, None)),
-    ]
-    for other in others:
-        mixed = summarise([*tested, read_run(str(other))], [], FACTS, 9)
-        assert mixed.tasks["SST-2"].scored_on == "dev"
-        assert mixed.tasks["SST-2"].variants[0].score.mean == pytest.approx(0.86)
-        assert [one.retention_on for one in mixed.runs] == ["test", "test", "dev"]
-
-
 def test_the_json_file_holds_every_figure(runs: list[Run]) -> None:
     summary = summarise(runs, [a_timing(runs[2])], FACTS, 9)
     figures = json.loads(json.dumps(summary.as_dict(), allow_nan=False))
