@@ -11,9 +11,9 @@ import pyarrow as pa
 from augment_service.engine.augment import AugmentEngine
 from shared.candidate_columns import CandidateColumns
 from shared.candidates import Ints, RowCandidates, Samples, TextCandidates
-from shared.inputs.arrow_cells import bytes_of_cell, has_32_bit_offsets, take, to_array
+from shared.inputs.arrow_cells import bytes_of_cell, has_32_bit_offsets, most_counted, take, to_array
 from shared.inputs.rows import SourceRow
-from shared.rendering import ShardOrder, check_text_bytes, render_samples, too_large
+from shared.rendering import MAX_TEXT_BYTES, ShardOrder, check_text_bytes, render_samples, too_large
 from shared.schema import CANDIDATE_SETS, REPLACED
 
 
@@ -99,7 +99,11 @@ def _table(schema: pa.Schema, rows: Sequence[SourceRow], columns: Sequence[pa.Ar
             sizes = np.asarray([*map(bytes_of_cell, values)], np.int64)
             check_text_bytes(int((sizes * copies).sum()), len(rows), field.name)
         try:
-            cells = take(to_array(values, field.type), index)
+            own = to_array(values, field.type)
+            # Arrow fails, or overflows, only after it has built all the values, and 4 bytes of indices for each.
+            if most_counted(own, copies) > MAX_TEXT_BYTES:
+                raise too_large(f"column {field.name}", len(rows))
+            cells = take(own, index)
             # Arrow detects too many bytes in a string column, but not too many values in a list.
             cells.validate()
         except pa.ArrowInvalid as error:

@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from shared.errors import InputError
 
+Ints = NDArray[np.int64]
 BLOCK_ROWS = 256
 """Rows per block of cells: small, because a block is sent to a worker as a whole."""
 
@@ -96,6 +100,31 @@ def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return array.cast(kind)
     except pa.ArrowNotImplementedError:
         return pa.array(array.to_pylist(), kind)
+
+
+def most_counted(array: pa.Array, copies: Ints) -> int:
+    """The largest number that an offset would have if the i-th cell was taken copies[i] times.
+
+    An offset counts the values of a list or map, or the bytes of a string, at any depth. Types with 64-bit offsets, and
+    what is inside lists of a fixed size, are not counted. copies: (cells,) int64.
+    """
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return max([most_counted(child, copies) for child in array.flatten()], default=0)
+    if pa.types.is_string(kind) or pa.types.is_binary(kind):
+        return int((_lengths(pc.binary_length(array)) * copies).sum())
+    if pa.types.is_map(kind):
+        array = array.cast(pa.list_(pa.struct([kind.key_field, kind.item_field])))
+    elif not pa.types.is_list(kind):
+        return 0
+    lengths = _lengths(pc.list_value_length(array))
+    total = int((lengths * copies).sum())
+    return max(total, most_counted(array.flatten(), np.repeat(copies, lengths)))
+
+
+def _lengths(found: pa.Array) -> Ints:
+    lengths: Ints = found.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return lengths
 
 
 def take(array: pa.Array, index: pa.Array) -> pa.Array:

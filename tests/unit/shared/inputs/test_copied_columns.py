@@ -18,7 +18,7 @@ from augment_service.job.assemble import candidates_table, samples_table
 from augment_service.job.shard_work import shard_schema, shard_work
 from shared.candidates import RowCandidates, Site, TextCandidates
 from shared.errors import ShardSizeError
-from shared.inputs.arrow_cells import ArrowBlock
+from shared.inputs.arrow_cells import ArrowBlock, most_counted, take
 from shared.inputs.options import InputOptions
 from shared.inputs.rows import QuarantinedRow, SourceRow
 from shared.inputs.sources import Source, open_source
@@ -166,26 +166,72 @@ def test_a_copied_column_with_more_bytes_than_arrow_can_count_is_refused_with_ad
     assert samples_table(schema, rows, found, samples)["note"].unique().to_pylist() == [note]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "value"),
     [
         (pa.list_(pa.int8()), np.ones(1 << 22, np.int8)),
+        (pa.list_(pa.list_(pa.int8())), [np.ones(1 << 21, np.int8)] * 2),
         (pa.list_(pa.string()), ["x" * (1 << 22)]),
         (pa.struct({"a": pa.binary()}), {"a": b"x" * (1 << 22)}),
         (pa.map_(pa.string(), pa.string()), [("k", "x" * (1 << 22))]),
     ],
-    ids=["list", "strings", "struct", "map"],
+    ids=["list", "lists", "strings", "struct", "map"],
 )
-def test_a_nested_column_that_arrow_cannot_count_is_refused_with_advice(kind: pa.DataType, value: Any) -> None:
-    """513 or more copies of 4 MiB: some kinds make Arrow fail without a hint, and lists get negative offsets."""
+def test_a_nested_column_that_arrow_cannot_count_is_refused_with_advice(
+    kind: pa.DataType, value: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """513 or more copies of 4 MiB: some kinds make Arrow fail without a hint, lists get negative offsets, and both only
+    after gigabytes have been built."""
     sites = tuple(Site(2 * place, 2 * place + 1, "w", "mlm", ("a", "b", "c", "d"), (0.0,) * 4) for place in range(6))
     found = [RowCandidates(0, TextCandidates("w w w w w w", sites))]
     rows = [SourceRow(0, "w w w w w w", rest=(ArrowBlock(pa.array([value], kind)).cells()[0],))]
     schema = samples_schema(pa.null(), [pa.field("note", kind)])
     samples = draw_samples(found, AugmentParams(n_a=600))
     assert len(samples) > 520
+
+    def built(array: pa.Array, index: pa.Array) -> pa.Array:
+        assert array.type != kind, "gigabytes are built"
+        return take(array, index)
+
+    monkeypatch.setattr("augment_service.job.assemble.take", built)
     with pytest.raises(ShardSizeError, match=r"column note: .* 1 source rows exceed .* smaller --shard-rows"):
         samples_table(schema, rows, found, samples)
+    monkeypatch.undo()
     few = draw_samples(found, AugmentParams(n_a=2))
     assert len(samples_table(schema, rows, found, few)) == 1 + len(few)
+
+
+def largest_offset(array: pa.Array) -> int:
+    """The largest 32-bit offset in the array, at any depth."""
+    kind = array.type
+    if pa.types.is_struct(kind):
+        return max(map(largest_offset, array.flatten()), default=0)
+    if pa.types.is_string(kind):
+        return sum(len(one.encode()) for one in array.to_pylist() if one is not None)
+    if pa.types.is_map(kind):
+        items = pa.array([one for row in array.to_pylist() for one in row or ()], pa.list_(pa.string(), 2))
+        return max(len(items), *(largest_offset(items.flatten()[place::2]) for place in (0, 1)))
+    if not pa.types.is_list(kind):
+        return 0
+    return max(len(array.flatten()), largest_offset(array.flatten()))
+
+
+TEXT = st.none() | st.text(max_size=3)
+NESTED = {
+    pa.string(): TEXT,
+    pa.list_(pa.int8()): st.none() | st.lists(st.integers(-9, 9), max_size=4),
+    pa.list_(pa.list_(pa.string())): st.none() | st.lists(st.none() | st.lists(TEXT, max_size=3), max_size=3),
+    pa.map_(pa.string(), pa.string()): st.none() | st.lists(st.tuples(st.text(max_size=3), TEXT), max_size=3),
+    pa.struct({"a": pa.string(), "b": pa.list_(pa.string())}): st.none()
+    | st.fixed_dictionaries({"a": TEXT, "b": st.none() | st.lists(TEXT, max_size=3)}),
+}
+
+
+@given(st.data())
+def test_the_largest_offset_of_copies_is_known_before_they_are_built(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from([*NESTED]))
+    array = pa.array(data.draw(st.lists(NESTED[kind], min_size=1, max_size=5)), kind)
+    array = array.slice(data.draw(st.integers(0, len(array) - 1)))
+    copies = np.asarray(data.draw(st.lists(st.integers(0, 4), min_size=len(array), max_size=len(array))), np.int64)
+    taken = take(array, pa.array(np.repeat(np.arange(len(array)), copies)))
+    assert most_counted(array, copies) == largest_offset(taken)
