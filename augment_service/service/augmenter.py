@@ -63,15 +63,10 @@ class _Entry:
 
 
 class Ticket:
-    """Admits a request to the models once: its later texts are queued, never refused.
+    """Admits a request to the models once: its later texts are queued, never refused."""
 
-    has_many_texts: only one of them is drawn or written per iteration of the event loop, so that a request with one
-    text does not wait for a crowd of them.
-    """
-
-    def __init__(self, models: Models, *, has_many_texts: bool) -> None:
+    def __init__(self, models: Models) -> None:
         self._models, self._is_admitted, self._lock = models, False, asyncio.Lock()
-        self.has_many_texts = has_many_texts
 
     async def use(self) -> None:
         """Raises OverloadError when the queue is too long and the request was not admitted before."""
@@ -94,15 +89,14 @@ class Augmenter:
         self.models, self._max_tokens, self._metrics = models, max_tokens, metrics
         self._cache: ByteLru[_Entry] = ByteLru(cache_bytes)
         self._thread = ThreadPoolExecutor(1, "augmenter")
-        self._step = asyncio.Lock()
         self._long_texts = asyncio.Semaphore(_LONG_TEXTS_AT_ONCE)
         self._medium_answers = asyncio.Semaphore(_MEDIUM_ANSWERS_AT_ONCE)
         self._long_answers = asyncio.Semaphore(_LONG_ANSWERS_AT_ONCE)
         metrics.watch_cache(self._cache)
 
-    def ticket(self, num_texts: int = 1) -> Ticket:
+    def ticket(self) -> Ticket:
         """A new ticket; one per request, shared by all of its texts."""
-        return Ticket(self.models, has_many_texts=num_texts > 1)
+        return Ticket(self.models)
 
     async def samples(self, text: str | Sequence[str], source_id: int, params: AugmentParams, ticket: Ticket) -> bytes:
         """The samples of one text as JSON: {"id", "samples"}. Raises LimitError, OverloadError, ModelError."""
@@ -124,7 +118,8 @@ class Augmenter:
         row = replace(entry.row, source_id=source_id)
         size = max(num_drawn / _INLINE_DRAWN_WORDS, num_characters / _INLINE_ANSWER_CHARACTERS)
         if size <= 1:
-            samples, answer = await self._inline(ticket, _drawn_json, row, entry.table, params)
+            samples = _draw(row, entry.table, params)
+            answer = b"".join(samples_json(row, samples))
         else:
             async with self._room_for(size):
                 samples = await self._threaded(_draw, row, entry.table, params)
@@ -140,7 +135,7 @@ class Augmenter:
         parts = candidates_json(proposer, entry.proposals)
         size = sum(map(len, columns)) * params.k / _INLINE_CANDIDATES
         if size <= 1:
-            return await self._inline(ticket, b"".join, parts)
+            return b"".join(parts)
         async with self._room_for(size):
             return await self._written(parts)
 
@@ -154,8 +149,7 @@ class Augmenter:
     ) -> tuple[RowCandidates, Samples]:
         await ticket.use()
         rows = [SourceRow(source_id, columns[0], columns[1] if len(columns) > 1 else None)]
-        steps = samples_steps(Proposer(self.models.lexicon, params), rows)
-        found, samples = await self._drive(steps, is_long=True)
+        found, samples = await self._drive(samples_steps(Proposer(self.models.lexicon, params), rows), is_long=True)
         return found[0], samples
 
     async def _entry(self, columns: Sequence[str], params: AugmentParams, ticket: Ticket) -> _Entry:
@@ -169,21 +163,18 @@ class Augmenter:
         await ticket.use()
         proposer = Proposer(self.models.lexicon, params)
         is_long = sum(map(len, columns)) > _INLINE_CHARACTERS
-        proposals = await self._drive(proposer.propose_steps(list(columns), protects=True), is_long=is_long)
-        if is_long:
-            entry: _Entry = await self._threaded(_entry_of, proposer, proposals)
-        else:
-            entry = await self._inline(ticket, _entry_of, proposer, proposals)
+        proposals = await self._drive(proposer.propose_steps(list(columns), protects=True), is_long)
+        entry = _entry_of(proposer, proposals) if not is_long else await self._threaded(_entry_of, proposer, proposals)
         self._cache.put(key, entry, entry.num_bytes)
         return entry
 
-    async def _drive(self, steps: Steps[Found], *, is_long: bool) -> Found:
+    async def _drive(self, steps: Steps[Found], is_long: bool) -> Found:
         if not is_long:
             return await self._run(steps, in_thread=False)
         async with self._long_texts:
             return await self._run(steps, in_thread=True)
 
-    async def _run(self, steps: Steps[Found], *, in_thread: bool) -> Found:
+    async def _run(self, steps: Steps[Found], in_thread: bool) -> Found:
         """Run the engine's steps to the end. Raises LimitError when they need too many model tokens."""
         tokens, answer = 0, None
         while True:
@@ -210,16 +201,6 @@ class Augmenter:
             pass
         answer: bytes = await self._threaded(b"".join, written)
         return answer
-
-    async def _inline(self, ticket: Ticket, function: Callable[..., Found], *arguments: Any) -> Found:
-        """Call the function on the event loop."""
-        if not ticket.has_many_texts:
-            return function(*arguments)
-        async with self._step:
-            result = function(*arguments)
-            # Nobody else gets the lock until the event loop has polled all connections.
-            await asyncio.sleep(0)
-        return result
 
     async def _threaded(self, function: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -248,11 +229,6 @@ def _entry_of(proposer: Proposer, proposals: Sequence[TextProposals]) -> _Entry:
 def _draw(row: RowCandidates, table: ChoiceTable, params: AugmentParams) -> Samples:
     """The samples of a row. table: its choices, for any source id."""
     return draw_samples([row], params, table=replace(table, source_id=np.asarray([row.source_id], np.int64)))
-
-
-def _drawn_json(row: RowCandidates, table: ChoiceTable, params: AugmentParams) -> tuple[Samples, bytes]:
-    samples = _draw(row, table, params)
-    return samples, b"".join(samples_json(row, samples))
 
 
 def _write_for_a_turn(parts: Iterator[bytes], written: list[bytes]) -> bool:

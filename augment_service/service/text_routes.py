@@ -86,12 +86,12 @@ def add_text_routes(app: FastAPI, state: State, limits: Limits, *, gzip: bool) -
 
 
 def _sample_jobs(augmenter: Augmenter, body: AugmentRequest) -> list[Job]:
-    params, ticket = body.params(), augmenter.ticket(len(body.texts))
+    params, ticket = body.params(), augmenter.ticket()
     return [augmenter.samples(text, id_, params, ticket) for id_, text in enumerate(body.texts, start=body.first_id)]
 
 
 def _candidate_jobs(augmenter: Augmenter, body: CandidatesRequest) -> list[Job]:
-    params, ticket = body.params(), augmenter.ticket(len(body.texts))
+    params, ticket = body.params(), augmenter.ticket()
     return [augmenter.candidates(text, params, ticket) for text in body.texts]
 
 

@@ -1,10 +1,9 @@
-"""Answers written on the thread: the same bytes, in turns, and only a few at a time; and crowds of texts."""
+"""Answers that are written on the thread: the same bytes, in turns, and only a few at a time."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from augment_service.service.batcher import PassBatcher
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import LocalModels
 from augment_service.service.neighbours import NeighbourBatcher
-from shared.candidates import RowCandidates, Samples
 from shared.params import AugmentParams
 from tests.support.models import save_random_model, save_random_vectors
 
@@ -110,43 +108,3 @@ def test_a_medium_answer_overtakes_long_ones_of_which_two_are_written(
     assert most == module._LONG_ANSWERS_AT_ONCE + 1
     assert finished.index("medium") <= module._LONG_ANSWERS_AT_ONCE
     assert len(finished) == 6
-
-
-def test_of_a_request_with_many_texts_one_is_drawn_per_iteration_of_the_event_loop(
-    models: tuple[MaskedLM, GloveVectors], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    iterations, drawn = 0, list[tuple[str, int]]()
-    draw = module._drawn_json
-
-    async def count_iterations() -> None:
-        nonlocal iterations
-        while True:
-            iterations += 1
-            await asyncio.sleep(0)
-
-    async def run() -> None:
-        augmenter = started(models)
-        await augmenter.samples(SHORT, 0, PARAMS, augmenter.ticket())
-
-        def watched(row: RowCandidates, *arguments: Any) -> tuple[Samples, bytes]:
-            drawn.append(("one" if row.source_id == 9 else "many", iterations))
-            return draw(row, *arguments)
-
-        monkeypatch.setattr(module, "_drawn_json", watched)
-        counting = asyncio.create_task(count_iterations())
-        try:
-            ticket = augmenter.ticket(8)
-            many = [asyncio.create_task(augmenter.samples(SHORT, 0, PARAMS, ticket)) for _ in range(8)]
-            alone = asyncio.create_task(augmenter.samples(SHORT, 9, PARAMS, augmenter.ticket()))
-            answers = await asyncio.gather(*many)
-            assert len(set(answers)) == 1
-            await alone
-        finally:
-            counting.cancel()
-            await augmenter.close()
-
-    asyncio.run(run())
-    crowd = [when for name, when in drawn if name == "many"]
-    assert len(crowd) == 8
-    assert len(set(crowd)) == 8
-    assert dict(drawn)["one"] <= crowd[1]
