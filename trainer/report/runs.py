@@ -20,7 +20,7 @@ from trainer.result import RunResult, read_result
 COMMANDS = ("teacher", "general", "task")
 FULL = "full"
 ScoredOn = Literal["test", "dev"]
-"""The rows of a score: those that chose the best checkpoint, or others."""
+"""The rows of a score. dev: those that chose the best checkpoint; test: others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

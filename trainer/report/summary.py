@@ -131,7 +131,7 @@ def _summarise_task(runs: Sequence[Run]) -> TaskSummary:
     return TaskSummary(
         metric=metric,
         scored_on=rows,
-        variants=_variants([run for run in scored if metric in run.scores(rows)], metric, rows),
+        variants=_variants([run for run in scored if _is_number(run.scores(rows).get(metric))], metric, rows),
         teachers={str(run.result.teacher): run.teacher_scores(rows).get(metric) for run in scored if run.result},
         unfinished=[run.folder for run in students if not run.is_finished],
     )

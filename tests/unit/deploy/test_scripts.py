@@ -5,6 +5,7 @@ The scripts really run, but the programs that they start (ray, srun, python) are
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -110,11 +111,15 @@ def slurm_job(tmp_path: Path, **more: str) -> dict[str, str]:
         "SLURM_SUBMIT_DIR": str(ROOT),
         "VENV": str(tmp_path / "venv"),
         "HEAD_IP": "10.0.0.1",
+        "RAY_LOG": str(tmp_path / "ray.log"),
     } | more
 
 
 def test_slurm_augmentation_starts_ray_on_all_nodes_and_runs_the_command_once(tmp_path: Path) -> None:
-    stubs = {"ray": STAYS, "srun": STAYS, "python": 'case "$*" in -c*) echo token;; *augment*) exit 7;; esac'}
+    starts = f"echo started; {STAYS}"
+    waits_for_both = 'until [ "$(grep -c started "$RAY_LOG")" = 2 ]; do sleep 0.1; done'
+    command = f'case "$*" in -c*) echo token;; *augment*) {waits_for_both}; exit 7;; esac'
+    stubs = {"ray": starts, "srun": starts, "python": command}
     finished, calls = run_recorded(DEPLOY / "slurm" / "augment.sbatch", RUN, tmp_path, slurm_job(tmp_path), stubs)
     assert finished.returncode == 7, finished.stderr
     (head,) = [call for call in calls if call[0] == "ray"]
@@ -123,9 +128,19 @@ def test_slurm_augmentation_starts_ray_on_all_nodes_and_runs_the_command_once(tm
     assert {"--nodes=1", "--ntasks=1", "--address=10.0.0.1:21077"} <= set(others)
     waits, runs = [call for call in calls if call[0] == "python" and call[1] != "-c"]
     assert waits[2:] == ["2", "300"]
+    # The output of `ray start` on this node and on the others.
+    assert (tmp_path / "ray.log").read_text() == "started\nstarted\n"
     config = build_config(runs[2:])
     assert isinstance(config, RunConfig)
     assert config.address == "auto"
+
+
+def test_nodes_that_do_not_join_are_reported_with_rays_log() -> None:
+    environment = os.environ | {"RAY_ADDRESS": "127.0.0.1:1", "RAY_LOG": "ray-77.log"}
+    command = [sys.executable, str(DEPLOY / "slurm" / "wait_for_nodes.py"), "2", "0"]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 1
+    assert finished.stderr == "Ray at 127.0.0.1:1: no answer after 0 s; see ray-77.log\n"
 
 
 def test_the_slurm_signal_reaches_the_command_and_the_job_is_requeued(tmp_path: Path) -> None:

@@ -51,3 +51,9 @@ def test_the_test_rows_are_compared_if_all_students_were_scored_on_them(tmp_path
         assert mixed.tasks["SST-2"].scored_on == "dev"
         assert mixed.tasks["SST-2"].variants[0].score.mean == pytest.approx(0.86)
         assert [one.retention_on for one in mixed.runs] == ["test", "test", "dev"]
+
+
+def test_a_test_score_that_is_not_a_number_is_left_out(tmp_path: Path) -> None:
+    teacher = write_teacher_run(tmp_path / "teacher")
+    run = read_run(str(write_task_run(tmp_path / "run", teacher, test=final_scores(float("nan"), 0.84))))
+    assert summarise([run], [], FACTS, 9).tasks["SST-2"].variants == []
