@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.augment import cpu_name, prepare  # noqa: E402
-from tests.support.serve_cluster import free_port  # noqa: E402
+from tests.support.ports import free_port  # noqa: E402
 
 NLPAUG = ["torch==2.13.0", "numpy<2", "transformers==4.46.3", "nlpaug==1.1.11", "gensim", "requests"]
 NLPAUG += ["fastapi", "uvicorn"]

@@ -6,6 +6,7 @@ Each worker runs the same function with its rank; gradients are summed in traine
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -109,16 +110,30 @@ def _local_worker(config: LoopConfig, rank: int = 0, world: int = 1) -> Worker:
 
 
 def _run_on_ray(work: Work[ConfigT], config: ConfigT, uri: str | None) -> None:
-    with ray_session(config.address) as (ray, _):
+    with ray_session(config.address) as (ray, is_private):
         try:
-            _fit(ray, work, config, uri)
+            _fit(ray, work, config, uri, is_private)
         except Exception as error:
             raise _expected_cause(error, config.workers) from error
 
 
-def _fit(ray: Any, work: Work[ConfigT], config: ConfigT, uri: str | None) -> None:
+def _fit(ray: Any, work: Work[ConfigT], config: ConfigT, uri: str | None, is_private: bool) -> None:
     from ray.train import LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        """On a private Ray, without the monitor that frees a cluster's resources when the controller dies.
+
+        It would print every second that it cannot ask for the controller's state.
+        """
+
+        def _create_default_callbacks(self) -> list[Any]:
+            made: list[Any] = super()._create_default_callbacks()
+            return [one for one in made if not (is_private and type(one).__name__ == "PlacementGroupCleanerCallback")]
+
+    if is_private:
+        # The watcher of nodes that a cluster is about to lose; its start prints an error of Ray.
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
 
     resources = ray.cluster_resources()
     uses_gpu = config.device == "cuda" or (config.device == "auto" and resources.get("GPU", 0) > 0)
@@ -131,7 +146,7 @@ def _fit(ray: Any, work: Work[ConfigT], config: ConfigT, uri: str | None) -> Non
     output = Path(config.output).resolve()
     shared = config.model_copy(update={"output": str(output), "threads": threads})
     stop = None if uri is None else ray.remote(num_cpus=0)(StopRequest).remote()
-    trainer = TorchTrainer(
+    trainer = Trainer(
         _ray_loop,
         train_loop_config={"work": work, "config": shared, "uri": uri, "stop": stop},
         scaling_config=ScalingConfig(num_workers=config.workers, use_gpu=uses_gpu, resources_per_worker=per_worker),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 
 from tests.support.bucket_runs import names_of, objects_of, run, started, wait_until, without_times
 from tests.support.distillation import save_dev, save_teacher
-from tests.support.object_store import ENVIRONMENT, s3_client
+from tests.support.object_store import ENVIRONMENT, FaultyProxy, s3_client
 from tests.support.ray_nodes import TOKEN_ENVIRONMENT, StartedNodes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -42,6 +44,20 @@ def num_commits(server: str, prefix: str) -> int:
     return max((int(name[-13:-5]) for name in names), default=0)
 
 
+class HeldCommit(FaultyProxy):
+    """A server without faults that holds commit number `number` until `is_released`: training stands still there."""
+
+    def __init__(self, upstream: str, number: int) -> None:
+        super().__init__(upstream, share=0)
+        self.is_held, self.is_released = threading.Event(), threading.Event()
+        self._name = f"/run-state/commit-{number:08}.json"
+
+    def hold(self, command: str, path: str) -> None:
+        if command == "PUT" and self._name in path:
+            self.is_held.set()
+            self.is_released.wait()
+
+
 def check_equal(server: str, prefix: str, local: Path) -> None:
     """The outcome in the bucket is that of the run on disk."""
     found = objects_of(server, prefix)
@@ -57,54 +73,51 @@ def check_equal(server: str, prefix: str, local: Path) -> None:
     assert results[0] == results[1]
 
 
-def test_ctrl_c_publishes_a_checkpoint_of_this_moment(
-    command: list[str], server: str, local: Path, tmp_path: Path
-) -> None:
-    arguments = [*command, "--checkpoint-seconds", "1000", "--output", "s3://bucket/stopped/run"]
-    with started(arguments, server, tmp_path / "first") as process:
-        wait_until(lambda: bool(list((tmp_path / "first").rglob("metrics.jsonl"))), process)
-        assert num_commits(server, "stopped/run/") == 1
-        process.send_signal(signal.SIGINT)
-        assert process.wait(120) == 130
-    assert "checkpoint=written" in (tmp_path / "first.log").read_text()
-    assert num_commits(server, "stopped/run/") == 2
-    shutil.rmtree(tmp_path / "first")
-    finished = run(arguments, server, tmp_path / "second")
-    assert finished.returncode == 0, finished.stderr
-    assert "resumed" in finished.stderr
-    check_equal(server, "stopped/run/", local)
-
-
-def test_nodes_without_a_common_disk_continue_after_one_is_lost(
+def test_a_stopped_run_is_continued_by_nodes_without_a_common_disk_also_after_one_is_lost(
     command: list[str], server: str, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this user may not create namespaces")
+    arguments = [*command, "--output", "s3://bucket/nodes/run"]
+    check_ctrl_c(arguments, server, tmp_path / "first")
     # The same path is another, empty disk on each node.
     disk = tmp_path / "disk"
     disk.mkdir()
     own_disk = [*NAMESPACE, "sh", "-c", f'mount -t tmpfs none {disk} && exec "$@"', "sh"]
     for name, value in TOKEN_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    nodes = StartedNodes(0)
-    nodes.environment |= ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": server, "TRAINER_CACHE": str(disk)}
-    arguments = [*command, "--output", "s3://bucket/nodes/run", "--address", nodes.address]
-    try:
+    # The nodes take the run over with commit 3.
+    proxy, nodes = HeldCommit(server, 5), StartedNodes(0)
+    nodes.environment |= ENVIRONMENT | {"AWS_ENDPOINT_URL_S3": proxy.url, "TRAINER_CACHE": str(disk)}
+    arguments += ["--address", nodes.address]
+    with contextlib.closing(nodes), proxy:
         for _ in range(2):
             nodes.add(own_disk)
-        with started(arguments, server, disk) as process:
-            wait_until(lambda: num_commits(server, "nodes/run/") >= 2, process)
+        with started(arguments, proxy.url, disk) as process:
+            wait_until(proxy.is_held.is_set, process)
             nodes.kill_node(0)
+            proxy.is_released.set()
             assert process.wait(200) == 1
+        assert num_commits(server, "nodes/run/") in (4, 5)
         assert "result.json" not in names_of(server, "nodes/run/")
         nodes.add(own_disk)
-        finished = run(arguments, server, disk)
-    finally:
-        nodes.close()
+        finished = run(arguments, proxy.url, disk)
     assert finished.returncode == 0, finished.stderr
     assert "resumed" in finished.stderr
     assert not list(disk.rglob("*.pt"))
     check_equal(server, "nodes/run/", local)
+
+
+def check_ctrl_c(arguments: list[str], server: str, disk: Path) -> None:
+    """Ctrl-C publishes a checkpoint of this moment. The disk is lost afterwards."""
+    with started([*arguments, "--checkpoint-seconds", "1000"], server, disk) as process:
+        wait_until(lambda: bool(list(disk.rglob("metrics.jsonl"))), process)
+        assert num_commits(server, "nodes/run/") == 1
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == 130
+    assert "checkpoint=written" in disk.with_suffix(".log").read_text()
+    assert num_commits(server, "nodes/run/") == 2
+    shutil.rmtree(disk)
 
 
 def test_the_run_of_another_command_is_refused_before_ray_starts(

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
 
-from tests.support.object_store import free_port
+from tests.support.ports import free_port
 
 AZURITE = os.environ.get("AZURITE_BLOB") or shutil.which("azurite-blob")
 ACCOUNT = "devstoreaccount1"

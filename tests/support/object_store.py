@@ -27,6 +27,7 @@ from typing import Any
 from urllib.request import urlopen
 
 from shared.storage.store import Store
+from tests.support.ports import free_port
 
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
@@ -35,13 +36,6 @@ ENVIRONMENT = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "date", "server"}
-
-
-def free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -105,6 +99,7 @@ class FaultyProxy:
 
             def _forward(self) -> None:
                 body = self._body()
+                proxy.hold(self.command, self.path)
                 fault = proxy.draw(self.command, len(body) if body else 0)
                 if fault in ("500", "503"):
                     return self._answer_error(int(fault))
@@ -178,6 +173,9 @@ class FaultyProxy:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def hold(self, command: str, path: str) -> None:
+        """Returns when a request may go on to `upstream`."""
 
     def translate(self, headers: dict[str, str]) -> dict[str, str]:
         """The headers of a request as `upstream` expects them."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.support.command import descendants_of
-from tests.support.object_store import free_port
+from tests.support.ports import free_port
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 STORE_BYTES = 80 << 20
@@ -128,14 +128,23 @@ class StartedNodes:
         self._head = self._start(head)
         self._nodes: list[subprocess.Popen[bytes]] = []
         self._had_raylet: set[int] = set()
-        self._wait_for_head()
+        assert self._has_started(self._head), self._log().read_text()
         for _ in range(num_nodes):
             self.add()
 
     def add(self, wrapper: Sequence[str] = ()) -> None:
-        """Start another node. wrapper: a command that runs the command given to it, for instance in a namespace."""
-        node = [f"--address={self.address}", "--num-cpus=1", f"--metrics-export-port={free_port()}"]
-        self._nodes.append(self._start(node, wrapper))
+        """Start another node. wrapper: a command that runs the command given to it, for instance in a namespace.
+
+        Of two nodes that start at the same time on one machine, Ray sometimes ends one; a job that starts before the
+        nodes have joined plans with fewer CPUs. So this waits until the node has joined, and starts it again if needed.
+        """
+        for _ in range(3):
+            node = [f"--address={self.address}", "--num-cpus=1", f"--metrics-export-port={free_port()}"]
+            process = self._start(node, wrapper)
+            if self._has_started(process):
+                self._nodes.append(process)
+                return
+        raise AssertionError(self._log().read_text())
 
     def root_pids(self) -> list[int]:
         """The `ray start` processes."""
@@ -182,16 +191,21 @@ class StartedNodes:
             "--max-worker-port=0",
         ]
         command = [*wrapper, sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *options]
-        with (self._folder / f"node-{self._count}.log").open("wb") as log:
+        with self._log().open("wb") as log:
             return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, start_new_session=True)
 
-    def _wait_for_head(self) -> None:
+    def _log(self) -> Path:
+        return self._folder / f"node-{self._count}.log"
+
+    def _has_started(self, process: subprocess.Popen[bytes]) -> bool:
+        """Wait until the newest node runs, or has ended."""
         deadline = time.monotonic() + 120
-        log = self._folder / "node-1.log"
-        while b"Ray runtime started" not in log.read_bytes():
-            assert self._head.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
+        while b"Ray runtime started" not in self._log().read_bytes():
+            if process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, self._log().read_text()
+            time.sleep(0.1)
+        return True
 
 
 def _has_raylet(root: int) -> bool:

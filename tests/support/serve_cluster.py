@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,15 +16,8 @@ import httpx
 import yaml
 
 from tests.support.command import ROOT, descendants_of
+from tests.support.ports import free_port
 from tests.support.ray_nodes import TOKEN_ENVIRONMENT
-
-
-def free_port() -> int:
-    """A port of the loopback interface that is currently free."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 class ServeCluster:
