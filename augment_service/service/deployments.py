@@ -33,7 +33,7 @@ from augment_service.service.ray_export import RayExport
 from augment_service.service.tokens import read_tokens
 from shared.cli.logs import configure_logs
 from shared.cli.values import over_environment
-from shared.compute.memory import keep_freed_memory
+from shared.compute.memory import exempt_from_collection, keep_freed_memory
 from shared.errors import ClusterError, ExpectedError, OverloadError
 
 TRIES = 5
@@ -53,6 +53,7 @@ class MaskedLM:
         self._config, self._batcher = config, load_batcher(config, metrics.passed)
         metrics.watch(self._batcher)
         RayExport(metrics.registry).start()
+        exempt_from_collection()
 
     async def lexicon(self) -> Lexicon:
         """The lexicon, which is all that the ingress needs of the model."""
@@ -82,6 +83,7 @@ class Glove:
         metrics = WordMetrics(CollectorRegistry())
         metrics.watch(self._neighbours)
         RayExport(metrics.registry).start()
+        exempt_from_collection()
 
     async def info(self) -> ModelInfo:
         """Facts of the vectors, for /info."""

@@ -12,6 +12,7 @@ from augment_service.service.deadlines import Deadlines
 from augment_service.service.info import ModelInfo
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import Models
+from shared.compute.memory import exempt_from_collection
 from shared.errors import ExpectedError, ModelError
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,9 @@ class State:
             models = await load_models(metrics)
             # Cached properties: computed here so that the first request does not wait for them.
             await asyncio.to_thread(lambda: (models.lexicon.vocabulary.is_whole_word, models.lexicon.splitter))
-            self.augmenter = Augmenter(models, cache_bytes=cache_bytes, max_tokens=max_tokens, metrics=metrics)
+            augmenter = Augmenter(models, cache_bytes=cache_bytes, max_tokens=max_tokens, metrics=metrics)
+            await asyncio.to_thread(exempt_from_collection)
+            self.augmenter = augmenter
             metrics.show_models(models.info)
             metrics.ready.set(1)
             logger.info("ready")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -56,8 +56,8 @@ def add_text_routes(app: FastAPI, state: State, limits: Limits, *, gzip: bool) -
         lease.end_turn()
         return body, lease
 
-    async def answer(request: Request, jobs: list[Job], lease: Lease) -> Response:
-        parts = await while_connected(request, _results(jobs, lease))
+    async def answer(request: Request, body: CandidatesRequest, jobs: Iterator[Job], lease: Lease) -> Response:
+        parts = await while_connected(request, _results(jobs, len(body.texts), lease))
         response = JsonParts(parts, may_compress=gzip and accepts_gzip(request.headers.get("accept-encoding", "")))
         if gzip:
             response.headers["vary"] = "accept-encoding"
@@ -68,12 +68,12 @@ def add_text_routes(app: FastAPI, state: State, limits: Limits, *, gzip: bool) -
     @router.post("/v1/augment", **AUGMENT)
     async def augment(request: Request) -> Response:
         body, lease = parse(request, AugmentRequest)
-        return await answer(request, _sample_jobs(state.ready(), body), lease)
+        return await answer(request, body, _sample_jobs(state.ready(), body), lease)
 
     @router.post("/v1/candidates", **CANDIDATES)
     async def candidates(request: Request) -> Response:
         body, lease = parse(request, CandidatesRequest)
-        return await answer(request, _candidate_jobs(state.ready(), body), lease)
+        return await answer(request, body, _candidate_jobs(state.ready(), body), lease)
 
     @router.post("/v1/augment/stream", **STREAM)
     async def augment_stream(request: Request) -> Response:
@@ -85,19 +85,20 @@ def add_text_routes(app: FastAPI, state: State, limits: Limits, *, gzip: bool) -
     app.include_router(router)
 
 
-def _sample_jobs(augmenter: Augmenter, body: AugmentRequest) -> list[Job]:
+def _sample_jobs(augmenter: Augmenter, body: AugmentRequest) -> Iterator[Job]:
+    """A job per text, each made when it is its turn: thousands of waiting ones would slow down garbage collection."""
     params, ticket = body.params(), augmenter.ticket()
-    return [augmenter.samples(text, id_, params, ticket) for id_, text in enumerate(body.texts, start=body.first_id)]
+    return (augmenter.samples(text, id_, params, ticket) for id_, text in enumerate(body.texts, start=body.first_id))
 
 
-def _candidate_jobs(augmenter: Augmenter, body: CandidatesRequest) -> list[Job]:
+def _candidate_jobs(augmenter: Augmenter, body: CandidatesRequest) -> Iterator[Job]:
     params, ticket = body.params(), augmenter.ticket()
-    return [augmenter.candidates(text, params, ticket) for text in body.texts]
+    return (augmenter.candidates(text, params, ticket) for text in body.texts)
 
 
-async def _results(jobs: list[Job], lease: Lease) -> deque[bytes]:
-    if len(jobs) == 1:
-        parts = deque([await jobs[0]])
+async def _results(jobs: Iterator[Job], num_jobs: int, lease: Lease) -> deque[bytes]:
+    if num_jobs == 1:
+        parts = deque([await next(jobs)])
         lease.grow(len(parts[0]))
         return parts
     parts, size = deque[bytes](), 0
@@ -109,7 +110,7 @@ async def _results(jobs: list[Job], lease: Lease) -> deque[bytes]:
     return parts
 
 
-async def _lines(jobs: list[Job]) -> AsyncIterator[bytes]:
+async def _lines(jobs: Iterator[Job]) -> AsyncIterator[bytes]:
     """One JSON line per text; after an error, a problem document as the last line."""
     try:
         async with aclosing(_in_order(jobs)) as results:
@@ -121,13 +122,12 @@ async def _lines(jobs: list[Job]) -> AsyncIterator[bytes]:
         yield bytes(problems.of_error(error).body) + b"\n"
 
 
-async def _in_order(jobs: list[Job]) -> AsyncGenerator[bytes, None]:
+async def _in_order(jobs: Iterator[Job]) -> AsyncGenerator[bytes, None]:
     """Results in job order, with a few jobs running at once. Closing the generator cancels the running ones."""
-    waiting = iter(jobs)
     running: deque[asyncio.Task[bytes]] = deque()
     try:
         while True:
-            while len(running) < TEXTS_AT_ONCE and (job := next(waiting, None)) is not None:
+            while len(running) < TEXTS_AT_ONCE and (job := next(jobs, None)) is not None:
                 running.append(asyncio.create_task(job))
             if not running:
                 return
@@ -137,5 +137,3 @@ async def _in_order(jobs: list[Job]) -> AsyncGenerator[bytes, None]:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
-        for job in waiting:
-            job.close()

@@ -1,0 +1,58 @@
+"""Garbage collection stops the event loop, so a ready server leaves it little to visit."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from types import CoroutineType
+
+import pytest
+
+from augment_service.engine.glove import GloveVectors
+from augment_service.engine.masked_lm import MaskedLM
+from augment_service.service.batcher import PassBatcher
+from augment_service.service.metrics import ServiceMetrics
+from augment_service.service.models import LocalModels
+from augment_service.service.neighbours import NeighbourBatcher
+from augment_service.service.requests import AugmentRequest
+from augment_service.service.state import State
+from augment_service.service.text_routes import _sample_jobs
+from tests.support.models import save_random_model, save_random_vectors
+
+
+@pytest.fixture(autouse=True)
+def collected_again() -> Iterator[None]:
+    yield
+    gc.unfreeze()
+
+
+def num_jobs() -> int:
+    gc.collect()
+    names = [one.__qualname__ for one in gc.get_objects() if isinstance(one, CoroutineType)]
+    return names.count("Augmenter.samples")
+
+
+def test_a_loaded_model_costs_no_collection_and_waiting_texts_are_no_objects(tmp_path: Path) -> None:
+    async def load(_: ServiceMetrics) -> LocalModels:
+        masked_lm = MaskedLM.load(str(save_random_model("bert-uncased", tmp_path / "mlm")), "cpu", "fp32", 1)
+        vectors = GloveVectors.load(str(save_random_vectors(tmp_path / "glove.txt")))
+        return LocalModels(PassBatcher(masked_lm=masked_lm, batch_tokens=1024), NeighbourBatcher(vectors=vectors), {})
+
+    async def check() -> None:
+        state, before = State(), gc.get_freeze_count()
+        await state.load(load, cache_bytes=1_000, max_tokens=1_000, metrics=ServiceMetrics())
+        # Torch and transformers alone are hundreds of thousands.
+        assert gc.get_freeze_count() - before > 100_000
+        augmenter = state.ready()
+        body = AugmentRequest(texts=["the quick brown fox"] * 1_000, n_a=2)
+        jobs = _sample_jobs(augmenter, body)
+        assert num_jobs() == 0
+        first = next(jobs)
+        assert num_jobs() == 1
+        assert (await first).startswith(b'{"id":0,')
+        assert [b'{"id":%d,' % number in await one for number, one in enumerate(jobs, start=1)] == [True] * 999
+        await state.close()
+
+    asyncio.run(check())
