@@ -124,8 +124,9 @@ class Lease:
             self.reserve(answer_bytes=num_bytes, held_bytes=num_bytes)
 
     def release(self) -> None:
-        """Release the slot and all bytes."""
+        """Release the slot, the body and all bytes."""
         self.end_turn()
+        self.body = b""
         self.gate.num_admitted -= self.has_slot
         self.gate.bodies.taken -= self._body_bytes
         self.gate.answers.taken -= self._answer_bytes

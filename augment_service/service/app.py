@@ -22,6 +22,7 @@ from augment_service.service import problems
 from augment_service.service.access import Access
 from augment_service.service.admission import Gate
 from augment_service.service.cors import Cors
+from augment_service.service.garbage import collect_when_idle
 from augment_service.service.info import info
 from augment_service.service.limits import Limits
 from augment_service.service.metrics import ServiceMetrics
@@ -102,7 +103,9 @@ def create_app(load_models: LoadModels, settings: AppSettings) -> FastAPI:
             max_tokens=settings.limits.max_request_tokens,
             metrics=metrics,
         )
-        tasks = [asyncio.create_task(one) for one in (loading, *([watch.run()] if watch is not None else []))]
+        collecting = collect_when_idle(lambda: gate.bodies.taken + gate.answers.taken == 0)
+        running = [loading, collecting, *([watch.run()] if watch is not None else [])]
+        tasks = [asyncio.create_task(one) for one in running]
         yield
         for task in tasks:
             task.cancel()

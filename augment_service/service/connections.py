@@ -87,12 +87,15 @@ class GuardedProtocol(HttpToolsProtocol):
                 transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Cancel the timers of the connection."""
+        """Cancel the timers of the connection, and let go of it without the garbage collector."""
         self._waiting.pop(self, None)
         self._guard.cancel()
         if self._reader_timer is not None:
             self._reader_timer.cancel()
         super().connection_lost(exc)
+        # Both refer to this object.
+        self.cycle = None  # type: ignore[assignment]
+        self.transport.close = _nothing  # type: ignore[method-assign]
 
     def data_received(self, data: bytes) -> None:
         """Parse the next bytes; refuse anything that is not HTTP, and headers beyond the limits."""
@@ -283,6 +286,10 @@ class _TooManyHeadersError(Exception):
 
 
 class _TooManyRequestsError(Exception):
+    pass
+
+
+def _nothing() -> None:
     pass
 
 

@@ -137,3 +137,5 @@ async def _in_order(jobs: Iterator[Job]) -> AsyncGenerator[bytes, None]:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+        # A failed task refers to this frame through its exception.
+        running.clear()

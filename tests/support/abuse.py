@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import gc
 import json
 import os
 import random
@@ -32,6 +33,7 @@ import httpx
 
 from augment_service.service.estimates import estimate
 from augment_service.service.requests import AugmentRequest, CandidatesRequest
+from shared.compute.memory import exempt_from_collection
 from tests.support.command import ROOT
 from tests.support.hostile import resources
 from tests.support.models import save_random_model, save_random_vectors
@@ -321,6 +323,9 @@ def main() -> None:
     options = parser.parse_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Otherwise, pauses of this process would count as the service's.
+    exempt_from_collection()
+    gc.disable()
     if options.attack:
         tally = asyncio.run(attack(options.attack, options.address, options.connections, options.seconds))
         found = {"statuses": tally.statuses, "faults": tally.faults[:20], "header_bytes": tally.header_bytes}

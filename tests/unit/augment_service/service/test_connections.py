@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from augment_service.service import connections
 from augment_service.service.connections import GuardedConfig
@@ -325,3 +327,35 @@ def test_a_client_that_does_not_read_loses_its_connection(monkeypatch: pytest.Mo
 
 def _is_gone(send: Any) -> bool:
     return bool(send.__self__.disconnected)
+
+
+def test_nothing_of_a_closed_connection_waits_for_the_garbage_collector() -> None:
+    """Answered, cut off in the middle of a body, refused, or silent."""
+    body = b"Content-Length: 400000\r\n\r\n" + b"x" * 200_000
+    sent = [HEAD + b"Content-Length: 0\r\n\r\n", HEAD + body, b"no HTTP\r\n\r\n", b""]
+
+    def num_alive() -> int:
+        kinds = (connections.GuardedProtocol, RequestResponseCycle)
+        return sum(type(one) in kinds for one in gc.get_objects())
+
+    async def check() -> None:
+        async with serving(app=reading_app) as port:
+            for one in sent * 3:
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(one)
+                await writer.drain()
+                if one not in (b"", HEAD + body):
+                    await reader.read(1)
+                writer.transport.abort()
+            deadline = time.monotonic() + 10
+            while num_alive() > before:
+                assert time.monotonic() < deadline, num_alive()
+                await asyncio.sleep(0.02)
+
+    gc.collect()
+    before = num_alive()
+    gc.disable()
+    try:
+        asyncio.run(check())
+    finally:
+        gc.enable()

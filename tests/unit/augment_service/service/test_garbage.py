@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from types import CoroutineType
@@ -12,6 +13,7 @@ import pytest
 
 from augment_service.engine.glove import GloveVectors
 from augment_service.engine.masked_lm import MaskedLM
+from augment_service.service import garbage
 from augment_service.service.batcher import PassBatcher
 from augment_service.service.metrics import ServiceMetrics
 from augment_service.service.models import LocalModels
@@ -56,3 +58,38 @@ def test_a_loaded_model_costs_no_collection_and_waiting_texts_are_no_objects(tmp
         await state.close()
 
     asyncio.run(check())
+
+
+class Node:
+    """A cycle of one."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+@pytest.mark.parametrize(("is_idle", "latest"), [(True, 1e9), (False, 0.0), (False, 1e9)])
+def test_old_garbage_is_collected_when_nobody_waits_or_at_the_latest_time(
+    is_idle: bool, latest: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("CHECK_SECONDS", 0.001), ("IDLE_SECONDS", 0.0), ("LATEST_SECONDS", latest)):
+        monkeypatch.setattr(garbage, name, value)
+
+    async def check() -> bool:
+        before = gc.get_threshold()
+        task = asyncio.create_task(garbage.collect_when_idle(lambda: is_idle))
+        node = Node()
+        watched = weakref.ref(node)
+        gc.collect(1)
+        gc.collect(1)
+        del node
+        for _ in range(20):
+            await asyncio.sleep(0.01)
+            gc.collect(1)
+        assert gc.get_threshold()[:2] == before[:2]
+        assert gc.get_threshold()[2] > 10**9
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert gc.get_threshold() == before
+        return watched() is None
+
+    assert asyncio.run(check()) is (is_idle or latest == 0.0)
