@@ -64,7 +64,7 @@ class Node:
     """A cycle of one."""
 
     def __init__(self) -> None:
-        self.itself = self
+        self.__dict__["itself"] = self
 
 
 @pytest.mark.parametrize(("is_idle", "latest"), [(True, 1e9), (False, 0.0), (False, 1e9)])
