@@ -5,9 +5,7 @@ BIN := $(VENV)/bin
 DEMO := out/demo
 # Processes that run tests at the same time; each needs up to 3 GB.
 WORKERS ?= 2
-# The slow tests often wait: for a cluster to start, for a process to end.
-SLOW_WORKERS ?= 3
-PYTEST := $(BIN)/python -m pytest -q --dist loadfile --numprocesses
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile
 
 .PHONY: setup help demo test test-slow explore lint format bench serve reference lock clean
 .DEFAULT_GOAL := setup
@@ -27,13 +25,13 @@ demo: setup  ## `trainer distill` on real reviews: teacher, augmentation, studen
 	$(BIN)/python deploy/demo/demo.py --output $(DEMO)
 
 test: setup  ## the fast tests (about 9 minutes on 2 cores of an AMD EPYC)
-	$(PYTEST) $(WORKERS) -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: setup  ## the slow tests
-	$(PYTEST) $(SLOW_WORKERS) -m slow
+	$(PYTEST) -m slow
 
 explore: setup  ## the property tests on new random examples (the other targets repeat the same ones)
-	HYPOTHESIS_PROFILE=explore $(PYTEST) $(WORKERS) -m hypothesis
+	HYPOTHESIS_PROFILE=explore $(PYTEST) -m hypothesis
 
 lint: setup  ## what CI checks: lint, formatting, types
 	$(BIN)/ruff check .

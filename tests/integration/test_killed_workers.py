@@ -15,7 +15,7 @@ import pytest
 from tests.support.command import ROOT, descendants_of
 from tests.support.distillation import metrics_of, save_dev, save_teacher
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SECONDS = 240
 
 
