@@ -95,7 +95,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         # Both refer to this object.
         self.cycle = None  # type: ignore[assignment]
-        self.transport.close = _nothing  # type: ignore[method-assign]
+        self.transport.close = self._raw_transport.close  # type: ignore[method-assign]
 
     def data_received(self, data: bytes) -> None:
         """Parse the next bytes; refuse anything that is not HTTP, and headers beyond the limits."""
@@ -286,10 +286,6 @@ class _TooManyHeadersError(Exception):
 
 
 class _TooManyRequestsError(Exception):
-    pass
-
-
-def _nothing() -> None:
     pass
 
 

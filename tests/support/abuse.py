@@ -33,7 +33,6 @@ import httpx
 
 from augment_service.service.estimates import estimate
 from augment_service.service.requests import AugmentRequest, CandidatesRequest
-from shared.compute.memory import exempt_from_collection
 from tests.support.command import ROOT
 from tests.support.hostile import resources
 from tests.support.models import save_random_model, save_random_vectors
@@ -324,7 +323,6 @@ def main() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     # Otherwise, pauses of this process would count as the service's.
-    exempt_from_collection()
     gc.disable()
     if options.attack:
         tally = asyncio.run(attack(options.attack, options.address, options.connections, options.seconds))

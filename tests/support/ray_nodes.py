@@ -198,7 +198,7 @@ class StartedNodes:
         return self._folder / f"node-{self._count}.log"
 
     def _has_started(self, process: subprocess.Popen[bytes]) -> bool:
-        """Wait until the newest node runs, or has ended."""
+        """Wait until the newest node runs (True) or has ended (False)."""
         deadline = time.monotonic() + 120
         while b"Ray runtime started" not in self._log().read_bytes():
             if process.poll() is not None:

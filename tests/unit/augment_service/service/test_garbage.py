@@ -21,6 +21,7 @@ from augment_service.service.neighbours import NeighbourBatcher
 from augment_service.service.requests import AugmentRequest
 from augment_service.service.state import State
 from augment_service.service.text_routes import _sample_jobs
+from shared.compute.memory import exempt_from_collection
 from tests.support.models import save_random_model, save_random_vectors
 
 
@@ -75,6 +76,7 @@ def test_old_garbage_is_collected_when_nobody_waits_or_at_the_latest_time(
         monkeypatch.setattr(garbage, name, value)
 
     async def check() -> bool:
+        exempt_from_collection()
         before = gc.get_threshold()
         task = asyncio.create_task(garbage.collect_when_idle(lambda: is_idle))
         node = Node()
